@@ -1,0 +1,87 @@
+"""``python -m rlaifv_kedro``: what one wants to know about runs, beside ``kedro run``."""
+
+import json
+from pathlib import Path
+
+import click
+
+
+def project_path() -> Path:
+    """The Kedro project around the working folder.
+
+    Raises:
+        UserError: There is none.
+    """
+    from kedro.utils import find_kedro_project
+
+    from rlaifv_kedro.errors import UserError
+
+    found = find_kedro_project(Path.cwd())
+    if found is None:
+        raise UserError(f"{Path.cwd()} is not inside a Kedro project. Change to the project's folder (the one with pyproject.toml).")
+    return Path(found)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Looks at the project's runs. To run a pipeline, use `kedro run`."""
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def runs(as_json: bool) -> None:
+    """Lists the runs, newest last."""
+    from rlaifv_kedro.manifest import all_runs
+
+    rows = [
+        {
+            "run_id": run.run_id,
+            "status": run.state(),
+            "started": run.started,
+            "seconds": run.seconds(),
+            "pipelines": run.pipelines,
+            "resumed": run.resumed,
+        }
+        for run in all_runs(project_path())
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    elif rows:
+        _show(rows)
+    else:
+        click.echo("No runs yet. Start one with: kedro run")
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def summary(as_json: bool) -> None:
+    """Shows the rates of the newest run, by iteration (0 is the base policy)."""
+    from rlaifv_kedro.summary import newest_summary
+
+    run_id, records = newest_summary(project_path())
+    if as_json:
+        click.echo(json.dumps(records, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*(name.replace("_", " ") for name in records[0]), title=f"run {run_id}")
+    for record in records:
+        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in record.values()))
+    Console().print(table)
+
+
+def _show(rows: list[dict]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("run", "status", "started (UTC)", "duration", "pipelines", "resumed", box=None)
+    for row in rows:
+        duration = "" if row["seconds"] is None else f"{row['seconds']:,.0f} s"
+        cells = (row["run_id"], row["status"], row["started"][:19].replace("T", " "), duration, ", ".join(row["pipelines"]))
+        table.add_row(*cells, str(row["resumed"]))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    cli(prog_name="python -m rlaifv_kedro")

@@ -1,0 +1,12 @@
+"""Kedro datasets of the project: versioned by run, written atomically, with the same bytes for the same data."""
+
+from rlaifv_kedro.datasets.checkpoint import CheckpointDataset, CheckpointSetDataset, WorkFolderDataset
+from rlaifv_kedro.datasets.chunks import Chunk, ChunkedTableDataset, Complete, FinishedChunksDataset
+from rlaifv_kedro.datasets.constants import IterationNumberDataset
+from rlaifv_kedro.datasets.documents import FigureDataset, JsonDataset, TextDataset
+from rlaifv_kedro.datasets.tables import TableDataset
+
+__all__ = [
+    "CheckpointDataset", "CheckpointSetDataset", "Chunk", "ChunkedTableDataset", "Complete", "FigureDataset", "FinishedChunksDataset",
+    "IterationNumberDataset", "JsonDataset", "TableDataset", "TextDataset", "WorkFolderDataset",
+]  # fmt: skip

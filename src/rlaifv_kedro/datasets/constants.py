@@ -1,0 +1,28 @@
+"""Entries that hold no file."""
+
+from typing import Any
+
+from kedro.io import AbstractDataset
+
+from rlaifv_kedro.errors import UserError
+
+
+class IterationNumberDataset(AbstractDataset[None, int]):
+    """The number in an iteration's name, so that a stage knows which one it is working on: ``iteration_3`` -> 3."""
+
+    _EPHEMERAL = True
+
+    def __init__(self, iteration: str, metadata: dict[str, Any] | None = None):
+        self.iteration, self.metadata = iteration, metadata
+
+    def load(self) -> int:
+        number = self.iteration.rpartition("_")[2]
+        if not number.isdigit() or int(number) < 1:
+            raise UserError(f"{self.iteration!r} names no iteration: use iteration_1, iteration_2 ... or --params iteration=1.")
+        return int(number)
+
+    def save(self, data: None) -> None:
+        raise UserError("an iteration's number comes from its name and can't be saved.")
+
+    def _describe(self) -> dict[str, Any]:
+        return {"iteration": self.iteration}

@@ -1,0 +1,115 @@
+"""Files that are there whole or not at all."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from rlaifv_kedro.errors import UserError
+
+
+def shown(path: str | os.PathLike) -> str:
+    """The path as a person wants to read it: relative to the working folder where that is shorter."""
+    path = Path(path)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+@contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Turns the operating system's complaints about writing ``path`` into a message.
+
+    Raises:
+        UserError: For any ``OSError`` inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"Cannot write {shown(path)}: {reason}. Check that the disk has room, that its folder may be written, and that no file is in a "
+            "folder's place; then go on with the same run_id."
+        ) from error
+
+
+def write_atomically(path: str | os.PathLike, content: bytes) -> None:
+    """Writes beside the target, syncs to disk, then renames: a kill leaves the old file or the new one, never a part.
+
+    The name of the temporary file is fixed, so what a kill left behind is overwritten by the next try.
+
+    Raises:
+        UserError: The folder cannot be made or written.
+    """
+    path = Path(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.tmp")
+        with open(unfinished, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename inside ``folder`` survive a power cut (POSIX only)."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def read_bytes(path: str | os.PathLike, remedy: str) -> bytes:
+    """The file's content.
+
+    Args:
+        path: File to read.
+        remedy: What to do where it cannot be read.
+
+    Raises:
+        UserError: It is missing, a folder, unreadable or empty.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"Cannot read {shown(path)}: {error.strerror or error}. {remedy}") from error
+    if not content:
+        raise UserError(f"{shown(path)} is empty (0 bytes). {remedy}")
+    return content
+
+
+_HASHES: dict[tuple[str, int, int], str] = {}
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """The file's sha256; a file with the same path, size and modification time is not read twice by one process.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    stat = os.stat(path)
+    key = (os.fspath(path), stat.st_size, stat.st_mtime_ns)
+    if key not in _HASHES:
+        with open(path, "rb") as file:
+            _HASHES[key] = hashlib.file_digest(file, "sha256").hexdigest()
+    return _HASHES[key]
+
+
+def content_sha256(path: str | os.PathLike) -> str:
+    """The sha256 of a file, or of a folder: over its sorted relative names and their hashes, without hidden (unfinished) files.
+
+    Raises:
+        OSError: Something cannot be read.
+    """
+    path = Path(path)
+    if path.is_file():
+        return file_sha256(path)
+    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        hashes = pool.map(file_sha256, [path / name for name in names])
+    return hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in zip(names, hashes, strict=True)).encode()).hexdigest()

@@ -1,0 +1,124 @@
+"""One table in one parquet file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rlaifv_kedro.datasets.files import read_bytes, shown, write_atomically
+from rlaifv_kedro.datasets.versioned import RunVersionedDataset
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.schemas import FINGERPRINT, conform, table, to_frame
+
+if TYPE_CHECKING:
+    from kedro.io.core import Version
+    from kedro_datasets._typing import TablePreview
+
+ROW_GROUP = 1024  # rows; with images of about 100 kB a group is about 100 MB
+PREVIEW_TEXT = 200  # characters
+
+
+def write_table(path: Path, table_name: str, frame: pd.DataFrame) -> str:
+    """Writes the frame as parquet: same rows, same bytes (no index, no pandas metadata, no time).
+
+    Returns:
+        The file's sha256.
+
+    Raises:
+        UserError: The frame is not a table of this name, or the file cannot be written.
+    """
+    rows = conform(table_name, frame, where=shown(path))
+    if FINGERPRINT in frame.attrs:
+        rows = rows.replace_schema_metadata({FINGERPRINT: json.dumps(frame.attrs[FINGERPRINT], sort_keys=True)})
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, compression="zstd", row_group_size=ROW_GROUP)
+    content = sink.getvalue().to_pybytes()
+    write_atomically(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_table(path: Path, table_name: str, remedy: str, sha256: str | None = None) -> pa.Table:
+    """Reads and checks a parquet file; the fingerprint, if any, stays in the schema's metadata.
+
+    Raises:
+        UserError: The file is missing, empty, damaged, other than ``sha256`` says, or not a table of this name.
+    """
+    content = read_bytes(path, remedy)
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise UserError(f"{shown(path)} is damaged: its content is not what the run wrote. {remedy}")
+    try:
+        rows = pq.read_table(pa.BufferReader(content))
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{shown(path)} is damaged or not a parquet file ({str(error).splitlines()[0]}). {remedy}") from error
+    fingerprint = (rows.schema.metadata or {}).get(FINGERPRINT.encode())
+    checked = conform(table_name, rows, where=shown(path))
+    return checked.replace_schema_metadata({FINGERPRINT: fingerprint}) if fingerprint else checked
+
+
+def as_frame(rows: pa.Table) -> pd.DataFrame:
+    """The rows as a frame, with the fingerprint as a dict in ``attrs``."""
+    frame = to_frame(rows)
+    fingerprint = (rows.schema.metadata or {}).get(FINGERPRINT.encode())
+    if fingerprint:
+        frame.attrs[FINGERPRINT] = json.loads(fingerprint)
+    return frame
+
+
+def preview_table(rows: pa.Table) -> TablePreview:
+    """The rows in Kedro-Viz's split format: image bytes left out, long texts cut."""
+    shown_rows = [[_preview_cell(value) for value in row.values()] for row in rows.to_pylist()]
+    return {"index": list(range(len(shown_rows))), "columns": rows.column_names, "data": shown_rows}
+
+
+def _preview_cell(value: Any) -> Any:
+    if isinstance(value, dict):
+        return value.get("path") or f"{len(value.get('bytes') or b''):,} bytes"
+    if isinstance(value, str) and len(value) > PREVIEW_TEXT:
+        return value[:PREVIEW_TEXT] + "…"
+    return value
+
+
+class TableDataset(RunVersionedDataset[pd.DataFrame, pd.DataFrame]):
+    """A table of ``rlaifv_kedro.schemas`` in a parquet file, checked on the way in and out.
+
+    ``frame.attrs["fingerprint"]`` (a dict) is kept in the file's metadata.
+    """
+
+    def __init__(self, filepath: str, table: str, version: Version | None = None, metadata: dict[str, Any] | None = None) -> None:
+        """Args:
+        filepath: Parquet file.
+        table: Name of the table in ``rlaifv_kedro.schemas.TABLES``.
+        version: Set by Kedro for entries with ``versioned: true``.
+        metadata: For plugins such as Kedro-Viz.
+        """
+        super().__init__(filepath, version, metadata)
+        self._table = known_table(table)
+
+    def load(self) -> pd.DataFrame:
+        return as_frame(read_table(self.load_path(), self._table, self.remedy()))
+
+    def save(self, data: pd.DataFrame) -> None:
+        write_table(self.save_path(), self._table, data)
+
+    def preview(self, nrows: int = 5) -> TablePreview:
+        """The first rows, for Kedro-Viz."""
+        return preview_table(read_table(self.load_path(), self._table, self.remedy())[:nrows])
+
+    def _describe(self) -> dict[str, Any]:
+        return {**super()._describe(), "table": self._table}
+
+
+def known_table(name: str) -> str:
+    """The name itself.
+
+    Raises:
+        UserError: There is no such table.
+    """
+    table(name)
+    return name

@@ -1,0 +1,1 @@
+"""Long steps, chunk by chunk."""

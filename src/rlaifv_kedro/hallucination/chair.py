@@ -1,0 +1,185 @@
+"""CHAIR and Object HalBench's hallucination rates, by rule: the objects of an answer against those of the image.
+
+Two steps, as score and metric are two things: :func:`chair_items` judges each answer, :func:`chair_metrics` sums the answers up. No I/O.
+Source: Rohrbach et al. 2018, "Object Hallucination in Image Captioning"; the published rates are those of
+RLHF-V's and RLAIF-V's Object HalBench.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.hallucination.coco_vocabulary import Vocabulary
+
+ANSWER_COLUMNS = ("item_id", "image_id", "answer")
+ITEM_COLUMNS = (
+    "item_id", "image_id", "mention_count", "hallucinated_count", "hallucinated", "mentioned", "correct_count", "truth_count", "word_count",
+    "repeats",
+)  # fmt: skip
+
+
+def chair_items(answers: pd.DataFrame, truth: Mapping[int, frozenset[str]], vocabulary: Vocabulary) -> pd.DataFrame:
+    """Judge each answer.
+
+    Args:
+        answers: One row an answer; columns item_id, image_id, answer (str).
+        truth: image_id -> categories that are in the image, see :func:`truth_from_coco`.
+        vocabulary: The words that count as objects.
+
+    Returns:
+        One row an answer, in the order given: item_id, image_id, mention_count and hallucinated_count (mentions, repeats count), mentioned
+        and hallucinated (their categories, lists in order of the text), correct_count (distinct categories that are there), truth_count
+        (categories of the image), word_count (parts of the answer between white space, so "a cat ." has three), repeats (some category is
+        mentioned twice).
+
+    Raises:
+        UserError: If a column is missing, an answer is no text, or an image has no truth; names the item.
+    """
+    missing = [column for column in ANSWER_COLUMNS if column not in answers.columns]
+    if missing:
+        raise UserError(f"The answers have no column {', '.join(missing)}. Needed are {', '.join(ANSWER_COLUMNS)}.")
+    rows = []
+    for item_id, image_id, answer in zip(*(answers[column] for column in ANSWER_COLUMNS), strict=True):
+        if image_id not in truth:
+            raise UserError(f"Item {item_id!r}: image {image_id!r} has no annotations. Give the annotation files that the image is from.")
+        if not isinstance(answer, str):
+            raise UserError(f"Item {item_id!r}: its answer is {answer!r}, not text. Generate it again, or leave the item out.")
+        rows.append((item_id, image_id, *_judge(answer, truth[image_id], vocabulary)))
+    return pd.DataFrame(rows, columns=list(ITEM_COLUMNS))
+
+
+def _judge(answer: str, truth: frozenset[str], vocabulary: Vocabulary) -> tuple[int, int, list[str], list[str], int, int, int, bool]:
+    """The columns of :func:`chair_items` from mention_count on."""
+    mentioned = [category for _, category in vocabulary.mentions(answer)]
+    hallucinated = [category for category in mentioned if category not in truth]
+    distinct = set(mentioned)
+    counts = len(mentioned), len(hallucinated)
+    return *counts, hallucinated, mentioned, len(distinct & truth), len(truth), len(answer.split()), len(distinct) < len(mentioned)
+
+
+def chair_metrics(items: pd.DataFrame) -> pd.DataFrame:
+    """Sum judged answers up.
+
+    Args:
+        items: What :func:`chair_items` returns.
+
+    Returns:
+        One row a metric; columns metric, value, n, standard_error. Shares are fractions 0..1 and n is what they are shares *of*:
+
+        - response_hallucination: answers with a hallucinated object / answers with any object. "Response hallucination" as published.
+        - chair_s: the same / all answers (CHAIRs).
+        - mention_hallucination: hallucinated mentions / all mentions (CHAIRi, "mention hallucination").
+        - object_recall: sum over answers of distinct correct categories / sum of the images' categories.
+        - mean_words: white-space words an answer; n = answers.
+        - repeat_rate: answers that mention a category twice / all answers.
+
+        The standard error is over *answers*, mentions of one answer not being independent: binomial for shares of answers; that of the
+        linearised ratio estimator for mention_hallucination and object_recall; s / sqrt(n) for mean_words. Where the denominator is zero
+        the value is NaN, not 0; where the standard error needs two answers and there is one, it is NaN.
+    """
+    hallucinates = items["hallucinated_count"].to_numpy() > 0
+    mentions = items["mention_count"].to_numpy()
+    metrics = {
+        "response_hallucination": _share(hallucinates[mentions > 0]),
+        "chair_s": _share(hallucinates),
+        "mention_hallucination": _ratio(items["hallucinated_count"].to_numpy(), mentions),
+        "object_recall": _ratio(items["correct_count"].to_numpy(), items["truth_count"].to_numpy()),
+        "mean_words": _mean(items["word_count"].to_numpy()),
+        "repeat_rate": _share(items["repeats"].to_numpy()),
+    }
+    return pd.DataFrame([(name, *row) for name, row in metrics.items()], columns=["metric", "value", "n", "standard_error"])
+
+
+def _share(hits: np.ndarray) -> tuple[float, int, float]:
+    """(p, n, sqrt(p (1 - p) / n)) of bools (n,)."""
+    n = len(hits)
+    if not n:
+        return math.nan, 0, math.nan
+    p = int(hits.sum()) / n
+    return p, n, math.sqrt(p * (1 - p) / n)
+
+
+def _ratio(parts: np.ndarray, wholes: np.ndarray) -> tuple[float, int, float]:
+    """(R = sum(y) / sum(x), sum(x), its standard error) of counts y, x (answers,).
+
+    Linearised: sqrt(m / (m - 1) * sum((y - R x)^2)) / sum(x) over m answers; Cochran 1977, "Sampling Techniques", section 6.3.
+    """
+    m, total = len(wholes), int(wholes.sum())
+    if not total:
+        return math.nan, 0, math.nan
+    ratio = int(parts.sum()) / total
+    squares = float(np.square(parts - ratio * wholes).sum())
+    return ratio, total, math.sqrt(m / (m - 1) * squares) / total if m > 1 else math.nan
+
+
+def _mean(values: np.ndarray) -> tuple[float, int, float]:
+    """(mean, n, s / sqrt(n)) of numbers (n,)."""
+    n = len(values)
+    if not n:
+        return math.nan, 0, math.nan
+    return float(values.mean()), n, float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+
+
+def truth_from_coco(instances: dict[str, Any], captions: dict[str, Any], vocabulary: Vocabulary) -> dict[int, frozenset[str]]:
+    """The categories of each image: those of its instance annotations, together with the objects that its captions mention.
+
+    Args:
+        instances: A COCO instances file, read: images, annotations (id, image_id, category_id), categories (id, name).
+        captions: The COCO captions file of the same split: images, annotations (id, image_id, caption).
+        vocabulary: Reads the captions, and knows every category of the instances file.
+
+    Returns:
+        image id -> categories, for each image that either file lists; one without any object has an empty set.
+
+    Raises:
+        UserError: If a file lacks a part, the vocabulary doesn't know a category, or an annotation is of a category or an image that its
+            file doesn't list; names the annotation.
+    """
+    categories = _category_names(instances, vocabulary)
+    objects, texts = _annotations(instances, "instances"), _annotations(captions, "captions")
+    truth: dict[int, set[str]] = {image["id"]: set() for image in (*instances["images"], *captions["images"])}
+    for annotation in objects:
+        if annotation["category_id"] not in categories:
+            raise UserError(
+                f"COCO instances: annotation {annotation['id']} has category {annotation['category_id']}, which the file doesn't list. "
+                "The file is damaged or cut: fetch it again."
+            )
+        truth[annotation["image_id"]].add(categories[annotation["category_id"]])
+    for annotation in texts:
+        truth[annotation["image_id"]].update(category for _, category in vocabulary.mentions(annotation["caption"]))
+    return {image_id: frozenset(found) for image_id, found in truth.items()}
+
+
+def _category_names(instances: dict[str, Any], vocabulary: Vocabulary) -> dict[int, str]:
+    """Category id of the file -> category of the vocabulary."""
+    names = {category["id"]: category["name"] for category in _part(instances, "instances", "categories")}
+    unknown = [name for name in names.values() if name not in vocabulary.category_of]
+    if unknown:
+        raise UserError(
+            f"COCO instances: the vocabulary {vocabulary.label} doesn't know {', '.join(map(repr, unknown))}. "
+            "Use a vocabulary that lists every category of the file."
+        )
+    return {category_id: vocabulary.category_of[name] for category_id, name in names.items()}
+
+
+def _annotations(file: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    """The annotations of a COCO file, each of an image that the file lists."""
+    listed = {image["id"] for image in _part(file, kind, "images")}
+    annotations = _part(file, kind, "annotations")
+    for annotation in annotations:
+        if annotation["image_id"] not in listed:
+            raise UserError(
+                f"COCO {kind}: annotation {annotation['id']} is of image {annotation['image_id']}, which the file doesn't list. "
+                "The file is damaged or cut: fetch it again."
+            )
+    return annotations
+
+
+def _part(file: dict[str, Any], kind: str, name: str) -> list[dict[str, Any]]:
+    if name not in file:
+        raise UserError(f"COCO {kind}: the file has no {name!r}. Give the {kind}_*.json of COCO's annotations.")
+    return file[name]

@@ -1,0 +1,45 @@
+"""Reading the pictures of a table."""
+
+import io
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from rlaifv_kedro.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def open_image(image: dict[str, Any], where: str) -> "Image":
+    """The picture of an ``image`` column (the datasets library's Image feature): its bytes if there, else the file it names.
+
+    Raises:
+        UserError: It can't be read; the message names ``where``.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    source = io.BytesIO(image["bytes"]) if image.get("bytes") else image.get("path")
+    if not source:
+        raise UserError(f"{where}: the image has neither bytes nor a path.")
+    try:
+        picture = Image.open(source)
+        picture.load()
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        raise UserError(f"{where}: the image can't be read ({_reason(error, image)}). Replace it or remove the row.") from error
+    return picture
+
+
+def readable_images(rows: Iterable[Any], stage: str) -> tuple[list[tuple[Any, "Image"]], list[tuple[str, str, str]]]:
+    """Split rows of ``prompts`` into (row, picture) and rows of ``rejects`` (stage, key, why) for damaged pictures."""
+    readable, rejects = [], []
+    for row in rows:
+        try:
+            readable.append((row, open_image(row.image, f"prompt {row.prompt_id}")))
+        except UserError as error:
+            rejects.append((stage, row.prompt_id, error.message))
+    return readable, rejects
+
+
+def _reason(error: Exception, image: dict[str, Any]) -> str:
+    """Pillow names the buffer's address, which differs from run to run; name the file instead."""
+    return f"not a picture: {image.get('path') or 'no file name'}" if "cannot identify" in str(error) else str(error)

@@ -1,0 +1,122 @@
+"""Making the miniature's two checkpoints: a base policy that hallucinates and a labeler that sees.
+
+    aligned -> grounded -> foundation -> base policy (careless captions)
+                     \\--> labeler (yes/no questions on scenes of its own)
+
+Each stage is a checkpoint in the work folder, so a killed run loses one stage at most.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlaifv_kedro.miniature import language
+from rlaifv_kedro.miniature.pretraining import Encoder, JointStage, align_patches, train_jointly
+from rlaifv_kedro.miniature.scenes import Scene
+from rlaifv_kedro.miniature.tiny_llava import build_model, build_processor
+from rlaifv_kedro.miniature.world import draw_split
+from rlaifv_kedro.seeds import generator_for, seed_for
+
+if TYPE_CHECKING:
+    from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+    from rlaifv_kedro.params import MiniatureParams
+
+ALIGN_STEPS, LABELER_ALIGN_STEPS = 1800, 500
+GROUND = JointStage("ground", 1400, captions=24, questions=4, checklists=8, learning_rate=1.5e-3, vision_learning_rate=3e-4)
+FINISH = JointStage("finish", 650, captions=32, questions=3, checklists=4, learning_rate=1.3e-3, vision_learning_rate=3e-4)
+CARELESS = JointStage("careless", 300, captions=24, questions=2, checklists=4, learning_rate=1e-3, vision_learning_rate=0.0)
+LABEL = JointStage("label", 600, captions=0, questions=10, checklists=14, learning_rate=1.5e-3, vision_learning_rate=4e-4)
+
+
+def make_checkpoints(seed: int, params: "MiniatureParams", folder: Path) -> dict[str, Path]:
+    """Make every stage that isn't there yet.
+
+    Returns:
+        Stage name -> folder; ``base_policy`` and ``labeler`` in float16, the stages between them in float32.
+    """
+    workshop = _Workshop(seed, params, folder)
+    aligned = workshop.stage("aligned", workshop.align)
+    grounded = workshop.stage("grounded", workshop.ground, aligned)
+    foundation = workshop.stage("foundation", workshop.finish, grounded)
+    base_policy = workshop.stage("base_policy", workshop.careless, foundation, half=True)
+    labeler = workshop.stage("labeler", workshop.label, grounded, half=True)
+    return {"aligned": aligned, "grounded": grounded, "foundation": foundation, "base_policy": base_policy, "labeler": labeler}
+
+
+class _Workshop:
+    def __init__(self, seed: int, params: "MiniatureParams", folder: Path):
+        self.seed, self.params, self.folder = seed, params, folder
+        self.processor: LlavaProcessor = build_processor()
+        self.encoder = Encoder(self.processor)
+        self._drawn: list[Scene] = []
+
+    def stage(self, name: str, train: Callable, start: Path | None = None, half: bool = False) -> Path:
+        """The checkpoint of a stage: read if it is there, else trained from ``start`` and written whole."""
+        from transformers import LlavaForConditionalGeneration
+
+        target = self.folder / name
+        if target.is_dir():
+            return target
+        model = LlavaForConditionalGeneration.from_pretrained(start) if start else build_model(self.processor, seed_for(self.seed, "weights"))
+        train(model)
+        unfinished = self.folder / f".{name}.tmp"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        (model.half() if half else model).save_pretrained(unfinished)
+        self.processor.save_pretrained(unfinished)
+        os.replace(unfinished, target)
+        return target
+
+    def align(self, model: "LlavaForConditionalGeneration") -> None:
+        steps = self._scaled(ALIGN_STEPS)
+        align_patches(model, self.encoder, self._foundation_scenes(), steps=steps, seed=self.seed, progress=_progress("aligning patches with words"))
+
+    def ground(self, model: "LlavaForConditionalGeneration") -> None:
+        self._jointly(model, GROUND, self._foundation_scenes(), careless=False)
+
+    def finish(self, model: "LlavaForConditionalGeneration") -> None:
+        self._jointly(model, FINISH, self._foundation_scenes(), careless=False)
+
+    def careless(self, model: "LlavaForConditionalGeneration") -> None:
+        scenes = draw_split(self.seed, "careless", self.params.policy_scenes, self.params.double_share)
+        self._jointly(model, CARELESS, scenes, careless=True)
+
+    def label(self, model: "LlavaForConditionalGeneration") -> None:
+        scenes = draw_split(self.seed, "labeler", self.params.training_scenes, self.params.labeler_double_share)
+        steps = self._scaled(LABELER_ALIGN_STEPS)
+        align_patches(
+            model, self.encoder, scenes, steps=steps, seed=seed_for(self.seed, "labeler"), learning_rate=1.5e-3, progress=_progress("labeler: aligning")
+        )
+        self._jointly(model, LABEL, scenes, careless=False)
+
+    def _jointly(self, model: "LlavaForConditionalGeneration", stage: JointStage, scenes: list[Scene], *, careless: bool) -> None:
+        scaled = JointStage(**{**stage.__dict__, "steps": self._scaled(stage.steps)})
+        captions = self._captions(scenes, careless) if stage.captions else []
+        train_jointly(model, self.encoder, scenes, captions, scaled, seed=self.seed, progress=_progress(f"training: {stage.name}"))
+
+    def _captions(self, scenes: list[Scene], careless: bool) -> list[list[tuple[str, str]]]:
+        """Each scene's answer to each of the prompts, by a careful or a careless annotator."""
+        rng = generator_for(self.seed, "captions", "careless" if careless else "careful")
+
+        def mentions(scene: Scene, count: int) -> list[str]:
+            return (
+                language.careless_mentions(scene, count, self.params.error_rate, rng) if careless else language.true_mentions(scene, count, rng)
+            )
+
+        return [[(p, language.caption(s.kind, mentions(s, count), rng)) for p, count in language.PROMPTS.items()] for s in scenes]
+
+    def _foundation_scenes(self) -> list[Scene]:
+        if not self._drawn:
+            self._drawn = draw_split(self.seed, "foundation", self.params.training_scenes, self.params.double_share)
+        return self._drawn
+
+    def _scaled(self, steps: int) -> int:
+        return max(1, round(steps * self.params.effort))
+
+
+def _progress(label: str) -> Callable:
+    from tqdm import tqdm
+
+    return lambda steps: tqdm(steps, desc=label, unit="step", delay=2)

@@ -1,0 +1,44 @@
+"""Loading a model from a folder."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlaifv_kedro.errors import UserError
+
+if TYPE_CHECKING:
+    from rlaifv_kedro.models.transformers_backend import TransformersModel
+
+
+def load_model(path: str | Path, *, dtype: str = "float32", device: str = "auto", batch_size: int = 32) -> "TransformersModel":
+    """Load a policy or labeler; LoRA adapters are merged into the checkpoint they name.
+
+    Args:
+        path: Folder of a Hugging Face checkpoint with its processor.
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        device: ``auto`` takes a GPU if there is one.
+
+    Raises:
+        UserError: The folder is no checkpoint, or a file of it is missing or damaged.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from rlaifv_kedro.models.transformers_backend import TransformersModel
+
+    folder = Path(path)
+    adapter = folder / "adapter_config.json"
+    weights = Path(json.loads(adapter.read_text())["base_model_name_or_path"]) if adapter.is_file() else folder
+    if not (weights / "config.json").is_file():
+        raise UserError(f"{weights} is no checkpoint: it has no config.json. Give the folder that save_pretrained wrote.")
+    try:
+        module = AutoModelForImageTextToText.from_pretrained(weights, dtype=getattr(torch, dtype), attn_implementation="sdpa")
+        if adapter.is_file():
+            from peft import PeftModel
+
+            module = PeftModel.from_pretrained(module, folder).merge_and_unload()
+        processor = AutoProcessor.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(f"{folder}: can't load the checkpoint: {str(error).strip().splitlines()[0]}") from error
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    return TransformersModel(module.to(chosen), processor, str(folder), batch_size)

@@ -1,0 +1,192 @@
+"""The parameters of every stage: their types, defaults, allowed ranges and where a default comes from.
+
+Defaults are the method's (shared by every recipe); ``conf/base`` sets what the miniature needs otherwise. Unknown keys and impossible values are
+refused before anything runs.
+"""
+
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rlaifv_kedro.errors import UserError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Params(BaseModel):
+    """What all parameter models have in common: nothing unknown, nothing changed after it was checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ComputeParams(Params):
+    """Where and how models compute."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU if there is one")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="dtype of the weights while computing; the release uses bf16")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 leaves torch's own choice. Sums may differ in the last bit between settings")
+
+
+class MiniatureParams(Params):
+    """The drawn world and how its two models are made."""
+
+    pool_scenes: Count = Field(4000, description="prompts in the pool, for all iterations together")
+    selection_scenes: Count = Field(300, description="scenes on which checkpoints are compared")
+    test_scenes: Count = Field(400, description="scenes on which the result is measured")
+    training_scenes: Count = Field(8000, description="scenes the foundation and the labeler learn from, each")
+    policy_scenes: Count = Field(4000, description="scenes with careless captions the base policy learns from")
+    double_share: Share = Field(0.3, description="of the scenes with a fifth object, the share in which it is a second one of its kind")
+    labeler_double_share: Share = Field(0.6, description="the same for the labeler's scenes, so that it sees enough of them")
+    error_rate: Share = Field(0.5, description="careless captions: each absent typical object replaces a true one with this probability")
+    effort: float = Field(1.0, gt=0, le=4, description="scales all training steps; below 1 only for tests")
+
+
+class DataGenerationParams(Params):
+    """Prompts to candidates."""
+
+    prompts: Count = Field(4000, description="prompts an iteration (paper)")
+    candidates: int = Field(10, ge=2, le=1000, description="answers a prompt (paper)")
+    temperature: float = Field(0.7, gt=0, le=5, description="plain sampling, the same for all candidates (release)")
+    max_new_tokens: Count = Field(512, description="at most so many tokens an answer (release)")
+    chunk_size: Count = Field(100, description="prompts a chunk: what a kill can lose")
+    batch_size: Count = Field(8, description="prompts a forward pass")
+
+
+class FeedbackParams(Params):
+    """Candidates to preference pairs."""
+
+    splitter: Literal["miniature"] = Field("miniature", description="how answers are divided into claims: the rule for the miniature's language")
+    count_repeats: bool = Field(True, description="a second mention of an object becomes the claim that there is a second one")
+    scoring: Literal["claims", "answer"] = Field(
+        "claims", description="claims: minus the rejected claims (paper). answer: the labeler's mean log-prob a token of the whole answer (ablation)"
+    )
+    labeler: Literal["fixed", "self"] = Field("fixed", description="fixed: the catalog's labeler; self: the policy of the iteration")
+    question_template: str = Field("{question} Please answer yes or no.", pattern=r"\{question\}", description="what the labeler is asked (release)")
+    yes_words: list[str] = Field(["yes", "Yes"], min_length=1, description="replies counted as yes by their first token (release)")
+    no_words: list[str] = Field(["no", "No"], min_length=1, description="replies counted as no")
+    min_score_gap: float = Field(1, gt=0, description="pairs differ by at least this score (release)")
+    pairs_per_prompt: Count = Field(2, description="at most so many pairs a prompt, drawn at random (release)")
+    balance_lengths: bool = Field(True, description="drop pairs until chosen and rejected are equally long on average (release)")
+    max_reject_share: Share = Field(0.1, description="stop if a larger share of the answers can't be used")
+    chunk_size: Count = Field(100, description="prompts a chunk")
+    batch_size: Count = Field(8, description="images a forward pass")
+
+
+class LoraParams(Params):
+    """Low-rank adapters on all linear layers of the language model (release: r 64, alpha 16, dropout 0.05)."""
+
+    rank: Count = 64
+    alpha: float = Field(16, gt=0)
+    dropout: float = Field(0.05, ge=0, lt=1)
+
+
+class TrainingParams(Params):
+    """Preference pairs to checkpoints."""
+
+    learning_rate: float = Field(5e-7, gt=0, lt=1, description="peak; release: 5e-7 full, 1e-5 LoRA")
+    beta: float = Field(0.1, gt=0, description="weight of the KL term; raising it keeps the policy nearer to its reference (paper)")
+    dpo_weight: float = Field(1.0, ge=0, description="0 leaves supervised fine-tuning on the chosen answers")
+    sft_weight: float = Field(0.0, ge=0, description="weight of the log-prob a token of the chosen answer; not part of the method")
+    epochs: float = Field(4, gt=0, description="passes over the pairs (release)")
+    batch_size: Count = Field(8, description="pairs an optimiser step (release)")
+    micro_batch_size: Count = Field(8, description="pairs a forward pass; gradients are accumulated up to batch_size")
+    checkpoint_every: float = Field(0.25, gt=0, description="a checkpoint every so many epochs (release)")
+    warmup_share: Share = Field(0.05, description="share of the steps in which the learning rate rises (release); cosine to 0 after it")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW (release)")
+    adam_beta2: float = Field(0.999, gt=0, lt=1)
+    max_grad_norm: float = Field(1.0, gt=0)
+    gradient_checkpointing: bool = Field(True, description="less memory for a third more time")
+    freeze: list[str] = Field(["vision_tower"], description="modules whose weights stay as they are, by a part of their name")
+    lora: LoraParams | None = Field(None, description="adapters instead of full fine-tuning")
+    collapse_log_ratio: float = Field(-30.0, lt=0, description="stop if the mean log-ratio of the rejected answers falls below this")
+
+
+class CollapseParams(Params):
+    """When a checkpoint counts as collapsed, compared with the policy the iteration started from, on the selection split."""
+
+    length_change: float = Field(0.2, gt=0, description="largest relative change of the mean number of words")
+    repeat_increase: float = Field(0.15, gt=0, description="largest increase of the share of answers that repeat an object")
+    recall_drop: float = Field(0.1, gt=0, description="largest fall of object recall")
+    empty_share: Share = Field(0.02, description="largest share of empty answers")
+
+
+class EvaluationParams(Params):
+    """Checkpoints to answers, metrics and the selected policy."""
+
+    max_new_tokens: Count = Field(1024, description="greedy answers of at most so many tokens")
+    criterion: Literal["response_hallucination", "mention_hallucination"] = Field(
+        "response_hallucination", description="the checkpoint with the lowest rate on the selection split becomes trained_policy"
+    )
+    batch_size: Count = Field(8, description="prompts a forward pass")
+    collapse: CollapseParams = CollapseParams()
+
+
+class ReportingParams(Params):
+    """What the report shows."""
+
+    examples: int = Field(6, ge=0, le=100, description="pictures with the answers of the base and of the last policy")
+
+
+class LoopParams(Params):
+    """The loop over iterations."""
+
+    iterations: int = Field(4, ge=1, le=100, description="iterations of the loop (paper: 4)")
+
+
+class Parameters(Params):
+    """Everything that may stand in parameters.yml or behind ``--params``."""
+
+    seed: int = Field(0, ge=0, lt=2**31, description="everything sampled depends on it and on the key of the item")
+    iteration: int = Field(1, ge=1, le=100, description="the iteration that a stage run works on")
+    run_id: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run; an unfinished one goes on")
+    replay: str | None = Field(None, description="run whose inputs are loaded again")
+    compute: ComputeParams = ComputeParams()
+    miniature: MiniatureParams = MiniatureParams()
+    loop: LoopParams = LoopParams()
+    data_generation: DataGenerationParams = DataGenerationParams()
+    feedback: FeedbackParams = FeedbackParams()
+    training: TrainingParams = TrainingParams()
+    evaluation: EvaluationParams = EvaluationParams()
+    reporting: ReportingParams = ReportingParams()
+
+
+def validate_parameters(raw: dict[str, Any]) -> Parameters:
+    """Check all parameters at once.
+
+    Raises:
+        UserError: Names each unknown key or impossible value, with the value and the allowed range.
+    """
+    try:
+        parameters = Parameters.model_validate(raw)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise UserError("parameters are not usable:\n" + "\n".join(f"  - {line}" for line in lines)) from error
+    needed = parameters.data_generation.prompts * parameters.loop.iterations
+    if needed > parameters.miniature.pool_scenes:
+        raise UserError(
+            f"parameters are not usable:\n  - {parameters.loop.iterations} iterations of data_generation.prompts={parameters.data_generation.prompts} need "
+            f"{needed} prompts, but miniature.pool_scenes={parameters.miniature.pool_scenes}. Raise pool_scenes or lower the others."
+        )
+    return parameters
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    """One line for one of pydantic's errors."""
+    path = [str(part) for part in problem["loc"]]
+    name = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        known = _fields(path[:-1])
+        near = get_close_matches(path[-1], known, n=1)
+        return f"{name}: unknown parameter; " + (f"did you mean {'.'.join([*path[:-1], near[0]])}?" if near else f"known here: {', '.join(known)}")
+    return f"{name}={problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _fields(path: list[str]) -> list[str]:
+    model: type[BaseModel] = Parameters
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        choices = [annotation, *getattr(annotation, "__args__", ())]
+        model = next(c for c in choices if isinstance(c, type) and issubclass(c, BaseModel))
+    return list(model.model_fields)

@@ -1,0 +1,61 @@
+"""Prompts to candidates."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rlaifv_kedro.datasets.chunks import Chunk, Complete
+from rlaifv_kedro.engine.chunks import map_chunks
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.images import readable_images
+from rlaifv_kedro.params import ComputeParams, DataGenerationParams
+from rlaifv_kedro.seeds import generator_for, seed_for
+
+
+def draw_prompts(pool: pd.DataFrame, iteration: int, seed: int, params: DataGenerationParams) -> pd.DataFrame:
+    """The prompts of one iteration: the pool is shuffled once by the seed, and each iteration takes the next ones, so none comes twice.
+
+    Raises:
+        UserError: The pool is too small for this iteration.
+    """
+    start, stop = (iteration - 1) * params.prompts, iteration * params.prompts
+    if stop > len(pool):
+        raise UserError(
+            f"iteration {iteration} needs prompts {start} to {stop} of the pool, which has {len(pool)}. "
+            "Give a larger pool, or lower data_generation.prompts or loop.iterations."
+        )
+    order = generator_for(seed, "prompt pool").permutation(len(pool))[start:stop]
+    return pool.iloc[order].reset_index(drop=True)
+
+
+def sample_candidates(
+    prompts: pd.DataFrame, policy: Path, finished_rejects: set[str], finished: set[str], seed: int, params: DataGenerationParams, compute: ComputeParams
+) -> Iterator[tuple[Chunk | Complete, Chunk | Complete]]:
+    """Sample every prompt's candidates, chunk by chunk; each candidate has a seed of its own.
+
+    Yields:
+        (rejects, candidates) of a chunk. Prompts whose image can't be read, and empty answers, are in rejects.
+    """
+    from rlaifv_kedro.models import Decoding, Question, load_model
+
+    model = load_model(policy, dtype=compute.dtype, device=compute.device, batch_size=params.batch_size)
+    decoding = Decoding(params.temperature, params.max_new_tokens)
+
+    def work(rows: list[Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+        readable, rejects = readable_images(rows, stage="data_generation")
+        seeds = [[seed_for(seed, "candidate", row.prompt_id, k) for k in range(params.candidates)] for row, _ in readable]
+        sampled = model.sample([Question(image, row.question) for row, image in readable], seeds, decoding) if readable else []
+        candidates = []
+        for (row, _), row_seeds, answers in zip(readable, seeds, sampled):
+            for k, (answer, item_seed) in enumerate(zip(answers, row_seeds)):
+                if answer.text:
+                    candidates.append((row.prompt_id, k, answer.text, answer.token_count, answer.finish_reason, item_seed))
+                else:
+                    rejects.append(("data_generation", json.dumps([row.prompt_id, k]), "the policy gave an empty answer"))
+        columns = ["prompt_id", "candidate", "answer", "token_count", "finish_reason", "seed"]
+        return pd.DataFrame(rejects, columns=["stage", "key", "why"]), pd.DataFrame(candidates, columns=columns)
+
+    yield from map_chunks(list(prompts.itertuples(index=False)), params.chunk_size, finished & finished_rejects, work, "sampling candidates", 2)

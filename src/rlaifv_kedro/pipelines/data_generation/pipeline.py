@@ -1,0 +1,23 @@
+"""data_generation: prompt_pool, policy -> prompts, candidates."""
+
+from kedro.pipeline import Pipeline, node
+
+from rlaifv_kedro.pipelines.data_generation import nodes
+
+
+def create_pipeline() -> Pipeline:
+    return Pipeline([
+        node(
+            nodes.draw_prompts,
+            inputs=["prompt_pool", "iteration_number", "params:seed", "params:data_generation"],
+            outputs="prompts",
+            name="draw_prompts",
+        ),
+        node(
+            nodes.sample_candidates,
+            inputs=["prompts", "policy", "finished_data_generation_rejects", "finished_candidates", "params:seed", "params:data_generation",
+                    "params:compute"],
+            outputs=["data_generation_rejects", "candidates"],
+            name="sample_candidates",
+        ),
+    ])  # fmt: skip

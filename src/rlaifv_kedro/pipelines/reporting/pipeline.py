@@ -1,0 +1,33 @@
+"""reporting: every iteration's metrics -> summary, figure, report."""
+
+from kedro.pipeline import Pipeline, node
+
+from rlaifv_kedro.pipelines.reporting import nodes
+
+
+def create_pipeline(iterations: int) -> Pipeline:
+    """Args:
+    iterations: How many iterations the report is about, beside the base policy.
+    """
+    names = {0: "base"} | {k: f"iteration_{k}" for k in range(1, iterations + 1)}
+    metrics = {f"{kind}_{k}": f"{name}.{kind}" for k, name in names.items() for kind in ("metrics", "probe_metrics")}
+    shown = {f"{short}_{k}": f"{names[k]}.{full}" for k in (0, iterations) for short, full in (("answers", "answers"), ("scores", "answer_scores"))}
+    steps = {
+        f"{short}_{k}": f"iteration_{k}.{full}"
+        for k in range(1, iterations + 1)
+        for short, full in (
+            ("pairs", "pair_statistics"), ("selection", "selection"), ("rejects_data_generation", "data_generation_rejects"),
+            ("rejects_feedback", "feedback_rejects"),
+        )
+    }  # fmt: skip
+    report = {"metrics": "loop_metrics", "prompts": "test_prompts", "params": "params:reporting"}
+    return Pipeline(
+        [
+            node(nodes.collect_metrics, inputs=metrics, outputs="loop_metrics", name="collect_metrics"),
+            node(nodes.summarise, inputs="loop_metrics", outputs="loop_summary", name="summarise"),
+            node(nodes.draw_figure, inputs="loop_metrics", outputs="loop_figure", name="draw_figure"),
+            node(nodes.write_report, inputs=report | shown | steps, outputs="loop_report", name="write_report"),
+        ],
+        namespace="reporting",
+        prefix_datasets_with_namespace=False,
+    )

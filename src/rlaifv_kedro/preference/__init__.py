@@ -1,0 +1,1 @@
+"""Preference pairs and what is learnt from them."""

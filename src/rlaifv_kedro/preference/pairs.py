@@ -1,0 +1,91 @@
+"""From scores to preference pairs: the gap, the draw, and length balancing (arXiv 2405.17220, section 3; rules in the release's scripts)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from rlaifv_kedro.seeds import generator_for
+
+# The thresholds that length balancing tries: 0, 0.02 .. 0.98.
+_THRESHOLDS = np.arange(50) / 50
+
+
+def score_candidates(verdicts: pd.DataFrame, candidates: pd.DataFrame) -> pd.DataFrame:
+    """Score of a candidate = minus the number of its rejected claims; not divided by the number of claims.
+
+    Args:
+        verdicts: prompt_id, candidate, claim, accepted.
+        candidates: prompt_id, candidate; one without claims scores 0.
+
+    Returns:
+        prompt_id, candidate, claim_count, rejected_count, score; in the candidates' order.
+    """
+    key = ["prompt_id", "candidate"]
+    counts = verdicts.assign(rejected=~verdicts["accepted"].astype(bool)).groupby(key, sort=False)["rejected"].agg(["size", "sum"])
+    scores = candidates[key].merge(counts, how="left", left_on=key, right_index=True)
+    scores["claim_count"] = scores.pop("size").fillna(0).astype("int32")
+    scores["rejected_count"] = scores.pop("sum").fillna(0).astype("int32")
+    scores["score"] = -scores["rejected_count"]
+    return scores.reset_index(drop=True)
+
+
+def accepted(p_yes: np.ndarray, p_no: np.ndarray) -> np.ndarray:
+    """A claim is accepted iff p_yes > p_no; a tie is a reject."""
+    return np.asarray(p_yes) > np.asarray(p_no)
+
+
+def all_pairs(scores: pd.DataFrame, min_score_gap: int = 1) -> pd.DataFrame:
+    """Every unordered pair of a prompt's candidates whose scores differ by at least the gap; the higher score is chosen.
+
+    Args:
+        scores: prompt_id, candidate, score.
+
+    Returns:
+        prompt_id, chosen_candidate, rejected_candidate, chosen_score, rejected_score; prompts in order of appearance, then by chosen and rejected.
+    """
+    rows: list[tuple[str, int, int, int, int]] = []
+    for prompt_id, group in scores.groupby("prompt_id", sort=False):
+        ranked = sorted(zip(group["candidate"].tolist(), group["score"].tolist()))
+        rows += [(prompt_id, c, r, sc, sr) for c, sc in ranked for r, sr in ranked if sc - sr >= min_score_gap]
+    return pd.DataFrame(rows, columns=["prompt_id", "chosen_candidate", "rejected_candidate", "chosen_score", "rejected_score"])
+
+
+def draw_pairs(pairs: pd.DataFrame, pairs_per_prompt: int, seed: int) -> pd.DataFrame:
+    """At most ``pairs_per_prompt`` pairs of each prompt, drawn by (seed, prompt_id), so that other prompts don't change a prompt's draw."""
+    kept = []
+    for prompt_id, group in pairs.groupby("prompt_id", sort=False):
+        order = generator_for(seed, "pairs", str(prompt_id)).permutation(len(group))
+        kept.append(group.iloc[np.sort(order[:pairs_per_prompt])])
+    return pd.concat(kept, ignore_index=True) if kept else pairs
+
+
+@dataclass(frozen=True)
+class LengthBalance:
+    """Which pairs length balancing keeps (bool, one a pair) and the threshold it chose."""
+
+    keep: np.ndarray
+    threshold: float
+
+
+def balance_lengths(chosen: list[str], rejected: list[str]) -> LengthBalance:
+    """Drop pairs until chosen and rejected answers are about equally long, since shorter answers hallucinate less and DPO would learn brevity.
+
+    For each threshold t = 0, 0.02 .. 0.98 drop the pairs with (len(rejected) - len(chosen)) / len(rejected) > t (lengths in words) or with equal texts;
+    keep the t for which |mean len(chosen) - mean len(rejected)| / mean len(rejected) is smallest, the first on a tie. If every threshold drops all
+    pairs, nothing is kept.
+    """
+    lengths_c = np.array([len(t.split()) for t in chosen], dtype=float)
+    lengths_r = np.array([len(t.split()) for t in rejected], dtype=float)
+    different = np.array([c != r for c, r in zip(chosen, rejected)], dtype=bool)
+    share = (lengths_r - lengths_c) / np.maximum(lengths_r, 1)
+    best, best_gap = LengthBalance(np.zeros(len(chosen), dtype=bool), float("nan")), np.inf
+    for threshold in _THRESHOLDS:
+        keep = different & (share <= threshold)
+        if not keep.any():
+            continue
+        mean_c, mean_r = lengths_c[keep].mean(), lengths_r[keep].mean()
+        gap = abs(mean_c - mean_r) / max(mean_r, 1e-9)
+        if gap < best_gap:
+            best, best_gap = LengthBalance(keep, float(threshold)), gap
+    return best

@@ -1,0 +1,64 @@
+"""DPO on packed pairs, as a ``transformers.Trainer``: optimiser, schedule, checkpoints and resume are its own."""
+
+import math
+from collections import defaultdict
+from typing import Any
+
+import torch
+from transformers import Trainer
+
+from rlaifv_kedro.branching import PackedBatch, branch_log_probs
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.preference.loss import PreferenceLoss, preference_loss
+
+WATCHED = ("reward_margin", "reward_accuracy", "log_ratio_chosen", "log_ratio_rejected")
+
+
+class PreferenceTrainer(Trainer):
+    """Trains on batches of :class:`rlaifv_kedro.preference.data.PreferenceCollator`.
+
+    Args:
+        beta, dpo_weight, sft_weight: See :func:`rlaifv_kedro.preference.loss.preference_loss`.
+
+    Raises:
+        UserError: At the first step of a training from scratch the policy isn't its own reference (the DPO loss isn't ln 2).
+    """
+
+    def __init__(self, *, beta: float, dpo_weight: float = 1.0, sft_weight: float = 0.0, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.beta, self.dpo_weight, self.sft_weight = beta, dpo_weight, sft_weight
+        self.model_accepts_loss_kwargs = False  # the loss is a mean over pairs, so accumulated batches are averaged
+        self._watched: dict[str, list[float]] = defaultdict(list)
+
+    def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> torch.Tensor:
+        result = self._pair_loss(model, dict(inputs))
+        if self.state.global_step == 0:
+            self._check_reference(result)
+        for name in WATCHED:
+            self._watched[name].append(float(getattr(result, name)))
+        return result.loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        watched = {name: sum(values) / len(values) for name, values in self._watched.items()}
+        self._watched.clear()
+        super().log({**logs, **watched}, *args, **kwargs)
+
+    def _pair_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> PreferenceLoss:
+        prefix_lengths = inputs.pop("prefix_lengths").tolist()
+        reference = inputs.pop("reference_chosen"), inputs.pop("reference_rejected")
+        names = ("input_ids", "position_ids", "attention_mask", "segments")
+        packed = PackedBatch(*(inputs.pop(n) for n in names), [2] * len(prefix_lengths), prefix_lengths)
+        scored = branch_log_probs(model, packed, **inputs)
+        chosen, rejected = scored.sums.view(-1, 2).T  # (pairs,) each
+        return preference_loss(
+            chosen, rejected, *reference, beta=self.beta, dpo_weight=self.dpo_weight, sft_weight=self.sft_weight,
+            chosen_tokens=scored.counts.view(-1, 2)[:, 0],
+        )  # fmt: skip
+
+    def _check_reference(self, result: PreferenceLoss) -> None:
+        tolerance = 1e-3 if not (self.args.bf16 or self.args.fp16) else 0.05
+        if not math.isclose(float(result.reward_margin), 0.0, abs_tol=tolerance):
+            raise UserError(
+                f"at the first step the policy is not its own reference: reward margin {float(result.reward_margin):.4f}, should be 0 (a loss of ln 2). "
+                "The reference log-probs were computed from another policy, template or dtype; compute them again."
+            )

@@ -1,0 +1,23 @@
+"""Kedro's project settings."""
+
+import os
+
+# Two busy-waiting OpenMP threads slow each other down twentyfold on a loaded machine; torch reads this when it is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from rlaifv_kedro.hooks import RunHooks  # noqa: E402
+from rlaifv_kedro.project_hooks import ProjectHooks  # noqa: E402
+from rlaifv_kedro.resolvers import policy_path  # noqa: E402
+from rlaifv_kedro.session import RunSession  # noqa: E402
+from rlaifv_kedro.summary import show_after_run  # noqa: E402
+
+SESSION_CLASS = RunSession
+HOOKS = (RunHooks(on_finished=show_after_run), ProjectHooks())
+CONFIG_LOADER_ARGS = {
+    "custom_resolvers": {"policy_path": policy_path},
+    "base_env": "base",
+    "default_run_env": "local",
+    # Without it an environment that sets one parameter of a stage would replace the whole stage.
+    "merge_strategy": {"parameters": "soft"},
+}

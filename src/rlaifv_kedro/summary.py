@@ -1,0 +1,62 @@
+"""What a person wants to see at the end of a run: the table, and where the report lies."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlaifv_kedro.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from kedro.io import DataCatalog
+    from kedro.pipeline import Pipeline
+
+    from rlaifv_kedro.manifest import Manifest
+
+_COLUMNS = {
+    "response_hallucination": "response\nhallucination %", "mention_hallucination": "mention\nhallucination %", "object_recall": "object\nrecall %",
+    "mean_words": "words", "repeat_rate": "answers with\na repeat %",
+}  # fmt: skip
+
+
+def show_after_run(manifest: "Manifest", pipeline: "Pipeline", catalog: "DataCatalog") -> None:
+    """After a run that made the loop's report: its table in the terminal, and the report's path."""
+    if "loop_report" not in pipeline.all_outputs():
+        return
+    from rich.console import Console
+
+    console = Console(width=None)
+    console.print()
+    console.print(metrics_table(catalog.load("loop_metrics")))
+    console.print(f"[dim]run {manifest.run_id}[/]   report: [bold]{manifest.written['loop_report'].path}[/]", soft_wrap=True)
+
+
+def metrics_table(metrics: "pd.DataFrame") -> Any:
+    """The ``loop_metrics`` table as rich prints it: one row an iteration, value ± standard error."""
+    from rich.table import Table
+
+    from rlaifv_kedro.pipelines.reporting.nodes import cell
+
+    chair = metrics[metrics["benchmark"] == "chair"].set_index(["iteration", "metric"])
+    n = int(chair.at[(0, "mean_words"), "n"])
+    table = Table("policy", title=f"CHAIR on {n} test images, ± standard error")
+    for title in _COLUMNS.values():
+        table.add_column(title, justify="right")
+    for k in sorted({k for k, _ in chair.index}):
+        table.add_row("base" if k == 0 else f"iteration {k}", *(cell(name, chair.loc[(k, name)]) for name in _COLUMNS))
+    return table
+
+
+def newest_summary(project: Path) -> tuple[str, list[dict[str, Any]]]:
+    """Run id and ``loop_summary`` of the newest run that has one.
+
+    Raises:
+        UserError: No run has made one yet.
+    """
+    from rlaifv_kedro.manifest import all_runs
+
+    for run in reversed(all_runs(project)):
+        entry = run.written.get("loop_summary")
+        if entry and entry.path and entry.sha256 and (project / entry.path).is_file():
+            return run.run_id, json.loads((project / entry.path).read_text())
+    raise UserError("no run has a summary yet. Make one with: kedro run")

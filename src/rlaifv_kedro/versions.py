@@ -1,0 +1,176 @@
+"""Which version each catalog entry has in a run: the run's own for what it writes, a complete older one for what it reads."""
+
+from pathlib import Path
+from typing import Any
+
+from kedro.framework.project import pipelines
+from kedro.io import AbstractDataset, CachedDataset, DataCatalog
+from kedro.io.core import AbstractVersionedDataset, Version, VersionNotFoundError, is_parameter
+from kedro.pipeline import Pipeline
+
+from rlaifv_kedro import manifest as manifests
+from rlaifv_kedro.datasets.files import shown
+from rlaifv_kedro.datasets.versioned import RunVersionedDataset
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.manifest import Entry, Manifest
+from rlaifv_kedro.session import resume_command
+
+
+def pin(project: Path, pipeline: Pipeline, catalog: DataCatalog, run_params: dict[str, Any]) -> dict[str, Entry]:
+    """Fixes the version of every versioned dataset of the pipeline, in the catalog.
+
+    What the pipeline writes, and views with ``OF_THIS_RUN``, get the run id. Free inputs get, in this order: what the run read when it was
+    started first; what the run ``replay`` read (or else wrote); the run's own version; the complete version of the newest run.
+
+    Returns:
+        Free inputs by name, with path, version and content hash.
+
+    Raises:
+        UserError: Inputs are missing, differ from what the replayed run read, or an output has no version.
+    """
+    run_id = run_params["run_id"]
+    own = manifests.load(project, run_id)
+    for name in sorted(pipeline.all_outputs()):
+        _pin_output(catalog, name, run_id, own)
+    free = sorted(name for name in pipeline.inputs() if not is_parameter(name))
+    replay = _replayed(project, run_params)
+    read, problems = {}, []
+    for name in free:
+        if name not in catalog:
+            problems.append(f"`{name}` is not in the catalog. Add it to conf/, or run the pipeline that makes it together with this one.")
+            continue
+        found = dataset(catalog, name)
+        if getattr(found, "OF_THIS_RUN", False):
+            _set_version(found, run_id, run_id)
+            continue
+        if getattr(found, "_EPHEMERAL", False):
+            continue
+        recorded = (own.read.get(name) if own else None) or (_as_read(replay, name) if replay else None)
+        version = recorded.version if recorded else _choose(project, found, run_id, run_params["load_versions"], name)
+        _set_version(found, version, run_id)
+        if not _is_there(found, version):
+            problems.append(_missing(project, name, found, version, run_params))
+            continue
+        read[name] = manifests.entry_of(project, path_of(found, version), version)
+        if replay and recorded and recorded.sha256 != read[name].sha256:
+            problems.append(
+                f"`{name}` ({read[name].path}) has changed since run `{replay.run_id}` used it, which therefore cannot be replayed."
+            )
+    if problems:
+        raise UserError("\n".join(problems))
+    return read
+
+
+def dataset(catalog: DataCatalog, name: str) -> AbstractDataset:
+    """The entry's dataset, made from its pattern where it has one; what a cache wraps."""
+    found = catalog.get(name, fallback_to_runtime_pattern=True)
+    return found._dataset if isinstance(found, CachedDataset) else found
+
+
+def pinned(found: AbstractDataset) -> str | None:
+    """The version that the dataset saves, or None."""
+    version = getattr(found, "_version", None)
+    return version.save if version else None
+
+
+def path_of(found: AbstractDataset, version: str | None) -> Path | None:
+    """Where this version is, or None for what is not a local file."""
+    filepath = getattr(found, "_filepath", None)
+    if filepath is None or getattr(found, "_protocol", "file") != "file":
+        return None
+    return Path(found._get_versioned_path(version) if version else filepath)
+
+
+def _pin_output(catalog: DataCatalog, name: str, run_id: str, own: Manifest | None) -> None:
+    found = dataset(catalog, name)
+    if isinstance(found, AbstractVersionedDataset) and found._version is None:
+        raise UserError(f"`{name}` would be overwritten by every run. Add `versioned: true` to its entry in the catalog.")
+    _set_version(found, run_id, run_id)
+    path = path_of(found, pinned(found))
+    if own is None and pinned(found) and path is not None and path.exists():
+        raise UserError(
+            f"{shown(path)} is there, but run `{run_id}` has no manifest. Choose another run_id, or delete {shown(path.parent)}."
+        )
+    if own is not None and name in own.read and own.read[name].version != run_id:
+        raise UserError(
+            f"Run `{run_id}` has read `{name}` of run `{own.read[name].version}` and cannot write its own now. Choose another run_id."
+        )
+
+
+def _set_version(found: AbstractDataset, load: str | None, save: str) -> None:
+    if isinstance(found, AbstractVersionedDataset) and found._version is not None:
+        found._version = Version(load, save)
+        found._clear_version_cache()
+
+
+def _is_there(found: AbstractDataset, version: str | None) -> bool:
+    if isinstance(found, AbstractVersionedDataset) and found._version is not None and version is None:
+        return False
+    if type(found)._exists is AbstractDataset._exists:
+        return True  # a dataset that cannot tell, e.g. an API
+    return found.exists()
+
+
+def _choose(project: Path, found: AbstractDataset, run_id: str, load_versions: dict[str, str] | None, name: str) -> str | None:
+    """The version of a free input that no manifest prescribes; None where there is none, or the dataset has no versions."""
+    if not isinstance(found, AbstractVersionedDataset) or found._version is None:
+        return None
+    if load_versions and name in load_versions:
+        return load_versions[name]
+    available = complete_versions(found)
+    if run_id in available:
+        return run_id
+    started = {run.run_id: run.started for run in manifests.all_runs(project)}
+    return max(available, key=lambda version: (started.get(version, ""), version), default=None)
+
+
+def complete_versions(found: AbstractVersionedDataset) -> list[str]:
+    """Versions that can be loaded."""
+    if isinstance(found, RunVersionedDataset):
+        return found.complete_versions()
+    try:
+        return found.list_versions(full_path=False)
+    except VersionNotFoundError:
+        return []
+
+
+def _replayed(project: Path, run_params: dict[str, Any]) -> Manifest | None:
+    name = (run_params["runtime_params"] or {}).get("replay")
+    if name is None:
+        return None
+    replay = manifests.load(project, name)
+    if replay is None:
+        known = ", ".join(run.run_id for run in manifests.all_runs(project)[-5:]) or "none"
+        raise UserError(f"There is no run `{name}` to replay in {shown(project / manifests.RUNS)}. The newest runs: {known}.")
+    return replay
+
+
+def _as_read(replay: Manifest, name: str) -> Entry:
+    entry = replay.read.get(name) or replay.written.get(name)
+    if entry is None:
+        raise UserError(
+            f"Run `{replay.run_id}` neither read nor wrote `{name}`, so this cannot replay it. Replay its own pipelines, or leave out `replay`."
+        )
+    return entry
+
+
+def _missing(project: Path, name: str, found: AbstractDataset, version: str | None, run_params: dict[str, Any]) -> str:
+    """What is missing, where it should be, and which command makes it."""
+    path = path_of(found, version) if version else getattr(found, "_filepath", None)
+    where = f": {shown(path)} holds no complete version" if path and not version else f": {shown(path)}" if path else ""
+    message = f"`{name}` is not there{'' if version else ' yet'}{where}."
+    maker = _maker(name)
+    if maker is None:
+        return f"{message} Put it there, or correct `filepath` in the catalog."
+    runtime = {key: value for key, value in (run_params["runtime_params"] or {}).items() if key not in manifests.RUNTIME_ONLY}
+    command = resume_command({"env": run_params["env"], "pipeline_names": [maker], "runtime_params": runtime}, run_id=None)
+    begun = [run for run in manifests.all_runs(project) if name in run.written and run.written[name].sha256 is None]
+    unfinished = f" Run `{begun[-1].run_id}` began it; to go on with that one: {begun[-1].command}" if begun else ""
+    return f"{message} Make it with: {command}{unfinished}"
+
+
+def _maker(name: str) -> str | None:
+    """The smallest registered pipeline that writes the entry."""
+    pipelines.set_requested(None)  # Kedro has loaded only the requested ones
+    makers = [(len(made.nodes), key) for key, made in pipelines.items() if name in made.all_outputs()]
+    return min(makers)[1] if makers else None
