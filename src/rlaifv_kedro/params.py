@@ -180,13 +180,34 @@ def _explain(problem: dict[str, Any]) -> str:
         known = _fields(path[:-1])
         near = get_close_matches(path[-1], known, n=1)
         return f"{name}: unknown parameter; " + (f"did you mean {'.'.join([*path[:-1], near[0]])}?" if near else f"known here: {', '.join(known)}")
-    return f"{name}={problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    allowed = _allowed(path)
+    return f"{name}={problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}" + (f" (allowed: {allowed})" if allowed else "")
+
+
+def _allowed(path: list[str]) -> str:
+    """The range of a field, as people write it; empty if the type alone says it."""
+    model = _model_of(path[:-1])
+    field = model.model_fields.get(path[-1]) if model else None
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    bounds = [f"{sign} {getattr(m, name)}" for m in (field.metadata if field else ()) for name, sign in signs.items() if hasattr(m, name)]
+    return " and ".join(bounds)
 
 
 def _fields(path: list[str]) -> list[str]:
+    """Names of the parameters under a path."""
+    model = _model_of(path)
+    return list(model.model_fields) if model else []
+
+
+def _model_of(path: list[str]) -> type[BaseModel] | None:
+    """The model that a path of field names leads to; None if it leads into something else, such as a list."""
     model: type[BaseModel] = Parameters
     for part in path:
+        if part not in model.model_fields:
+            return None
         annotation = model.model_fields[part].annotation
-        choices = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(c for c in choices if isinstance(c, type) and issubclass(c, BaseModel))
-    return list(model.model_fields)
+        models = [c for c in (annotation, *getattr(annotation, "__args__", ())) if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not models:
+            return None
+        model = models[0]
+    return model

@@ -1,10 +1,13 @@
 """Kedro's project settings."""
 
 import os
+import warnings
 
 # Two busy-waiting OpenMP threads slow each other down twentyfold on a loaded machine; torch reads this when it is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# The report names artifacts of all iterations ("iteration_2.metrics"), which is what the dots are for.
+warnings.filterwarnings("ignore", message="One or more dataset names contain '.'")
 
 from rlaifv_kedro.hooks import RunHooks  # noqa: E402
 from rlaifv_kedro.project_hooks import ProjectHooks  # noqa: E402

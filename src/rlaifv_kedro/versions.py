@@ -1,5 +1,6 @@
 """Which version each catalog entry has in a run: the run's own for what it writes, a complete older one for what it reads."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.manifest import Entry, Manifest
 from rlaifv_kedro.session import resume_command
+
+ITERATION = re.compile(r"iteration_(?P<number>\d+)\.(?P<name>.+)")
 
 
 def pin(project: Path, pipeline: Pipeline, catalog: DataCatalog, run_params: dict[str, Any]) -> dict[str, Entry]:
@@ -49,7 +52,7 @@ def pin(project: Path, pipeline: Pipeline, catalog: DataCatalog, run_params: dic
         version = recorded.version if recorded else _choose(project, found, run_id, run_params["load_versions"], name)
         _set_version(found, version, run_id)
         if not _is_there(found, version):
-            problems.append(_missing(project, name, found, version, run_params))
+            problems.append(_missing(project, catalog, name, version, run_params))
             continue
         read[name] = manifests.entry_of(project, path_of(found, version), version)
         if replay and recorded and recorded.sha256 != read[name].sha256:
@@ -154,23 +157,35 @@ def _as_read(replay: Manifest, name: str) -> Entry:
     return entry
 
 
-def _missing(project: Path, name: str, found: AbstractDataset, version: str | None, run_params: dict[str, Any]) -> str:
+def _missing(project: Path, catalog: DataCatalog, name: str, version: str | None, run_params: dict[str, Any]) -> str:
     """What is missing, where it should be, and which command makes it."""
+    found = dataset(catalog, name)
     path = path_of(found, version) if version else getattr(found, "_filepath", None)
     where = f": {shown(path)} holds no complete version" if path and not version else f": {shown(path)}" if path else ""
     message = f"`{name}` is not there{'' if version else ' yet'}{where}."
-    maker = _maker(name)
+    runtime = {key: value for key, value in (run_params["runtime_params"] or {}).items() if key not in manifests.RUNTIME_ONLY}
+    maker, iteration = _maker(catalog, name)
     if maker is None:
         return f"{message} Put it there, or correct `filepath` in the catalog."
-    runtime = {key: value for key, value in (run_params["runtime_params"] or {}).items() if key not in manifests.RUNTIME_ONLY}
+    if iteration is not None:
+        runtime["iteration"] = iteration
     command = resume_command({"env": run_params["env"], "pipeline_names": [maker], "runtime_params": runtime}, run_id=None)
     begun = [run for run in manifests.all_runs(project) if name in run.written and run.written[name].sha256 is None]
     unfinished = f" Run `{begun[-1].run_id}` began it; to go on with that one: {begun[-1].command}" if begun else ""
     return f"{message} Make it with: {command}{unfinished}"
 
 
-def _maker(name: str) -> str | None:
-    """The smallest registered pipeline that writes the entry."""
+def _maker(catalog: DataCatalog, name: str) -> tuple[str | None, int | None]:
+    """The smallest registered pipeline that writes this entry or another with its path, and the iteration to run it with, if not the same."""
     pipelines.set_requested(None)  # Kedro has loaded only the requested ones
-    makers = [(len(made.nodes), key) for key, made in pipelines.items() if name in made.all_outputs()]
-    return min(makers)[1] if makers else None
+    writers = {key: made.all_outputs() for key, made in sorted(pipelines.items(), key=lambda item: len(item[1].nodes))}
+    iteration = None
+    if not any(name in written for written in writers.values()):
+        path = getattr(dataset(catalog, name), "_filepath", None)
+        everything = sorted(output for output in set().union(*writers.values()) if output in catalog)
+        same = [output for output in everything if path and getattr(dataset(catalog, output), "_filepath", None) == path]
+        name = next((output for output in same if not ITERATION.match(output)), same[0] if same else name)
+        namespaced = ITERATION.match(name)
+        if namespaced:  # the stage run that writes what the loop writes under this name
+            name, iteration = namespaced["name"], int(namespaced["number"])
+    return next((key for key, written in writers.items() if name in written), None), iteration

@@ -1,0 +1,97 @@
+"""Stage runs, selections of the loop, replay: all on the same files as the loop."""
+
+import json
+from pathlib import Path
+
+import pytest
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+
+from rlaifv_kedro.pipeline_registry import register_pipelines
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_registry_has_every_pipeline():
+    names = {"miniature", "data_generation", "feedback", "training", "evaluation", "reporting", "iteration", "rlaif_loop", "__default__"}
+    assert set(register_pipelines()) == names
+
+
+@pytest.mark.parametrize("iteration", [1, 2, 3])
+def test_plain_and_namespaced_entries_are_the_same_files(iteration):
+    """``candidates`` with iteration=2 and ``iteration_2.candidates`` must not drift apart; nor ``policy`` and what the loop wires to it."""
+    bootstrap_project(ROOT)
+    with KedroSession.create(ROOT, runtime_params={"iteration": iteration}) as session:
+        catalog = session.load_context().catalog
+        stages = [register_pipelines()[name] for name in ("data_generation", "feedback", "training", "evaluation")]
+        entries = {e for stage in stages for e in stage.datasets() if not e.startswith("params:")}
+        shared = {e for e in entries if e.startswith(("selection_", "test_")) and e != "selection"} | {"prompt_pool", "labeler"}
+        for entry in sorted(entries - shared - {"policy"}):
+            plain, spaced = catalog.get(entry), catalog.get(f"iteration_{iteration}.{entry}")
+            assert type(plain) is type(spaced)
+            assert plain._describe() == spaced._describe(), entry
+        wired = "base_policy" if iteration == 1 else f"iteration_{iteration - 1}.trained_policy"
+        assert catalog.get("policy")._describe() == catalog.get(wired)._describe()
+
+
+def test_stage_runs_give_the_loops_bytes(finished):
+    project, _ = finished
+    for pipeline in ("data_generation", "feedback", "training", "evaluation"):
+        project.kedro("--pipelines", pipeline, "--params", "iteration=2,run_id=staged" + pipeline)
+    first = {name: content for name, content in project.files("first").items() if "/iteration_2/" in name}
+    staged = {}
+    for pipeline in ("data_generation", "feedback", "training", "evaluation"):
+        staged |= project.files("staged" + pipeline)
+    assert staged.keys() == first.keys()
+    assert [name for name in first if first[name] != staged[name]] == []
+
+
+def test_older_option_namespaces_and_tags(finished):
+    project, _ = finished
+    project.kedro("--pipeline=feedback", "--params", "run_id=older")
+    assert any("iteration_1/verdicts" in name for name in project.files("older"))
+    project.kedro("--pipelines", "rlaif_loop", "--namespaces", "iteration_2.feedback", "--params", "run_id=space")
+    assert {name.split("/")[2] for name in project.files("space")} == {"iteration_2"}
+    project.kedro("--tags", "iteration_2", "--params", "run_id=tagged")
+    written = set(project.files("tagged"))
+    assert any("trained_policy" in name for name in written) and all("/iteration_2/" in name for name in written)
+
+
+def test_replay_reads_what_the_other_run_read(finished):
+    """After a newer run, ``replay`` still loads the first run's inputs."""
+    project, _ = finished
+    project.kedro("--pipelines", "data_generation", "--params", "run_id=newer,data_generation.temperature=1.5")
+    project.kedro("--pipelines", "feedback", "--params", "run_id=fresh")
+    project.kedro("--pipelines", "feedback", "--params", "run_id=again,replay=older_feedback", expect=1)
+    project.kedro("--pipelines", "feedback", "--params", "run_id=replayed,replay=first")
+    read = {run: json.loads((project.path / f"data/runs/{run}/manifest.json").read_text())["read"] for run in ("fresh", "replayed")}
+    assert read["fresh"]["candidates"]["version"] == "newer"
+    assert read["replayed"]["candidates"]["version"] == "first"
+
+
+def test_lora_by_a_parameter(finished):
+    project, _ = finished
+    project.kedro("--pipelines", "training,evaluation", "--params", "run_id=lora,training.lora.rank=4,training.learning_rate=0.001")
+    checkpoints = project.path / "data/06_models/iteration_1/checkpoints/lora/checkpoints"
+    assert list(checkpoints.glob("checkpoint-*/adapter_model.safetensors"))
+    assert (project.path / "data/06_models/iteration_1/trained_policy/lora/trained_policy/model.safetensors").is_file()
+
+
+def test_a_collapse_is_said_and_stops_the_run(finished):
+    project, _ = finished
+    output = project.kedro(
+        "--pipelines", "training,evaluation", "--params", "run_id=wild,training.learning_rate=0.05,training.epochs=6,training.collapse_log_ratio=-100000",
+        expect=1,
+    )  # fmt: skip
+    assert "collapsed" in output
+    assert not (project.path / "data/06_models/iteration_1/trained_policy/wild").exists()
+    runs = {run["run_id"]: run for run in json.loads(project.rlaifv("runs", "--json"))}
+    assert runs["wild"]["status"] == "failed"
+
+
+def test_self_feedback_and_whole_answer_scores(finished):
+    project, _ = finished
+    project.kedro("--pipelines", "feedback", "--params", "run_id=self,feedback.labeler=self")
+    project.kedro("--pipelines", "feedback", "--params", "run_id=whole,feedback.scoring=answer,feedback.min_score_gap=0.05")
+    verdicts = {run: project.files(run)["data/03_primary/iteration_1/verdicts/verdicts/00000.parquet"] for run in ("self", "whole")}
+    assert verdicts["self"] != verdicts["whole"]
