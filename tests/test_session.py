@@ -94,9 +94,7 @@ def test_a_damaged_chunk_is_named_and_only_it_is_computed_again(reference):
     chunk = reference.path / "data/candidates/damaged/candidates/00001.parquet"
     chunk.write_bytes(chunk.read_bytes()[:-100])
     reference.calls()
-    refused(
-        reference.run("run_id=damaged", "--pipelines", "feedback"), "00001.parquet is damaged", "Delete this one file", "run_id=damaged"
-    )
+    refused(reference.run("run_id=damaged", "--pipelines", "feedback"), "00001.parquet is damaged", "Delete this one file", "run_id=damaged")
     chunk.unlink()
     assert reference.run("run_id=damaged").returncode == 0
     assert reference.calls() == ["chunk p2", "score"]

@@ -24,7 +24,7 @@ def open_image(image: dict[str, Any], where: str) -> "Image":
     try:
         picture = Image.open(source)
         picture.load()
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{where}: the image can't be read ({_reason(error, image)}). Replace it or remove the row.") from error
     return picture
 

@@ -166,15 +166,12 @@ def check_resumable(old: Manifest, new: Manifest) -> None:
     """
     where = f"Run `{old.run_id}`"
     if old.state() == "running" and (old.pid, old.host) != (os.getpid(), socket.gethostname()):
-        raise UserError(
-            f"{where} is still running (process {old.pid} on {old.host}). Wait for it, or stop it first, or choose another run_id."
-        )
+        raise UserError(f"{where} is still running (process {old.pid} on {old.host}). Wait for it, or stop it first, or choose another run_id.")
     differing = differences(comparable(old), comparable(new))
     if differing:
         lines = "\n".join(f"  {name}: {was} in the run, {now_} now" for name, was, now_ in differing)
         raise UserError(
-            f"{where} was started with other parameters:\n{lines}\n"
-            "Go on with the same parameters, or choose another run_id (or none) for a new run."
+            f"{where} was started with other parameters:\n{lines}\nGo on with the same parameters, or choose another run_id (or none) for a new run."
         )
     for name, entry in new.read.items():
         before = old.read.get(name)

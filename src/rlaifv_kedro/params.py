@@ -18,7 +18,7 @@ Count = Annotated[int, Field(ge=1)]
 class Params(BaseModel):
     """What all parameter models have in common: nothing unknown, nothing changed after it was checked."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ComputeParams(Params):
@@ -116,8 +116,9 @@ class EvaluationParams(Params):
     """Checkpoints to answers, metrics and the selected policy."""
 
     max_new_tokens: Count = Field(1024, description="greedy answers of at most so many tokens")
-    criterion: Literal["response_hallucination", "mention_hallucination"] = Field(
-        "response_hallucination", description="the checkpoint with the lowest rate on the selection split becomes trained_policy"
+    criterion: Literal["response_hallucination", "mention_hallucination", "faulty_rate"] = Field(
+        "response_hallucination",
+        description="the checkpoint with the lowest rate on the selection split becomes trained_policy; faulty_rate counts repeats as faults",
     )
     batch_size: Count = Field(8, description="prompts a forward pass")
     collapse: CollapseParams = CollapseParams()
@@ -159,17 +160,10 @@ def validate_parameters(raw: dict[str, Any]) -> Parameters:
         UserError: Names each unknown key or impossible value, with the value and the allowed range.
     """
     try:
-        parameters = Parameters.model_validate(raw)
+        return Parameters.model_validate(raw)
     except ValidationError as error:
         lines = [_explain(problem) for problem in error.errors()]
         raise UserError("parameters are not usable:\n" + "\n".join(f"  - {line}" for line in lines)) from error
-    needed = parameters.data_generation.prompts * parameters.loop.iterations
-    if needed > parameters.miniature.pool_scenes:
-        raise UserError(
-            f"parameters are not usable:\n  - {parameters.loop.iterations} iterations of data_generation.prompts={parameters.data_generation.prompts} need "
-            f"{needed} prompts, but miniature.pool_scenes={parameters.miniature.pool_scenes}. Raise pool_scenes or lower the others."
-        )
-    return parameters
 
 
 def _explain(problem: dict[str, Any]) -> str:

@@ -7,9 +7,12 @@ from typing import Any
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.pipeline.node import Node
 
 from rlaifv_kedro import pipeline_registry
 from rlaifv_kedro.params import validate_parameters
+
+logger = logging.getLogger(__name__)
 
 
 class ProjectHooks:
@@ -28,6 +31,11 @@ class ProjectHooks:
         if parameters.compute.threads:
             os.environ["OMP_NUM_THREADS"] = str(parameters.compute.threads)
         _quiet()
+
+    @hook_impl
+    def before_node_run(self, node: Node) -> None:
+        """One line a node: where the run is."""
+        logger.info("%s", " · ".join([*(node.namespace or "").split("."), node.short_name]).strip(" ·").replace("_", " "))
 
 
 def _unmerged(context: KedroContext) -> dict[str, Any]:

@@ -231,9 +231,7 @@ def _cast(column: pd.Series | pa.ChunkedArray, field: pa.Field, where: str) -> p
         values = column if isinstance(column, pd.Series) else column.to_pandas()
         row = next((row for row in range(len(values)) if not _fits(values.iloc[row : row + 1], field.type)), None)
         at = "" if row is None else f", row {row} holds {_short(values.iloc[row])}"
-        raise UserError(
-            f"{where}: the column `{field.name}` must be {field.type}{at} ({_short(error)}). Convert the column first."
-        ) from error
+        raise UserError(f"{where}: the column `{field.name}` must be {field.type}{at} ({_short(error)}). Convert the column first.") from error
 
 
 def _fits(values: pd.Series, dtype: pa.DataType) -> bool:
@@ -248,9 +246,7 @@ def _extra(column: pd.Series, name: str, where: str) -> pa.Array:
     try:
         return pa.array(column, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        raise UserError(
-            f"{where}: the column `{name}` mixes types that a table cannot hold ({_short(error)}). Drop or convert it."
-        ) from error
+        raise UserError(f"{where}: the column `{name}` mixes types that a table cannot hold ({_short(error)}). Drop or convert it.") from error
 
 
 def _check_values(spec: Table, rows: pa.Table, where: str) -> None:

@@ -16,7 +16,7 @@ def seed_for(seed: int, *key: str | int) -> int:
         seed: The run's seed.
         key: What names the item, e.g. ``("candidates", prompt_id, 3)``. ``1`` and ``"1"`` are different keys.
     """
-    text = repr((int(seed), *(k if isinstance(k, str) else int(k) for k in key)))
+    text = repr((int(seed), *(str(k) if isinstance(k, str) else int(k) for k in key)))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 

@@ -17,6 +17,7 @@ from rlaifv_kedro.summary import show_after_run  # noqa: E402
 
 SESSION_CLASS = RunSession
 HOOKS = (RunHooks(on_finished=show_after_run), ProjectHooks())
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
 CONFIG_LOADER_ARGS = {
     "custom_resolvers": {"policy_path": policy_path},
     "base_env": "base",

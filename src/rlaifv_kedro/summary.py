@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from rlaifv_kedro.manifest import Manifest
 
 _COLUMNS = {
-    "response_hallucination": "response\nhallucination %", "mention_hallucination": "mention\nhallucination %", "object_recall": "object\nrecall %",
-    "mean_words": "words", "repeat_rate": "answers with\na repeat %",
+    "response_hallucination": "response\nhall. %", "mention_hallucination": "mention\nhall. %", "object_recall": "object\nrecall %",
+    "mean_words": "words", "repeat_rate": "repeats\n%",
 }  # fmt: skip
 
 
@@ -25,7 +25,7 @@ def show_after_run(manifest: "Manifest", pipeline: "Pipeline", catalog: "DataCat
         return
     from rich.console import Console
 
-    console = Console(width=None)
+    console = Console()
     console.print()
     console.print(metrics_table(catalog.load("loop_metrics")))
     console.print(f"[dim]run {manifest.run_id}[/]   report: [bold]{manifest.written['loop_report'].path}[/]", soft_wrap=True)
@@ -33,15 +33,17 @@ def show_after_run(manifest: "Manifest", pipeline: "Pipeline", catalog: "DataCat
 
 def metrics_table(metrics: "pd.DataFrame") -> Any:
     """The ``loop_metrics`` table as rich prints it: one row an iteration, value ± standard error."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     from rlaifv_kedro.pipelines.reporting.nodes import cell
 
     chair = metrics[metrics["benchmark"] == "chair"].set_index(["iteration", "metric"])
     n = int(chair.at[(0, "mean_words"), "n"])
-    table = Table("policy", title=f"CHAIR on {n} test images, ± standard error")
+    table = Table(title=f"Hallucination (CHAIR) on {n} test images, value ± standard error", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("policy", no_wrap=True)
     for title in _COLUMNS.values():
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", no_wrap=True)
     for k in sorted({k for k, _ in chair.index}):
         table.add_row("base" if k == 0 else f"iteration {k}", *(cell(name, chair.loc[(k, name)]) for name in _COLUMNS))
     return table

@@ -56,9 +56,7 @@ def pin(project: Path, pipeline: Pipeline, catalog: DataCatalog, run_params: dic
             continue
         read[name] = manifests.entry_of(project, path_of(found, version), version)
         if replay and recorded and recorded.sha256 != read[name].sha256:
-            problems.append(
-                f"`{name}` ({read[name].path}) has changed since run `{replay.run_id}` used it, which therefore cannot be replayed."
-            )
+            problems.append(f"`{name}` ({read[name].path}) has changed since run `{replay.run_id}` used it, which therefore cannot be replayed.")
     if problems:
         raise UserError("\n".join(problems))
     return read
@@ -91,13 +89,9 @@ def _pin_output(catalog: DataCatalog, name: str, run_id: str, own: Manifest | No
     _set_version(found, run_id, run_id)
     path = path_of(found, pinned(found))
     if own is None and pinned(found) and path is not None and path.exists():
-        raise UserError(
-            f"{shown(path)} is there, but run `{run_id}` has no manifest. Choose another run_id, or delete {shown(path.parent)}."
-        )
+        raise UserError(f"{shown(path)} is there, but run `{run_id}` has no manifest. Choose another run_id, or delete {shown(path.parent)}.")
     if own is not None and name in own.read and own.read[name].version != run_id:
-        raise UserError(
-            f"Run `{run_id}` has read `{name}` of run `{own.read[name].version}` and cannot write its own now. Choose another run_id."
-        )
+        raise UserError(f"Run `{run_id}` has read `{name}` of run `{own.read[name].version}` and cannot write its own now. Choose another run_id.")
 
 
 def _set_version(found: AbstractDataset, load: str | None, save: str) -> None:

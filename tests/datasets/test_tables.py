@@ -11,9 +11,7 @@ from rlaifv_kedro.errors import UserError
 
 
 def log_probs(**attrs):
-    frame = pd.DataFrame(
-        {"idx": [1, 2], "chosen": [-1.5, -2.0], "rejected": [-3.0, -4.0], "chosen_tokens": [3, 4], "rejected_tokens": [5, 6]}
-    )
+    frame = pd.DataFrame({"idx": [1, 2], "chosen": [-1.5, -2.0], "rejected": [-3.0, -4.0], "chosen_tokens": [3, 4], "rejected_tokens": [5, 6]})
     frame.attrs.update(attrs)
     return frame
 

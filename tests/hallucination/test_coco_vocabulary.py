@@ -55,9 +55,7 @@ def test_plurals_are_mentions_of_the_singular(own: Vocabulary, plural: str, sing
     assert own.mentions(f"Here are some {plural}.") == [(singular, own.category_of[singular])]
 
 
-@pytest.mark.parametrize(
-    "text", ["he is seated", "tied up", "skiing", "a car-free town", "five o'clock", "two glasses", "this is as it was", ""]
-)
+@pytest.mark.parametrize("text", ["he is seated", "tied up", "skiing", "a car-free town", "five o'clock", "two glasses", "this is as it was", ""])
 def test_what_is_no_object_is_not_counted(own: Vocabulary, text: str) -> None:
     assert own.mentions(text) == []
 
@@ -89,9 +87,7 @@ def test_double_word_stands_for_another_word(own: Vocabulary) -> None:
 
 
 def test_file_in_the_published_format(tmp_path: Path) -> None:
-    vocabulary = Vocabulary.from_file(
-        vocabulary_file(tmp_path, "person, man, people, man\r\ncow, ox\r\noven, stove, stove top oven, iOven\r\n")
-    )
+    vocabulary = Vocabulary.from_file(vocabulary_file(tmp_path, "person, man, people, man\r\ncow, ox\r\noven, stove, stove top oven, iOven\r\n"))
     assert vocabulary.categories == ["person", "cow", "oven"]
     assert vocabulary.mentions("People, oxen.") == [("person", "person"), ("ox", "cow")]
     assert vocabulary.mentions("a stove top oven") == [("stove", "oven"), ("oven", "oven")]  # only words of two parts are joined

@@ -1,61 +1,9 @@
-"""A copy of the project in which whole runs are made: the real configuration, the shipped checkpoints, environment ``test``."""
+"""Whole runs of the real project, shared by the tests that look at them."""
 
-import shutil
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-SHIPPED = "data/06_models/miniature/seed_0"
-
-
-@dataclass(frozen=True)
-class Project:
-    """A project folder, and commands in it as a person gives them."""
-
-    path: Path
-
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", *arguments]
-
-    def kedro(self, *arguments: str, expect: int = 0) -> str:
-        """Run ``kedro run --env test ...``; returns what the terminal shows."""
-        return self._run(self.command("kedro", "run", "--env", "test", *arguments), expect)
-
-    def rlaifv(self, *arguments: str, expect: int = 0) -> str:
-        """Run ``python -m rlaifv_kedro ...``."""
-        return self._run(self.command("rlaifv_kedro", *arguments), expect)
-
-    def files(self, run_id: str) -> dict[str, bytes]:
-        """Every file that a run wrote, by its path without the run id; manifests, which hold times, left out."""
-        found = {}
-        for path in sorted((self.path / "data").rglob("*")):
-            relative = path.relative_to(self.path)
-            if path.is_file() and run_id in relative.parts and relative.parts[1] != "runs":
-                found["/".join(p for p in relative.parts if p != run_id)] = path.read_bytes()
-        return found
-
-    def _run(self, command: list[str], expect: int) -> str:
-        done = subprocess.run(command, cwd=self.path, capture_output=True, text=True, timeout=300)
-        output = done.stdout + done.stderr
-        assert done.returncode == expect, f"{' '.join(command)} ended with {done.returncode}:\n{output}"
-        assert "Traceback" not in output, output
-        return output
-
-
-def make_project(path: Path) -> Project:
-    """Copy what a clone has: configuration and shipped checkpoints; the source by a link."""
-    path.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(ROOT / "conf", path / "conf")
-    shutil.copy(ROOT / "pyproject.toml", path)
-    shutil.copy(ROOT / ".telemetry", path)
-    (path / "src").symlink_to(ROOT / "src")
-    for shipped in (ROOT / SHIPPED).glob("*/shipped"):
-        shutil.copytree(shipped, path / shipped.relative_to(ROOT))
-    return Project(path)
+from whole_project import Project, make_project
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from conftest import SHIPPED, Project
+from whole_project import SHIPPED, Project
 
 TABLES = {
     "prompt_pool": "data/01_raw/miniature/prompt_pool.parquet", "claims": "data/03_primary/iteration_1/claims.parquet",

@@ -80,8 +80,8 @@ def test_lora_by_a_parameter(finished):
 def test_a_collapse_is_said_and_stops_the_run(finished):
     project, _ = finished
     output = project.kedro(
-        "--pipelines", "training,evaluation", "--params", "run_id=wild,training.learning_rate=0.05,training.epochs=6,training.collapse_log_ratio=-100000",
-        expect=1,
+        "--pipelines", "training,evaluation", "--params",
+        "run_id=wild,training.learning_rate=0.05,training.epochs=6,training.collapse_log_ratio=-100000", expect=1,
     )  # fmt: skip
     assert "collapsed" in output
     assert not (project.path / "data/06_models/iteration_1/trained_policy/wild").exists()

@@ -1,7 +1,7 @@
 """Log-probs and next-token probabilities of packed branches, with logits only where they are needed.
 
-Everything goes through ``model(...)`` of transformers with a 4-D mask, explicit positions and ``logits_to_keep``, so it works under DDP, ZeRO-3, peft,
-gradient checkpointing and autocast.
+Everything goes through ``model(...)`` of transformers with a 4-D mask, explicit positions and ``logits_to_keep``, so it works under DDP, ZeRO-3,
+peft, gradient checkpointing and autocast.
 """
 
 from dataclasses import dataclass
@@ -58,9 +58,7 @@ def _forward(model: "PreTrainedModel", packed: PackedBatch, keep: torch.Tensor, 
     if getattr(model.config.get_text_config(), "_attn_implementation", "sdpa") == "eager":
         dtype = next(model.parameters()).dtype
         mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
-    output = model(
-        input_ids=packed.input_ids, attention_mask=mask, position_ids=packed.position_ids, logits_to_keep=keep, use_cache=False, **inputs
-    )
+    output = model(input_ids=packed.input_ids, attention_mask=mask, position_ids=packed.position_ids, logits_to_keep=keep, use_cache=False, **inputs)
     return output.logits.float() if output.logits.dtype in (torch.float16, torch.bfloat16) else output.logits
 
 

@@ -31,8 +31,8 @@ class MiniatureSplitter:
     """A rule for the miniature's language: the kind of scene, and each mentioned object.
 
     Args:
-        count_repeats: A second mention of a category becomes the claim that there is a second one, which the labeler checks against the pixels like any
-            other. Without it a policy learns to say "a cup and a cup": one more accepted claim (docs/miniature.md).
+        count_repeats: A second mention of a category becomes the claim that there is a second one, which the labeler checks against the pixels like
+            any other. Without it a policy learns to say "a cup and a cup": one more accepted claim (docs/miniature.md).
     """
 
     def __init__(self, count_repeats: bool = True):

@@ -137,9 +137,7 @@ class CheckpointSetDataset(RunVersionedDataset[list, list]):
         for entry in entries:
             path = (folder / entry["path"]).resolve()
             if not path.is_relative_to(folder.resolve()) or not path.is_dir():
-                raise UserError(
-                    f"The checkpoint {shown(path)} is not a folder inside {shown(folder)}. Save checkpoints in the work folder."
-                )
+                raise UserError(f"The checkpoint {shown(path)} is not a folder inside {shown(folder)}. Save checkpoints in the work folder.")
             entry["path"] = path.relative_to(folder.resolve()).as_posix()
         write_atomically(folder / MARKER, json.dumps({"checkpoints": entries}, indent=2).encode() + b"\n")
 

@@ -185,17 +185,13 @@ class Vocabulary:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise UserError(
-                f"Can't read the vocabulary {path}: {error.strerror}. Give the path of a file with one category a line."
-            ) from error
+            raise UserError(f"Can't read the vocabulary {path}: {error.strerror}. Give the path of a file with one category a line.") from error
         category_of: dict[str, str] = {}
         for number, line in enumerate(content.rstrip().split(b"\n"), start=1):
             for word, category in _read_line(line, f"{path}, line {number}"):
                 if category_of.setdefault(word, category) != category:
                     where = f"{path}, line {number}"
-                    raise UserError(
-                        f"{where}: {word!r} stands for {category!r}, but before for {category_of[word]!r}. Keep one of the two."
-                    )
+                    raise UserError(f"{where}: {word!r} stands for {category!r}, but before for {category_of[word]!r}. Keep one of the two.")
         return cls(f"file:{hashlib.sha256(content).hexdigest()[:12]}", category_of)
 
     @property

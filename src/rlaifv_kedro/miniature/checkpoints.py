@@ -87,7 +87,13 @@ class _Workshop:
         scenes = draw_split(self.seed, "labeler", self.params.training_scenes, self.params.labeler_double_share)
         steps = self._scaled(LABELER_ALIGN_STEPS)
         align_patches(
-            model, self.encoder, scenes, steps=steps, seed=seed_for(self.seed, "labeler"), learning_rate=1.5e-3, progress=_progress("labeler: aligning")
+            model,
+            self.encoder,
+            scenes,
+            steps=steps,
+            seed=seed_for(self.seed, "labeler"),
+            learning_rate=1.5e-3,
+            progress=_progress("labeler: aligning"),
         )
         self._jointly(model, LABEL, scenes, careless=False)
 
@@ -101,9 +107,7 @@ class _Workshop:
         rng = generator_for(self.seed, "captions", "careless" if careless else "careful")
 
         def mentions(scene: Scene, count: int) -> list[str]:
-            return (
-                language.careless_mentions(scene, count, self.params.error_rate, rng) if careless else language.true_mentions(scene, count, rng)
-            )
+            return language.careless_mentions(scene, count, self.params.error_rate, rng) if careless else language.true_mentions(scene, count, rng)
 
         return [[(p, language.caption(s.kind, mentions(s, count), rng)) for p, count in language.PROMPTS.items()] for s in scenes]
 

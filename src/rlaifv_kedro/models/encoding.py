@@ -55,7 +55,9 @@ class ChatEncoder:
         prompt, *full = self._ids(texts, image_tokens)
         for ids in full:
             if ids[: len(prompt)] != prompt:
-                raise UserError(f"{self.where}: the chat template writes a prompt differently when an answer follows, so its answers can't be scored.")
+                raise UserError(
+                    f"{self.where}: the chat template writes a prompt differently when an answer follows, so its answers can't be scored."
+                )
         return prompt, [self._to_end(ids[len(prompt) :]) for ids in full]
 
     def word_ids(self, words: list[str]) -> list[int]:

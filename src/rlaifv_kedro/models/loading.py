@@ -22,23 +22,36 @@ def load_model(path: str | Path, *, dtype: str = "float32", device: str = "auto"
         UserError: The folder is no checkpoint, or a file of it is missing or damaged.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     from rlaifv_kedro.models.transformers_backend import TransformersModel
 
     folder = Path(path)
     adapter = folder / "adapter_config.json"
-    weights = Path(json.loads(adapter.read_text())["base_model_name_or_path"]) if adapter.is_file() else folder
+    weights = _base_of(adapter) if adapter.is_file() else folder
     if not (weights / "config.json").is_file():
         raise UserError(f"{weights} is no checkpoint: it has no config.json. Give the folder that save_pretrained wrote.")
     try:
-        module = AutoModelForImageTextToText.from_pretrained(weights, dtype=getattr(torch, dtype), attn_implementation="sdpa")
+        module, loaded = AutoModelForImageTextToText.from_pretrained(
+            weights, dtype=getattr(torch, dtype), attn_implementation="sdpa", output_loading_info=True
+        )
+        if loaded["missing_keys"]:  # transformers only warns, and fills them with random numbers
+            raise ValueError(f"the weights lack {', '.join(sorted(loaded['missing_keys'])[:3])}")
         if adapter.is_file():
             from peft import PeftModel
 
             module = PeftModel.from_pretrained(module, folder).merge_and_unload()
         processor = AutoProcessor.from_pretrained(folder)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(f"{folder}: can't load the checkpoint: {str(error).strip().splitlines()[0]}") from error
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{folder}: can't load the checkpoint: {(str(error).strip() or repr(error)).splitlines()[0]}") from error
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     return TransformersModel(module.to(chosen), processor, str(folder), batch_size)
+
+
+def _base_of(adapter: Path) -> Path:
+    """The checkpoint that LoRA adapters belong to."""
+    try:
+        return Path(json.loads(adapter.read_text())["base_model_name_or_path"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{adapter} doesn't name the checkpoint that the adapters belong to (base_model_name_or_path).") from error

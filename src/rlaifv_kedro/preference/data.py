@@ -40,7 +40,9 @@ class PreferenceDataset(Dataset):
         self.encoder = encoder
         aligned = reference.set_index("idx").reindex(self.pairs["idx"])
         if aligned["chosen"].isna().any():
-            raise UserError(f"reference_log_probs has no row for pair idx {aligned.index[aligned['chosen'].isna()][0]}. Compute it again from these pairs.")
+            raise UserError(
+                f"reference_log_probs has no row for pair idx {aligned.index[aligned['chosen'].isna()][0]}. Compute it again from these pairs."
+            )
         self.reference = aligned[["chosen", "rejected"]].to_numpy(dtype=float)
 
     def __len__(self) -> int:

@@ -71,9 +71,9 @@ class LengthBalance:
 def balance_lengths(chosen: list[str], rejected: list[str]) -> LengthBalance:
     """Drop pairs until chosen and rejected answers are about equally long, since shorter answers hallucinate less and DPO would learn brevity.
 
-    For each threshold t = 0, 0.02 .. 0.98 drop the pairs with (len(rejected) - len(chosen)) / len(rejected) > t (lengths in words) or with equal texts;
-    keep the t for which |mean len(chosen) - mean len(rejected)| / mean len(rejected) is smallest, the first on a tie. If every threshold drops all
-    pairs, nothing is kept.
+    For each threshold t = 0, 0.02 .. 0.98 drop the pairs with (len(rejected) - len(chosen)) / len(rejected) > t (lengths in words) or with equal
+    texts; keep the t for which |mean len(chosen) - mean len(rejected)| / mean len(rejected) is smallest, the first on a tie. If every
+    threshold drops all pairs, nothing is kept.
     """
     lengths_c = np.array([len(t.split()) for t in chosen], dtype=float)
     lengths_r = np.array([len(t.split()) for t in rejected], dtype=float)

@@ -37,7 +37,9 @@ def refuse_mismatch(stored: dict[str, str] | None, expected: dict[str, str]) -> 
     if not stored:
         raise UserError("reference_log_probs carries no fingerprint, so nobody knows what it was computed from. Compute it again.")
     parts = {"model": "another policy", "data": "other preference pairs", "template": "another chat template", "dtype": "another dtype"}
-    wrong = [f"{parts[part]} ({part} {str(stored.get(part))[:12]}, now {value[:12]})" for part, value in expected.items() if stored.get(part) != value]
+    wrong = [
+        f"{parts[part]} ({part} {str(stored.get(part))[:12]}, now {value[:12]})" for part, value in expected.items() if stored.get(part) != value
+    ]
     if wrong:
         raise UserError(f"reference_log_probs belongs to {' and '.join(wrong)}. Compute it again: kedro run --pipelines training.")
 

@@ -5,7 +5,7 @@ from collections import defaultdict
 from typing import Any
 
 import torch
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer
 
 from rlaifv_kedro.branching import PackedBatch, branch_log_probs
 from rlaifv_kedro.errors import UserError
@@ -43,6 +43,16 @@ class PreferenceTrainer(Trainer):
         self._watched.clear()
         super().log({**logs, **watched}, *args, **kwargs)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        """Trainer looks for the names that weights have in memory. LLaVA's are written by the names of its release, so it finds none, warns, and goes
+        on from the weights of the start. Adapters have one name in both places.
+        """
+        model = model or self.model
+        if not isinstance(model, PreTrainedModel):
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        saved = type(model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)  # what learns is float32; the copy rounds the rest
+        model.load_state_dict(saved.state_dict())
+
     def _pair_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> PreferenceLoss:
         prefix_lengths = inputs.pop("prefix_lengths").tolist()
         reference = inputs.pop("reference_chosen"), inputs.pop("reference_rejected")
@@ -59,6 +69,6 @@ class PreferenceTrainer(Trainer):
         tolerance = 1e-3 if not (self.args.bf16 or self.args.fp16) else 0.05
         if not math.isclose(float(result.reward_margin), 0.0, abs_tol=tolerance):
             raise UserError(
-                f"at the first step the policy is not its own reference: reward margin {float(result.reward_margin):.4f}, should be 0 (a loss of ln 2). "
-                "The reference log-probs were computed from another policy, template or dtype; compute them again."
+                f"at the first step the policy is not its own reference: reward margin {float(result.reward_margin):.4f}, should be 0 "
+                "(a loss of ln 2). The reference log-probs were computed from another policy, template or dtype; compute them again."
             )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 from tqdm import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.preference.data import PreferenceCollator, PreferenceDataset
@@ -21,12 +21,19 @@ if TYPE_CHECKING:
 
 # Written into a checkpoint after all its other files: a folder without it was cut off by a kill.
 SAVED = "saved.json"
-# What resuming needs and nobody else.
-_RESUME_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", SAVED)
+# What resuming needs and nobody else. The mark stays: a kill while these are removed must not make a whole checkpoint look cut off.
+_RESUME_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin")
 
 
 def train(
-    model: "TransformersModel", policy: Path, pairs: pd.DataFrame, reference: pd.DataFrame, folder: Path, seed: int, params: "TrainingParams", dtype: str
+    model: "TransformersModel",
+    policy: Path,
+    pairs: pd.DataFrame,
+    reference: pd.DataFrame,
+    folder: Path,
+    seed: int,
+    params: "TrainingParams",
+    dtype: str,
 ) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """Train, or go on with a training that was cut off.
 
@@ -56,8 +63,9 @@ def train(
         weight_decay=params.weight_decay,
         adam_beta2=params.adam_beta2,
         max_grad_norm=params.max_grad_norm,
-        gradient_checkpointing=params.gradient_checkpointing,
+        activation_checkpointing=params.gradient_checkpointing,
         bf16=dtype == "bfloat16",
+        fp16=dtype == "float16",
         use_cpu=model.module.device.type == "cpu",
         logging_steps=max(1, steps // 50),
         save_strategy="steps",
@@ -80,6 +88,7 @@ def train(
         processing_class=model.processor,
         callbacks=[_Watch(params.collapse_log_ratio), _Progress(steps)],
     )
+    trainer.remove_callback(PrinterCallback)  # its lines are in training_log
     trainer.train(resume_from_checkpoint=_last_saved(folder))
     checkpoints = [
         {"path": path.name, "step": step, "epoch": step / steps_an_epoch}
@@ -92,10 +101,18 @@ def train(
 
 
 def _trainable(module: torch.nn.Module, policy: Path, params: "TrainingParams") -> torch.nn.Module:
-    """The module with adapters if asked for, and with what is to stay frozen."""
+    """The module with adapters if asked for, and with what is to stay frozen.
+
+    Weights that learn become float32; autocast computes in the lower dtype. In bfloat16 a step of 5e-7 would be rounded away.
+    """
     for name, weight in module.named_parameters():
         weight.requires_grad_(not any(part in name for part in params.freeze))
-    return module if params.lora is None else _with_adapters(module, policy, params.lora)
+    if params.lora is not None:
+        return _with_adapters(module, policy, params.lora)  # peft makes adapters float32 itself
+    for weight in module.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
+    return module
 
 
 def _with_adapters(module: torch.nn.Module, policy: Path, lora: "LoraParams") -> torch.nn.Module:

@@ -11,28 +11,34 @@ from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import readable_images
-from rlaifv_kedro.params import ComputeParams, DataGenerationParams
+from rlaifv_kedro.params import ComputeParams, DataGenerationParams, LoopParams
 from rlaifv_kedro.seeds import generator_for, seed_for
 
 
-def draw_prompts(pool: pd.DataFrame, iteration: int, seed: int, params: DataGenerationParams) -> pd.DataFrame:
+def draw_prompts(pool: pd.DataFrame, iteration: int, seed: int, params: DataGenerationParams, loop: LoopParams) -> pd.DataFrame:
     """The prompts of one iteration: the pool is shuffled once by the seed, and each iteration takes the next ones, so none comes twice.
 
     Raises:
-        UserError: The pool is too small for this iteration.
+        UserError: The pool is too small for all iterations of the loop; said at the first one.
     """
-    start, stop = (iteration - 1) * params.prompts, iteration * params.prompts
-    if stop > len(pool):
+    start, stop, last = (iteration - 1) * params.prompts, iteration * params.prompts, max(iteration, loop.iterations)
+    if last * params.prompts > len(pool):
         raise UserError(
-            f"iteration {iteration} needs prompts {start} to {stop} of the pool, which has {len(pool)}. "
-            "Give a larger pool, or lower data_generation.prompts or loop.iterations."
+            f"{last} iterations of data_generation.prompts={params.prompts} need {last * params.prompts} prompts, but prompt_pool has {len(pool)}. "
+            "Give a larger pool (the miniature's size is miniature.pool_scenes), or lower data_generation.prompts or loop.iterations."
         )
     order = generator_for(seed, "prompt pool").permutation(len(pool))[start:stop]
     return pool.iloc[order].reset_index(drop=True)
 
 
 def sample_candidates(
-    prompts: pd.DataFrame, policy: Path, finished_rejects: set[str], finished: set[str], seed: int, params: DataGenerationParams, compute: ComputeParams
+    prompts: pd.DataFrame,
+    policy: Path,
+    finished_rejects: set[str],
+    finished: set[str],
+    seed: int,
+    params: DataGenerationParams,
+    compute: ComputeParams,
 ) -> Iterator[tuple[Chunk | Complete, Chunk | Complete]]:
     """Sample every prompt's candidates, chunk by chunk; each candidate has a seed of its own.
 

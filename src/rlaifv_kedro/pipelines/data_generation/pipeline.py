@@ -9,7 +9,7 @@ def create_pipeline() -> Pipeline:
     return Pipeline([
         node(
             nodes.draw_prompts,
-            inputs=["prompt_pool", "iteration_number", "params:seed", "params:data_generation"],
+            inputs=["prompt_pool", "iteration_number", "params:seed", "params:data_generation", "params:loop"],
             outputs="prompts",
             name="draw_prompts",
         ),

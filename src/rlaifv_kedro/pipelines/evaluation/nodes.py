@@ -1,6 +1,7 @@
 """Checkpoints to the selected policy, and a policy to answers and metrics."""
 
 import logging
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +109,8 @@ def score_answers(answers: pd.DataFrame, instances: dict[str, Any], captions: di
     """CHAIR by rule on COCO-format truth.
 
     Returns:
-        answer_scores (one row an answer), metrics (one row a metric, with its standard error).
+        answer_scores (one row an answer), metrics (one row a metric, with its standard error). Beside CHAIR's: ``faulty_rate``, answers that name
+        something that is not there or name something twice; ``empty_share``.
     """
     from rlaifv_kedro.hallucination.chair import chair_items, chair_metrics, truth_from_coco
     from rlaifv_kedro.hallucination.coco_vocabulary import Vocabulary
@@ -116,8 +118,9 @@ def score_answers(answers: pd.DataFrame, instances: dict[str, Any], captions: di
     vocabulary = Vocabulary.own()
     items = chair_items(answers, truth_from_coco(instances, captions, vocabulary), vocabulary)
     metrics = chair_metrics(items)
-    empty = answers["answer"].str.strip() == ""
-    metrics.loc[len(metrics)] = ["empty_share", float(empty.mean()), len(answers), float((empty.mean() * (1 - empty.mean()) / len(answers)) ** 0.5)]
+    shares = {"faulty_rate": (items["hallucinated_count"] > 0) | items["repeats"], "empty_share": answers["answer"].str.strip() == ""}
+    for name, hits in shares.items():
+        metrics.loc[len(metrics)] = [name, *_share(hits)]
     metrics = metrics.assign(benchmark=_BENCHMARK, failed=0, protocol=f"CHAIR by rule, vocabulary {vocabulary.label}, greedy")
     return items.assign(benchmark=_BENCHMARK), metrics
 
@@ -134,9 +137,17 @@ def answer_probes(
     probs = model.first_token_probs([images[image_id] for image_id, _ in groups], asked, words)
     judged = pd.concat([g.assign(yes=p[:, :split].sum(1) > p[:, split:].sum(1)) for (_, g), p in zip(groups, probs)])
     right = judged["yes"] == (judged["answer"] == "yes")
-    rows = [(f"accuracy_{kind}", r.mean(), len(r), (r.mean() * (1 - r.mean()) / len(r)) ** 0.5) for kind, r in right.groupby(judged["kind"], sort=True)]
+    rows = [
+        (f"accuracy_{kind}", r.mean(), len(r), (r.mean() * (1 - r.mean()) / len(r)) ** 0.5) for kind, r in right.groupby(judged["kind"], sort=True)
+    ]
     metrics = pd.DataFrame(rows, columns=["metric", "value", "n", "standard_error"])
     return metrics.assign(benchmark="yes_no", failed=0, protocol="p(yes) > p(no), one question a prompt")
+
+
+def _share(hits: pd.Series) -> tuple[float, int, float]:
+    """(share, n, its binomial standard error)."""
+    share, n = float(hits.mean()), len(hits)
+    return share, n, math.sqrt(share * (1 - share) / n)
 
 
 def _load(policy: Path, params: EvaluationParams, compute: ComputeParams) -> "TransformersModel":

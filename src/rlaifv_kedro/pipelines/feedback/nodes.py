@@ -39,8 +39,9 @@ def divide(prompts: pd.DataFrame, candidates: pd.DataFrame, params: FeedbackPara
             claims += [(prompt_id, candidate, k, claim.text, claim.question) for k, claim in enumerate(result)]
     if len(rejects) > params.max_reject_share * len(candidates):
         raise UserError(
-            f"{len(rejects)} of {len(candidates)} answers can't be divided into claims, more than feedback.max_reject_share={params.max_reject_share}. "
-            f"The first: {rejects[0][1]}: {rejects[0][2]}. A policy that answers like this has collapsed, or the splitter is not made for it."
+            f"{len(rejects)} of {len(candidates)} answers can't be divided into claims, more than "
+            f"feedback.max_reject_share={params.max_reject_share}. The first: {rejects[0][1]}: {rejects[0][2]}. "
+            "A policy that answers like this has collapsed, or the splitter is not made for it."
         )
     return pd.DataFrame(claims, columns=[*_CANDIDATE, "claim", "text", "question"]), pd.DataFrame(rejects, columns=["stage", "key", "why"])
 

@@ -48,7 +48,8 @@ def measure_models(
     answers = evaluation.answer_prompts(base_policy, prompts, evaluate, compute)
     rates = evaluation.score_answers(answers, instances, captions)[1]
     seeing = {
-        name: evaluation.answer_probes(path, prompts, probes, feedback, evaluate, compute) for name, path in (("labeler", labeler), ("base policy", base_policy))
+        name: evaluation.answer_probes(path, prompts, probes, feedback, evaluate, compute)
+        for name, path in (("labeler", labeler), ("base policy", base_policy))
     }
     lines = [
         f"# The miniature's base policy and labeler, seed {seed}",
@@ -65,12 +66,15 @@ def measure_models(
         "",
         "| accuracy on yes/no questions | labeler | base policy | questions |",
         "| --- | --- | --- | --- |",
-        *(
-            f"| {a.metric.removeprefix('accuracy_').replace('_', ' ')} | {a.value:.3f} +- {a.standard_error:.3f} | {b.value:.3f} +- {b.standard_error:.3f} | {a.n} |"
-            for a, b in zip(seeing["labeler"].itertuples(), seeing["base policy"].itertuples())
-        ),
+        *(_probe_row(a, b) for a, b in zip(seeing["labeler"].itertuples(), seeing["base policy"].itertuples())),
         "",
         "Licence: Apache-2.0, as the code. They describe drawn scenes of 24 categories and are of no use for anything else.",
         "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _probe_row(labeler: Any, policy: Any) -> str:
+    kind = labeler.metric.removeprefix("accuracy_").replace("_", " ")
+    accuracies = (f"{row.value:.3f} +- {row.standard_error:.3f}" for row in (labeler, policy))
+    return f"| {kind} | {' | '.join(accuracies)} | {labeler.n} |"

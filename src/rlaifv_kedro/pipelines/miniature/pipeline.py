@@ -31,7 +31,12 @@ def world_pipeline() -> Pipeline:
 def model_pipeline() -> Pipeline:
     """Base policy and labeler: about ten minutes on a core. Those of seed 0 are in the repository."""
     return Pipeline([
-        node(nodes.make_models, inputs=["params:seed", "params:miniature", "miniature_folder"], outputs=["base_policy", "labeler"], name="make_models"),
+        node(
+            nodes.make_models,
+            inputs=["params:seed", "params:miniature", "miniature_folder"],
+            outputs=["base_policy", "labeler"],
+            name="make_models",
+        ),
         node(
             nodes.measure_models,
             inputs=["base_policy", "labeler", "test_prompts", "test_instances", "test_captions", "test_probes", "params:seed", "params:miniature",

@@ -2,14 +2,11 @@
 
 import base64
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from rlaifv_kedro.params import ReportingParams
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 SUMMARY = ("response_hallucination", "mention_hallucination", "object_recall", "mean_words")
 _TITLES = {
@@ -41,8 +38,8 @@ def summarise(metrics: pd.DataFrame) -> list[dict[str, Any]]:
     return [{"iteration": int(k), **{name: float(row[name]) for name in SUMMARY}, "n": int(answers[k])} for k, row in values.iterrows()]
 
 
-def draw_figure(metrics: pd.DataFrame) -> "Figure":
-    """Rates and recall by iteration, with one standard error."""
+def draw_figure(metrics: pd.DataFrame) -> Any:
+    """Rates and recall by iteration, with one standard error: a matplotlib figure."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 

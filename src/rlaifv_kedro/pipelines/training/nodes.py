@@ -22,7 +22,14 @@ def compute_reference(pairs: pd.DataFrame, policy: Path, params: TrainingParams,
 
 
 def train_policy(
-    pairs: pd.DataFrame, reference: pd.DataFrame, policy: Path, folder: Path, seed: int, iteration: int, params: TrainingParams, compute: ComputeParams
+    pairs: pd.DataFrame,
+    reference: pd.DataFrame,
+    policy: Path,
+    folder: Path,
+    seed: int,
+    iteration: int,
+    params: TrainingParams,
+    compute: ComputeParams,
 ) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """DPO from the policy; see :func:`rlaifv_kedro.preference.training.train`.
 

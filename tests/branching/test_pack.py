@@ -1,0 +1,76 @@
+"""Packing against its definition: a branch sees the prefix and itself as if it followed the prefix alone."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlaifv_kedro.branching import Pack, collate, common_prefix, pack
+
+TOKENS = st.integers(0, 9)
+PACKS = st.lists(
+    st.builds(Pack, st.lists(TOKENS, min_size=1, max_size=5), st.lists(st.lists(TOKENS, max_size=4), max_size=4)), min_size=1, max_size=4
+)
+
+
+@settings(deadline=None)
+@given(PACKS, TOKENS)
+def test_unpack_gives_back_what_went_in(packs: list[Pack], pad: int) -> None:
+    assert collate(packs, pad).unpack() == packs
+
+
+@settings(deadline=None)
+@given(PACKS)
+def test_a_branch_s_rows_are_the_causal_mask_of_the_separate_sequence(packs: list[Pack]) -> None:
+    batch = collate(packs, pad=0)
+    mask, segments, positions = (t.numpy() for t in (batch.attention_mask[:, 0], batch.segments, batch.position_ids))
+    for row, item in enumerate(packs):
+        for k, branch in enumerate(item.branches, start=1):
+            where = np.flatnonzero((segments[row] == 0) | (segments[row] == k))  # prefix and branch
+            causal = np.tril(np.ones((len(where), len(where)), dtype=bool))
+            assert np.array_equal(mask[row][np.ix_(where, where)], causal)
+            queries = np.flatnonzero(segments[row] == k)
+            elsewhere = np.setdiff1d(np.arange(mask.shape[-1]), where)
+            assert not mask[row][np.ix_(queries, elsewhere)].any()
+            assert positions[row, where].tolist() == list(range(len(item.prefix) + len(branch)))
+        prefix = np.flatnonzero(segments[row] == 0)
+        assert not mask[row][np.ix_(prefix, np.flatnonzero(segments[row] != 0))].any()
+        padding = np.flatnonzero(segments[row] == -1)
+        assert not mask[row][np.ix_(np.flatnonzero(segments[row] >= 0), padding)].any()
+    assert mask.any(-1).all()  # a row without any key would make the softmax NaN
+
+
+def test_worked_example() -> None:
+    """[7 8 | 1 2 | 3] beside [9 | 4], padded with 0: positions restart at 2 and 1; the 3 sees 7, 8 and itself."""
+    batch = collate([pack([7, 8], [[1, 2], [3]]), pack([9], [[4]])], pad=0)
+    assert batch.input_ids.tolist() == [[7, 8, 1, 2, 3], [9, 4, 0, 0, 0]]
+    assert batch.segments.tolist() == [[0, 0, 1, 1, 2], [0, 1, -1, -1, -1]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 2], [0, 1, 0, 0, 0]]
+    assert batch.attention_mask[0, 0].int().tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0],
+        [1, 1, 0, 0, 1],
+    ]
+    assert (batch.branch_counts, batch.prefix_lengths) == ([2, 1], [2, 1])
+
+
+def test_an_empty_prefix_is_refused() -> None:
+    with pytest.raises(ValueError, match="prefix of at least one token"):
+        pack([], [[1]])
+
+
+@pytest.mark.parametrize(
+    ("sequences", "at_most", "length"),
+    [
+        ([[1, 2, 3], [1, 2, 4]], None, 2),
+        ([[1, 2, 3], [1, 2, 3]], None, 2),  # equal ones keep their last token as branches
+        ([[1, 2], [1, 2, 3]], None, 1),
+        ([[5, 1], [6, 1]], None, 0),
+        ([[1, 2, 3]], None, 2),
+        ([[1, 2, 3, 4], [1, 2, 3, 5]], 1, 1),
+    ],
+)
+def test_common_prefix(sequences: list[list[int]], at_most: int | None, length: int) -> None:
+    assert common_prefix(sequences, at_most) == length
