@@ -37,8 +37,8 @@ class MiniatureParams(Params):
     test_scenes: Count = Field(400, description="scenes on which the result is measured")
     training_scenes: Count = Field(8000, description="scenes the foundation and the labeler learn from, each")
     policy_scenes: Count = Field(4000, description="scenes with careless captions the base policy learns from")
-    double_share: Share = Field(0.3, description="of the scenes with a fifth object, the share in which it is a second one of its kind")
-    labeler_double_share: Share = Field(0.6, description="the same for the labeler's scenes, so that it sees enough of them")
+    double_share: Share = Field(0.15, description="share of the scenes that hold two of a kind")
+    labeler_double_share: Share = Field(0.3, description="the same for the labeler's scenes, so that it sees enough of them")
     error_rate: Share = Field(0.5, description="careless captions: each absent typical object replaces a true one with this probability")
     effort: float = Field(1.0, gt=0, le=4, description="scales all training steps; below 1 only for tests")
 

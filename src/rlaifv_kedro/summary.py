@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from rlaifv_kedro.errors import UserError
 
 if TYPE_CHECKING:
-    import pandas as pd
     from kedro.io import DataCatalog
     from kedro.pipeline import Pipeline
 
@@ -31,12 +32,10 @@ def show_after_run(manifest: "Manifest", pipeline: "Pipeline", catalog: "DataCat
     console.print(f"[dim]run {manifest.run_id}[/]   report: [bold]{manifest.written['loop_report'].path}[/]", soft_wrap=True)
 
 
-def metrics_table(metrics: "pd.DataFrame") -> Any:
+def metrics_table(metrics: pd.DataFrame) -> Any:
     """The ``loop_metrics`` table as rich prints it: one row an iteration, value ± standard error."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
-
-    from rlaifv_kedro.pipelines.reporting.nodes import cell
 
     chair = metrics[metrics["benchmark"] == "chair"].set_index(["iteration", "metric"])
     n = int(chair.at[(0, "mean_words"), "n"])
@@ -47,6 +46,14 @@ def metrics_table(metrics: "pd.DataFrame") -> Any:
     for k in sorted({k for k, _ in chair.index}):
         table.add_row("base" if k == 0 else f"iteration {k}", *(cell(name, chair.loc[(k, name)]) for name in _COLUMNS))
     return table
+
+
+def cell(name: str, row: pd.Series) -> str:
+    """A value with its standard error: words as they are, shares in percent."""
+    if pd.isna(row["value"]):
+        return "-"
+    scale, digits = (1, 2) if name == "mean_words" else (100, 1)
+    return f"{row['value'] * scale:.{digits}f} ± {row['standard_error'] * scale:.{digits}f}"
 
 
 def newest_summary(project: Path) -> tuple[str, list[dict[str, Any]]]:

@@ -55,6 +55,21 @@ def test_a_candidate_is_the_same_alone_in_a_batch_and_in_another_order(sampler: 
     assert [[sampler([i], [[s]])[0][0] for s in row] for i, row in enumerate(seeds)] == together
 
 
+def test_every_token_is_drawn_by_its_own_uniform_number_of_the_seed(sampler: Sampler) -> None:
+    """Token t lies where the tempered probabilities after the first t tokens, cumulated, pass the t-th number of ``default_rng(seed)``. Computed here
+    without a cache and without padding; the prompt sampled is the shortest of a padded batch.
+    """
+    temperature, seed = 0.7, 42
+    found = sampler([0, 2], [[1], [seed]], temperature, max_new_tokens=10)[1][0]
+    assert len(set(found)) > 3
+    for step, uniform in enumerate(np.random.default_rng(seed).random(10)[: len(found)]):
+        ids = torch.tensor([sampler.prompt(2) + found[:step]])
+        with torch.no_grad():
+            logits = sampler.model(input_ids=ids, pixel_values=sampler.images[2].inputs["pixel_values"]).logits[0, -1]
+        cumulated = (logits.double() / temperature).softmax(-1).cumsum(-1)
+        assert found[step] == int((cumulated <= uniform).sum())
+
+
 def test_a_longer_limit_goes_on_from_the_same_tokens(sampler: Sampler) -> None:
     short, long = sampler([0], [[1, 2]], max_new_tokens=5)[0], sampler([0], [[1, 2]], max_new_tokens=20)[0]
     assert [ids[:5] for ids in long] == short

@@ -72,12 +72,15 @@ def balanced_accuracy(folder: Path, scenes: list[Scene], kinds: tuple[str, str])
 
 @pytest.mark.slow
 def test_it_learns_to_see(made: dict[str, Path], held_out: list[Scene]) -> None:
-    """Thresholds lie well between chance and what was measured on one core (in brackets)."""
+    """Measured with these settings: 0.60 of the patches (29 classes); a loss of 0.42 a token, and 1.79 with another scene's picture; 0.88 of the
+    questions for the labeler. The thresholds lie about halfway to chance.
+    """
     other = held_out[1:] + held_out[:1]
-    assert patch_accuracy(made["aligned"], held_out) > 0.5
-    assert caption_loss(made["foundation"], held_out, held_out) < 1.0
-    assert caption_loss(made["foundation"], held_out, other) - caption_loss(made["foundation"], held_out, held_out) > 0.3
-    assert balanced_accuracy(made["labeler"], held_out, ("present", "absent_other")) > 0.7
+    assert patch_accuracy(made["aligned"], held_out) > 0.4
+    told = caption_loss(made["foundation"], held_out, held_out)
+    assert told < 0.7
+    assert caption_loss(made["foundation"], held_out, other) > told + 0.7
+    assert balanced_accuracy(made["labeler"], held_out, ("present", "absent_other")) > 0.75
 
 
 def bytes_of(made: dict[str, Path]) -> dict[str, bytes]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ALIGN_STEPS, LABELER_ALIGN_STEPS = 1800, 500
 GROUND = JointStage("ground", 1400, captions=24, questions=4, checklists=8, learning_rate=1.5e-3, vision_learning_rate=3e-4)
-FINISH = JointStage("finish", 650, captions=32, questions=3, checklists=4, learning_rate=1.3e-3, vision_learning_rate=3e-4)
+FINISH = JointStage("finish", 800, captions=32, questions=3, checklists=4, learning_rate=1.3e-3, vision_learning_rate=3e-4)
 CARELESS = JointStage("careless", 300, captions=24, questions=2, checklists=4, learning_rate=1e-3, vision_learning_rate=0.0)
 LABEL = JointStage("label", 600, captions=0, questions=10, checklists=14, learning_rate=1.5e-3, vision_learning_rate=4e-4)
 

@@ -85,12 +85,12 @@ def typical(kind: str) -> tuple[str, ...]:
     return tuple(PRIOR[kind])[:TYPICAL]
 
 
-def draw_scene(seed: int, split: str, index: int, *, double_share: float = 0.3) -> Scene:
+def draw_scene(seed: int, split: str, index: int, *, double_share: float = 0.15) -> Scene:
     """Draw scene ``index`` of a split; the same arguments always give the same bytes.
 
     Args:
-        double_share: Of the scenes with room for a fifth object, the share in which it is a second one of a category already there. So "there is a
-            second cup" is sometimes true, and a repeated mention has to be checked against the pixels like every other claim.
+        double_share: The share of scenes that hold two of a kind. So "there is a second cup" is sometimes true, and a repeated mention has to be
+            checked against the pixels like every other claim.
     """
     rng = generator_for(seed, "scene", split, index)
     kind = SCENES[rng.integers(len(SCENES))]
@@ -98,12 +98,12 @@ def draw_scene(seed: int, split: str, index: int, *, double_share: float = 0.3) 
 
 
 def _choose_categories(kind: str, double_share: float, rng: np.random.Generator) -> list[str]:
+    """Five objects: of five categories, or of four with one twice. One more than any prompt asks for, so that a policy can leave out what it is not
+    sure of; with exactly as many it has to guess or to repeat itself."""
     prior = PRIOR[kind]
     weights = np.sqrt(list(prior.values()))
-    distinct, double = (4, False) if rng.random() < 0.5 else (5, rng.random() < double_share)
-    if double:
-        distinct = 4
-    chosen = [str(c) for c in rng.choice(list(prior), distinct, replace=False, p=weights / weights.sum())]
+    double = rng.random() < double_share
+    chosen = [str(c) for c in rng.choice(list(prior), 4 if double else 5, replace=False, p=weights / weights.sum())]
     return [*chosen, chosen[rng.integers(4)]] if double else chosen
 
 

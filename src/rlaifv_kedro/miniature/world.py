@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 from PIL import Image
+from tqdm import tqdm
 
 from rlaifv_kedro.miniature import language
 from rlaifv_kedro.miniature.coco_format import coco_annotations
@@ -16,7 +17,8 @@ _FIRST_IMAGE_ID = {"pool": 1_000_000, "selection": 2_000_000, "test": 3_000_000}
 
 
 def draw_split(seed: int, split: str, count: int, double_share: float) -> list[Scene]:
-    return [draw_scene(seed, split, i, double_share=double_share) for i in range(count)]
+    """The first ``count`` scenes of a split; a larger split begins with the same ones."""
+    return [draw_scene(seed, split, i, double_share=double_share) for i in tqdm(range(count), desc=f"drawing {split}", unit="scene", delay=2)]
 
 
 def prompt_table(scenes: list[Scene], split: str, seed: int, *, all_prompts: bool) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from rlaifv_kedro.engine.progress import batches
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import open_image
 
@@ -48,7 +49,9 @@ def reference_log_probs(model: "TransformersModel", pairs: pd.DataFrame) -> pd.D
     """Summed log-probs of the chosen and rejected answer of each pair: idx, chosen, rejected, chosen_tokens, rejected_tokens."""
     from rlaifv_kedro.models.interface import Question
 
-    questions = [Question(open_image(p.image, f"preference pair idx {p.idx}"), p.question) for p in pairs.itertuples()]
-    scored = model.branch_log_probs(questions, list(zip(pairs["chosen"], pairs["rejected"])))
-    rows = [(int(idx), c[0], r[0], c[1], r[1]) for idx, (c, r) in zip(pairs["idx"], scored)]
+    rows = []
+    for part in batches(list(pairs.itertuples()), model.batch_size, "reference log-probs"):
+        questions = [Question(open_image(p.image, f"preference pair idx {p.idx}"), p.question) for p in part]
+        scored = model.branch_log_probs(questions, [(p.chosen, p.rejected) for p in part])
+        rows += [(int(p.idx), c[0], r[0], c[1], r[1]) for p, (c, r) in zip(part, scored)]
     return pd.DataFrame(rows, columns=["idx", "chosen", "rejected", "chosen_tokens", "rejected_tokens"])

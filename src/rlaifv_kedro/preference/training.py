@@ -69,7 +69,7 @@ def train(
         use_cpu=model.module.device.type == "cpu",
         logging_steps=max(1, steps // 50),
         save_strategy="steps",
-        save_steps=max(1, round(steps_an_epoch * params.checkpoint_every)),
+        save_steps=max(1, math.ceil(steps_an_epoch * params.checkpoint_every)),
         seed=seed % 2**32,
         data_seed=seed % 2**32,
         remove_unused_columns=False,

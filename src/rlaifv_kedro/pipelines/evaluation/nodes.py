@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from rlaifv_kedro.engine.progress import batches
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.params import CollapseParams, ComputeParams, EvaluationParams, FeedbackParams
@@ -97,12 +98,12 @@ def answer_prompts(policy: Path, prompts: pd.DataFrame, params: EvaluationParams
     from rlaifv_kedro.models import Decoding, Question
 
     model = _load(policy, params, compute)
-    questions = [Question(open_image(row.image, f"prompt {row.prompt_id}"), row.question) for row in prompts.itertuples()]
-    sampled = model.sample(questions, [[0]] * len(questions), Decoding(temperature=0, max_new_tokens=params.max_new_tokens))
-    return pd.DataFrame({
-        "benchmark": _BENCHMARK, "item_id": prompts["prompt_id"], "image_id": prompts["image_id"], "question": prompts["question"],
-        "answer": [answers[0].text for answers in sampled], "token_count": [answers[0].token_count for answers in sampled],
-    })  # fmt: skip
+    rows = []
+    for part in batches(list(prompts.itertuples(index=False)), params.batch_size, "answering"):
+        questions = [Question(open_image(row.image, f"prompt {row.prompt_id}"), row.question) for row in part]
+        sampled = model.sample(questions, [[0]] * len(part), Decoding(temperature=0, max_new_tokens=params.max_new_tokens))
+        rows += [(_BENCHMARK, p.prompt_id, p.image_id, p.question, a[0].text, a[0].token_count) for p, a in zip(part, sampled)]
+    return pd.DataFrame(rows, columns=["benchmark", "item_id", "image_id", "question", "answer", "token_count"])
 
 
 def score_answers(answers: pd.DataFrame, instances: dict[str, Any], captions: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:

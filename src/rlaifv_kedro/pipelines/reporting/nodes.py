@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from rlaifv_kedro.params import ReportingParams
+from rlaifv_kedro.summary import cell
 
 SUMMARY = ("response_hallucination", "mention_hallucination", "object_recall", "mean_words")
 _TITLES = {
@@ -96,14 +97,6 @@ def _rows(metrics: pd.DataFrame, iterations: list[int]) -> list[tuple[str, list[
     """(metric, one cell an iteration) as people read them."""
     names = list(dict.fromkeys(metric for _, metric in metrics.index))
     return [(name.replace("_", " "), [cell(name, metrics.loc[(k, name)]) for k in iterations]) for name in names]
-
-
-def cell(name: str, row: pd.Series) -> str:
-    """A value with its standard error: words as they are, shares in percent."""
-    if pd.isna(row["value"]):
-        return "-"
-    scale, digits = (1, 2) if name == "mean_words" else (100, 1)
-    return f"{row['value'] * scale:.{digits}f} ± {row['standard_error'] * scale:.{digits}f}"
 
 
 def _step(k: int, tables: dict[str, Any]) -> dict[str, Any]:
