@@ -42,7 +42,7 @@ def runs(as_json: bool) -> None:
             "pipelines": run.pipelines,
             "resumed": run.resumed,
         }
-        for run in all_runs(project_path())
+        for run in all_runs(project_path(), _note)
     ]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
@@ -58,7 +58,7 @@ def summary(as_json: bool) -> None:
     """Shows the rates of the newest run, by iteration (0 is the base policy)."""
     from rlaifv_kedro.summary import newest_summary
 
-    run_id, records = newest_summary(project_path())
+    run_id, records = newest_summary(project_path(), _note)
     if as_json:
         click.echo(json.dumps(records, indent=2))
         return
@@ -69,6 +69,11 @@ def summary(as_json: bool) -> None:
     for record in records:
         table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in record.values()))
     Console().print(table)
+
+
+def _note(line: str) -> None:
+    """What is beside the point of the command, where it cannot spoil JSON."""
+    click.echo(line, err=True)
 
 
 def _show(rows: list[dict]) -> None:

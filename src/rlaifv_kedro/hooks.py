@@ -26,10 +26,17 @@ class RunHooks:
 
     Args:
         on_finished: Called with manifest, pipeline and catalog after a run that finished, e.g. to show a summary.
+        complete_parameters: Gives the parameters, as JSON holds them, all their defaults. Kedro fills in only those of the pipelines that are
+            run, so without it a run that another pipeline goes on with would seem to have other parameters.
     """
 
-    def __init__(self, on_finished: Callable[[Manifest, Pipeline, DataCatalog], None] | None = None) -> None:
+    def __init__(
+        self,
+        on_finished: Callable[[Manifest, Pipeline, DataCatalog], None] | None = None,
+        complete_parameters: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    ) -> None:
         self._on_finished = on_finished
+        self._complete_parameters = complete_parameters
         self._parameters: dict[str, Any] = {}
         self._manifest: Manifest | None = None
         self._lock = threading.Lock()
@@ -59,7 +66,7 @@ class RunHooks:
             command=resume_command(run_params, run_id),
             env=run_params["env"],
             pipelines=sorted(run_params["pipeline_names"] or ["__default__"]),
-            parameters=to_jsonable_python(self._parameters, fallback=str),
+            parameters=self._complete_parameters(to_jsonable_python(self._parameters, fallback=str)),
             replay=runtime.get("replay"),
             read=read,
         )
@@ -101,8 +108,10 @@ class RunHooks:
     def on_pipeline_error(self, error: Exception) -> None:
         """Closes the manifest and says how to go on."""
         if self._manifest is not None:
-            self._close("failed", user_message(error) or f"{type(error).__name__}: {error}")
-            logger.warning("Run %s stopped. To go on: %s", self._manifest.run_id, self._manifest.command)
+            message = user_message(error)
+            self._close("failed", message or f"{type(error).__name__}: {error}")
+            hint = "After mending this, go on with" if message else "To go on"
+            logger.warning("Run %s stopped. %s: %s", self._manifest.run_id, hint, self._manifest.command)
 
     def _record(self, name: str) -> None:
         dataset = versions.dataset(self._catalog, name)

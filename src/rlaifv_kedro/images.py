@@ -29,6 +29,13 @@ def open_image(image: dict[str, Any], where: str) -> "Image":
     return picture
 
 
+def png_bytes(picture: "Image") -> bytes:
+    """The picture as a PNG file; the same pixels give the same bytes."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
 def readable_images(rows: Iterable[Any], stage: str) -> tuple[list[tuple[Any, "Image"]], list[tuple[str, str, str]]]:
     """Split rows of ``prompts`` into (row, picture) and rows of ``rejects`` (stage, key, why) for damaged pictures."""
     readable, rejects = [], []

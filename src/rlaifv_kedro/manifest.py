@@ -1,10 +1,11 @@
 """What a run was: ``data/runs/<run id>/manifest.json``, written at its start, after every saved dataset, and at its end."""
 
+import logging
 import os
 import platform
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -15,13 +16,15 @@ from pydantic import BaseModel, ValidationError
 from rlaifv_kedro.datasets.files import content_sha256, read_bytes, shown, write_atomically
 from rlaifv_kedro.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 RUNS = Path("data/runs")
 FILE = "manifest.json"
 RUNTIME_ONLY = ("run_id", "replay")
 """Runtime parameters that name runs and change no result."""
 PACKAGES = (
-    "kedro", "kedro-datasets", "torch", "transformers", "accelerate", "peft", "deepspeed", "datasets", "numpy", "pandas", "pyarrow",
-    "pillow", "spacy", "openai", "vllm", "ray", "safetensors",
+    "kedro", "kedro-datasets", "torch", "transformers", "tokenizers", "accelerate", "peft", "safetensors", "numpy", "pandas", "pyarrow",
+    "pillow", "inflect", "contourpy", "matplotlib",
 )  # fmt: skip
 
 
@@ -115,14 +118,14 @@ def load(project: Path, run_id: str) -> Manifest | None:
         raise UserError(f"{shown(path)} is damaged ({error.errors()[0]['msg']}). {remedy}") from error
 
 
-def all_runs(project: Path) -> list[Manifest]:
-    """All runs with a readable manifest, the newest start last."""
+def all_runs(project: Path, on_damage: Callable[[str], object]) -> list[Manifest]:
+    """All runs with a readable manifest, the newest start last; ``on_damage`` is told of each that cannot be read."""
     manifests = []
-    for path in (project / RUNS).glob(f"*/{FILE}"):
+    for path in sorted((project / RUNS).glob(f"*/{FILE}")):
         try:
             manifests.append(load(project, path.parent.name))
-        except UserError:
-            continue
+        except UserError as error:
+            on_damage(f"A run is left out: {error.message}")
     return sorted((manifest for manifest in manifests if manifest), key=lambda manifest: (manifest.started, manifest.run_id))
 
 
@@ -139,6 +142,8 @@ def begin(
 ) -> Manifest:
     """Starts a run's manifest, or takes up that of a run that is resumed, and writes it.
 
+    Other code or packages than at the start are not refused, since a mended bug must not cost the run; a warning names them.
+
     Raises:
         UserError: The run is running in another process, or was started with other parameters, another environment, or other inputs.
     """
@@ -151,6 +156,9 @@ def begin(
     old = load(project, run_id)
     if old is not None:
         check_resumable(old, fresh)
+        changed = "; ".join(f"{name} {was} then, {now_} now" for name, was, now_ in differences(_software(old), _software(fresh)))
+        if changed:
+            logger.warning("Run %s goes on with other software than it was started with, and may give other results: %s", run_id, changed)
         kept = {"started": old.started, "resumed": old.resumed + 1, "written": old.written, "nodes": old.nodes}
         merged = {"pipelines": sorted({*old.pipelines, *pipelines}), "read": {**old.read, **read}, "replay": old.replay or replay}
         fresh = fresh.model_copy(update={**kept, **merged})
@@ -187,6 +195,10 @@ def comparable(manifest: Manifest) -> dict[str, Any]:
     return {"--env": manifest.env, **{name: value for name, value in flat.items() if name.split(".")[0] not in RUNTIME_ONLY}}
 
 
+def _software(manifest: Manifest) -> dict[str, Any]:
+    return {"git commit": manifest.git_commit, "python": manifest.python, **manifest.packages}
+
+
 def flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one, with dotted names."""
     flat: dict[str, Any] = {}
@@ -208,8 +220,12 @@ def entry_of(project: Path, path: Path | None, version: str | None, complete: bo
     """The manifest's record of what is at ``path`` now; with a hash where it is complete and local."""
     if path is None:
         return Entry(path=None, version=version)
-    relative = path.relative_to(project) if path.is_relative_to(project) else path
-    return Entry(path=relative.as_posix(), version=version, sha256=content_sha256(path) if complete and path.exists() else None)
+    return Entry(path=relative(project, path), version=version, sha256=content_sha256(path) if complete and path.exists() else None)
+
+
+def relative(project: Path, path: Path) -> str:
+    """The path as manifests hold it: relative to the project where it lies in it."""
+    return (path.relative_to(project) if path.is_relative_to(project) else path).as_posix()
 
 
 def now() -> str:

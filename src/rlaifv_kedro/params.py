@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rlaifv_kedro.errors import UserError
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(strict=True, ge=1)]
 
 
 class Params(BaseModel):
@@ -26,7 +26,9 @@ class ComputeParams(Params):
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU if there is one")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="dtype of the weights while computing; the release uses bf16")
-    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 leaves torch's own choice. Sums may differ in the last bit between settings")
+    threads: int = Field(
+        0, strict=True, ge=0, le=1024, description="CPU threads; 0 leaves torch's own choice. Sums may differ in the last bit between settings"
+    )
 
 
 class MiniatureParams(Params):
@@ -37,8 +39,10 @@ class MiniatureParams(Params):
     test_scenes: Count = Field(400, description="scenes on which the result is measured")
     training_scenes: Count = Field(8000, description="scenes the foundation and the labeler learn from, each")
     policy_scenes: Count = Field(4000, description="scenes with careless captions the base policy learns from")
-    double_share: Share = Field(0.15, description="share of the scenes that hold two of a kind")
-    labeler_double_share: Share = Field(0.3, description="the same for the labeler's scenes, so that it sees enough of them")
+    training_fifth_share: Share = Field(0.5, description="share of the scenes to learn from that hold a fifth object; scenes to describe all do")
+    double_share: Share = Field(0.15, description="share of the scenes with a fifth object in which it is a second one of its kind")
+    training_double_share: Share = Field(0.3, description="the same for the foundation's and the policy's scenes")
+    labeler_double_share: Share = Field(0.6, description="the same for the labeler's scenes, so that it sees enough of them")
     error_rate: Share = Field(0.5, description="careless captions: each absent typical object replaces a true one with this probability")
     effort: float = Field(1.0, gt=0, le=4, description="scales all training steps; below 1 only for tests")
 
@@ -47,7 +51,7 @@ class DataGenerationParams(Params):
     """Prompts to candidates."""
 
     prompts: Count = Field(4000, description="prompts an iteration (paper)")
-    candidates: int = Field(10, ge=2, le=1000, description="answers a prompt (paper)")
+    candidates: int = Field(10, strict=True, ge=2, le=1000, description="answers a prompt (paper)")
     temperature: float = Field(0.7, gt=0, le=5, description="plain sampling, the same for all candidates (release)")
     max_new_tokens: Count = Field(512, description="at most so many tokens an answer (release)")
     chunk_size: Count = Field(100, description="prompts a chunk: what a kill can lose")
@@ -100,7 +104,7 @@ class TrainingParams(Params):
     gradient_checkpointing: bool = Field(True, description="less memory for a third more time")
     freeze: list[str] = Field(["vision_tower"], description="modules whose weights stay as they are, by a part of their name")
     lora: LoraParams | None = Field(None, description="adapters instead of full fine-tuning")
-    collapse_log_ratio: float = Field(-30.0, lt=0, description="stop if the mean log-ratio of the rejected answers falls below this")
+    collapse_log_ratio: float = Field(-200.0, lt=0, description="stop if the mean log-ratio of the rejected answers falls below this")
 
 
 class CollapseParams(Params):
@@ -127,21 +131,21 @@ class EvaluationParams(Params):
 class ReportingParams(Params):
     """What the report shows."""
 
-    examples: int = Field(6, ge=0, le=100, description="pictures with the answers of the base and of the last policy")
+    examples: int = Field(6, strict=True, ge=0, le=100, description="pictures with the answers of the base and of the last policy")
 
 
 class LoopParams(Params):
     """The loop over iterations."""
 
-    iterations: int = Field(4, ge=1, le=100, description="iterations of the loop (paper: 4)")
+    iterations: int = Field(4, strict=True, ge=1, le=100, description="iterations of the loop (paper: 4)")
 
 
 class Parameters(Params):
     """Everything that may stand in parameters.yml or behind ``--params``."""
 
-    seed: int = Field(0, ge=0, lt=2**31, description="everything sampled depends on it and on the key of the item")
-    iteration: int = Field(1, ge=1, le=100, description="the iteration that a stage run works on")
-    run_id: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run; an unfinished one goes on")
+    seed: int = Field(0, strict=True, ge=0, lt=2**31, description="everything sampled depends on it and on the key of the item")
+    iteration: int = Field(1, strict=True, ge=1, le=100, description="the iteration that a stage run works on")
+    run_id: str | None = Field(None, description="name of the run; an unfinished one goes on")
     replay: str | None = Field(None, description="run whose inputs are loaded again")
     compute: ComputeParams = ComputeParams()
     miniature: MiniatureParams = MiniatureParams()
@@ -205,3 +209,8 @@ def _model_of(path: list[str]) -> type[BaseModel] | None:
             return None
         model = models[0]
     return model
+
+
+def complete_parameters(raw: dict[str, Any]) -> dict[str, Any]:
+    """All parameters with all their defaults, as JSON holds them, without the names of runs: the same whichever pipelines are run."""
+    return validate_parameters(raw).model_dump(mode="json", exclude={"run_id", "replay"})

@@ -7,27 +7,33 @@ from rlaifv_kedro.pipelines import data_generation, evaluation, feedback, miniat
 from rlaifv_kedro.pipelines.evaluation.pipeline import measurement_pipeline
 from rlaifv_kedro.pipelines.miniature.pipeline import world_pipeline
 
-# Set from the parameters by project_hooks when a session starts; the default is what `kedro registry list` and kedro-viz show.
+# Set from the parameters by project_hooks when a session starts; the defaults are what `kedro registry list` and kedro-viz show.
 LOOP_ITERATIONS: int = LoopParams().iterations
+STAGE_ITERATION: int = 1
 
 _STAGES = {"data_generation": data_generation, "feedback": feedback, "training": training, "evaluation": evaluation}
-_SHARED = {"prompt_pool", "labeler", "selection_prompts", "selection_instances", "selection_captions"}
+_SHARED = {"prompt_pool", "base_policy", "labeler", "selection_prompts", "selection_instances", "selection_captions"}
 _TEST = {"test_prompts", "test_instances", "test_captions", "test_probes"}
 
 
 def register_pipelines() -> dict[str, Pipeline]:
     """All pipelines; ``__default__`` draws the miniature world and takes the shipped policy through the loop."""
-    stages = {name: module.create_pipeline() for name, module in _STAGES.items()}
+    stages = {name: _stage_run(module.create_pipeline()) for name, module in _STAGES.items()}
     report = reporting.create_pipeline(LOOP_ITERATIONS)
     loop = rlaif_loop(LOOP_ITERATIONS)
     return {
         "miniature": miniature.create_pipeline(),
         **stages,
         "reporting": report,
-        "iteration": iteration_pipeline(),
+        "iteration": _stage_run(iteration_pipeline()),
         "rlaif_loop": loop + report,
         "__default__": Pipeline(world_pipeline(), namespace="miniature", prefix_datasets_with_namespace=False) + loop + report,
     }
+
+
+def _stage_run(pipeline: Pipeline) -> Pipeline:
+    """A stage by its plain names. The first iteration starts from the catalog's ``base_policy``, whatever an environment makes of that."""
+    return Pipeline(pipeline, inputs={"policy": "base_policy"}) if STAGE_ITERATION == 1 else pipeline
 
 
 def iteration_pipeline() -> Pipeline:

@@ -10,9 +10,12 @@ from kedro.framework.hooks import hook_impl
 from kedro.pipeline.node import Node
 
 from rlaifv_kedro import pipeline_registry
+from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import validate_parameters
 
 logger = logging.getLogger(__name__)
+
+RUNTIME_ONLY = ("iteration", "run_id", "replay")  # parameters of a run, not of an experiment
 
 
 class ProjectHooks:
@@ -20,14 +23,16 @@ class ProjectHooks:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Check all parameters at once, tell the registry how many iterations the loop has, and keep the libraries quiet.
+        """Check all parameters at once, tell the registry which iterations there are, and keep the libraries quiet.
 
         Raises:
-            UserError: A parameter is unknown or impossible.
+            UserError: A parameter is unknown or impossible, or stands where only half of the configuration would see it.
         """
-        raw: dict[str, Any] = {**context.config_loader["parameters"], **_unmerged(context)}
-        parameters = validate_parameters(raw)
+        in_files, runtime = context.config_loader["parameters"], getattr(context, "_runtime_params", None) or {}
+        parameters = validate_parameters({**in_files, **{name: value for name, value in runtime.items() if name in RUNTIME_ONLY}})
+        _refuse_halves(in_files, runtime, context.config_loader["globals"])
         pipeline_registry.LOOP_ITERATIONS = parameters.loop.iterations
+        pipeline_registry.STAGE_ITERATION = parameters.iteration
         if parameters.compute.threads:
             os.environ["OMP_NUM_THREADS"] = str(parameters.compute.threads)
         _quiet()
@@ -38,10 +43,14 @@ class ProjectHooks:
         logger.info("%s", " · ".join([*(node.namespace or "").split("."), node.short_name]).strip(" ·").replace("_", " "))
 
 
-def _unmerged(context: KedroContext) -> dict[str, Any]:
-    """Runtime parameters that stand alone (run_id, replay, iteration), as the user gave them."""
-    runtime = getattr(context, "_runtime_params", None) or {}
-    return {name: value for name, value in runtime.items() if not isinstance(value, dict)}
+def _refuse_halves(in_files: dict[str, Any], runtime: dict[str, Any], shared: dict[str, Any]) -> None:
+    """The catalog's paths hold the seed and the iteration too, and see neither in parameters.yml."""
+    for name in RUNTIME_ONLY:
+        if name in in_files and name not in runtime:
+            raise UserError(f"{name} stands in parameters.yml, where the catalog doesn't see it. Give it with --params {name}=...")
+    seed = runtime.get("seed", shared.get("seed"))
+    if in_files.get("seed", seed) != seed:
+        raise UserError(f"seed is {in_files['seed']} in parameters.yml and {seed} for the catalog. Set it in globals.yml, or with --params seed=...")
 
 
 def _quiet() -> None:

@@ -1,5 +1,6 @@
 """The session: a run has an id, which is the version of everything it writes, and users' mistakes end in one message."""
 
+import json
 import logging
 import re
 import shlex
@@ -11,6 +12,7 @@ from kedro.framework.session import KedroSession
 from kedro.io.core import DatasetError
 from kedro.pipeline.pipeline import PipelineError
 from kedro.validation.exceptions import ParameterValidationError
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from yaml import YAMLError
@@ -33,6 +35,9 @@ KEDRO_CHECKS = (
     "kedro.config.omegaconf_config",
 )
 """Modules that check what the user asked for, and complain with a plain ValueError."""
+
+WRONG_KEY = "must only contain arguments valid for the constructor"
+"""How Kedro reports a key in the catalog that the entry's dataset does not have."""
 
 
 class RunSession(KedroSession):
@@ -90,15 +95,16 @@ def checked_run_id(name: str, value: Any) -> str:
     """The id as text.
 
     Raises:
-        UserError: It could not be a folder's name, or YAML read it as something other than text or a whole number.
+        UserError: It could not be a folder's name, or YAML read it as something other than text: 0123 and 83 reach us as the same number.
     """
-    text = str(value)
-    if isinstance(value, bool) or not isinstance(value, str | int) or not RUN_ID.fullmatch(text):
+    if not isinstance(value, str):
         raise UserError(
-            f"{name}={text} cannot be a run's id: use letters, digits, `.`, `_` and `-` (at most 100, the first not a `.`; not only a "
-            "number with a point or an exponent)."
+            f"{name}={value} cannot be a run's id: YAML reads it as a {type(value).__name__}, not as text. Use a letter in it, or put it in "
+            f"quotes that the shell leaves alone: --params \"{name}='...'\"."
         )
-    return text
+    if not RUN_ID.fullmatch(value):
+        raise UserError(f"{name}={value} cannot be a run's id: use letters, digits, `.`, `_` and `-` (at most 100, the first not a `.`).")
+    return value
 
 
 def resume_command(run_params: dict[str, Any], run_id: str | None) -> str:
@@ -116,11 +122,31 @@ def resume_command(run_params: dict[str, Any], run_id: str | None) -> str:
     for option in SELECTIONS:
         if run_params.get(option):
             parts += [f"--{'nodes' if option == 'node_names' else option.replace('_', '-')}", ",".join(run_params[option])]
-    params = {"run_id": None, **flatten(run_params.get("runtime_params") or {})} | {"run_id": run_id}
-    given = [f"{name}={value}" for name, value in params.items() if value is not None]
-    if given:
-        parts += ["--params", ",".join(given)]
+    params = {"run_id": run_id} if run_id else {}
+    params |= {name: value for name, value in flatten(run_params.get("runtime_params") or {}).items() if name != "run_id"}
+    if params:
+        parts += ["--params", ",".join(f"{name}={_as_given(value)}" for name, value in params.items())]
     return shlex.join(parts)
+
+
+def _as_given(value: Any) -> str:
+    """The value as ``--params`` must hold it, to be read back the same: Kedro splits at every comma, then YAML reads the rest."""
+    plain = str(value)
+    if _read_back(plain) == [value]:
+        return plain
+    if isinstance(value, list):
+        return "\n".join(f"- {_as_given(item)}" for item in value)  # a list of several in brackets has commas
+    return json.dumps(value, ensure_ascii=False).replace(",", "\\u002c")
+
+
+def _read_back(text: str) -> list[Any]:
+    """The value that Kedro and YAML make of it; none where they cannot read it."""
+    if "," in text or text != text.strip():
+        return []
+    try:
+        return [OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]]
+    except (OmegaConfBaseException, YAMLError):
+        return []
 
 
 def user_message(error: BaseException) -> str | None:
@@ -142,8 +168,8 @@ def _dataset_message(error: DatasetError) -> str | None:
     root: BaseException = error
     while root.__cause__ is not None and not isinstance(root, UserError):
         root = root.__cause__
-    if isinstance(root, DatasetError | OSError | ImportError):
-        return str(error)
+    if isinstance(root, DatasetError | OSError | ImportError) or WRONG_KEY in str(error):
+        return str(error).strip()
     return None
 
 

@@ -1,6 +1,7 @@
 """What a person wants to see at the end of a run: the table, and where the report lies."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ _COLUMNS = {
     "response_hallucination": "response\nhall. %", "mention_hallucination": "mention\nhall. %", "object_recall": "object\nrecall %",
     "mean_words": "words", "repeat_rate": "repeats\n%",
 }  # fmt: skip
+
+_WITH_LOOP = {"__default__", "rlaif_loop", "reporting"}
+"""Pipelines that write ``loop_summary``."""
 
 
 def show_after_run(manifest: "Manifest", pipeline: "Pipeline", catalog: "DataCatalog") -> None:
@@ -56,16 +60,35 @@ def cell(name: str, row: pd.Series) -> str:
     return f"{row['value'] * scale:.{digits}f} ± {row['standard_error'] * scale:.{digits}f}"
 
 
-def newest_summary(project: Path) -> tuple[str, list[dict[str, Any]]]:
-    """Run id and ``loop_summary`` of the newest run that has one.
+def newest_summary(project: Path, note: Callable[[str], object]) -> tuple[str, list[dict[str, Any]]]:
+    """Run id and ``loop_summary`` of the newest run that has one; ``note`` is told why it is not a newer run.
 
     Raises:
-        UserError: No run has made one yet.
+        UserError: No run has made one yet, or it is damaged.
     """
     from rlaifv_kedro.manifest import all_runs
 
-    for run in reversed(all_runs(project)):
+    without = None
+    for run in reversed(all_runs(project, note)):
         entry = run.written.get("loop_summary")
         if entry and entry.path and entry.sha256 and (project / entry.path).is_file():
-            return run.run_id, json.loads((project / entry.path).read_text())
+            if without and without.state() in ("failed", "killed"):
+                ended = "failed" if without.state() == "failed" else "was killed"
+                note(f"This is run {run.run_id}. Run {without.run_id} is newer, but {ended} before it had a summary; to go on: {without.command}")
+            return run.run_id, _records(project / entry.path, run)
+        if without is None and _WITH_LOOP & set(run.pipelines):
+            without = run
     raise UserError("no run has a summary yet. Make one with: kedro run")
+
+
+def _records(path: Path, run: "Manifest") -> list[dict[str, Any]]:
+    from rlaifv_kedro.datasets.files import read_bytes, shown
+
+    remedy = f"Delete it, and make it again with: {run.command}"
+    try:
+        records = json.loads(read_bytes(path, remedy))
+    except ValueError as error:
+        raise UserError(f"{shown(path)} is damaged ({error}). {remedy}") from error
+    if not (isinstance(records, list) and records and all(isinstance(record, dict) for record in records)):
+        raise UserError(f"{shown(path)} is damaged (no list of rows). {remedy}")
+    return records

@@ -1,6 +1,8 @@
 """Which version each catalog entry has in a run: the run's own for what it writes, a complete older one for what it reads."""
 
+import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,14 @@ from kedro.io.core import AbstractVersionedDataset, Version, VersionNotFoundErro
 from kedro.pipeline import Pipeline
 
 from rlaifv_kedro import manifest as manifests
+from rlaifv_kedro.datasets.checkpoint import CheckpointDataset
 from rlaifv_kedro.datasets.files import shown
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.manifest import Entry, Manifest
 from rlaifv_kedro.session import resume_command
+
+logger = logging.getLogger(__name__)
 
 ITERATION = re.compile(r"iteration_(?P<number>\d+)\.(?P<name>.+)")
 
@@ -23,21 +28,23 @@ def pin(project: Path, pipeline: Pipeline, catalog: DataCatalog, run_params: dic
     """Fixes the version of every versioned dataset of the pipeline, in the catalog.
 
     What the pipeline writes, and views with ``OF_THIS_RUN``, get the run id. Free inputs get, in this order: what the run read when it was
-    started first; what the run ``replay`` read (or else wrote); the run's own version; the complete version of the newest run.
+    started first; what the run ``replay`` read (or else wrote); the run's own version; the complete version of the newest run. Where the
+    last choice mixes runs, a warning says so.
 
     Returns:
         Free inputs by name, with path, version and content hash.
 
     Raises:
-        UserError: Inputs are missing, differ from what the replayed run read, or an output has no version.
+        UserError: Inputs are missing, are damaged checkpoints, differ from what the replayed run read, or an output has no version.
     """
     run_id = run_params["run_id"]
     own = manifests.load(project, run_id)
+    runs = manifests.all_runs(project, logger.warning)
     for name in sorted(pipeline.all_outputs()):
-        _pin_output(catalog, name, run_id, own)
+        _pin_output(project, catalog, name, run_id, own)
     free = sorted(name for name in pipeline.inputs() if not is_parameter(name))
-    replay = _replayed(project, run_params)
-    read, problems = {}, []
+    replay = _replayed(project, run_params, runs)
+    read, unasked, problems = {}, set(), []
     for name in free:
         if name not in catalog:
             problems.append(f"`{name}` is not in the catalog. Add it to conf/, or run the pipeline that makes it together with this one.")
@@ -48,17 +55,22 @@ def pin(project: Path, pipeline: Pipeline, catalog: DataCatalog, run_params: dic
             continue
         if getattr(found, "_EPHEMERAL", False):
             continue
-        recorded = (own.read.get(name) if own else None) or (_as_read(replay, name) if replay else None)
-        version = recorded.version if recorded else _choose(project, found, run_id, run_params["load_versions"], name)
+        recorded = (_recorded(project, own.read, name, found) if own else None) or (_as_read(project, replay, name, found) if replay else None)
+        asked = recorded.version if recorded else (run_params["load_versions"] or {}).get(name)
+        version = asked or _newest(found, run_id, runs)
         _set_version(found, version, run_id)
-        if not _is_there(found, version):
-            problems.append(_missing(project, catalog, name, version, run_params))
+        problem = _damage(found) if _is_there(found, version) else _missing(catalog, name, version, run_params, runs)
+        if problem:
+            problems.append(problem)
             continue
+        if not asked:
+            unasked.add(name)
         read[name] = manifests.entry_of(project, path_of(found, version), version)
         if replay and recorded and recorded.sha256 != read[name].sha256:
             problems.append(f"`{name}` ({read[name].path}) has changed since run `{replay.run_id}` used it, which therefore cannot be replayed.")
     if problems:
         raise UserError("\n".join(problems))
+    _warn_if_mixed(catalog, read, unasked, runs)
     return read
 
 
@@ -79,10 +91,10 @@ def path_of(found: AbstractDataset, version: str | None) -> Path | None:
     filepath = getattr(found, "_filepath", None)
     if filepath is None or getattr(found, "_protocol", "file") != "file":
         return None
-    return Path(found._get_versioned_path(version) if version else filepath)
+    return Path(found._get_versioned_path(version) if version and isinstance(found, AbstractVersionedDataset) else filepath)
 
 
-def _pin_output(catalog: DataCatalog, name: str, run_id: str, own: Manifest | None) -> None:
+def _pin_output(project: Path, catalog: DataCatalog, name: str, run_id: str, own: Manifest | None) -> None:
     found = dataset(catalog, name)
     if isinstance(found, AbstractVersionedDataset) and found._version is None:
         raise UserError(f"`{name}` would be overwritten by every run. Add `versioned: true` to its entry in the catalog.")
@@ -90,8 +102,9 @@ def _pin_output(catalog: DataCatalog, name: str, run_id: str, own: Manifest | No
     path = path_of(found, pinned(found))
     if own is None and pinned(found) and path is not None and path.exists():
         raise UserError(f"{shown(path)} is there, but run `{run_id}` has no manifest. Choose another run_id, or delete {shown(path.parent)}.")
-    if own is not None and name in own.read and own.read[name].version != run_id:
-        raise UserError(f"Run `{run_id}` has read `{name}` of run `{own.read[name].version}` and cannot write its own now. Choose another run_id.")
+    read = _recorded(project, own.read, name, found) if own else None
+    if read is not None and read.version != run_id:
+        raise UserError(f"Run `{run_id}` has read `{name}` of run `{read.version}` and cannot write its own now. Choose another run_id.")
 
 
 def _set_version(found: AbstractDataset, load: str | None, save: str) -> None:
@@ -108,16 +121,24 @@ def _is_there(found: AbstractDataset, version: str | None) -> bool:
     return found.exists()
 
 
-def _choose(project: Path, found: AbstractDataset, run_id: str, load_versions: dict[str, str] | None, name: str) -> str | None:
-    """The version of a free input that no manifest prescribes; None where there is none, or the dataset has no versions."""
+def _damage(found: AbstractDataset) -> str | None:
+    """What is wrong with a checkpoint, which else would come out only when a node loads it, maybe hours later."""
+    if isinstance(found, CheckpointDataset):
+        try:
+            found.load()
+        except UserError as error:
+            return error.message
+    return None
+
+
+def _newest(found: AbstractDataset, run_id: str, runs: list[Manifest]) -> str | None:
+    """The version of a free input that nobody asked for; None where there is none, or the dataset has no versions."""
     if not isinstance(found, AbstractVersionedDataset) or found._version is None:
         return None
-    if load_versions and name in load_versions:
-        return load_versions[name]
     available = complete_versions(found)
     if run_id in available:
         return run_id
-    started = {run.run_id: run.started for run in manifests.all_runs(project)}
+    started = {run.run_id: run.started for run in runs}
     return max(available, key=lambda version: (started.get(version, ""), version), default=None)
 
 
@@ -131,19 +152,38 @@ def complete_versions(found: AbstractVersionedDataset) -> list[str]:
         return []
 
 
-def _replayed(project: Path, run_params: dict[str, Any]) -> Manifest | None:
+def _warn_if_mixed(catalog: DataCatalog, read: dict[str, Entry], unasked: set[str], runs: list[Manifest]) -> None:
+    """One line where the newest versions are of different runs. Models often are, and versions without a manifest came with the project."""
+    known = {run.run_id for run in runs}
+    sources: dict[str, list[str]] = {}
+    for name, entry in read.items():
+        if entry.version in known and not isinstance(dataset(catalog, name), CheckpointDataset):
+            sources.setdefault(entry.version, []).append(name)
+    if len(sources) > 1 and any(name in unasked for names in sources.values() for name in names):
+        mixed = "; ".join(f"{', '.join(names)} of run {run}" for run, names in sources.items())
+        logger.warning("The inputs are of different runs: %s. To choose: --load-versions NAME:RUN,... or --params replay=RUN", mixed)
+
+
+def _replayed(project: Path, run_params: dict[str, Any], runs: list[Manifest]) -> Manifest | None:
     name = (run_params["runtime_params"] or {}).get("replay")
     if name is None:
         return None
     replay = manifests.load(project, name)
     if replay is None:
-        known = ", ".join(run.run_id for run in manifests.all_runs(project)[-5:]) or "none"
+        known = ", ".join(run.run_id for run in runs[-5:]) or "none"
         raise UserError(f"There is no run `{name}` to replay in {shown(project / manifests.RUNS)}. The newest runs: {known}.")
     return replay
 
 
-def _as_read(replay: Manifest, name: str) -> Entry:
-    entry = replay.read.get(name) or replay.written.get(name)
+def _recorded(project: Path, entries: Mapping[str, Entry], name: str, found: AbstractDataset) -> Entry | None:
+    """The record of what is at the dataset's path, maybe under another name: a stage's ``candidates`` are the loop's ``iteration_1.candidates``."""
+    if path_of(found, None) is None:
+        return entries.get(name)
+    return next((entry for entry in entries.values() if entry.path == manifests.relative(project, path_of(found, entry.version))), None)
+
+
+def _as_read(project: Path, replay: Manifest, name: str, found: AbstractDataset) -> Entry:
+    entry = _recorded(project, replay.read, name, found) or _recorded(project, replay.written, name, found)
     if entry is None:
         raise UserError(
             f"Run `{replay.run_id}` neither read nor wrote `{name}`, so this cannot replay it. Replay its own pipelines, or leave out `replay`."
@@ -151,7 +191,7 @@ def _as_read(replay: Manifest, name: str) -> Entry:
     return entry
 
 
-def _missing(project: Path, catalog: DataCatalog, name: str, version: str | None, run_params: dict[str, Any]) -> str:
+def _missing(catalog: DataCatalog, name: str, version: str | None, run_params: dict[str, Any], runs: list[Manifest]) -> str:
     """What is missing, where it should be, and which command makes it."""
     found = dataset(catalog, name)
     path = path_of(found, version) if version else getattr(found, "_filepath", None)
@@ -164,7 +204,7 @@ def _missing(project: Path, catalog: DataCatalog, name: str, version: str | None
     if iteration is not None:
         runtime["iteration"] = iteration
     command = resume_command({"env": run_params["env"], "pipeline_names": [maker], "runtime_params": runtime}, run_id=None)
-    begun = [run for run in manifests.all_runs(project) if name in run.written and run.written[name].sha256 is None]
+    begun = [run for run in runs if name in run.written and run.written[name].sha256 is None]
     unfinished = f" Run `{begun[-1].run_id}` began it; to go on with that one: {begun[-1].command}" if begun else ""
     return f"{message} Make it with: {command}{unfinished}"
 

@@ -2,9 +2,10 @@
 
 import pytest
 
-from rlaifv_kedro.claims import Claim, MiniatureSplitter
+from rlaifv_kedro.claims import Claim
 from rlaifv_kedro.miniature import language
 from rlaifv_kedro.miniature.scenes import Scene
+from rlaifv_kedro.miniature.splitter import MiniatureSplitter
 from rlaifv_kedro.seeds import generator_for
 
 ANSWER = "this photo shows a living room. i see a cat and a sofa. there is also an umbrella and a couch."

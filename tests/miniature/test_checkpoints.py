@@ -65,7 +65,7 @@ def balanced_accuracy(folder: Path, scenes: list[Scene], kinds: tuple[str, str])
     """Mean of the accuracies on two kinds of probe, one with the answer yes, one with no; 0.5 is chance."""
     probes = probe_questions(scenes, "selection", 0)
     groups = [group for _, group in probes.groupby("image_id")]
-    probs = load_model(folder, device="cpu").first_token_probs(pictures(scenes), [g["question"].tolist() for g in groups], ["yes", "no"])
+    probs = load_model(folder, device="cpu").first_token_probs(pictures(scenes), [g["question"].tolist() for g in groups], [["yes"], ["no"]])
     correct = (np.concatenate(probs)[:, 0] > np.concatenate(probs)[:, 1]) == (probes["answer"] == "yes").to_numpy()
     return float(np.mean([correct[(probes["kind"] == kind).to_numpy()].mean() for kind in kinds]))
 
@@ -121,4 +121,4 @@ def test_stages_are_stored_as_documented(tmp_path: Path) -> None:
     for stage, folder in made.items():
         dtypes = {weight.dtype for weight in load_file(folder / "model.safetensors").values()}
         assert dtypes == {torch.float16 if stage in ("base_policy", "labeler") else torch.float32}
-        assert load_model(folder, device="cpu").encoder.word_ids(["yes", "no"])
+        assert load_model(folder, device="cpu").encoder.first_tokens([["yes"], ["no"]])

@@ -63,7 +63,7 @@ def test_careless_captions_replace_and_never_add(drawn: list[Scene]) -> None:
             invented += len(wrong)
             honest = language.careless_mentions(scene, count, 0.0, generator_for(0, "careless", i, count))
             assert honest == language.true_mentions(scene, count, generator_for(0, "careless", i, count))
-    assert invented > 60
+    assert invented > 30
     for i, scene in enumerate(drawn):  # at an error rate of 1 every absent typical object is named, and typical ones that are there stay
         everything = language.careless_mentions(scene, 4, 1.0, generator_for(0, "always", i))
         assert set(scene.absent_typical) <= set(everything)

@@ -40,7 +40,7 @@ def test_a_yes_no_question_is_learnt_as_it_is_asked(processor: LlavaProcessor, e
     ids, labels = Encoder(processor).conversation([("is there a second traffic light?", "yes")])
     prefix = encoder.prompts(["is there a second traffic light?"], IMAGE_TOKENS)[0]
     assert ids[: len(prefix)] == prefix
-    assert labels[len(prefix) :] == [encoder.word_ids(["yes"])[0], IGNORE]
+    assert labels[len(prefix) :] == [encoder.first_tokens([["yes"]])[0][0], IGNORE]
 
 
 def test_prompts_begin_once_and_hold_the_image(processor: LlavaProcessor, encoder: ChatEncoder) -> None:
@@ -75,13 +75,19 @@ def test_image(encoder: ChatEncoder, pictures: list[Image.Image]) -> None:
 
 
 def test_the_words_whose_probability_is_read(encoder: ChatEncoder) -> None:
-    tokens = encoder.tokenizer.convert_ids_to_tokens(encoder.word_ids(["no", "yes"]))
-    assert tokens == ["no", "yes"]
+    """Words that begin with the same token count once: this tokenizer lower-cases."""
+    no, yes = encoder.first_tokens([["no", "No"], ["Yes", "yes"]])
+    assert encoder.tokenizer.convert_ids_to_tokens([*no, *yes]) == ["no", "yes"]
+
+
+def test_groups_that_share_a_first_token_are_refused(encoder: ChatEncoder) -> None:
+    with pytest.raises(UserError, match="begin with the same token"):
+        encoder.first_tokens([["yes"], ["Yes", "no"]])
 
 
 def test_an_unknown_word_is_refused(encoder: ChatEncoder) -> None:
     with pytest.raises(UserError, match=r"policy: .*\['perhaps'\]"):
-        encoder.word_ids(["yes", "perhaps"])
+        encoder.first_tokens([["yes", "perhaps"]])
 
 
 def test_a_processor_without_chat_template_is_refused(processor: LlavaProcessor) -> None:

@@ -1,5 +1,6 @@
 """Ten kinds of damaged input: each ends in a message that names the file and what to do, or in a row of ``rejects``."""
 
+import hashlib
 import json
 import shutil
 
@@ -19,8 +20,7 @@ def damaged(finished, tmp_path) -> Project:
     """A copy of a project with a finished run, to be damaged."""
     project, _ = finished
     copy = tmp_path / "copy"
-    shutil.copytree(project.path, copy, symlinks=True, ignore=shutil.ignore_patterns("cache", "06_models"))
-    shutil.copytree(project.path / SHIPPED, copy / SHIPPED)
+    shutil.copytree(project.path, copy, symlinks=True, ignore=shutil.ignore_patterns("cache", "checkpoints"))
     return Project(copy)
 
 
@@ -33,6 +33,11 @@ def _rewrite(project: Project, name: str, change) -> str:
     """Change a table of run ``first`` as somebody would with pandas; returns the file's name."""
     path = _table(project, name)
     change(pd.read_parquet(path)).to_parquet(path, index=False)
+    marker = path.with_name("_complete.json")
+    if marker.is_file():  # as if the run had written it like this: otherwise the hash gives it away at once
+        chunks = json.loads(marker.read_text())
+        chunks["chunks"][0]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        marker.write_text(json.dumps(chunks))
     return path.name
 
 
@@ -86,6 +91,13 @@ def test_empty_answer_goes_to_rejects(damaged):
     rejects = pd.read_parquet(damaged.path / "data/03_primary/iteration_1/feedback_rejects.parquet/x/feedback_rejects.parquet")
     first = pd.read_parquet(_table(damaged, "candidates")).iloc[0]
     assert json.loads(rejects["key"].iloc[0]) == [first["prompt_id"], int(first["candidate"])]
+
+
+def test_a_chunk_that_somebody_changed_is_named(damaged):
+    path = _table(damaged, "candidates")
+    pd.read_parquet(path).assign(answer="a cup.").to_parquet(path, index=False)
+    output = damaged.kedro("--pipelines", "feedback", "--params", "run_id=x", expect=1)
+    assert "candidates" in output and path.name in output
 
 
 def test_duplicate_key_is_named(damaged):

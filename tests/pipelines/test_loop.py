@@ -95,17 +95,16 @@ def test_killed_five_times_and_resumed_gives_the_same_bytes(finished):
         deadline = time.monotonic() + 120
         while set(_chunks(project, "killed")) == set(begun) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        time.sleep(rng.uniform(0, 1.5))
+        time.sleep(rng.uniform(0, 1.0))
         if process.poll() is not None:
-            break
+            break  # too late: the assertion below says so
         process.kill()
         process.wait()
         kills += 1
         rewritten = [path for path, written in begun.items() if path.stat().st_mtime_ns != written]
         assert rewritten == [], "a finished chunk was computed again"
-    assert kills >= 3, "the run was over before it could be killed often enough"
-    output = project.kedro("--params", "run_id=killed")
-    assert "Going on with run killed" in output or "finished" in project.rlaifv("runs", "--json")
+    assert kills == 5, "the run was over before it could be killed often enough"
+    assert "Going on with run killed" in project.kedro("--params", "run_id=killed")
     first, killed = project.files("first"), project.files("killed")
     assert first.keys() == killed.keys()
     assert [name for name in first if first[name] != killed[name]] == []

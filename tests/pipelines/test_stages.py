@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
@@ -26,12 +27,14 @@ def test_plain_and_namespaced_entries_are_the_same_files(iteration):
         stages = [register_pipelines()[name] for name in ("data_generation", "feedback", "training", "evaluation")]
         entries = {e for stage in stages for e in stage.datasets() if not e.startswith("params:")}
         shared = {e for e in entries if e.startswith(("selection_", "test_")) and e != "selection"} | {"prompt_pool", "labeler"}
-        for entry in sorted(entries - shared - {"policy"}):
+        for entry in sorted(entries - shared - {"policy", "base_policy"}):
             plain, spaced = catalog.get(entry), catalog.get(f"iteration_{iteration}.{entry}")
             assert type(plain) is type(spaced)
             assert plain._describe() == spaced._describe(), entry
-        wired = "base_policy" if iteration == 1 else f"iteration_{iteration - 1}.trained_policy"
-        assert catalog.get("policy")._describe() == catalog.get(wired)._describe()
+        wired = {e for stage in stages for e in stage.inputs()} & {"policy"}
+        assert wired == (set() if iteration == 1 else {"policy"})  # the first iteration reads base_policy itself
+        if wired:
+            assert catalog.get("policy")._describe() == catalog.get(f"iteration_{iteration - 1}.trained_policy")._describe()
 
 
 def test_stage_runs_give_the_loops_bytes(finished):
@@ -62,7 +65,8 @@ def test_replay_reads_what_the_other_run_read(finished):
     project, _ = finished
     project.kedro("--pipelines", "data_generation", "--params", "run_id=newer,data_generation.temperature=1.5")
     project.kedro("--pipelines", "feedback", "--params", "run_id=fresh")
-    project.kedro("--pipelines", "feedback", "--params", "run_id=again,replay=older_feedback", expect=1)
+    output = project.kedro("--pipelines", "feedback", "--params", "run_id=again,replay=nobody", expect=1)
+    assert "nobody" in output
     project.kedro("--pipelines", "feedback", "--params", "run_id=replayed,replay=first")
     read = {run: json.loads((project.path / f"data/runs/{run}/manifest.json").read_text())["read"] for run in ("fresh", "replayed")}
     assert read["fresh"]["candidates"]["version"] == "newer"
@@ -71,7 +75,7 @@ def test_replay_reads_what_the_other_run_read(finished):
 
 def test_lora_by_a_parameter(finished):
     project, _ = finished
-    project.kedro("--pipelines", "training,evaluation", "--params", "run_id=lora,training.lora.rank=4,training.learning_rate=0.001")
+    project.kedro("--pipelines", "training,evaluation", "--params", "run_id=lora,training.lora.rank=4,training.learning_rate=0.001,replay=first")
     checkpoints = project.path / "data/06_models/iteration_1/checkpoints/lora/checkpoints"
     assert list(checkpoints.glob("checkpoint-*/adapter_model.safetensors"))
     assert (project.path / "data/06_models/iteration_1/trained_policy/lora/trained_policy/model.safetensors").is_file()
@@ -89,9 +93,15 @@ def test_a_collapse_is_said_and_stops_the_run(finished):
     assert runs["wild"]["status"] == "failed"
 
 
-def test_self_feedback_and_whole_answer_scores(finished):
+def test_self_feedback_asks_the_policy(finished):
     project, _ = finished
-    project.kedro("--pipelines", "feedback", "--params", "run_id=self,feedback.labeler=self")
-    project.kedro("--pipelines", "feedback", "--params", "run_id=whole,feedback.scoring=answer,feedback.min_score_gap=0.05")
-    verdicts = {run: project.files(run)["data/03_primary/iteration_1/verdicts/verdicts/00000.parquet"] for run in ("self", "whole")}
-    assert verdicts["self"] != verdicts["whole"]
+    project.kedro("--pipelines", "feedback", "--params", "run_id=self,feedback.labeler=self,replay=first")
+    name = "data/03_primary/iteration_1/verdicts/verdicts/00000.parquet"
+    assert project.files("self")[name] != project.files("first")[name]
+
+
+def test_whole_answers_are_scored_by_their_mean_log_prob(finished):
+    project, _ = finished
+    project.kedro("--pipelines", "feedback", "--params", "run_id=whole,feedback.scoring=answer,feedback.min_score_gap=0.05,replay=first")
+    scores = pd.read_parquet(project.path / "data/03_primary/iteration_1/scores.parquet/whole/scores.parquet")
+    assert (scores["score"] < 0).all() and scores["score"].nunique() > 50

@@ -1,5 +1,8 @@
 """From verdicts to pairs, on an example small enough to work by hand."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -124,3 +127,17 @@ def test_nothing_left(chosen: list[str], rejected: list[str]) -> None:
 def test_empty_answers_do_not_divide_by_zero() -> None:
     """An empty rejected answer: share (0 - 1) / 1 < 0. An empty chosen one: share 1, above every threshold."""
     assert balance_lengths(["a", ""], ["", "b"]).keep.tolist() == [True, False]
+
+
+def test_agrees_with_the_original_code_on_its_own_example() -> None:
+    """tests/fixtures/pairs.json: candidates, verdicts (four probabilities a claim) and what the original release makes of them."""
+    example = json.loads((Path(__file__).parents[1] / "fixtures/pairs.json").read_text())
+    candidates, verdicts = pd.DataFrame(example["candidates"]), pd.DataFrame(example["verdicts"])
+    verdicts["accepted"] = accepted(verdicts["yes"] + verdicts["Yes"], verdicts["no"] + verdicts["No"])
+    pairs = all_pairs(score_candidates(verdicts, candidates))
+    assert pairs.to_numpy().tolist() == example["all_pairs"]
+    answers = candidates.set_index(["prompt_id", "candidate"])["answer"]
+    chosen, rejected = ([answers[key] for key in zip(pairs["prompt_id"], pairs[f"{side}_candidate"])] for side in ("chosen", "rejected"))
+    balance = balance_lengths(chosen, rejected)
+    assert balance.threshold == example["balance"]["threshold"]
+    assert pairs[balance.keep].iloc[:, :3].to_numpy().tolist() == example["balance"]["kept"]

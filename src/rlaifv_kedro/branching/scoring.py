@@ -55,7 +55,7 @@ def refuse_unsuitable(model: "PreTrainedModel") -> None:
 def _forward(model: "PreTrainedModel", packed: PackedBatch, keep: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
     """Logits at the kept positions, float32 or wider: (kept, vocabulary)."""
     mask = packed.attention_mask
-    if getattr(model.config.get_text_config(), "_attn_implementation", "sdpa") == "eager":
+    if getattr(getattr(model, "module", model).config.get_text_config(), "_attn_implementation", "sdpa") == "eager":
         dtype = next(model.parameters()).dtype
         mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
     output = model(input_ids=packed.input_ids, attention_mask=mask, position_ids=packed.position_ids, logits_to_keep=keep, use_cache=False, **inputs)

@@ -1,14 +1,8 @@
-"""Splitters: the interface that LLM splitters use, and the rule that splits the miniature's sentences."""
+"""What every splitter does, and which ones there are."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
-
-from rlaifv_kedro.miniature import language
-from rlaifv_kedro.miniature.scenes import SCENES
-
-_SCENE = re.compile(r"\bshows an? (" + "|".join(map(re.escape, SCENES)) + r")\b")
 
 
 @dataclass(frozen=True)
@@ -20,39 +14,15 @@ class Claim:
 
 
 class ClaimSplitter(Protocol):
-    """Divides answers into claims and turns each into a question (method.md, stage 2)."""
+    """Divides answers into claims and turns each into a question."""
 
     def split(self, questions: Sequence[str], answers: Sequence[str]) -> list[list[Claim] | str]:
         """For each (question, answer) its claims in order, or, as a string, why it can't be split; such an answer goes to ``rejects``."""
         ...
 
 
-class MiniatureSplitter:
-    """A rule for the miniature's language: the kind of scene, and each mentioned object.
+def make_splitter(name: str, *, count_repeats: bool) -> ClaimSplitter:
+    """The splitter of the parameter ``feedback.splitter``; the miniature's rule is the only one so far."""
+    from rlaifv_kedro.miniature.splitter import MiniatureSplitter
 
-    Args:
-        count_repeats: A second mention of a category becomes the claim that there is a second one, which the labeler checks against the pixels like
-            any other. Without it a policy learns to say "a cup and a cup": one more accepted claim (docs/miniature.md).
-    """
-
-    def __init__(self, count_repeats: bool = True):
-        self.count_repeats = count_repeats
-
-    def split(self, questions: Sequence[str], answers: Sequence[str]) -> list[list[Claim] | str]:
-        return [self._split_one(answer) or "no claim found in the answer" for answer in answers]
-
-    def _split_one(self, answer: str) -> list[Claim]:
-        claims = []
-        scene = _SCENE.search(answer.lower())
-        if scene:
-            kind = scene.group(1)
-            claims.append(Claim(f"this is {language.with_article(kind)}", language.scene_question(kind)))
-        seen: set[str] = set()
-        for noun in language.mentions(answer):
-            category = language.CATEGORY_OF[noun]
-            if category not in seen:
-                claims.append(Claim(f"there is {language.with_article(noun)}", language.presence_question(noun)))
-            elif self.count_repeats:
-                claims.append(Claim(f"there is a second {noun}", language.second_question(noun)))
-            seen.add(category)
-        return claims
+    return {"miniature": MiniatureSplitter}[name](count_repeats=count_repeats)

@@ -13,13 +13,15 @@ from rlaifv_kedro.errors import UserError
 
 CONFIG = "config.json"
 SHARD_INDEX = "model.safetensors.index.json"
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin")
+"""How Hugging Face names weights, adapters' too; other ``*.bin`` files are a trainer's."""
 
 
 def check_checkpoint(folder: Path, remedy: str) -> None:
     """Looks whether a Hugging Face checkpoint is whole; reads only the headers of its weights.
 
     Raises:
-        UserError: ``config.json``, a shard that the index names, or the weights' header is missing or damaged.
+        UserError: ``config.json``, the weights, a shard that the index names, or the weights' header is missing or damaged.
     """
     _read_json(folder / CONFIG, remedy)
     shards = set()
@@ -29,6 +31,8 @@ def check_checkpoint(folder: Path, remedy: str) -> None:
     for name in sorted(shards):
         if not (folder / name).is_file():
             raise UserError(f"{shown(folder / name)} is missing, but {SHARD_INDEX} names it. {remedy}")
+    if not any(path.stat().st_size for pattern in WEIGHTS for path in folder.glob(pattern)):
+        raise UserError(f"{shown(folder)} holds no weights (model.safetensors or the like). {remedy}")
     for path in sorted({folder / name for name in shards} | set(folder.glob("*.safetensors"))):
         _check_safetensors(path, remedy)
 

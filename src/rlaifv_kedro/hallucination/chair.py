@@ -84,18 +84,18 @@ def chair_metrics(items: pd.DataFrame) -> pd.DataFrame:
     hallucinates = items["hallucinated_count"].to_numpy() > 0
     mentions = items["mention_count"].to_numpy()
     metrics = {
-        "response_hallucination": _share(hallucinates[mentions > 0]),
-        "chair_s": _share(hallucinates),
+        "response_hallucination": share(hallucinates[mentions > 0]),
+        "chair_s": share(hallucinates),
         "mention_hallucination": _ratio(items["hallucinated_count"].to_numpy(), mentions),
         "object_recall": _ratio(items["correct_count"].to_numpy(), items["truth_count"].to_numpy()),
         "mean_words": _mean(items["word_count"].to_numpy()),
-        "repeat_rate": _share(items["repeats"].to_numpy()),
+        "repeat_rate": share(items["repeats"].to_numpy()),
     }
     return pd.DataFrame([(name, *row) for name, row in metrics.items()], columns=["metric", "value", "n", "standard_error"])
 
 
-def _share(hits: np.ndarray) -> tuple[float, int, float]:
-    """(p, n, sqrt(p (1 - p) / n)) of bools (n,)."""
+def share(hits: np.ndarray) -> tuple[float, int, float]:
+    """(p, n, sqrt(p (1 - p) / n)) of bools (n,); NaN for none."""
     n = len(hits)
     if not n:
         return math.nan, 0, math.nan

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ALIGN_STEPS, LABELER_ALIGN_STEPS = 1800, 500
 GROUND = JointStage("ground", 1400, captions=24, questions=4, checklists=8, learning_rate=1.5e-3, vision_learning_rate=3e-4)
-FINISH = JointStage("finish", 800, captions=32, questions=3, checklists=4, learning_rate=1.3e-3, vision_learning_rate=3e-4)
+FINISH = JointStage("finish", 650, captions=32, questions=3, checklists=4, learning_rate=1.3e-3, vision_learning_rate=3e-4)
 CARELESS = JointStage("careless", 300, captions=24, questions=2, checklists=4, learning_rate=1e-3, vision_learning_rate=0.0)
 LABEL = JointStage("label", 600, captions=0, questions=10, checklists=14, learning_rate=1.5e-3, vision_learning_rate=4e-4)
 
@@ -80,11 +80,11 @@ class _Workshop:
         self._jointly(model, FINISH, self._foundation_scenes(), careless=False)
 
     def careless(self, model: "LlavaForConditionalGeneration") -> None:
-        scenes = draw_split(self.seed, "careless", self.params.policy_scenes, self.params.double_share)
+        scenes = self._draw("careless", self.params.policy_scenes, self.params.training_double_share)
         self._jointly(model, CARELESS, scenes, careless=True)
 
     def label(self, model: "LlavaForConditionalGeneration") -> None:
-        scenes = draw_split(self.seed, "labeler", self.params.training_scenes, self.params.labeler_double_share)
+        scenes = self._draw("labeler", self.params.training_scenes, self.params.labeler_double_share)
         steps = self._scaled(LABELER_ALIGN_STEPS)
         align_patches(
             model,
@@ -113,8 +113,11 @@ class _Workshop:
 
     def _foundation_scenes(self) -> list[Scene]:
         if not self._drawn:
-            self._drawn = draw_split(self.seed, "foundation", self.params.training_scenes, self.params.double_share)
+            self._drawn = self._draw("foundation", self.params.training_scenes, self.params.training_double_share)
         return self._drawn
+
+    def _draw(self, split: str, count: int, double_share: float) -> list[Scene]:
+        return draw_split(self.seed, split, count, fifth_share=self.params.training_fifth_share, double_share=double_share)
 
     def _scaled(self, steps: int) -> int:
         return max(1, round(steps * self.params.effort))

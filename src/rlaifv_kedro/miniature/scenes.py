@@ -85,25 +85,27 @@ def typical(kind: str) -> tuple[str, ...]:
     return tuple(PRIOR[kind])[:TYPICAL]
 
 
-def draw_scene(seed: int, split: str, index: int, *, double_share: float = 0.15) -> Scene:
+def draw_scene(seed: int, split: str, index: int, *, fifth_share: float = 1.0, double_share: float = 0.15) -> Scene:
     """Draw scene ``index`` of a split; the same arguments always give the same bytes.
 
     Args:
-        double_share: The share of scenes that hold two of a kind. So "there is a second cup" is sometimes true, and a repeated mention has to be
-            checked against the pixels like every other claim.
+        fifth_share: The share of scenes with a fifth object. A scene to be described has one more than any prompt asks for, so that a policy can
+            leave out what it isn't sure of; with exactly four it would have to guess or to repeat itself. A scene to learn from has it in half the
+            cases: where the four objects asked for are all there are, the caption teaches to find every one.
+        double_share: Of the scenes with a fifth object, the share in which it is a second one of its kind. So "there is a second cup" is sometimes
+            true, and a repeated mention has to be checked against the pixels like every other claim.
     """
     rng = generator_for(seed, "scene", split, index)
     kind = SCENES[rng.integers(len(SCENES))]
-    return _render(kind, _choose_categories(kind, double_share, rng), rng)
+    return _render(kind, _choose_categories(kind, fifth_share, double_share, rng), rng)
 
 
-def _choose_categories(kind: str, double_share: float, rng: np.random.Generator) -> list[str]:
-    """Five objects: of five categories, or of four with one twice. One more than any prompt asks for, so that a policy can leave out what it is not
-    sure of; with exactly as many it has to guess or to repeat itself."""
+def _choose_categories(kind: str, fifth_share: float, double_share: float, rng: np.random.Generator) -> list[str]:
     prior = PRIOR[kind]
     weights = np.sqrt(list(prior.values()))
-    double = rng.random() < double_share
-    chosen = [str(c) for c in rng.choice(list(prior), 4 if double else 5, replace=False, p=weights / weights.sum())]
+    fifth = rng.random() < fifth_share
+    double = fifth and rng.random() < double_share
+    chosen = [str(c) for c in rng.choice(list(prior), 5 if fifth and not double else 4, replace=False, p=weights / weights.sum())]
     return [*chosen, chosen[rng.integers(4)]] if double else chosen
 
 

@@ -1,12 +1,12 @@
 """The splits of the miniature world as tables: prompts with their pictures, ground truth in COCO format, and questions with known answers."""
 
-import io
 from typing import Any
 
 import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+from rlaifv_kedro.images import png_bytes
 from rlaifv_kedro.miniature import language
 from rlaifv_kedro.miniature.coco_format import coco_annotations
 from rlaifv_kedro.miniature.scenes import NAMES, Scene, draw_scene
@@ -16,9 +16,9 @@ from rlaifv_kedro.seeds import generator_for
 _FIRST_IMAGE_ID = {"pool": 1_000_000, "selection": 2_000_000, "test": 3_000_000}
 
 
-def draw_split(seed: int, split: str, count: int, double_share: float) -> list[Scene]:
-    """The first ``count`` scenes of a split; a larger split begins with the same ones."""
-    return [draw_scene(seed, split, i, double_share=double_share) for i in tqdm(range(count), desc=f"drawing {split}", unit="scene", delay=2)]
+def draw_split(seed: int, split: str, count: int, **shares: float) -> list[Scene]:
+    """The first ``count`` scenes of a split; a larger split begins with the same ones. ``shares``: see :func:`draw_scene`."""
+    return [draw_scene(seed, split, i, **shares) for i in tqdm(range(count), desc=f"drawing {split}", unit="scene", delay=2)]
 
 
 def prompt_table(scenes: list[Scene], split: str, seed: int, *, all_prompts: bool) -> pd.DataFrame:
@@ -35,7 +35,7 @@ def prompt_table(scenes: list[Scene], split: str, seed: int, *, all_prompts: boo
         rows.append({
             "prompt_id": f"{split}-{i:06d}",
             "question": texts[kind],
-            "image": {"bytes": png(scene.pixels), "path": file_name(split, image_id)},
+            "image": {"bytes": png_bytes(Image.fromarray(scene.pixels)), "path": file_name(split, image_id)},
             "image_id": image_id,
             "origin_dataset": "miniature",
             "question_type": "detailed description" if kind == 0 else "list",
@@ -72,12 +72,6 @@ def probe_questions(scenes: list[Scene], split: str, seed: int) -> pd.DataFrame:
         image_id = _FIRST_IMAGE_ID[split] + i
         rows += [(f"{split}-{i:06d}-{k:02d}", image_id, kind, question, answer) for k, (kind, question, answer) in enumerate(asked)]
     return pd.DataFrame(rows, columns=["item_id", "image_id", "kind", "question", "answer"])
-
-
-def png(pixels: Any) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def file_name(split: str, image_id: int) -> str:

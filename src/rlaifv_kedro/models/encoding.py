@@ -1,5 +1,6 @@
 """From images, questions and answers to the token ids of a model's own chat template."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -60,17 +61,22 @@ class ChatEncoder:
                 )
         return prompt, [self._to_end(ids[len(prompt) :]) for ids in full]
 
-    def word_ids(self, words: list[str]) -> list[int]:
-        """For each word the id of the token that a reply of this word begins with: what follows the prompt's own ids.
+    def first_tokens(self, groups: Sequence[Sequence[str]]) -> list[list[int]]:
+        """For each group of words the tokens that a reply of one of them begins with, each token once: what follows the prompt's own ids.
 
         Raises:
-            UserError: A word isn't in the vocabulary.
+            UserError: A word isn't in the vocabulary, or words of two groups begin with the same token.
         """
-        _, replies = self.answers("?", words, 1)
-        unknown = [w for w, ids in zip(words, replies) if not ids or ids[0] == self.tokenizer.unk_token_id]
-        if unknown:
-            raise UserError(f"{self.where}: the tokenizer doesn't know the words {unknown} whose probabilities feedback reads.")
-        return [ids[0] for ids in replies]
+        found: list[list[int]] = []
+        for words in groups:
+            _, replies = self.answers("?", list(words), 1)
+            unknown = [w for w, ids in zip(words, replies) if not ids or ids[0] == self.tokenizer.unk_token_id]
+            if unknown:
+                raise UserError(f"{self.where}: the tokenizer doesn't know the words {unknown} whose probabilities feedback reads.")
+            found.append(list(dict.fromkeys(ids[0] for ids in replies)))
+        if len({token for group in found for token in group}) < sum(map(len, found)):
+            raise UserError(f"{self.where}: replies of {list(map(list, groups))} begin with the same token, so they can't be told apart by it.")
+        return found
 
     def _prompt_text(self, question: str) -> str:
         return self.processor.apply_chat_template([self._user(question)], add_generation_prompt=True, tokenize=False)

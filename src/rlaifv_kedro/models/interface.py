@@ -41,8 +41,13 @@ class VisionLanguageModel(Protocol):
         """For each question one answer a seed. An answer depends on its question and seed, not on what else is in the batch."""
         ...
 
-    def first_token_probs(self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], words: Sequence[str]) -> "list[np.ndarray]":
-        """For each image the probabilities that the reply to each of its questions begins with each of the words: float64 (questions, words)."""
+    def first_token_probs(self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], words: Sequence[Sequence[str]]) -> "list[np.ndarray]":
+        """For each image the probabilities that the reply to each of its questions begins with one of each group's words: float64
+        (questions, groups).
+
+        Raises:
+            UserError: A word is unknown, or words of two groups begin with the same token.
+        """
         ...
 
     def branch_log_probs(self, questions: Sequence[Question], answers: Sequence[Sequence[str]]) -> list[list[tuple[float, int]]]:

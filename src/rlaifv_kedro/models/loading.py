@@ -19,7 +19,7 @@ def load_model(path: str | Path, *, dtype: str = "float32", device: str = "auto"
         device: ``auto`` takes a GPU if there is one.
 
     Raises:
-        UserError: The folder is no checkpoint, or a file of it is missing or damaged.
+        UserError: There is no such device; the folder is no checkpoint, or a file of it is missing or damaged.
     """
     import torch
     from safetensors import SafetensorError
@@ -27,6 +27,9 @@ def load_model(path: str | Path, *, dtype: str = "float32", device: str = "auto"
 
     from rlaifv_kedro.models.transformers_backend import TransformersModel
 
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if chosen == "cuda" and not torch.cuda.is_available():
+        raise UserError("compute.device=cuda, but torch sees no GPU here. Choose cpu or auto, or install the torch of your CUDA version.")
     folder = Path(path)
     adapter = folder / "adapter_config.json"
     weights = _base_of(adapter) if adapter.is_file() else folder
@@ -45,7 +48,6 @@ def load_model(path: str | Path, *, dtype: str = "float32", device: str = "auto"
         processor = AutoProcessor.from_pretrained(folder)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: can't load the checkpoint: {(str(error).strip() or repr(error)).splitlines()[0]}") from error
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     return TransformersModel(module.to(chosen), processor, str(folder), batch_size)
 
 

@@ -43,8 +43,10 @@ class TransformersModel:
             answers += [[self._answer(ids) for ids in row] for row in replies]
         return answers
 
-    def first_token_probs(self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], words: Sequence[str]) -> list[np.ndarray]:
-        ids = self.encoder.word_ids(list(words))
+    def first_token_probs(self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], words: Sequence[Sequence[str]]) -> list[np.ndarray]:
+        groups = self.encoder.first_tokens(words)
+        ids = [token for group in groups for token in group]
+        starts = np.cumsum([0, *map(len, groups)])[:-1]
         result: list[np.ndarray] = []
         for start in range(0, len(images), self.batch_size):
             encoded = [self.encoder.image(i) for i in images[start : start + self.batch_size]]
@@ -52,7 +54,8 @@ class TransformersModel:
             packs = [_shared(self.encoder.prompts(list(q), i.tokens)) for q, i in zip(asked, encoded)]
             packed = collate(packs, self.encoder.pad_id).to(self._device)
             probs = next_token_probs(self.module, packed, ids, **_batched(encoded, self._device)).double().cpu().numpy()
-            result += np.split(probs, np.cumsum(packed.branch_counts)[:-1])
+            summed = np.add.reduceat(probs, starts, axis=1)  # (questions of all images, groups)
+            result += np.split(summed, np.cumsum(packed.branch_counts)[:-1])
         return result
 
     @torch.no_grad()

@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from rlaifv_kedro.models.transformers_backend import TransformersModel
 
 
+# Weights, adapters, configuration, tokenizer and processor; not the state of the training that made them.
+_FILES_THAT_COUNT = {".safetensors", ".bin", ".json", ".model", ".jinja", ".txt"}
+
+
 def fingerprint(policy: Path, pairs: pd.DataFrame, chat_template: str, dtype: str) -> dict[str, str]:
     """What reference log-probs depend on, each part as a sha256 (``dtype`` as its name)."""
     model = hashlib.sha256()
-    for file in sorted(policy.glob("*.safetensors")):
-        model.update(file.name.encode())
+    for file in sorted(f for f in policy.rglob("*") if f.suffix in _FILES_THAT_COUNT):
+        model.update(file.relative_to(policy).as_posix().encode())
         with file.open("rb") as stream:
             model.update(hashlib.file_digest(stream, "sha256").digest())
     data = hashlib.sha256()

@@ -67,7 +67,8 @@ def train(
         bf16=dtype == "bfloat16",
         fp16=dtype == "float16",
         use_cpu=model.module.device.type == "cpu",
-        logging_steps=max(1, steps // 50),
+        logging_steps=1,  # means over several steps would differ after a resume
+        logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=max(1, math.ceil(steps_an_epoch * params.checkpoint_every)),
         seed=seed % 2**32,

@@ -14,13 +14,14 @@ def selection_pipeline() -> Pipeline:
     return Pipeline([
         node(
             nodes.measure_checkpoints,
-            inputs=["checkpoints", "policy", "selection_prompts", "selection_instances", "selection_captions", "params:evaluation", "params:compute"],
+            inputs=["checkpoints", "policy", "base_policy", "selection_prompts", "selection_instances", "selection_captions", "params:evaluation",
+                    "params:compute"],
             outputs="checkpoint_metrics",
             name="measure_checkpoints",
         ),
         node(
             nodes.select_checkpoint,
-            inputs=["checkpoints", "checkpoint_metrics", "params:evaluation", "checkpoints_folder"],
+            inputs=["checkpoints", "checkpoint_metrics", "policy", "params:evaluation", "merged_folder"],
             outputs=["trained_policy", "selection"],
             name="select_checkpoint",
         ),

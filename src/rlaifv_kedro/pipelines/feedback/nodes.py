@@ -3,18 +3,22 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rlaifv_kedro.claims import MiniatureSplitter
+from rlaifv_kedro.claims import make_splitter, yes_no_probs
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
+from rlaifv_kedro.engine.progress import batches
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.params import ComputeParams, FeedbackParams
 from rlaifv_kedro.preference.pairs import accepted, all_pairs, balance_lengths, draw_pairs, score_candidates
 from rlaifv_kedro.seeds import seed_for
+
+if TYPE_CHECKING:
+    from rlaifv_kedro.models.transformers_backend import TransformersModel
 
 _CANDIDATE = ["prompt_id", "candidate"]
 
@@ -26,10 +30,11 @@ def divide(prompts: pd.DataFrame, candidates: pd.DataFrame, params: FeedbackPara
         claims, rejects (answers that can't be split).
 
     Raises:
-        UserError: More than ``max_reject_share`` of the answers can't be split.
+        UserError: Candidates belong to other prompts; or more than ``max_reject_share`` of the answers asked for are missing or can't be split.
     """
+    _refuse_strangers(prompts, candidates)
     questions = prompts.set_index("prompt_id")["question"]
-    splitter = MiniatureSplitter(count_repeats=params.count_repeats)
+    splitter = make_splitter(params.splitter, count_repeats=params.count_repeats)
     results = splitter.split(questions[candidates["prompt_id"]].tolist(), candidates["answer"].tolist())
     claims, rejects = [], []
     for prompt_id, candidate, result in zip(candidates["prompt_id"], candidates["candidate"], results):
@@ -37,11 +42,14 @@ def divide(prompts: pd.DataFrame, candidates: pd.DataFrame, params: FeedbackPara
             rejects.append(("feedback", json.dumps([prompt_id, int(candidate)]), result))
         else:
             claims += [(prompt_id, candidate, k, claim.text, claim.question) for k, claim in enumerate(result)]
-    if len(rejects) > params.max_reject_share * len(candidates):
+    asked = len(prompts) * (int(candidates["candidate"].max()) + 1 if len(candidates) else 1)
+    unusable = asked - len(candidates) + len(rejects)
+    if unusable > params.max_reject_share * asked:
+        first = f"{rejects[0][1]}: {rejects[0][2]}" if rejects else "see data_generation_rejects"
         raise UserError(
-            f"{len(rejects)} of {len(candidates)} answers can't be divided into claims, more than "
-            f"feedback.max_reject_share={params.max_reject_share}. The first: {rejects[0][1]}: {rejects[0][2]}. "
-            "A policy that answers like this has collapsed, or the splitter is not made for it."
+            f"{unusable} of {asked} answers can't be used (damaged images, empty answers, answers that can't be divided into claims), more than "
+            f"feedback.max_reject_share={params.max_reject_share}. The first: {first}. Mend the images; or the policy has collapsed, or the splitter "
+            "is not made for its answers."
         )
     return pd.DataFrame(claims, columns=[*_CANDIDATE, "claim", "text", "question"]), pd.DataFrame(rejects, columns=["stage", "key", "why"])
 
@@ -54,11 +62,7 @@ def verify_claims(
     Yields:
         Chunks of ``verdicts``, by prompts.
     """
-    from rlaifv_kedro.models import load_model
-
-    path = policy if params.labeler == "self" else labeler
-    model = load_model(path, dtype=compute.dtype, device=compute.device, batch_size=params.batch_size)
-    words = [*params.yes_words, *params.no_words]
+    model = _labeler(labeler, policy, params, compute)
     by_prompt = dict(iter(claims.groupby("prompt_id", sort=False)))
     asked_about = [row for row in prompts.itertuples(index=False) if row.prompt_id in by_prompt]
 
@@ -66,11 +70,9 @@ def verify_claims(
         groups = [by_prompt[row.prompt_id] for row in rows]
         questions = [list(dict.fromkeys(group["question"])) for group in groups]
         images = [open_image(row.image, f"prompt {row.prompt_id}") for row in rows]
-        asked = [[params.question_template.format(question=q) for q in qs] for qs in questions]
         verdicts = []
-        for group, qs, probs in zip(groups, questions, model.first_token_probs(images, asked, words)):
-            split = len(params.yes_words)
-            known = {q: (p[:split].sum(), p[split:].sum()) for q, p in zip(qs, probs)}
+        for group, qs, probs in zip(groups, questions, yes_no_probs(model, images, questions, params)):
+            known = dict(zip(qs, probs))
             both = [known[q] for q in group["question"]]
             verdicts.append(group[[*_CANDIDATE, "claim"]].assign(p_yes=[b[0] for b in both], p_no=[b[1] for b in both]))
         frame = pd.concat(verdicts, ignore_index=True)
@@ -80,21 +82,45 @@ def verify_claims(
 
 
 def score(
-    prompts: pd.DataFrame, candidates: pd.DataFrame, verdicts: pd.DataFrame, labeler: Path, params: FeedbackParams, compute: ComputeParams
+    prompts: pd.DataFrame,
+    candidates: pd.DataFrame,
+    verdicts: pd.DataFrame,
+    labeler: Path,
+    policy: Path,
+    params: FeedbackParams,
+    compute: ComputeParams,
 ) -> pd.DataFrame:
     """Scores of the candidates that have verdicts: minus the rejected claims, or, as an ablation, the labeler's mean log-prob of the whole answer."""
     judged = candidates.merge(verdicts[_CANDIDATE].drop_duplicates(), on=_CANDIDATE)
     scores = score_candidates(verdicts, judged)
     if params.scoring == "claims":
         return scores
-    from rlaifv_kedro.models import Question, load_model
+    from rlaifv_kedro.models import Question
 
-    model = load_model(labeler, dtype=compute.dtype, device=compute.device, batch_size=params.batch_size)
+    model = _labeler(labeler, policy, params, compute)
     asked = prompts.set_index("prompt_id")
-    groups = list(judged.groupby("prompt_id", sort=False))
-    questions = [Question(open_image(asked.at[p, "image"], f"prompt {p}"), asked.at[p, "question"]) for p, _ in groups]
-    log_probs = model.branch_log_probs(questions, [group["answer"].tolist() for _, group in groups])
-    return scores.assign(score=[total / tokens for row in log_probs for total, tokens in row])
+    values: list[float] = []
+    for part in batches(list(judged.groupby("prompt_id", sort=False)), params.batch_size, "scoring whole answers"):
+        questions = [Question(open_image(asked.at[p, "image"], f"prompt {p}"), asked.at[p, "question"]) for p, _ in part]
+        log_probs = model.branch_log_probs(questions, [group["answer"].tolist() for _, group in part])
+        values += [total / tokens for row in log_probs for total, tokens in row]
+    return scores.assign(score=values)
+
+
+def _labeler(labeler: Path, policy: Path, params: FeedbackParams, compute: ComputeParams) -> "TransformersModel":
+    """The model that judges: the catalog's labeler, or the policy itself."""
+    from rlaifv_kedro.models import load_model
+
+    return load_model(policy if params.labeler == "self" else labeler, dtype=compute.dtype, device=compute.device, batch_size=params.batch_size)
+
+
+def _refuse_strangers(prompts: pd.DataFrame, candidates: pd.DataFrame) -> None:
+    strangers = set(candidates["prompt_id"]) - set(prompts["prompt_id"])
+    if strangers:
+        raise UserError(
+            f"candidates has answers to {len(strangers)} prompts that prompts doesn't hold, e.g. {min(strangers)}: they come from different runs. "
+            "Choose one run's with --load-versions, or make both again: kedro run --pipelines data_generation."
+        )
 
 
 def build_pairs(
@@ -123,8 +149,8 @@ def build_pairs(
         )
     origin = prompts.set_index("prompt_id").loc[kept["prompt_id"]]
     origin_split = [
-        json.dumps({"model": f"iteration_{iteration - 1}" if iteration > 1 else "base", "labeler": params.labeler, "type": kind})
-        for kind in origin["question_type"]
+        json.dumps({"model": f"iteration_{iteration - 1}" if iteration > 1 else "base", "labeler": params.labeler, "type": kind or None})
+        for kind in origin["question_type"].fillna("")
     ]
     pairs = pd.DataFrame({
         "ds_name": "rlaifv_kedro", "image": origin["image"].tolist(), "question": origin["question"].tolist(), "chosen": kept["chosen"].tolist(),

@@ -16,7 +16,7 @@ def create_pipeline() -> Pipeline:
         ),
         node(
             nodes.score,
-            inputs=["prompts", "candidates", "verdicts", "labeler", "params:feedback", "params:compute"],
+            inputs=["prompts", "candidates", "verdicts", "labeler", "policy", "params:feedback", "params:compute"],
             outputs="scores",
             name="score_candidates",
         ),

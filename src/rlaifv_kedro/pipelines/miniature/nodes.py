@@ -6,25 +6,25 @@ from typing import Any
 
 import pandas as pd
 
+from rlaifv_kedro.hallucination.answering import answer_probes, answer_prompts, score_answers
 from rlaifv_kedro.miniature.world import draw_split, probe_questions, prompt_table, truth
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, FeedbackParams, MiniatureParams
-from rlaifv_kedro.pipelines.evaluation import nodes as evaluation
 
 
 def draw_pool(seed: int, params: MiniatureParams) -> pd.DataFrame:
     """The prompts that all iterations draw from, each with a picture of its own."""
-    return prompt_table(draw_split(seed, "pool", params.pool_scenes, params.double_share), "pool", seed, all_prompts=True)
+    return prompt_table(draw_split(seed, "pool", params.pool_scenes, double_share=params.double_share), "pool", seed, all_prompts=True)
 
 
 def draw_selection(seed: int, params: MiniatureParams) -> tuple[pd.DataFrame, dict[str, Any], dict[str, Any]]:
     """The split on which checkpoints are compared: prompts, instances, captions."""
-    scenes = draw_split(seed, "selection", params.selection_scenes, params.double_share)
+    scenes = draw_split(seed, "selection", params.selection_scenes, double_share=params.double_share)
     return prompt_table(scenes, "selection", seed, all_prompts=False), *truth(scenes, "selection", seed)
 
 
 def draw_test(seed: int, params: MiniatureParams) -> tuple[pd.DataFrame, dict[str, Any], dict[str, Any], pd.DataFrame]:
     """The split on which the result is measured: prompts, instances, captions, and yes/no questions with known answers."""
-    scenes = draw_split(seed, "test", params.test_scenes, params.double_share)
+    scenes = draw_split(seed, "test", params.test_scenes, double_share=params.double_share)
     return prompt_table(scenes, "test", seed, all_prompts=False), *truth(scenes, "test", seed), probe_questions(scenes, "test", seed)
 
 
@@ -45,11 +45,10 @@ def measure_models(
     seed: int, params: MiniatureParams, feedback: FeedbackParams, evaluate: EvaluationParams, compute: ComputeParams,
 ) -> str:  # fmt: skip
     """Measure both models on the test split: the README that lies beside them."""
-    answers = evaluation.answer_prompts(base_policy, prompts, evaluate, compute)
-    rates = evaluation.score_answers(answers, instances, captions)[1]
+    answers = answer_prompts(base_policy, prompts, evaluate, compute)
+    rates = score_answers(answers, instances, captions)[1]
     seeing = {
-        name: evaluation.answer_probes(path, prompts, probes, feedback, evaluate, compute)
-        for name, path in (("labeler", labeler), ("base policy", base_policy))
+        name: answer_probes(path, prompts, probes, feedback, evaluate, compute) for name, path in (("labeler", labeler), ("base policy", base_policy))
     }
     lines = [
         f"# The miniature's base policy and labeler, seed {seed}",

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from rlaifv_kedro.images import open_image, png_bytes
 from rlaifv_kedro.params import ReportingParams
 from rlaifv_kedro.summary import cell
 
@@ -111,7 +112,8 @@ def _examples(prompts: pd.DataFrame, tables: dict[str, Any], last: int, count: i
     chosen = joined[joined["hallucinated_count_base"] > 0].head(count)
     return [
         {
-            "image": base64.b64encode(images[row.item_id]["bytes"]).decode(), "base": row.answer_base, "last": row.answer_last,
+            "image": base64.b64encode(png_bytes(open_image(images[row.item_id], f"prompt {row.item_id}"))).decode(),
+            "base": row.answer_base, "last": row.answer_last,
             "base_wrong": ", ".join(row.hallucinated_base), "last_wrong": ", ".join(row.hallucinated_last),
         }
         for row in chosen.itertuples()
