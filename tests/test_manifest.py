@@ -2,12 +2,14 @@
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
 
 import pytest
 from click.testing import CliRunner
+from kedro.framework.cli.utils import _split_params
 
 from rlaifv_kedro import manifest as manifests
 from rlaifv_kedro.__main__ import cli
@@ -77,7 +79,22 @@ def test_a_damaged_manifest_is_named_and_not_listed(tmp_path):
     manifests.path_of(tmp_path, "r").write_text("{}")
     with pytest.raises(UserError, match="manifest.json is damaged"):
         manifests.load(tmp_path, "r")
-    assert [run.run_id for run in manifests.all_runs(tmp_path)] == ["other"]
+    said = []
+    assert [run.run_id for run in manifests.all_runs(tmp_path, said.append)] == ["other"]
+    (line,) = said
+    assert "r/manifest.json is damaged" in line
+
+
+def test_going_on_with_other_software_is_said_in_one_line(tmp_path, caplog):
+    first = begin(tmp_path)
+    begin(tmp_path)
+    assert caplog.messages == []
+    first.model_copy(update={"git_commit": "abc", "packages": {**first.packages, "torch": "1.0"}}).save(tmp_path)
+    second = begin(tmp_path)
+    (message,) = caplog.messages
+    assert "git commit 'abc' then, None now" in message
+    assert f"torch '1.0' then, {second.packages['torch']!r} now" in message
+    assert "numpy" not in message
 
 
 def test_folder_hash_goes_by_names_and_contents_not_by_time_or_leftovers(tmp_path):
@@ -100,6 +117,57 @@ def test_resume_command_has_all_that_was_given():
     assert resume_command({"pipeline_names": []}, None) == "kedro run"
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["{question}", "{question} Yes, or no?", "0123", "yes", "", " x ", "null", "it's", "a: b", "a=b", "# no", "$x `y` \"z\" \\", "- x", "1e-5",
+     None, True, 12, 5e-7, -1.0, [], {}, ["yes"], ["yes", "No", "a, b"], [1, 2]],
+)  # fmt: skip
+def test_resume_command_gives_back_every_value(value):
+    """Read as a shell, then Kedro and YAML, read it."""
+    command = shlex.split(resume_command({"runtime_params": {"a": {"b": value}, "c": 1}}, "0123"))
+    assert command[:3] == ["kedro", "run", "--params"]
+    assert _split_params(None, None, command[3]) == {"run_id": "0123", "a": {"b": value}, "c": 1}
+
+
+@pytest.fixture
+def with_summary(tmp_path, monkeypatch):
+    """A project whose run `old` has a summary, and the summary's path."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("[tool.kedro]\n")
+    path = tmp_path / "loop_summary.json"
+    path.write_text('[{"iteration": 0, "rate": 0.5}]')
+    old = begin(tmp_path, "old", pipelines=["__default__"], command="kedro run --params run_id=old")
+    old.written["loop_summary"] = Entry(path="loop_summary.json", version="old", sha256="1")
+    old.status, old.started = "finished", "2026-01-01"
+    old.save(tmp_path)
+    return path
+
+
+def summary(*arguments):
+    return CliRunner().invoke(cli, ["summary", *arguments])
+
+
+@pytest.mark.parametrize("content", ["", "[{", "[]", "3"])
+def test_a_damaged_summary_is_named(with_summary, content):
+    with_summary.write_text(content)
+    done = summary()
+    assert done.exit_code == 1
+    assert "Error: loop_summary.json is" in done.stderr
+    assert "kedro run --params run_id=old" in done.stderr
+
+
+@pytest.mark.parametrize(("status", "pid", "said"), [("failed", os.getpid(), "failed"), ("running", 2**22 + 1, "was killed")])
+def test_an_older_runs_summary_says_so_beside_the_json(with_summary, status, pid, said):
+    assert summary("--json").stderr == ""
+    newer = begin(with_summary.parent, "newer", pipelines=["rlaif_loop"], command="kedro run --params run_id=newer")
+    newer.model_copy(update={"status": status, "pid": pid}).save(with_summary.parent)
+    begin(with_summary.parent, "stage", pipelines=["feedback"])
+    done = summary("--json")
+    assert json.loads(done.stdout) == [{"iteration": 0, "rate": 0.5}]
+    (line,) = done.stderr.splitlines()
+    assert f"Run newer is newer, but {said}" in line and "This is run old" in line and "kedro run --params run_id=newer" in line
+
+
 def test_runs_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     outside = CliRunner().invoke(cli, ["runs"])
@@ -110,3 +178,8 @@ def test_runs_command(tmp_path, monkeypatch):
     (listed,) = json.loads(CliRunner().invoke(cli, ["runs", "--json"]).output)
     assert (listed["run_id"], listed["status"], listed["seconds"]) == ("r", "running", None)
     assert "running" in CliRunner().invoke(cli, ["runs"]).output
+    begin(tmp_path, "damaged")
+    manifests.path_of(tmp_path, "damaged").write_text("")
+    done = CliRunner().invoke(cli, ["runs", "--json"])
+    assert [run["run_id"] for run in json.loads(done.stdout)] == ["r"]
+    assert "data/runs/damaged/manifest.json is empty" in done.stderr

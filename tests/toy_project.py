@@ -23,9 +23,10 @@ from pathlib import Path
 
 from rlaifv_kedro.hooks import RunHooks
 from rlaifv_kedro.session import RunSession
+from toy.params import complete_parameters
 
 SESSION_CLASS = RunSession
-HOOKS = (RunHooks(),)
+HOOKS = (RunHooks(complete_parameters=complete_parameters),)
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
 CONFIG_LOADER_ARGS = {"base_env": "base", "default_run_env": "base"}
 
@@ -48,6 +49,19 @@ if Path("die_at_write").exists():
     os.replace = counted
 """
 
+PARAMS = """
+from pydantic import BaseModel
+
+
+class Nested(BaseModel):
+    beta: float
+    template: str = "{question}"
+
+
+def complete_parameters(raw):
+    return {**raw, "nested": Nested.model_validate(raw["nested"]).model_dump()}
+"""
+
 NODES = """
 import os
 import signal
@@ -56,6 +70,8 @@ from pathlib import Path
 import pandas as pd
 
 from rlaifv_kedro.engine.chunks import map_chunks
+from rlaifv_kedro.errors import UserError
+from toy.params import Nested
 
 
 def log(line):
@@ -85,19 +101,25 @@ def sample(prompts, finished, finished_rejects, size):
     yield from map_chunks(list(prompts["prompt_id"]), size, finished & finished_rejects, work, "candidates", tables=2)
 
 
-def score(candidates):
+def score(candidates, nested: Nested):
     log("score")
+    if Path("collapse").exists():
+        raise UserError("collapsed")
     if Path("bug").exists():
         raise KeyError("a real bug")
     if Path("die_in_score").exists():
         os.kill(os.getpid(), signal.SIGKILL)
     return {"answers": len(candidates), "text": "".join(candidates["answer"])}
+
+
+def audit(prompts, policy):
+    return {"prompts": len(prompts), "policy": policy.name}
 """
 
 REGISTRY = """
 from kedro.pipeline import Pipeline, node
 
-from toy.nodes import make_prompts, sample, score
+from toy.nodes import audit, make_prompts, sample, score
 
 
 def register_pipelines():
@@ -105,51 +127,69 @@ def register_pipelines():
     generation = Pipeline(
         [node(sample, ["prompts", "finished_candidates", "finished_rejects", "params:size"], ["candidates", "rejects"], name="sample")]
     )
-    feedback = Pipeline([node(score, "candidates", "scored", name="score")])
+    feedback = Pipeline([node(score, ["candidates", "params:nested"], "scored", name="score")])
     both = data + generation + feedback
-    return {"data": data, "generation": generation, "feedback": feedback, "__default__": both}
+    loop = Pipeline(both, namespace="iteration_1", parameters=["params:count", "params:size", "params:nested"])
+    audited = feedback + Pipeline([node(audit, ["prompts", "policy"], "audited", name="audit")])
+    return {"data": data, "generation": generation, "feedback": feedback, "loop": loop, "audit": audited, "__default__": both}
 """
 
 CATALOG = """
-prompts:
+_prompts: &prompts
   type: rlaifv_kedro.datasets.tables.TableDataset
   filepath: data/prompts.parquet
   table: prompts
   versioned: true
+prompts: *prompts
+"{loop}.prompts": *prompts
 
-"{name}_unused.candidates":
-  type: rlaifv_kedro.datasets.tables.TableDataset
-  filepath: data/{name}.parquet
-  table: candidates
-  versioned: true
-
-candidates:
+_candidates: &candidates
   type: rlaifv_kedro.datasets.chunks.ChunkedTableDataset
   filepath: data/candidates
   table: candidates
   versioned: true
+candidates: *candidates
+"{loop}.candidates": *candidates
 
-finished_candidates:
+_finished_candidates: &finished_candidates
   type: rlaifv_kedro.datasets.chunks.FinishedChunksDataset
   filepath: data/candidates
   table: candidates
   versioned: true
+finished_candidates: *finished_candidates
+"{loop}.finished_candidates": *finished_candidates
 
-rejects:
+_rejects: &rejects
   type: rlaifv_kedro.datasets.chunks.ChunkedTableDataset
   filepath: data/rejects
   table: rejects
   versioned: true
+rejects: *rejects
+"{loop}.rejects": *rejects
 
-finished_rejects:
+_finished_rejects: &finished_rejects
   type: rlaifv_kedro.datasets.chunks.FinishedChunksDataset
   filepath: data/rejects
   table: rejects
   versioned: true
+finished_rejects: *finished_rejects
+"{loop}.finished_rejects": *finished_rejects
 
-scored:
+_scored: &scored
   type: rlaifv_kedro.datasets.documents.JsonDataset
   filepath: data/scored.json
+  versioned: true
+scored: *scored
+"{loop}.scored": *scored
+
+policy:
+  type: rlaifv_kedro.datasets.checkpoint.CheckpointDataset
+  filepath: data/policy
+  versioned: true
+
+audited:
+  type: rlaifv_kedro.datasets.documents.JsonDataset
+  filepath: data/audited.json
   versioned: true
 """
 
@@ -165,6 +205,7 @@ class ToyProject:
             "conf/base/parameters.yml": "count: 7\nsize: 2\nnested:\n  beta: 0.1\n",
             "src/toy/__init__.py": "",
             "src/toy/settings.py": SETTINGS,
+            "src/toy/params.py": PARAMS,
             "src/toy/nodes.py": NODES,
             "src/toy/pipeline_registry.py": REGISTRY,
         }.items():

@@ -99,8 +99,8 @@ def checked_run_id(name: str, value: Any) -> str:
     """
     if not isinstance(value, str):
         raise UserError(
-            f"{name}={value} cannot be a run's id: YAML reads it as a {type(value).__name__}, not as text. Use a letter in it, or put it in "
-            f"quotes that the shell leaves alone: --params \"{name}='...'\"."
+            f"{name} cannot be a run's id: YAML reads what was given as {value!r}, not as text. Use a letter in it, or quotes that the shell "
+            f"leaves alone: --params \"{name}='...'\"."
         )
     if not RUN_ID.fullmatch(value):
         raise UserError(f"{name}={value} cannot be a run's id: use letters, digits, `.`, `_` and `-` (at most 100, the first not a `.`).")

@@ -56,7 +56,7 @@ def pin(project: Path, pipeline: Pipeline, catalog: DataCatalog, run_params: dic
         if getattr(found, "_EPHEMERAL", False):
             continue
         recorded = (_recorded(project, own.read, name, found) if own else None) or (_as_read(project, replay, name, found) if replay else None)
-        asked = recorded.version if recorded else (run_params["load_versions"] or {}).get(name)
+        asked = recorded.version if recorded else (run_params["load_versions"] or {}).get(name) if _versioned(found) else None
         version = asked or _newest(found, run_id, runs)
         _set_version(found, version, run_id)
         problem = _damage(found) if _is_there(found, version) else _missing(catalog, name, version, run_params, runs)
@@ -107,14 +107,18 @@ def _pin_output(project: Path, catalog: DataCatalog, name: str, run_id: str, own
         raise UserError(f"Run `{run_id}` has read `{name}` of run `{read.version}` and cannot write its own now. Choose another run_id.")
 
 
+def _versioned(found: AbstractDataset) -> bool:
+    return isinstance(found, AbstractVersionedDataset) and found._version is not None
+
+
 def _set_version(found: AbstractDataset, load: str | None, save: str) -> None:
-    if isinstance(found, AbstractVersionedDataset) and found._version is not None:
+    if _versioned(found):
         found._version = Version(load, save)
         found._clear_version_cache()
 
 
 def _is_there(found: AbstractDataset, version: str | None) -> bool:
-    if isinstance(found, AbstractVersionedDataset) and found._version is not None and version is None:
+    if _versioned(found) and version is None:
         return False
     if type(found)._exists is AbstractDataset._exists:
         return True  # a dataset that cannot tell, e.g. an API
@@ -133,7 +137,7 @@ def _damage(found: AbstractDataset) -> str | None:
 
 def _newest(found: AbstractDataset, run_id: str, runs: list[Manifest]) -> str | None:
     """The version of a free input that nobody asked for; None where there is none, or the dataset has no versions."""
-    if not isinstance(found, AbstractVersionedDataset) or found._version is None:
+    if not _versioned(found):
         return None
     available = complete_versions(found)
     if run_id in available:
@@ -179,7 +183,8 @@ def _recorded(project: Path, entries: Mapping[str, Entry], name: str, found: Abs
     """The record of what is at the dataset's path, maybe under another name: a stage's ``candidates`` are the loop's ``iteration_1.candidates``."""
     if path_of(found, None) is None:
         return entries.get(name)
-    return next((entry for entry in entries.values() if entry.path == manifests.relative(project, path_of(found, entry.version))), None)
+    same = {other: entry for other, entry in entries.items() if entry.path == manifests.relative(project, path_of(found, entry.version))}
+    return same.get(name) or next(iter(same.values()), None)
 
 
 def _as_read(project: Path, replay: Manifest, name: str, found: AbstractDataset) -> Entry:

@@ -7,7 +7,7 @@ import pytest
 from kedro.io.core import Version
 from safetensors.numpy import save_file
 
-from rlaifv_kedro.datasets.checkpoint import CheckpointDataset, CheckpointSetDataset, WorkFolderDataset
+from rlaifv_kedro.datasets.checkpoint import CheckpointDataset, CheckpointSetDataset, WorkFolderDataset, check_checkpoint
 from rlaifv_kedro.errors import UserError
 
 
@@ -59,6 +59,23 @@ def test_a_folder_that_is_no_checkpoint_is_not_saved(tmp_path, source):
     with pytest.raises(UserError, match="config.json"):
         versioned(CheckpointDataset, tmp_path).save(source)
     assert not (tmp_path / "policy").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [(None, False), ("training_args.bin", False), ("pytorch_model.bin", True), ("adapter_model.safetensors", True)],
+)
+def test_a_checkpoint_has_weights(tmp_path, name, whole):
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    if name:
+        save_file({"weight": np.zeros(3)}, folder / name)
+    if whole:
+        check_checkpoint(folder, "")
+    else:
+        with pytest.raises(UserError, match="holds no weights"):
+            check_checkpoint(folder, "")
 
 
 def test_work_folder_and_its_set_share_a_folder(tmp_path):

@@ -45,12 +45,12 @@ class Project:
 
 
 def make_project(path: Path) -> Project:
-    """Copy what a clone has: configuration and shipped checkpoints; the source by a link."""
+    """Copy what a clone has: configuration, source and shipped checkpoints."""
     path.mkdir(parents=True, exist_ok=True)
     shutil.copytree(ROOT / "conf", path / "conf")
     shutil.copy(ROOT / "pyproject.toml", path)
     shutil.copy(ROOT / ".telemetry", path)
-    (path / "src").symlink_to(ROOT / "src")
+    shutil.copytree(ROOT / "src", path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for shipped in (ROOT / SHIPPED).glob("*/shipped"):
         shutil.copytree(shipped, path / shipped.relative_to(ROOT))
     return Project(path)
