@@ -25,7 +25,7 @@ HELD_OUT = 60
 @pytest.fixture(scope="module")
 def held_out() -> list[Scene]:
     """Scenes that no stage learns from."""
-    return draw_split(0, "selection", HELD_OUT, 0.3)
+    return draw_split(0, "selection", HELD_OUT)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ SPLITS = ("pool", "selection", "test")
 
 @pytest.fixture(scope="module")
 def worlds() -> dict[str, list[Scene]]:
-    return {split: draw_split(0, split, 30, 0.5) for split in SPLITS}
+    return {split: draw_split(0, split, 30, double_share=0.5) for split in SPLITS}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_the_pool_asks_all_prompts_and_the_others_one(prompts: dict[str, pd.Data
 
 
 def test_a_larger_split_begins_with_the_smaller_one(prompts: dict[str, pd.DataFrame]) -> None:
-    fewer = prompt_table(draw_split(0, "pool", 5, 0.5), "pool", 0, all_prompts=True)
+    fewer = prompt_table(draw_split(0, "pool", 5, double_share=0.5), "pool", 0, all_prompts=True)
     pd.testing.assert_frame_equal(fewer, prompts["pool"].iloc[:5])
 
 

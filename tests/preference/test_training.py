@@ -12,15 +12,15 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.images import png_bytes
 from rlaifv_kedro.miniature.scenes import Scene
-from rlaifv_kedro.miniature.world import png
 from rlaifv_kedro.models import Question, load_model
 from rlaifv_kedro.params import LoraParams, TrainingParams
 from rlaifv_kedro.preference.reference import fingerprint, reference_log_probs, refuse_mismatch
 from rlaifv_kedro.preference.training import SAVED, train
 
 PARAMS = TrainingParams(
-    learning_rate=5e-4, batch_size=4, micro_batch_size=4, epochs=2, checkpoint_every=0.67, gradient_checkpointing=False, warmup_share=0.2
+    learning_rate=5e-4, batch_size=4, micro_batch_size=4, epochs=2, checkpoint_every=0.66, gradient_checkpointing=False, warmup_share=0.2
 )
 NOUNS = ["cup", "dog", "bus", "kite", "clock", "boat", "book", "bench", "bowl", "tv", "cat", "bird"]
 
@@ -30,7 +30,7 @@ def pairs(scenes: list[Scene]) -> pd.DataFrame:
     """12 pairs about 6 images; answers of different lengths."""
     rows = []
     for i, noun in enumerate(NOUNS):
-        image = {"bytes": png(scenes[i % 6].pixels), "path": f"{i % 6}.png"}
+        image = {"bytes": png_bytes(Image.fromarray(scenes[i % 6].pixels)), "path": f"{i % 6}.png"}
         rejected = f"there is a {noun}." if i % 2 else f"i see a {noun} and a {NOUNS[i - 1]}."
         rows.append((i + 50, image, "name three objects in the image.", f"it contains a {noun} and an apple.", rejected))
     return pd.DataFrame(rows, columns=["idx", "image", "question", "chosen", "rejected"])
@@ -123,7 +123,7 @@ def test_reference_without_a_pair_is_refused(run: Runner, reference: pd.DataFram
 
 
 def test_checkpoints_at_the_asked_fractions_of_an_epoch(trained: tuple) -> None:
-    """12 pairs in batches of 4 are 3 steps an epoch, 6 in all; every 0.67 epochs is every 2 steps."""
+    """12 pairs in batches of 4 are 3 steps an epoch, 6 in all; every 0.66 epochs is every 2 steps."""
     folder, checkpoints, log = trained
     assert checkpoints == [{"path": f"checkpoint-{s}", "step": s, "epoch": s / 3} for s in (2, 4, 6)]
     assert sorted(p.name for p in folder.iterdir()) == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
