@@ -22,13 +22,17 @@ def register_pipelines() -> dict[str, Pipeline]:
     report = reporting.create_pipeline(LOOP_ITERATIONS)
     loop = rlaif_loop(LOOP_ITERATIONS)
     return {
-        "miniature": miniature.create_pipeline(),
+        "miniature": _miniature(miniature.create_pipeline()),
         **stages,
         "reporting": report,
         "iteration": _stage_run(iteration_pipeline()),
         "rlaif_loop": loop + report,
-        "__default__": Pipeline(world_pipeline(), namespace="miniature", prefix_datasets_with_namespace=False) + loop + report,
+        "__default__": _miniature(world_pipeline()) + loop + report,
     }
+
+
+def _miniature(pipeline: Pipeline) -> Pipeline:
+    return Pipeline(pipeline, namespace="miniature", prefix_datasets_with_namespace=False)
 
 
 def _stage_run(pipeline: Pipeline) -> Pipeline:
