@@ -163,9 +163,22 @@ def _warn_if_mixed(catalog: DataCatalog, read: dict[str, Entry], unasked: set[st
     for name, entry in read.items():
         if entry.version in known and not isinstance(dataset(catalog, name), CheckpointDataset):
             sources.setdefault(entry.version, []).append(name)
-    if len(sources) > 1 and any(name in unasked for names in sources.values() for name in names):
+    related = any(set(sources) <= _ancestors(run, runs) for run in sources)  # a chain of stage runs, each of which read the one before
+    if len(sources) > 1 and not related and any(name in unasked for names in sources.values() for name in names):
         mixed = "; ".join(f"{', '.join(names)} of run {run}" for run, names in sources.items())
         logger.warning("The inputs are of different runs: %s. To choose: --load-versions NAME:RUN,... or --params replay=RUN", mixed)
+
+
+def _ancestors(run_id: str, runs: list[Manifest]) -> set[str]:
+    """The run, the runs whose versions it read, those that these read, and so on."""
+    reads = {run.run_id: {entry.version for entry in run.read.values() if entry.version} for run in runs}
+    found, waiting = set(), [run_id]
+    while waiting:
+        current = waiting.pop()
+        if current not in found:
+            found.add(current)
+            waiting += reads.get(current, ())
+    return found
 
 
 def _replayed(project: Path, run_params: dict[str, Any], runs: list[Manifest]) -> Manifest | None:

@@ -1,9 +1,11 @@
 """The whole loop, from ``kedro run`` to the table, on the shipped checkpoints."""
 
 import json
+import os
 import random
 import subprocess
 import time
+from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -84,32 +86,33 @@ def test_the_same_run_twice_gives_the_same_bytes(finished):
 
 
 def test_killed_five_times_and_resumed_gives_the_same_bytes(finished):
-    """kill -9 at random moments; each start goes on, and loses a chunk at most."""
+    """kill -9 at five random points of the run's progress; each start goes on, and computes no finished chunk again."""
     project, _ = finished
-    command = project.command("kedro", "run", "--env", "test", "--params", "run_id=killed")
-    rng, kills = random.Random(7), 0
-    while kills < 5:
-        begun = {path: path.stat().st_mtime_ns for path in _chunks(project, "killed")}
-        process = subprocess.Popen(command, cwd=project.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        # Past the imports: wait until this start has written something, then a random moment longer.
-        deadline = time.monotonic() + 120
-        while set(_chunks(project, "killed")) == set(begun) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        time.sleep(rng.uniform(0, 1.0))
-        if process.poll() is not None:
-            break  # too late: the assertion below says so
+    first = project.files("first")
+    points = sorted(random.Random(7).sample(range(2, len(first) * 4 // 5), 5))  # files written when the kill comes
+    for point in points:
+        finished_chunks = {path: path.stat().st_mtime_ns for path in _chunks(project, "killed")}
+        process = subprocess.Popen(
+            project.command("kedro", "run", "--env", "test", "--params", "run_id=killed"),
+            cwd=project.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        while _count(project, "killed") < point and process.poll() is None:
+            time.sleep(0.005)
+        assert process.poll() is None, "the run was over before it could be killed"
         process.kill()
         process.wait()
-        kills += 1
-        rewritten = [path for path, written in begun.items() if path.stat().st_mtime_ns != written]
-        assert rewritten == [], "a finished chunk was computed again"
-    assert kills == 5, "the run was over before it could be killed often enough"
+        assert [path for path, written in finished_chunks.items() if path.stat().st_mtime_ns != written] == []
     assert "Going on with run killed" in project.kedro("--params", "run_id=killed")
-    first, killed = project.files("first"), project.files("killed")
+    killed = project.files("killed")
     assert first.keys() == killed.keys()
     assert [name for name in first if first[name] != killed[name]] == []
 
 
+def _count(project, run_id: str) -> int:
+    """Files that a run has written so far."""
+    return sum(len(files) for folder, _, files in os.walk(project.path / "data") if run_id in Path(folder).parts)
+
+
 def _chunks(project, run_id: str) -> list:
-    """Finished chunks of a run; the tables of candidates are written first, those of rejects beside them."""
+    """Finished chunks of a run."""
     return sorted(p for p in (project.path / "data").rglob("[0-9]*.parquet") if run_id in p.parts)
