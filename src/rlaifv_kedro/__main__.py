@@ -80,10 +80,14 @@ def _show(rows: list[dict]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("run", "status", "started (UTC)", "duration", "pipelines", "resumed", box=None)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("run", "status", "started (UTC)", "duration"):
+        table.add_column(title, no_wrap=True)
+    for title in ("pipelines", "resumed"):
+        table.add_column(title)
     for row in rows:
         duration = "" if row["seconds"] is None else f"{row['seconds']:,.0f} s"
-        cells = (row["run_id"], row["status"], row["started"][:19].replace("T", " "), duration, ", ".join(row["pipelines"]))
+        cells = (row["run_id"], row["status"], row["started"][:16].replace("T", " "), duration, ", ".join(row["pipelines"]))
         table.add_row(*cells, str(row["resumed"]))
     Console().print(table)
 
