@@ -84,7 +84,7 @@ def _show(rows: list[dict]) -> None:
     for title in ("run", "status", "started (UTC)", "duration"):
         table.add_column(title, no_wrap=True)
     for title in ("pipelines", "resumed"):
-        table.add_column(title)
+        table.add_column(title, overflow="fold")
     for row in rows:
         duration = "" if row["seconds"] is None else f"{row['seconds']:,.0f} s"
         cells = (row["run_id"], row["status"], row["started"][:16].replace("T", " "), duration, ", ".join(row["pipelines"]))
