@@ -84,12 +84,12 @@ def _show(rows: list[dict]) -> None:
     for title in ("run", "status", "started (UTC)", "duration"):
         table.add_column(title, no_wrap=True)
     for title in ("pipelines", "resumed"):
-        table.add_column(title, overflow="fold")
+        table.add_column(title)
     for row in rows:
         duration = "" if row["seconds"] is None else f"{row['seconds']:,.0f} s"
         cells = (row["run_id"], row["status"], row["started"][:16].replace("T", " "), duration, ", ".join(row["pipelines"]))
         table.add_row(*cells, str(row["resumed"]))
-    Console().print(table)
+    Console(width=max(Console().width, 100)).print(table)
 
 
 if __name__ == "__main__":
