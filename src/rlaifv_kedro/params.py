@@ -108,7 +108,7 @@ class TrainingParams(Params):
 
 
 class CollapseParams(Params):
-    """When a checkpoint counts as collapsed, compared with the policy the iteration started from, on the selection split."""
+    """When a checkpoint counts as collapsed, compared with the base policy or the one the iteration started from, on the selection split."""
 
     length_change: float = Field(0.2, gt=0, description="largest relative change of the mean number of words")
     repeat_increase: float = Field(0.15, gt=0, description="largest increase of the share of answers that repeat an object")

@@ -13,13 +13,18 @@ from rlaifv_kedro.miniature.scenes import CATEGORIES, Scene
 Json = dict[str, Any]
 
 
+def file_name(split: str, image_id: int) -> str:
+    """The name of a picture, as COCO forms them: the image id in 12 digits."""
+    return f"COCO_miniature_{split}_{image_id:012d}.png"
+
+
 def coco_annotations(scenes: list[Scene], captions: list[list[str]], split: str, first_image_id: int) -> tuple[Json, Json]:
     """The instances file and the captions file of a split, ready for ``json.dump``.
 
     Args:
         scenes: Drawn scenes.
         captions: The captions of each scene.
-        split: Name of the split; part of the file names (``COCO_miniature_<split>_<image id, 12 digits>.png``).
+        split: Name of the split; part of the file names.
         first_image_id: Image id of the first scene; the others follow one by one.
 
     Returns:
@@ -34,7 +39,7 @@ def coco_annotations(scenes: list[Scene], captions: list[list[str]], split: str,
     texts: list[Json] = []
     for image_id, (scene, scene_captions) in enumerate(zip(scenes, captions, strict=True), start=first_image_id):
         height, width = scene.labels.shape
-        images.append({"id": image_id, "file_name": f"COCO_miniature_{split}_{image_id:012d}.png", "width": width, "height": height})
+        images.append({"id": image_id, "file_name": file_name(split, image_id), "width": width, "height": height})
         for instance, visible in zip(scene.instances, visible_masks(scene), strict=True):
             if visible.any():
                 objects.append({"id": len(objects) + 1, "image_id": image_id, **_annotation(instance.category, visible)})

@@ -1,7 +1,7 @@
 """The miniature's language: three prompts, captions of equal word count, and yes/no questions.
 
-Each prompt asks for a fixed number of objects and every scene has that many, so a careless annotator *replaces* true objects and never adds any.
-Without this the confound of length rules: a policy hallucinates less by saying less.
+Each prompt asks for a fixed number of objects and every scene has at least that many, so a careless annotator *replaces* true
+objects and never adds any. Without this the confound of length rules: a policy hallucinates less by saying less.
 """
 
 import re

@@ -1,7 +1,7 @@
 """How the tiny LLaVA learns: patches to words, then captions, questions and checklists together.
 
 The order matters. Without the alignment of patches with words the language model learns the scenes' statistics before it learns to look, and
-never grounds its words (measured: docs/miniature.md).
+never grounds its words.
 """
 
 import math

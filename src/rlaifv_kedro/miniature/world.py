@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from rlaifv_kedro.images import png_bytes
 from rlaifv_kedro.miniature import language
-from rlaifv_kedro.miniature.coco_format import coco_annotations
+from rlaifv_kedro.miniature.coco_format import coco_annotations, file_name
 from rlaifv_kedro.miniature.scenes import NAMES, Scene, draw_scene
 from rlaifv_kedro.seeds import generator_for
 
@@ -72,7 +72,3 @@ def probe_questions(scenes: list[Scene], split: str, seed: int) -> pd.DataFrame:
         image_id = _FIRST_IMAGE_ID[split] + i
         rows += [(f"{split}-{i:06d}-{k:02d}", image_id, kind, question, answer) for k, (kind, question, answer) in enumerate(asked)]
     return pd.DataFrame(rows, columns=["item_id", "image_id", "kind", "question", "answer"])
-
-
-def file_name(split: str, image_id: int) -> str:
-    return f"COCO_miniature_{split}_{image_id:012d}.png"

@@ -12,17 +12,15 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import open_image
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from rlaifv_kedro.models.encoding import ChatEncoder
+    from rlaifv_kedro.models.encoding import ChatEncoder, EncodedImage
 
 
 @dataclass(frozen=True)
 class PreferenceExample:
-    """One pair: its index, image and packed answers (branch 0 chosen, branch 1 rejected), and the reference's log-probs of both."""
+    """One pair: its index, encoded image and packed answers (branch 0 chosen, branch 1 rejected), and the reference's log-probs of both."""
 
     idx: int
-    image: "Image"
+    image: "EncodedImage"
     pack: Pack
     reference_chosen: float
     reference_rejected: float
@@ -50,21 +48,20 @@ class PreferenceDataset(Dataset):
 
     def __getitem__(self, row: int) -> PreferenceExample:
         pair = self.pairs.iloc[row]
-        image = open_image(pair["image"], f"preference pair idx {pair['idx']}")
-        tokens = self.encoder.image(image).tokens
-        prompt, answers = self.encoder.answers(pair["question"], [pair["chosen"], pair["rejected"]], tokens)
+        image = self.encoder.image(open_image(pair["image"], f"preference pair idx {pair['idx']}"))
+        prompt, answers = self.encoder.answers(pair["question"], [pair["chosen"], pair["rejected"]], image.tokens)
         return PreferenceExample(int(pair["idx"]), image, Pack(prompt, answers), *self.reference[row])
 
 
 class PreferenceCollator:
     """Makes the batch that :class:`rlaifv_kedro.preference.trainer.PreferenceTrainer` takes."""
 
-    def __init__(self, encoder: "ChatEncoder"):
-        self.encoder = encoder
+    def __init__(self, pad: int):
+        self.pad = pad
 
     def __call__(self, examples: list[PreferenceExample]) -> dict[str, Any]:
-        images = [self.encoder.image(e.image).inputs for e in examples]
-        packed = collate([e.pack for e in examples], self.encoder.pad_id)
+        images = [e.image.inputs for e in examples]
+        packed = collate([e.pack for e in examples], self.pad)
         return {
             "input_ids": packed.input_ids,
             "attention_mask": packed.attention_mask,

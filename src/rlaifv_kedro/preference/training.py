@@ -85,7 +85,7 @@ def train(
         model=_trainable(model.module, policy, params),
         args=arguments,
         train_dataset=PreferenceDataset(pairs, reference, model.encoder),
-        data_collator=PreferenceCollator(model.encoder),
+        data_collator=PreferenceCollator(model.encoder.pad_id),
         processing_class=model.processor,
         callbacks=[_Watch(params.collapse_log_ratio), _Progress(steps)],
     )
