@@ -1,6 +1,7 @@
-"""``python -m rlaifv_kedro``: what one wants to know about runs, beside ``kedro run``."""
+"""``python -m rlaifv_kedro``: what one wants to know about runs, beside ``kedro run``, and a model to ask about an image."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -24,7 +25,7 @@ def project_path() -> Path:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    """Looks at the project's runs. To run a pipeline, use `kedro run`."""
+    """Looks at the project's runs, or asks a model about an image. To run a pipeline, use `kedro run`."""
 
 
 @cli.command()
@@ -69,6 +70,51 @@ def summary(as_json: bool) -> None:
     for record in records:
         table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in record.values()))
     Console().print(table)
+
+
+@cli.command()
+@click.option("--model", "path", required=True, metavar="PATH", help="Folder of a checkpoint or of LoRA adapters, or a name on the model hub.")
+@click.option("--image", required=True, help="Path of a file, base64 text or a data URL.")
+@click.option("--question", "given", multiple=True, help="May be given several times. Without it, standard input: a question a line.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto", show_default=True)
+@click.option("--max-new-tokens", type=click.IntRange(min=1), help="At most so many tokens an answer.  [default: 1024]")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a question, each on a line, for programs.")
+def chat(path: str, image: str, given: tuple[str, ...], device: str, dtype: str, max_new_tokens: int | None, as_json: bool) -> None:
+    """Asks a model about an image, decoding as its family does."""
+    from rlaifv_kedro.chat import RLAIFVChat, read_image
+    from rlaifv_kedro.errors import UserError
+
+    picture = read_image(image)
+    at_terminal = not given and click.get_text_stream("stdin").isatty()
+    _note(f"loading {path}")
+    model = RLAIFVChat(path, dtype=dtype, device=device)
+    overrides = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
+    asked = 0
+    for asked, question in enumerate(given or _typed_questions(at_terminal), start=1):
+        try:
+            answer = model.chat({"image": picture, "question": question}, **overrides)
+        except UserError as error:
+            if not at_terminal:
+                raise
+            error.show()  # the next question may do, and the model need not be loaded again
+        else:
+            click.echo(json.dumps({"question": question, "answer": answer}, ensure_ascii=False) if as_json else answer)
+    if not asked and not at_terminal:
+        raise UserError("there is no question. Give --question, or questions on standard input, one a line.")
+
+
+def _typed_questions(at_terminal: bool) -> Iterator[str]:
+    """Lines of standard input; at a terminal an empty one ends them, else it is passed over."""
+    stdin = click.get_text_stream("stdin", errors="replace")
+    while True:
+        if at_terminal:
+            click.echo("question (an empty line ends): ", nl=False, err=True)
+        line = stdin.readline()
+        if not line or (at_terminal and not line.strip()):
+            return
+        if line.strip():
+            yield line.strip()
 
 
 def _note(line: str) -> None:

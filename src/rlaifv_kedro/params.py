@@ -29,6 +29,51 @@ class ComputeParams(Params):
     threads: int = Field(
         0, strict=True, ge=0, le=1024, description="CPU threads; 0 leaves torch's own choice. Sums may differ in the last bit between settings"
     )
+    max_tokens_per_pack: Count = Field(
+        4096, description="longer packs (an image with very many questions) are scored in groups over the prefix's cache: bounds memory"
+    )
+
+    def loading(self) -> dict[str, Any]:
+        """Arguments of :func:`rlaifv_kedro.models.load_model`."""
+        return {"dtype": self.dtype, "device": self.device, "max_tokens_per_pack": self.max_tokens_per_pack}
+
+
+class ModelParams(Params):
+    """Where a model comes from and how it is loaded or asked."""
+
+    backend: Literal["transformers", "openai", "vllm"] = Field(
+        "transformers", description="transformers: in this process; openai: any OpenAI-compatible server; vllm: its offline engine (an extra)"
+    )
+    path: str | None = Field(None, description="folder or hub name of the weights; without one, the catalog's checkpoint")
+    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(None, description="without one, compute.dtype")
+    device_map: str | None = Field(None, description="auto spreads a model over the GPUs (accelerate); without one, compute.device")
+    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="flash_attention_2 can't share prefixes: slow")
+    adapter: str | None = Field(None, description="folder of LoRA adapters to merge")
+    chat_template: str | None = Field(None, description="file with a chat template instead of the checkpoint's")
+    trust_remote_code: bool = Field(False, description="run code that comes with the weights")
+    url: str | None = Field(None, description="openai: the server's address up to /v1")
+    model: str | None = Field(None, description="openai: the name that the server knows the model by")
+    api_key_variable: str = Field("OPENAI_API_KEY", description="openai: environment variable with the key; a server without keys needs none")
+    concurrency: Count = Field(16, description="openai: requests under way at once")
+    timeout: float = Field(120, gt=0, description="openai: seconds to wait for a reply")
+    retries: int = Field(6, strict=True, ge=0, le=100, description="openai: tries after the first, with growing pauses")
+    top_logprobs: int = Field(20, strict=True, ge=1, le=100, description="openai, vllm: most likely first tokens in which yes and no are looked for")
+    price_input: float = Field(0, ge=0, description="openai: price of a million tokens of prompts, for the account of costs")
+    price_output: float = Field(0, ge=0, description="openai: price of a million tokens of replies")
+
+    def loading(self) -> dict[str, Any]:
+        """Arguments of :func:`rlaifv_kedro.models.load_model` that aren't left to compute."""
+        names = ("attn_implementation", "device_map", "adapter", "chat_template", "trust_remote_code")
+        return {name: getattr(self, name) for name in names} | ({} if self.dtype is None else {"dtype": self.dtype})
+
+
+class ModelsParams(Params):
+    """The models by their role."""
+
+    policy: ModelParams = ModelParams()
+    labeler: ModelParams = ModelParams()
+    splitter: ModelParams = ModelParams()
+    question_writer: ModelParams | None = Field(None, description="turns claims into questions; without one, the splitter does")
 
 
 class MiniatureParams(Params):
@@ -96,13 +141,24 @@ class TrainingParams(Params):
     epochs: float = Field(4, gt=0, description="passes over the pairs (release)")
     batch_size: Count = Field(8, description="pairs an optimiser step (release)")
     micro_batch_size: Count = Field(8, description="pairs a forward pass; gradients are accumulated up to batch_size")
+    pack: Literal["pair", "prompt"] = Field(
+        "prompt", description="what shares a computed prefix: the answers of one pair, or those of all pairs of a prompt (faster); sizes count pairs"
+    )
+    max_length: int | None = Field(2048, strict=True, ge=2, description="most tokens of a prompt with one answer, an image's included (release)")
+    truncation: Literal["right", "left"] = Field(
+        "right", description="what is cut off longer ones: the answer's end (release), or the question's beginning, never the image"
+    )
+    chunk_size: Count = Field(1000, description="prompts a chunk of reference_log_probs")
     checkpoint_every: float = Field(0.25, gt=0, description="a checkpoint every so many epochs (release)")
     warmup_share: Share = Field(0.05, description="share of the steps in which the learning rate rises (release); cosine to 0 after it")
     weight_decay: float = Field(0.01, ge=0, description="AdamW (release)")
     adam_beta2: float = Field(0.999, gt=0, lt=1)
     max_grad_norm: float = Field(1.0, gt=0)
     gradient_checkpointing: bool = Field(True, description="less memory for a third more time")
-    freeze: list[str] = Field(["vision_tower"], description="modules whose weights stay as they are, by a part of their name")
+    freeze: list[str] = Field(
+        ["vision_tower", "visual", "vision_model", "vpm"],
+        description="modules whose weights stay as they are, by a part of their name: the vision towers of LLaVA, Qwen-VL, Idefics and MiniCPM-V",
+    )
     lora: LoraParams | None = Field(None, description="adapters instead of full fine-tuning")
     collapse_log_ratio: float = Field(-200.0, lt=0, description="stop if the mean log-ratio of the rejected answers falls below this")
 
@@ -148,6 +204,7 @@ class Parameters(Params):
     run_id: str | None = Field(None, description="name of the run; an unfinished one goes on")
     replay: str | None = Field(None, description="run whose inputs are loaded again")
     compute: ComputeParams = ComputeParams()
+    models: ModelsParams = ModelsParams()
     miniature: MiniatureParams = MiniatureParams()
     loop: LoopParams = LoopParams()
     data_generation: DataGenerationParams = DataGenerationParams()

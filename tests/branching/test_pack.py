@@ -1,5 +1,7 @@
 """Packing against its definition: a branch sees the prefix and itself as if it followed the prefix alone."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -53,7 +55,7 @@ def test_worked_example() -> None:
         [1, 1, 1, 1, 0],
         [1, 1, 0, 0, 1],
     ]
-    assert (batch.branch_counts, batch.prefix_lengths) == ([2, 1], [2, 1])
+    assert (batch.branch_lengths, batch.prefix_lengths) == ([[2, 1], [1]], [2, 1])
 
 
 def test_an_empty_prefix_is_refused() -> None:
@@ -74,3 +76,63 @@ def test_an_empty_prefix_is_refused() -> None:
 )
 def test_common_prefix(sequences: list[list[int]], at_most: int | None, length: int) -> None:
     assert common_prefix(sequences, at_most) == length
+
+
+@pytest.mark.parametrize(
+    ("truncation", "keep", "max_length", "prefix", "branches"),
+    [
+        # a prefix of 4 and branches of 3, 1 and 0: at most 7 tokens together
+        ("right", 1, 7, [1, 2, 3, 4], [[5, 6, 7], [8], []]),
+        ("left", 1, 7, [1, 2, 3, 4], [[5, 6, 7], [8], []]),
+        ("right", 1, 6, [1, 2, 3, 4], [[5, 6], [8], []]),
+        ("right", 1, 5, [1, 2, 3, 4], [[5], [8], []]),
+        ("left", 1, 6, [1, 3, 4], [[5, 6, 7], [8], []]),  # all branches share the shorter prefix, the one of 1 token too
+        ("left", 1, 4, [1], [[5, 6, 7], [8], []]),
+        ("left", 2, 6, [1, 2, 4], [[5, 6, 7], [8], []]),
+        ("left", 2, 4, [1, 2], [[5, 6], [8], []]),  # the prefix is as short as it may be, so the branch is cut too
+        ("left", 4, 6, [1, 2, 3, 4], [[5, 6], [8], []]),
+        ("left", 9, 6, [1, 2, 3, 4], [[5, 6], [8], []]),  # more to keep than there is
+    ],
+)
+def test_truncation_by_example(
+    truncation: Literal["right", "left"], keep: int, max_length: int, prefix: list[int], branches: list[list[int]]
+) -> None:
+    given_prefix, given_branches = [1, 2, 3, 4], [[5, 6, 7], [8], []]
+    assert pack(given_prefix, given_branches, max_length, truncation, keep) == Pack(prefix, branches)
+    assert (given_prefix, given_branches) == ([1, 2, 3, 4], [[5, 6, 7], [8], []])  # untouched
+
+
+@settings(deadline=None)
+@given(
+    st.lists(TOKENS, min_size=1, max_size=8), st.lists(st.lists(TOKENS, max_size=6), min_size=1, max_size=4).filter(any), st.integers(1, 16),
+    st.sampled_from(["right", "left"]), st.integers(1, 9),
+)  # fmt: skip
+def test_truncation(prefix: list[int], branches: list[list[int]], max_length: int, truncation: Literal["right", "left"], keep: int) -> None:
+    """Within the limit; the kept head stays; what goes is the prefix's middle (left) or the branches' ends; nothing goes that would have fitted."""
+    shortest = min(len(prefix), keep) if truncation == "left" else len(prefix)
+    if shortest >= max_length:
+        with pytest.raises(ValueError, match=f"prefix of {shortest} tokens leaves no room for a branch in max_length={max_length}"):
+            pack(prefix, branches, max_length, truncation, keep)
+        return
+    found = pack(prefix, branches, max_length, truncation, keep)
+    assert found.longest <= max_length
+    assert found.longest == min(max_length, len(prefix) + max(map(len, branches)))
+    head, tail = found.prefix[:keep], found.prefix[keep:]
+    assert head == prefix[:keep] and tail == prefix[len(prefix) - len(tail) :]
+    assert len(found.branches) == len(branches)
+    assert all(branch[: len(short)] == short for short, branch in zip(found.branches, branches))
+    if truncation == "right":
+        assert found.prefix == prefix
+    elif found.branches != branches:
+        assert found.prefix == prefix[:keep]  # branches are cut only when the prefix can't be
+
+
+def test_no_limit_is_no_truncation() -> None:
+    assert pack([1, 2], [[3] * 5000]) == Pack([1, 2], [[3] * 5000])
+
+
+def test_longest() -> None:
+    """A prefix of 2 with a branch of 3; all of it is 2 + 1 + 3 tokens; a prefix alone."""
+    item = Pack([1, 2], [[3], [4, 5, 6]])
+    assert (item.longest, len(item)) == (5, 6)
+    assert Pack([1, 2], []).longest == 2

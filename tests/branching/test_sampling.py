@@ -1,12 +1,15 @@
 """Sampling: a candidate depends on its prompt and seed only, and follows the tempered softmax."""
 
 from collections import Counter
+from collections.abc import Sequence
+from functools import wraps
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import GenerationConfig, TopPLogitsWarper
 
 from rlaifv_kedro.branching.sampling import _pick, sample_branches
 from rlaifv_kedro.models import load_model
@@ -26,18 +29,21 @@ class Sampler:
         self.model, self.encoder = loaded.module, loaded.encoder
         self.images = [self.encoder.image(p) for p in pictures]
 
-    def __call__(self, rows: list[int], seeds: list[list[int]], temperature: float = 1.0, max_new_tokens: int = 16) -> list[list[list[int]]]:
+    def __call__(
+        self, rows: list[int], seeds: list[list[int]], temperature: float = 1.0, max_new_tokens: int = 16, stop: set[int] | None = None,
+        suppress: Sequence[int] = (),
+    ) -> list[list[list[int]]]:  # fmt: skip
         """Sample for (picture i, question i) of each row."""
         prompts = [self.prompt(i) for i in rows]
         pixels = torch.cat([self.images[i].inputs["pixel_values"] for i in rows])
         with torch.no_grad():
             return sample_branches(
                 self.model, prompts, seeds, temperature=temperature, max_new_tokens=max_new_tokens, pad=self.encoder.pad_id,
-                stop={self.encoder.tokenizer.eos_token_id}, inputs={"pixel_values": pixels},
+                stop={self.encoder.tokenizer.eos_token_id} if stop is None else stop, inputs={"pixel_values": pixels}, suppress=suppress,
             )  # fmt: skip
 
     def prompt(self, i: int) -> list[int]:
-        return self.encoder.prompts([QUESTIONS[i]], self.images[i].tokens)[0]
+        return self.encoder.prompts([QUESTIONS[i]], self.images[i])[0]
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +132,141 @@ def test_pick_inverts_the_cumulated_probabilities(uniform: float, token: int) ->
     """p = 0.2, 0, 0.5, 0.3: cumulated 0.2, 0.2, 0.7, 1. A token without probability is never drawn, the largest uniform stays inside."""
     logits = torch.tensor([[0.2, 0.0, 0.5, 0.3]]).log()
     assert _pick(logits, 1.0, torch.tensor([uniform], dtype=torch.float64)).item() == token
+
+
+@pytest.fixture(params=["packed", "separate"])
+def either(sampler: Sampler, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Sampler:
+    """The model made to go either way."""
+    monkeypatch.setattr(sampler.model, "_branching_way", request.param)
+    return sampler
+
+
+SEEDS = [[10, 11, 12], [20, 21, 22], [30, 31, 32]]
+
+
+def test_both_ways_draw_the_same(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = set(range(0, 400, 9))  # so some end before others
+    packed = sampler([0, 1, 2], SEEDS, stop=stop)
+    monkeypatch.setattr(sampler.model, "_branching_way", "separate")
+    assert sampler([0, 1, 2], SEEDS, stop=stop) == packed
+    assert len({len(ids) for row in packed for ids in row}) > 2
+
+
+def test_answers_that_end_early_do_not_disturb_the_others(either: Sampler) -> None:
+    """The same tokens, up to the first that stops, as where nothing stops. Here every third id stops, so answers end at many different steps."""
+    seeds = [list(range(10 * i, 10 * i + 10)) for i in range(3)]
+    stop = set(range(0, 400, 3))
+    endless = either([0, 1, 2], seeds, stop=set(), max_new_tokens=12)
+    assert {len(ids) for row in endless for ids in row} == {12}
+    found = either([0, 1, 2], seeds, stop=stop, max_new_tokens=12)
+    assert len({len(ids) for row in found for ids in row}) > 3
+    for short, long in zip((ids for row in found for ids in row), (ids for row in endless for ids in row)):
+        end = next((i + 1 for i, token in enumerate(long) if token in stop), 12)
+        assert short == long[:end]
+
+
+@pytest.mark.parametrize("stop", [set(range(400)), set(range(0, 400, 3)), set()], ids=["at once", "early", "never"])
+def test_nothing_is_computed_after_the_last_answer_ends(either: Sampler, stop: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forward pass for every token of the longest answer: the prompt's gives the first."""
+    passes = []
+    original = either.model.forward
+
+    @wraps(original)
+    def forward(*args: object, **kwargs: object) -> object:
+        passes.append(1)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(either.model, "forward", forward)
+    (found,) = either([0], [[10, 11, 12]], stop=stop, max_new_tokens=12)
+    assert len(passes) == max(map(len, found))
+
+
+def test_only_the_given_tokens_stop(either: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the checkpoint's generation settings say, which are for ``generate``: other stop tokens, penalties, beams, a top-k."""
+    expected = either([0, 1], SEEDS[:2], max_new_tokens=6)
+    third = expected[0][0][2]
+    settings = GenerationConfig(
+        eos_token_id=[third, expected[1][1][3]], repetition_penalty=3.0, no_repeat_ngram_size=1, min_new_tokens=6, suppress_tokens=[third],
+        temperature=0.1, top_k=1, do_sample=True,
+    )  # fmt: skip
+    monkeypatch.setattr(either.model, "generation_config", settings)
+    assert either([0, 1], SEEDS[:2], max_new_tokens=6) == expected
+    assert len(either([0], [[10]], max_new_tokens=6, stop=set())[0][0]) == 6
+    assert either.model.generation_config is settings
+
+
+def test_one_token_and_one_sample(either: Sampler) -> None:
+    many = either([0, 1, 2], SEEDS, max_new_tokens=4)
+    assert either([0, 1, 2], SEEDS, max_new_tokens=1) == [[ids[:1] for ids in row] for row in many]
+    assert either([0, 1, 2], [row[:1] for row in SEEDS], max_new_tokens=4) == [row[:1] for row in many]
+    assert either([2], [[30]], max_new_tokens=1) == [[many[2][0][:1]]]
+
+
+def test_suppressed_tokens_are_never_drawn(either: Sampler) -> None:
+    """The first token of 100 samples, those ids aside; each is where the remaining probabilities, made to add up to 1, pass its uniform number."""
+    seeds = list(range(100))
+    drawn = Counter(ids[0] for ids in either([0], [seeds], max_new_tokens=1)[0])
+    suppress = [token for token, _ in drawn.most_common(3)]
+    found = either([0], [seeds], max_new_tokens=6, suppress=suppress)[0]
+    assert not {token for ids in found for token in ids} & set(suppress)
+    with torch.no_grad():
+        logits = either.model(input_ids=torch.tensor([either.prompt(0)]), pixel_values=either.images[0].inputs["pixel_values"]).logits[0, -1]
+    probs = logits.double().softmax(-1)
+    probs[suppress] = 0
+    cumulated = probs.cumsum(-1) / probs.sum()
+    assert [ids[0] for ids in found] == [int((cumulated <= np.random.default_rng(s).random()).sum()) for s in seeds]
+    greedy = either([0], [[0]], temperature=0, max_new_tokens=1, suppress=[int(logits.argmax())])[0][0]
+    assert greedy == [int(logits.topk(2).indices[1])]
+
+
+@pytest.mark.parametrize(
+    ("top_p", "uniform", "token"),
+    [
+        (0.45, 0.0, 2), (0.45, 1 - 2**-53, 2),  # the likeliest one alone
+        (0.6, 0.0, 2), (0.6, 0.62, 2), (0.6, 0.63, 3), (0.6, 1 - 2**-53, 3),  # 0.5 and 0.3, of 0.8: cumulated 0.625, 1
+        (0.9, 0.19, 0), (0.9, 0.21, 2),  # all three are needed
+    ],
+)  # fmt: skip
+def test_the_nucleus_is_the_fewest_tokens_that_hold_top_p(top_p: float, uniform: float, token: int) -> None:
+    logits = torch.tensor([[0.2, 0.0, 0.5, 0.3]]).log()
+    assert _pick(logits, 1.0, torch.tensor([uniform], dtype=torch.float64), top_p).item() == token
+
+
+def test_of_equally_likely_tokens_the_nucleus_takes_the_first() -> None:
+    """Four of 0.25, of which two hold a half: cumulated 0.5, 1. The temperature doesn't matter to them."""
+    uniforms = torch.tensor([0.0, 0.49, 0.51, 1 - 2**-53], dtype=torch.float64)
+    for temperature in (0.2, 1.0):
+        assert _pick(torch.zeros(4, 4), temperature, uniforms, 0.5).tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("top_p", [0.1, 0.5, 0.9, 0.999])
+def test_the_nucleus_is_transformers_one(top_p: float) -> None:
+    """Its warper comes after the temperature as well. Drawn at 2000 numbers, every token gets its share to 1/2000."""
+    logits = torch.randn(5, 30, generator=torch.Generator().manual_seed(0)) * 3
+    expected = TopPLogitsWarper(top_p)(None, logits / 0.7).softmax(-1)
+    uniforms = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
+    for row, probs in zip(logits, expected):
+        drawn = _pick(row.expand(2000, -1), 0.7, uniforms, top_p).bincount(minlength=30) / 2000
+        assert not drawn[probs == 0].any()
+        torch.testing.assert_close(drawn.float(), probs, atol=1.01 / 2000, rtol=0)
+
+
+def test_samples_stay_in_the_nucleus(either: Sampler) -> None:
+    """First tokens of 200 samples by hand; greedy answers and ``top_p`` 1 are as without it."""
+
+    def sample(seeds: list[int], temperature: float, **options: float) -> list[list[int]]:
+        return sample_branches(
+            either.model, [either.prompt(0)], [seeds], temperature=temperature, max_new_tokens=6, pad=either.encoder.pad_id, stop=set(),
+            inputs={"pixel_values": either.images[0].inputs["pixel_values"]}, **options,
+        )[0]  # fmt: skip
+
+    seeds = list(range(200))
+    plain, within = sample(seeds, 2.0), sample(seeds, 2.0, top_p=0.5)
+    with torch.no_grad():
+        logits = either.model(input_ids=torch.tensor([either.prompt(0)]), pixel_values=either.images[0].inputs["pixel_values"]).logits[0, -1]
+    falling = (logits.double() / 2).softmax(-1).sort(descending=True)
+    nucleus = falling.indices[: int((falling.values.cumsum(0) < 0.5).sum()) + 1].tolist()
+    assert 1 < len(nucleus) < len({ids[0] for ids in plain})
+    assert {ids[0] for ids in within} == set(nucleus)
+    assert sample(seeds, 2.0, top_p=1.0) == plain != within
+    assert sample([0], 0, top_p=0.1) == sample([0], 0)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,9 +11,7 @@ from PIL import Image
 from torch.testing import assert_close
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from rlaifv_kedro.branching import Pack, branch_log_probs, collate, next_token_probs
-from rlaifv_kedro.branching.scoring import refuse_unsuitable
-from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.branching import Pack, branch_log_probs, collate, next_token_probs, pack
 from rlaifv_kedro.models import load_model
 from rlaifv_kedro.models.transformers_backend import TransformersModel
 
@@ -35,7 +33,7 @@ def loaded(tiny: Path) -> TransformersModel:
 def packs(loaded: TransformersModel, pictures: list[Image.Image]) -> Packs:
     """Three packs, and their images."""
     images = [loaded.encoder.image(p) for p in pictures[:3]]
-    made = [Pack(*loaded.encoder.answers(q, a, i.tokens)) for q, a, i in zip(QUESTIONS, ANSWERS, images)]
+    made = [Pack(*loaded.encoder.answers(q, a, i)) for q, a, i in zip(QUESTIONS, ANSWERS, images)]
     return made, torch.cat([i.inputs["pixel_values"] for i in images])
 
 
@@ -156,37 +154,26 @@ def test_half_precision_log_probs_come_from_a_float32_softmax(loaded: Transforme
     assert not np.allclose(found.tokens.detach() * 32, (found.tokens.detach() * 32).round(), atol=1e-3)
 
 
-def model_with(model_type: str = "llama", **text: object) -> SimpleNamespace:
-    config = SimpleNamespace(model_type=model_type, get_text_config=lambda: SimpleNamespace(**{"_attn_implementation": "sdpa", **text}))
-    return SimpleNamespace(config=config)
-
-
-@pytest.mark.parametrize(
-    ("model", "why"),
-    [
-        (model_with(rope_parameters={"rope_type": "default", "mrope_section": [16, 24, 24]}), "M-RoPE"),
-        (model_with(sliding_window=4096), "sliding window of 4096"),
-        (model_with("gemma3"), "both directions"),
-        (model_with(_attn_implementation="flash_attention_2"), "attn_implementation: sdpa"),
-    ],
-)
-def test_models_a_packed_sequence_would_get_wrong_are_refused(model: SimpleNamespace, why: str) -> None:
-    with pytest.raises(UserError, match=why):
-        refuse_unsuitable(model)
-
-
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "mistral"])
-def test_real_families_are_refused_by_their_own_configs(family: str) -> None:
-    """Default configs of transformers: Qwen2-VL rotates by time, height and width; Mistral 7B v0.1 has a window of 4096."""
-    from transformers import AutoConfig
-
-    class Model:
-        config = AutoConfig.for_model(family)
-
-    with pytest.raises(UserError, match="Model can't score several answers"):
-        refuse_unsuitable(Model())
-
-
-@pytest.mark.parametrize("model", [model_with(), model_with(sliding_window=4096, use_sliding_window=False), model_with(_attn_implementation="eager")])
-def test_suitable_models_pass(model: SimpleNamespace) -> None:
-    refuse_unsuitable(model)
+@pytest.mark.parametrize("budget", [None, 4])
+@pytest.mark.parametrize(("truncation", "spare"), [("right", 3), ("right", 1), ("left", 12), ("left", 5), ("left", 2)])
+def test_truncated_packs(loaded: TransformersModel, packs: Packs, truncation: Literal["right", "left"], spare: int, budget: int | None) -> None:
+    """Against sequences that are cut by hand. Left: the image and what precedes it stay, the question loses its beginning, and with little to spare
+    the answers their ends too. Right: only the answers' ends go.
+    """
+    model, image_token = loaded.module.double(), loaded.module.config.image_token_id
+    cut, sequences = [], []
+    for item in packs[0]:
+        head = len(item.prefix) - item.prefix[::-1].index(image_token)  # through the image's last token
+        limit = (head if truncation == "left" else len(item.prefix)) + spare
+        cut.append(pack(item.prefix, item.branches, limit, truncation, head))
+        question = item.prefix[head:]
+        if truncation == "left":
+            question = question[max(0, item.longest - limit) :]
+        room = limit - head - len(question)
+        sequences.append(Pack(item.prefix[:head] + question, [b[:room] for b in item.branches]))
+    assert any(p.longest < q.longest for p, q in zip(cut, packs[0]))
+    assert all(p.prefix.count(image_token) == q.prefix.count(image_token) for p, q in zip(cut, packs[0]))
+    pixels = packs[1].double()
+    with torch.no_grad():
+        found = branch_log_probs(model, collate(cut, 0), max_tokens_per_pack=budget, pixel_values=pixels).sums
+        assert_close(found, separate(model, sequences, pixels), atol=1e-8, rtol=0)

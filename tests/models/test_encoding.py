@@ -10,7 +10,7 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.miniature import language
 from rlaifv_kedro.miniature.pretraining import IGNORE, Encoder
 from rlaifv_kedro.miniature.tiny_llava import IMAGE_TOKENS, build_processor
-from rlaifv_kedro.models.encoding import ChatEncoder
+from rlaifv_kedro.models.encoding import ChatEncoder, EncodedImage
 
 CAPTION = "this photo shows a living room. i see a potted plant and a sofa. it also contains an umbrella and a tv."
 
@@ -29,30 +29,31 @@ def encoder(processor: LlavaProcessor) -> ChatEncoder:
 def test_the_miniature_learns_and_answers_in_the_same_ids(processor: LlavaProcessor, encoder: ChatEncoder, prompt: str) -> None:
     """The miniature's fast training encoder and the general one must write a conversation alike, or the policy would never see its own prompts."""
     ids, labels = Encoder(processor).conversation([(prompt, CAPTION)])
-    prefix, (answer,) = encoder.answers(prompt, [CAPTION], IMAGE_TOKENS)
+    prefix, (answer,) = encoder.answers(prompt, [CAPTION], encoder.placeholder(IMAGE_TOKENS))
     assert ids == prefix + answer
     assert labels == [IGNORE] * len(prefix) + answer
-    assert encoder.prompts([prompt], IMAGE_TOKENS) == [prefix]
+    assert encoder.prompts([prompt], encoder.placeholder(IMAGE_TOKENS)) == [prefix]
 
 
 def test_a_yes_no_question_is_learnt_as_it_is_asked(processor: LlavaProcessor, encoder: ChatEncoder) -> None:
     """What is learnt after the question is the word whose probability feedback reads; its end-of-sequence token is not learnt."""
     ids, labels = Encoder(processor).conversation([("is there a second traffic light?", "yes")])
-    prefix = encoder.prompts(["is there a second traffic light?"], IMAGE_TOKENS)[0]
+    prefix = encoder.prompts(["is there a second traffic light?"], encoder.placeholder(IMAGE_TOKENS))[0]
     assert ids[: len(prefix)] == prefix
     assert labels[len(prefix) :] == [encoder.first_tokens([["yes"]])[0][0], IGNORE]
 
 
 def test_prompts_begin_once_and_hold_the_image(processor: LlavaProcessor, encoder: ChatEncoder) -> None:
-    [ids] = encoder.prompts(["is there a cup?"], 36)
+    [ids] = encoder.prompts(["is there a cup?"], encoder.placeholder(36))
     words = processor.tokenizer.convert_ids_to_tokens(ids)
     assert words == ["<s>", "user", ":", *["<image>"] * 36, "is", "there", "a", "cup"]
 
 
-def test_a_template_that_writes_the_beginning_itself_gets_no_second_one(processor: LlavaProcessor) -> None:
+def test_a_template_that_writes_the_beginning_itself_gets_no_second_one(processor: LlavaProcessor, encoder: ChatEncoder) -> None:
+    two = encoder.placeholder(2)
     with_bos = copy.copy(processor)
     with_bos.chat_template = "{{ bos_token }}" + processor.chat_template
-    assert ChatEncoder(with_bos, "x").prompts(["is this a park?"], 2) == ChatEncoder(processor, "x").prompts(["is this a park?"], 2)
+    assert ChatEncoder(with_bos, "x").prompts(["is this a park?"], two) == encoder.prompts(["is this a park?"], two)
 
 
 @pytest.mark.parametrize("tail", ["", "{{ eos_token }}", " user"])
@@ -62,16 +63,16 @@ def test_answers_end_with_the_end_of_sequence_token_once(processor: LlavaProcess
     marker = "{{ eos_token }}{% endgeneration %}"
     assert marker in processor.chat_template
     changed.chat_template = processor.chat_template.replace(marker, ("{{ eos_token }}" + tail if tail == " user" else tail) + "{% endgeneration %}")
-    _, answers = ChatEncoder(changed, "x").answers("is there a cup?", ["yes", "a cup."], 1)
+    _, answers = ChatEncoder(changed, "x").answers("is there a cup?", ["yes", "a cup."], EncodedImage({}, [4]))
     assert [processor.tokenizer.convert_ids_to_tokens(ids) for ids in answers] == [["yes", "</s>"], ["a", "cup", ".", "</s>"]]
 
 
 def test_image(encoder: ChatEncoder, pictures: list[Image.Image]) -> None:
     encoded = encoder.image(pictures[0])
-    assert encoded.tokens == IMAGE_TOKENS
+    assert len(encoded.block) == IMAGE_TOKENS
     assert set(encoded.inputs) == {"pixel_values"} and encoded.inputs["pixel_values"].shape == (1, 3, 72, 72)
     grey = encoder.image(Image.new("LA", (30, 50), (128, 255)))  # grey with transparency, another size
-    assert grey.tokens == IMAGE_TOKENS and grey.inputs["pixel_values"].shape == (1, 3, 72, 72)
+    assert len(grey.block) == IMAGE_TOKENS and grey.inputs["pixel_values"].shape == (1, 3, 72, 72)
 
 
 def test_the_words_whose_probability_is_read(encoder: ChatEncoder) -> None:
@@ -102,4 +103,4 @@ def test_a_template_that_changes_its_prompt_is_refused(processor: LlavaProcessor
     fickle = copy.copy(processor)
     fickle.chat_template = "{% if messages|length > 1 %}i see {% endif %}" + processor.chat_template
     with pytest.raises(UserError, match="writes a prompt differently"):
-        ChatEncoder(fickle, "x").answers("is there a cup?", ["yes"], 1)
+        ChatEncoder(fickle, "x").answers("is there a cup?", ["yes"], EncodedImage({}, [4]))

@@ -199,8 +199,8 @@ def test_the_system_sentence_is_given_or_the_folders_own_template_kept(llama: Pa
 def test_the_encoder_writes_prompts_as_the_original(processor: LlavaProcessor, llama: Path) -> None:
     encoder = ChatEncoder(processor, "policy")
     image = encoder.image(Image.open(FIXTURE / "image.png"))
-    prompt, [answer] = encoder.answers("what is it?", ["a dog"], image.tokens)
+    prompt, [answer] = encoder.answers("what is it?", ["a dog"], image)
     assert prompt + answer == reference(llama, f"{SYSTEM} USER: <image>\nwhat is it? ASSISTANT: a dog</s>", 36)
-    assert encoder.prompts(["what is it?"], 36) == [prompt]
+    assert encoder.prompts(["what is it?"], encoder.placeholder(36)) == [prompt]
     [[yes], [no]] = encoder.first_tokens([["Yes"], ["no"]])
     assert processor.tokenizer.convert_ids_to_tokens([yes, no]) == ["▁Yes", "▁no"]

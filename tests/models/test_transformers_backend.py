@@ -27,7 +27,7 @@ def checkpoint(tiny: Path, tmp_path: Path) -> Path:
 
 
 def logits(model: TransformersModel, picture: Image.Image) -> torch.Tensor:
-    prompt = torch.tensor(model.encoder.prompts(["is there a cup?"], 36))
+    prompt = torch.tensor(model.encoder.prompts(["is there a cup?"], model.encoder.placeholder(36)))
     with torch.no_grad():
         return model.module(input_ids=prompt, pixel_values=model.encoder.image(picture).inputs["pixel_values"]).logits
 
@@ -58,7 +58,7 @@ def test_first_token_probs_are_the_softmax_after_the_prompt(model: TransformersM
     yes, no = model.encoder.first_tokens([["yes"], ["no", "a"]])
     for picture, asked, probs in zip(pictures, questions, found):
         for question, row in zip(asked, probs):
-            prompt = torch.tensor(model.encoder.prompts([question], 36))
+            prompt = torch.tensor(model.encoder.prompts([question], model.encoder.placeholder(36)))
             with torch.no_grad():
                 last = model.module(input_ids=prompt, pixel_values=model.encoder.image(picture).inputs["pixel_values"]).logits[0, -1]
             softmax = last.softmax(-1)
@@ -191,5 +191,5 @@ def test_cut_off_adapters(tiny: Path, tmp_path: Path) -> None:
     adapters(tiny, tmp_path / "adapters")
     weights = tmp_path / "adapters" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(UserError, match="adapters: can't load the checkpoint"):
+    with pytest.raises(UserError, match="adapter_model.safetensors is damaged"):
         load_model(tmp_path / "adapters")

@@ -25,6 +25,7 @@ def test_by_hand() -> None:
     result = preference_loss(CHOSEN, REJECTED, REFERENCE_CHOSEN, REFERENCE_REJECTED, beta=0.5)
     assert_close(result.loss.item(), 0.757338, atol=1e-6, rtol=0)
     assert_close(result.loss.item(), (softplus(-1.5) + softplus(1)) / 2, atol=1e-6, rtol=0)
+    assert_close(result.dpo, result.loss)
     watched = (result.reward_margin, result.reward_accuracy, result.log_ratio_chosen, result.log_ratio_rejected)
     assert [w.item() for w in watched] == [0.25, 0.5, 1.5, 1.0]
 
@@ -50,9 +51,11 @@ def test_sft_term_is_the_loss_a_token() -> None:
     tokens = torch.tensor([5, 8])
     result = preference_loss(CHOSEN, REJECTED, CHOSEN, REJECTED, beta=0.1, sft_weight=0.4, chosen_tokens=tokens)
     assert_close(result.loss.item(), math.log(2) + 0.4 * 1.25, atol=1e-6, rtol=0)
+    assert_close(result.dpo.item(), math.log(2), atol=1e-6, rtol=0)
 
 
 def test_without_dpo_only_the_chosen_answers_teach() -> None:
+    """The DPO part is still told: margins 0.1 * (3, -2), losses (log(1 + e^-0.3), log(1 + e^0.2)) = (0.554355, 0.798139), mean 0.676247."""
     rejected = REJECTED.clone().requires_grad_()
     chosen = CHOSEN.clone().requires_grad_()
     result = preference_loss(
@@ -60,6 +63,7 @@ def test_without_dpo_only_the_chosen_answers_teach() -> None:
     )
     result.loss.backward()
     assert_close(result.loss.item(), 1.25)
+    assert_close(result.dpo.item(), 0.676247, atol=1e-6, rtol=0)
     assert_close(chosen.grad, torch.tensor([-1 / 10, -1 / 16]))
     assert rejected.grad.abs().max() == 0
 

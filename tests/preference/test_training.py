@@ -1,120 +1,79 @@
-"""DPO on the tiny random model: references, checkpoints, what is frozen, adapters, kills and collapse."""
+"""DPO on the tiny random model: references, checkpoints, what is frozen, adapters and collapse."""
 
-import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import load_file
+from tiny_training import Runner, changed, last, reference_of, weights
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.images import png_bytes
-from rlaifv_kedro.miniature.scenes import Scene
-from rlaifv_kedro.models import Question, load_model
-from rlaifv_kedro.params import LoraParams, TrainingParams
-from rlaifv_kedro.preference.reference import fingerprint, reference_log_probs, refuse_mismatch
-from rlaifv_kedro.preference.training import SAVED, train
-
-PARAMS = TrainingParams(
-    learning_rate=5e-4, batch_size=4, micro_batch_size=4, epochs=2, checkpoint_every=0.66, gradient_checkpointing=False, warmup_share=0.2
-)
-NOUNS = ["cup", "dog", "bus", "kite", "clock", "boat", "book", "bench", "bowl", "tv", "cat", "bird"]
-
-
-@pytest.fixture(scope="module")
-def pairs(scenes: list[Scene]) -> pd.DataFrame:
-    """12 pairs about 6 images; answers of different lengths."""
-    rows = []
-    for i, noun in enumerate(NOUNS):
-        image = {"bytes": png_bytes(Image.fromarray(scenes[i % 6].pixels)), "path": f"{i % 6}.png"}
-        rejected = f"there is a {noun}." if i % 2 else f"i see a {noun} and a {NOUNS[i - 1]}."
-        rows.append((i + 50, image, "name three objects in the image.", f"it contains a {noun} and an apple.", rejected))
-    return pd.DataFrame(rows, columns=["idx", "image", "question", "chosen", "rejected"])
-
-
-@pytest.fixture(scope="module")
-def reference(tiny: Path, pairs: pd.DataFrame) -> pd.DataFrame:
-    return reference_log_probs(load_model(tiny, device="cpu"), pairs)
-
-
-class Runner:
-    """Trains the tiny checkpoint, or another, into a folder."""
-
-    def __init__(self, tiny: Path, pairs: pd.DataFrame, reference: pd.DataFrame):
-        self.tiny, self.pairs, self.reference = tiny, pairs, reference
-
-    def __call__(self, folder: Path, params: TrainingParams = PARAMS, policy: Path | None = None, **changes: Any) -> tuple[list[dict], pd.DataFrame]:
-        policy, dtype = policy or self.tiny, changes.pop("dtype", "float32")
-        model = load_model(policy, device="cpu", dtype=dtype)
-        reference = changes.pop("reference", self.reference)
-        return train(model, policy, self.pairs, reference, folder, 5, params.model_copy(update=changes), dtype)
-
-
-@pytest.fixture(scope="module")
-def run(tiny: Path, pairs: pd.DataFrame, reference: pd.DataFrame) -> Runner:
-    return Runner(tiny, pairs, reference)
-
-
-@pytest.fixture(scope="module")
-def trained(run: Runner, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict], pd.DataFrame]:
-    """One uninterrupted training: folder, checkpoints, log."""
-    folder = tmp_path_factory.mktemp("trained")
-    return folder, *run(folder)
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
-
-
-def changed(folder: Path, start: Path) -> set[str]:
-    before, after = weights(start), weights(folder)
-    assert before.keys() == after.keys()
-    return {name for name in before if not torch.equal(before[name], after[name])}
-
-
-def last(folder: Path, checkpoints: list[dict]) -> Path:
-    return folder / checkpoints[-1]["path"]
-
-
-def test_reference_log_probs_are_those_of_the_pairs(tiny: Path, pairs: pd.DataFrame, reference: pd.DataFrame, pictures: list[Image.Image]) -> None:
-    """Row 7, idx 57, about image 1, asked alone. ``there is a bench .`` and its end make 6 tokens."""
-    question = Question(pictures[1], pairs.at[7, "question"])
-    [[chosen, rejected]] = load_model(tiny, device="cpu").branch_log_probs([question], [[pairs.at[7, "chosen"], pairs.at[7, "rejected"]]])
-    row = reference.set_index("idx").loc[57]
-    np.testing.assert_allclose([row["chosen"], row["rejected"]], [chosen[0], rejected[0]], rtol=1e-5)
-    assert (row["chosen_tokens"], row["rejected_tokens"]) == (9, 6)
-
-
-def test_fingerprint_names_the_part_that_differs(tiny: Path, pairs: pd.DataFrame, tmp_path: Path, trained: tuple) -> None:
-    stored = fingerprint(tiny, pairs, "template", "float32")
-    refuse_mismatch(stored, fingerprint(Path(shutil.copytree(tiny, tmp_path / "copy")), pairs.copy(), "template", "float32"))
-    other = {
-        "another policy": fingerprint(last(*trained[:2]), pairs, "template", "float32"),
-        "another chat template": fingerprint(tiny, pairs, "template ", "float32"),
-        "another dtype": fingerprint(tiny, pairs, "template", "bfloat16"),
-    }
-    swapped = pairs.rename(columns={"chosen": "rejected", "rejected": "chosen"})
-    one_word = pairs.assign(chosen=[*pairs["chosen"][:-1], "a cup."])
-    one_image = pairs.assign(image=[*pairs["image"][:-1], pairs["image"][0]])
-    for frame in (swapped, one_word, one_image, pairs.iloc[::-1], pairs.iloc[:-1]):
-        with pytest.raises(UserError, match="belongs to other preference pairs"):
-            refuse_mismatch(stored, fingerprint(tiny, frame, "template", "float32"))
-    for part, now in other.items():
-        with pytest.raises(UserError, match=f"belongs to {part} ") as caught:
-            refuse_mismatch(stored, now)
-        assert " and " not in caught.value.message.partition(". Compute")[0]
-    with pytest.raises(UserError, match="no fingerprint"):
-        refuse_mismatch(None, stored)
+from rlaifv_kedro.models import load_model
+from rlaifv_kedro.models.transformers_backend import TransformersModel
+from rlaifv_kedro.params import LoraParams
+from rlaifv_kedro.preference.data import Truncation
 
 
 def test_reference_of_another_policy_is_refused_at_the_first_step(run: Runner, trained: tuple, tmp_path: Path) -> None:
     """Even if its fingerprint was forged: the loss must begin at ln 2."""
     with pytest.raises(UserError, match="not its own reference"):
         run(tmp_path / "work", policy=last(*trained[:2]))
+
+
+@pytest.mark.parametrize("shift", [(2.0, 0.0), (0.0, 2.0), (-1.0, 1.0)])
+def test_a_reference_that_is_wrong_in_opposite_ways_is_refused(
+    run: Runner, reference: pd.DataFrame, shift: tuple[float, float], tmp_path: Path
+) -> None:
+    """Chosen and rejected log-probs off by so much, up for one pair of each prompt and down for the other: a batch's mean margin is 0 (every batch
+    holds whole prompts), its loss isn't: (log(1 + e^0.2) + log(1 + e^-0.2)) / 2 = 0.6981 at beta 0.1.
+    """
+    sign = np.where(reference["idx"] < 56, 1.0, -1.0)
+    wrong = reference.assign(chosen=reference["chosen"] + sign * shift[0], rejected=reference["rejected"] + sign * shift[1])
+    with pytest.raises(UserError, match=rf"{max(map(abs, shift)):.2f} nats off, and the DPO loss 0\.6981"):
+        run(tmp_path / "work", reference=wrong)
+
+
+@pytest.mark.parametrize("pack", ["pair", "prompt"])
+def test_bfloat16_is_its_own_reference(run: Runner, tiny: Path, pairs: pd.DataFrame, pack: str, tmp_path: Path) -> None:
+    """The reference is computed by bfloat16 weights in packs by prompt, the first step by float32 weights under autocast: not the same numbers, but
+    near. One pair a forward pass, so that each of the first four pairs is compared alone.
+    """
+    reference = reference_of(load_model(tiny, device="cpu", dtype="bfloat16"), pairs)
+    _, log = run(tmp_path, reference=reference, dtype="bfloat16", pack=pack, micro_batch_size=1, epochs=1 / 3)
+    assert log["loss"][0] == pytest.approx(np.log(2), abs=0.02)
+
+
+def test_two_pairs_with_one_number_are_refused(run: Runner, pairs: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="idx 50 twice"):
+        run(tmp_path / "work", pairs=pairs.assign(idx=pairs["idx"].replace(51, 50)))
+
+
+@pytest.mark.parametrize(
+    ("side", "pack", "batch_size"),
+    [
+        ("right", "pair", 4),
+        ("right", "prompt", 4),
+        ("right", "prompt", 3),
+        ("left", "pair", 4),
+        ("left", "prompt", 4),
+        ("left", "prompt", 3),
+    ],
+)
+def test_a_cut_pair_is_the_same_in_every_pack(
+    run: Runner, model: TransformersModel, pairs: pd.DataFrame, side: str, pack: str, batch_size: int, tmp_path: Path
+) -> None:
+    """The reference has all pairs of a prompt in one pack; a batch of 4 has two whole prompts, one of 3 cuts every other prompt in two. What is left
+    of a pair must not depend on that. The learning rate of the first step is 0, so the loss is ln 2 for two steps.
+    """
+    long = [f"{text} there is a tv and a kite." if i >= 6 else text for i, text in enumerate(pairs["rejected"])]
+    pairs = pairs.assign(rejected=long)
+    most = len(model.encoder.prompts([pairs.at[0, "question"]], model.encoder.placeholder(36))[0]) + 11
+    reference = reference_of(model, pairs, Truncation(most, side))
+    changes = {"pack": pack, "batch_size": batch_size, "micro_batch_size": batch_size, "epochs": 2 * batch_size / 12, "warmup_share": 1.0}
+    _, log = run(tmp_path, pairs=pairs, reference=reference, max_length=most, truncation=side, **changes)
+    assert reference["rejected_tokens"].max() == (11 if side == "right" else 17)
+    assert log["loss"].tolist() == pytest.approx([np.log(2)] * 2, abs=1e-4)
 
 
 def test_reference_without_a_pair_is_refused(run: Runner, reference: pd.DataFrame, tmp_path: Path) -> None:
@@ -135,9 +94,17 @@ def test_checkpoints_at_the_asked_fractions_of_an_epoch(trained: tuple) -> None:
     assert log["loss"].iloc[0] == pytest.approx(np.log(2), abs=1e-4)
 
 
+def test_pairs_are_counted_however_they_are_packed(run: Runner, trained: tuple, tmp_path: Path) -> None:
+    """Two pairs of a prompt share a pack in ``trained``; in packs of their own they make as many steps and checkpoints."""
+    checkpoints, log = run(tmp_path, pack="pair")
+    assert checkpoints == trained[1]
+    assert log[["step", "epoch", "learning_rate"]].equals(trained[2][["step", "epoch", "learning_rate"]])
+    assert log["loss"].iloc[0] == pytest.approx(np.log(2), abs=1e-4)
+
+
 def test_it_learns_the_preference(trained: tuple, pairs: pd.DataFrame, reference: pd.DataFrame) -> None:
     """24 examples at a high rate: the margin of the last checkpoint, measured anew, is positive for most pairs."""
-    now = reference_log_probs(load_model(last(*trained[:2]), device="cpu"), pairs)
+    now = reference_of(load_model(last(*trained[:2]), device="cpu"), pairs)
     margin = (now["chosen"] - reference["chosen"]) - (now["rejected"] - reference["rejected"])
     assert (margin > 0).mean() >= 0.75
     assert trained[2]["reward_margin"].iloc[-1] > 0.1
@@ -176,68 +143,9 @@ def test_lora_writes_adapters_that_load_merged(run: Runner, tiny: Path, tmp_path
     start, now = load_model(tiny, device="cpu").module.state_dict(), merged.module.state_dict()
     touched = {name for name, weight in now.items() if not torch.equal(weight, start[name])}
     assert touched and all("language_model.layers" in name for name in touched)
-    margins = reference_log_probs(merged, pairs)
+    margins = reference_of(merged, pairs)
     change = (margins["chosen"] - reference["chosen"]) - (margins["rejected"] - reference["rejected"])
     assert change.mean() > 0 and log["loss"].iloc[-1] < np.log(2)
-
-
-@pytest.mark.parametrize(
-    ("weights_file", "changes"),
-    [
-        ("model.safetensors", {}),
-        ("model.safetensors", {"dtype": "bfloat16"}),
-        ("adapter_model.safetensors", {"lora": LoraParams(rank=4, dropout=0.1)}),  # dropout: the stream of random numbers goes on as well
-    ],
-)
-def test_a_killed_training_ends_with_the_same_bytes(
-    run: Runner, tiny: Path, pairs: pd.DataFrame, weights_file: str, changes: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Killed while writing the second checkpoint: the first is whole, the second half there and without its mark."""
-    from rlaifv_kedro.preference import training
-
-    if "dtype" in changes:
-        changes = {**changes, "reference": reference_log_probs(load_model(tiny, device="cpu", dtype=changes["dtype"]), pairs)}
-    folder, kept = tmp_path / "work", tmp_path / "kept"
-    on_save = training._Watch.on_save
-
-    def keep_first(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        on_save(self, args, state, control, **rest)
-        if state.global_step == 2:
-            shutil.copytree(folder, kept)
-
-    monkeypatch.setattr(training._Watch, "on_save", keep_first)
-    whole_checkpoints, whole_log = run(folder, **changes)
-    monkeypatch.undo()
-    assert (kept / "checkpoint-2" / SAVED).is_file()
-    shutil.copytree(kept / "checkpoint-2", kept / "checkpoint-4")
-    (kept / "checkpoint-4" / SAVED).unlink()
-    (kept / "checkpoint-4" / weights_file).write_bytes(b"half a fi")
-    checkpoints, log = run(kept, **changes)
-    for name in ("checkpoint-2", "checkpoint-4", "checkpoint-6"):
-        # compared before the assertion: pytest takes minutes to describe how two large files differ
-        same = (kept / name / weights_file).read_bytes() == (folder / name / weights_file).read_bytes()
-        assert same, name
-    assert checkpoints == whole_checkpoints
-    pd.testing.assert_frame_equal(log, whole_log)
-
-
-def test_a_kill_while_tidying_up_loses_no_checkpoint(run: Runner, trained: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All steps are done, the resume files of the first checkpoint are gone, those of the others not yet."""
-    folder = tmp_path / "work"
-    unlink = Path.unlink
-
-    def kill_at_the_second(path: Path, missing_ok: bool = False) -> None:
-        if path.parent.name == "checkpoint-4":
-            raise KeyboardInterrupt
-        unlink(path, missing_ok)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Path, "unlink", kill_at_the_second)
-        run(folder)
-    checkpoints, log = run(folder)
-    assert checkpoints == trained[1]
-    pd.testing.assert_frame_equal(log, trained[2])
-    assert not changed(folder / "checkpoint-2", trained[0] / "checkpoint-2")
 
 
 def test_a_training_that_runs_away_stops(run: Runner, tmp_path: Path) -> None:
@@ -258,7 +166,7 @@ def test_bfloat16_training_learns_at_the_published_rate(run: Runner, tiny: Path,
     """bfloat16 has 8 bits: adding 5e-7 to a weight of 0.01 changes nothing. The weights being trained must be float32 (the release's DeepSpeed keeps
     such copies), or a recipe for real models trains nothing but the smallest weights.
     """
-    reference = reference_log_probs(load_model(tiny, device="cpu", dtype="bfloat16"), pairs)
+    reference = reference_of(load_model(tiny, device="cpu", dtype="bfloat16"), pairs)
     run(tmp_path, dtype="bfloat16", reference=reference, learning_rate=5e-7, epochs=1)
     before, after = weights(tiny), weights(tmp_path / "checkpoint-3")
     [name] = [name for name in before if name.endswith("layers.1.mlp.up_proj.weight")]

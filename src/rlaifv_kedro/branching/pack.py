@@ -1,11 +1,14 @@
 """Packing: one sequence [prefix | branch 1 | branch 2 | ...] in which branches see the prefix and themselves, and not each other.
 
-Position ids restart at the branch point, so each branch is computed exactly as if it followed the prefix alone.
+Position ids restart at the branch point, so each branch is computed exactly as if it followed the prefix alone. There is one level of branches: a
+tree (image, questions, answers to each) would save something only where several prompts share an image and all have answers to score, and no stage
+has that: feedback's questions have no answers to score, and an iteration's prompts are drawn one an image.
 """
 
-from dataclasses import dataclass, field
-from itertools import chain
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, chain
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -27,10 +30,36 @@ class Pack:
     def __len__(self) -> int:
         return len(self.prefix) + sum(map(len, self.branches))
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence that the pack stands for: its prefix with its longest branch."""
+        return len(self.prefix) + max(map(len, self.branches), default=0)
 
-def pack(prefix: list[int], branches: list[list[int]]) -> Pack:
-    """A prefix with its branches; see :class:`Pack`."""
-    return Pack(list(prefix), [list(b) for b in branches])
+
+def pack(
+    prefix: list[int], branches: list[list[int]], max_length: int | None = None, truncation: Literal["right", "left"] = "right", keep: int = 1
+) -> Pack:
+    """A prefix with its branches; see :class:`Pack`.
+
+    Args:
+        max_length: Most tokens of a prefix with one branch. Longer branches are truncated.
+        truncation: ``right`` cuts the ends of branches. ``left`` cuts the prefix after its first ``keep`` tokens, by what the longest branch needs,
+            since all share it; if that isn't enough, branches are cut too.
+        keep: Tokens at the prefix's start that are never cut, e.g. an image's.
+
+    Raises:
+        ValueError: The prefix that must stay leaves no room for a branch.
+    """
+    if max_length is None:
+        return Pack(list(prefix), [list(b) for b in branches])
+    excess = len(prefix) + max(map(len, branches), default=0) - max_length
+    if truncation == "left" and excess > 0:
+        cut = min(excess, len(prefix) - keep)
+        prefix = [*prefix[:keep], *prefix[keep + cut :]]
+    room = max_length - len(prefix)
+    if branches and room < 1:
+        raise ValueError(f"a prefix of {len(prefix)} tokens leaves no room for a branch in max_length={max_length}")
+    return Pack(list(prefix), [b[:room] for b in branches])
 
 
 def common_prefix(sequences: list[list[int]], at_most: int | None = None) -> int:
@@ -41,6 +70,18 @@ def common_prefix(sequences: list[list[int]], at_most: int | None = None) -> int
     return next((i for i in range(limit) if any(s[i] != first[i] for s in sequences)), limit)
 
 
+def within_budget(lengths: list[int], budget: int) -> list[range]:
+    """Consecutive items in groups of at most ``budget`` tokens together; an item over it is a group of its own."""
+    groups: list[range] = []
+    start, total = 0, 0
+    for i, length in enumerate(lengths):
+        if i > start and total + length > budget:
+            groups.append(range(start, i))
+            start, total = i, 0
+        total += length
+    return [*groups, range(start, len(lengths))] if lengths else []
+
+
 @dataclass(frozen=True)
 class PackedBatch:
     """Packs as tensors, padded on the right to the longest.
@@ -48,30 +89,42 @@ class PackedBatch:
     Attributes:
         input_ids: int64 (batch, length).
         position_ids: int64 (batch, length); restart at the branch point.
-        attention_mask: bool (batch, 1, length, length), True where a query (dim 2) may attend to a key (dim 3). A padding position sees itself, so
-            that no row of the softmax is empty.
         segments: int64 (batch, length): 0 for the prefix, k for the k-th branch, -1 for padding.
-        branch_counts: Number of branches of each pack.
         prefix_lengths: Number of prefix tokens of each pack.
+        branch_lengths: Number of tokens of each branch of each pack.
     """
 
     input_ids: "torch.Tensor"
     position_ids: "torch.Tensor"
-    attention_mask: "torch.Tensor"
     segments: "torch.Tensor"
-    branch_counts: list[int]
-    prefix_lengths: list[int] = field(repr=False)
+    prefix_lengths: list[int]
+    branch_lengths: list[list[int]]
+
+    @cached_property
+    def attention_mask(self) -> "torch.Tensor":
+        """bool (batch, 1, length, length), True where a query (dim 2) may attend to a key (dim 3): the prefix and its own segment, up to itself. A
+        padding position sees at least itself, so that no row of the softmax is empty.
+        """
+        queries, keys = self.segments[:, :, None], self.segments[:, None, :]
+        allowed = (queries == keys) | ((keys == 0) & (queries >= 0))  # (batch, query, key)
+        return allowed.tril()[:, None]
+
+    @property
+    def branches(self) -> int:
+        """Number of branches of all packs."""
+        return sum(map(len, self.branch_lengths))
 
     def unpack(self) -> list[Pack]:
         """The packs that went in."""
         packs = []
-        for ids, segments, count in zip(self.input_ids, self.segments, self.branch_counts):
-            packs.append(Pack(ids[segments == 0].tolist(), [ids[segments == k + 1].tolist() for k in range(count)]))
+        for row, prefix, lengths in zip(self.input_ids.tolist(), self.prefix_lengths, self.branch_lengths):
+            ends = list(accumulate(lengths, initial=prefix))
+            packs.append(Pack(row[:prefix], [row[start:end] for start, end in zip(ends, ends[1:])]))
         return packs
 
-    def to(self, device: "torch.device | str") -> "PackedBatch":
-        tensors = (t.to(device) for t in (self.input_ids, self.position_ids, self.attention_mask, self.segments))
-        return PackedBatch(*tensors, self.branch_counts, self.prefix_lengths)
+    def to(self, device: "torch.device | str", non_blocking: bool = False) -> "PackedBatch":
+        tensors = (t.to(device, non_blocking=non_blocking) for t in (self.input_ids, self.position_ids, self.segments))
+        return PackedBatch(*tensors, self.prefix_lengths, self.branch_lengths)
 
 
 def collate(packs: list[Pack], pad: int) -> PackedBatch:
@@ -91,11 +144,5 @@ def collate(packs: list[Pack], pad: int) -> PackedBatch:
         ids[row, :size] = np.fromiter(chain(item.prefix, *item.branches), dtype=np.int64, count=size)
         segments[row, :size] = np.repeat(np.arange(len(item.branches) + 1), [start, *map(len, item.branches)])
         positions[row, :size] = np.concatenate([np.arange(start), *(start + np.arange(len(b)) for b in item.branches)])
-    causal = np.tril(np.ones((length, length), dtype=bool))
-    same = segments[:, :, None] == segments[:, None, :]  # (batch, query, key)
-    sees_prefix = (segments[:, None, :] == 0) & (segments[:, :, None] >= 0)
-    mask = causal & (same | sees_prefix)  # padding positions share the segment -1, so each sees at least itself
-    return PackedBatch(
-        torch.from_numpy(ids), torch.from_numpy(positions), torch.from_numpy(mask[:, None]), torch.from_numpy(segments),
-        [len(p.branches) for p in packs], [len(p.prefix) for p in packs],
-    )  # fmt: skip
+    tensors = (torch.from_numpy(a) for a in (ids, positions, segments))
+    return PackedBatch(*tensors, [len(p.prefix) for p in packs], [[len(b) for b in p.branches] for p in packs])

@@ -1,65 +1,173 @@
-"""Sampling: the prompt is prefilled once, its cache expanded to the samples, and every sample has a random stream of its own."""
+"""Sampling: the prompt is prefilled once, its samples are branches over one cache, and every sample has a random stream of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from rlaifv_kedro.branching.scoring import forward
+from rlaifv_kedro.branching.separate import images_of_packs
+from rlaifv_kedro.branching.ways import choose_way, longest_packed, spatial_positions, type_ids
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def _pick(logits: torch.Tensor, temperature: float, uniforms: torch.Tensor) -> torch.Tensor:
-    """One token a row: greedy at temperature 0, else where the cumulated probabilities pass the row's uniform number (float64)."""
-    if temperature == 0:
-        return logits.argmax(-1)
-    cumulated = (logits.double() / temperature).softmax(-1).cumsum(-1)
-    # The scale keeps a number near 1 inside the last token even if rounding leaves the sum a little below 1.
-    return torch.searchsorted(cumulated, (uniforms * cumulated[:, -1])[:, None], right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
-
-
+@torch.no_grad()
 def sample_branches(
     model: "PreTrainedModel", prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], *, temperature: float, max_new_tokens: int,
-    pad: int, stop: set[int], inputs: dict[str, Any],
+    pad: int, stop: set[int], inputs: dict[str, Any], suppress: Collection[int] = (), top_p: float = 1.0,
 ) -> list[list[list[int]]]:  # fmt: skip
     """Sample continuations.
+
+    Token t of a sample is where the tempered probabilities, cumulated, pass the t-th uniform number of ``default_rng(seed)``: a sample depends on its
+    prompt and seed, not on the batch.
 
     Args:
         prompts: Token ids of each prompt, without padding.
         seeds: For each prompt one seed a sample; all prompts have the same number of samples.
+        temperature: 0 is greedy.
         stop: Token ids that end a sample.
         inputs: What else the prefill takes, e.g. ``pixel_values``.
+        suppress: Token ids that are never drawn.
+        top_p: Above 0. Below 1 only the likeliest tokens are drawn, as few as hold this much of the tempered probability (nucleus sampling).
 
     Returns:
         For each prompt and sample the new token ids, the stopping one included.
     """
     device = next(model.parameters()).device
-    samples = len(seeds[0])
     length = max(map(len, prompts))
     ids = torch.tensor([[pad] * (length - len(p)) + list(p) for p in prompts], device=device)
-    mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts], device=device)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    output = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1, **inputs)
-    cache = output.past_key_values
-    cache.batch_repeat_interleave(samples)
-    logits = output.logits[:, -1].repeat_interleave(samples, 0)  # (prompts * samples, vocabulary)
-    mask, position = mask.repeat_interleave(samples, 0), positions[:, -1:].repeat_interleave(samples, 0)
-    uniforms = np.stack([np.random.default_rng(s).random(max_new_tokens) for row in seeds for s in row])
-    stream = torch.from_numpy(uniforms).to(device)  # (prompts * samples, max_new_tokens)
-    stops = torch.tensor(sorted(stop), device=device)
-    finished = torch.zeros(len(logits), dtype=torch.bool, device=device)
+    real = torch.tensor([[False] * (length - len(p)) + [True] * len(p) for p in prompts], device=device)
+    uniforms = np.stack([[np.random.default_rng(s).random(max_new_tokens) for s in row] for row in seeds])
+    never = torch.tensor(sorted(suppress), dtype=torch.int64, device=device)
+    choose = _Chooser(temperature, torch.from_numpy(uniforms).to(device), never, top_p)
+    window = longest_packed(model)
+    packed = choose_way(model) == "packed" and (window is None or length + max_new_tokens <= window)
+    drawn = (_over_one_cache if packed else _by_generate)(model, ids, real, choose, max_new_tokens, pad, stop, inputs)
+    return [[_until_stop(sample, stop) for sample in row] for row in drawn.tolist()]
+
+
+class _Chooser:
+    """Draws token ``step`` of every sample from its logits (..., vocabulary) by its uniform number (..., steps)."""
+
+    def __init__(self, temperature: float, uniforms: torch.Tensor, suppress: torch.Tensor, top_p: float):
+        self.temperature, self.uniforms, self.suppress, self.top_p = temperature, uniforms, suppress, top_p
+
+    def of(self, rows: list[int]) -> "_Chooser":
+        """For some of the prompts."""
+        return _Chooser(self.temperature, self.uniforms[rows], self.suppress, self.top_p)
+
+    def __call__(self, logits: torch.Tensor, step: int) -> torch.Tensor:
+        if len(self.suppress):
+            logits = logits.index_fill(-1, self.suppress, -torch.inf)
+        return _pick(logits, self.temperature, self.uniforms[..., step], self.top_p)
+
+
+def _pick(logits: torch.Tensor, temperature: float, uniforms: torch.Tensor, top_p: float = 1.0) -> torch.Tensor:
+    """One token a row: greedy at temperature 0, else where the cumulated probabilities pass the row's uniform number (float64)."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    probs = (logits.float() / temperature).softmax(-1)
+    cumulated = (probs if top_p >= 1 else _nucleus(probs, top_p)).cumsum(-1, dtype=torch.float64)
+    # The scale keeps a number near 1 inside the last token even if rounding leaves the sum a little below 1.
+    found = torch.searchsorted(cumulated, (uniforms * cumulated[..., -1])[..., None], right=True)
+    return found.squeeze(-1).clamp(max=logits.shape[-1] - 1)
+
+
+def _nucleus(probs: torch.Tensor, top_p: float) -> torch.Tensor:
+    """The probabilities with 0 for every token before which, in falling order, ``top_p`` is reached; of equal ones the lower id comes first."""
+    falling, order = probs.sort(dim=-1, descending=True, stable=True)
+    before = falling.cumsum(-1, dtype=torch.float64) - falling
+    return torch.zeros_like(probs).scatter(-1, order, falling.masked_fill(before >= top_p, 0))
+
+
+def _over_one_cache(
+    model: "PreTrainedModel", ids: torch.Tensor, real: torch.Tensor, choose: _Chooser, steps: int, pad: int, stop: set[int], inputs: dict[str, Any]
+) -> torch.Tensor:
+    """(prompts, samples, at most steps) tokens. A prompt's samples are one row: each step adds a token of each to the row's cache, and a sample sees
+    the prompt and its own tokens. So the prompt's keys are stored, and read in a step, once and not once a sample.
+    """
+    from transformers import DynamicCache
+
+    samples = choose.uniforms.shape[1]
+    positions, offset = (real.cumsum(-1) - 1).clamp(min=0), 0
+    spatial = spatial_positions(model, ids, real, inputs)
+    if spatial is not None:
+        positions, offset = spatial
+    cache = DynamicCache()
+    padded = real.long() if not real.all() else None
+    types = type_ids(model, ids, torch.zeros_like(ids))
+    logits = _last(model, ids, padded, positions, past_key_values=cache, **types, **inputs).expand(-1, samples, -1)
+    position = (real.sum(-1, keepdim=True) + offset).expand(-1, samples)  # (prompts, samples)
+    mask = real[:, None, None].expand(-1, 1, samples, -1)  # (prompts, 1, samples, keys)
+    own = torch.eye(samples, dtype=torch.bool, device=ids.device).expand(len(ids), 1, -1, -1)
+    stops = torch.tensor(sorted(stop), device=ids.device)
+    finished = torch.zeros(len(ids), samples, dtype=torch.bool, device=ids.device)
     drawn: list[torch.Tensor] = []
-    for step in range(max_new_tokens):
-        token = torch.where(finished, pad, _pick(logits, temperature, stream[:, step]))
+    for step in range(steps):
+        token = torch.where(finished, pad, choose(logits, step))  # (prompts, samples)
         drawn.append(token)
         finished = finished | torch.isin(token, stops)
-        if step + 1 == max_new_tokens or bool(finished.all()):
+        if step + 1 == steps or bool(finished.all()):
             break
-        mask, position = torch.cat([mask, mask.new_ones(len(mask), 1)], 1), position + 1
-        logits = model(input_ids=token[:, None], attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True).logits[:, -1]
-    rows = [_until_stop(row, stop) for row in torch.stack(drawn, 1).tolist()]
-    return [rows[i : i + samples] for i in range(0, len(rows), samples)]
+        mask = torch.cat([mask, own], dim=-1)
+        here = position + step
+        logits = _last(model, token, mask, here.expand(3, -1, -1) if spatial is not None else here, keep=samples, past_key_values=cache)
+    return torch.stack(drawn, dim=-1)
+
+
+def _last(
+    model: "PreTrainedModel", ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, keep: int = 1, **inputs: Any
+) -> torch.Tensor:
+    """Logits at the last positions: (batch, keep, vocabulary)."""
+    last = torch.arange(ids.shape[1] - keep, ids.shape[1], device=ids.device).expand(len(ids), -1)
+    return forward(model, ids, mask, positions, last, None, use_cache=True, **inputs)
+
+
+def _by_generate(
+    model: "PreTrainedModel", ids: torch.Tensor, real: torch.Tensor, choose: _Chooser, steps: int, pad: int, stop: set[int], inputs: dict[str, Any]
+) -> torch.Tensor:
+    """The same by transformers' ``generate``, which knows each family's positions, masks and caches, but prefills a prompt once a sample.
+
+    Prompts of one length go together: not every family gets padding right.
+    """
+    samples = choose.uniforms.shape[1]
+    images, lengths = images_of_packs(inputs, len(ids)), real.sum(-1).tolist()
+    drawn = ids.new_full((len(ids), samples, steps), pad)
+    for length in set(lengths):
+        rows = [i for i, n in enumerate(lengths) if n == length]
+        prompts = ids[rows, ids.shape[1] - length :]
+        pictures = {name: torch.cat([images[i][name] for i in rows for _ in range(samples)]) for name in inputs}
+        part = _generate(model, prompts, choose.of(rows), steps, pad, stop, pictures)
+        drawn[rows, :, : part.shape[-1]] = part
+    return drawn
+
+
+def _generate(
+    model: "PreTrainedModel", prompts: torch.Tensor, choose: _Chooser, steps: int, pad: int, stop: set[int], pictures: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    from transformers import GenerationConfig
+
+    samples, start = choose.uniforms.shape[1], prompts.shape[1]
+
+    def chosen(tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """A logits processor that leaves generate's greedy search only the token that was drawn."""
+        drawn = choose(scores.view(len(prompts), samples, -1), tokens.shape[1] - start).view(-1, 1)
+        return torch.full_like(scores, -torch.inf).scatter(1, drawn, 0.0)
+
+    types = type_ids(model, prompts, torch.zeros_like(prompts))
+    repeated = {name: value.repeat_interleave(samples, 0) for name, value in {"input_ids": prompts, **types}.items()}
+    own = model.generation_config
+    model.generation_config = GenerationConfig()  # generate would fill in penalties, beams and the like from it
+    try:
+        config = GenerationConfig(do_sample=False, max_new_tokens=steps, pad_token_id=pad, eos_token_id=sorted(stop) or None)
+        mask = torch.ones_like(repeated["input_ids"])
+        rows = model.generate(**repeated, attention_mask=mask, generation_config=config, logits_processor=[chosen], **pictures)
+    finally:
+        model.generation_config = own
+    return rows[:, start:].view(len(prompts), samples, -1)
 
 
 def _until_stop(ids: list[int], stop: set[int]) -> list[int]:

@@ -2,7 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from rlaifv_kedro.errors import UserError
+
+if TYPE_CHECKING:
+    from rlaifv_kedro.models import TextModel
+
+NO_CLAIM = "no claim found in the answer"
 
 
 @dataclass(frozen=True)
@@ -21,8 +29,32 @@ class ClaimSplitter(Protocol):
         ...
 
 
-def make_splitter(name: str, *, count_repeats: bool) -> ClaimSplitter:
-    """The splitter of the parameter ``feedback.splitter``; the miniature's rule is the only one so far."""
-    from rlaifv_kedro.miniature.splitter import MiniatureSplitter
+def make_splitter(
+    name: Literal["miniature", "llm"], *, count_repeats: bool = True, divider: "TextModel | None" = None, question_writer: "TextModel | None" = None,
+    seed: int = 0, prompts: tuple[str | Path | None, str | Path | None] = (None, None), tries: int = 3, temperature: float = 0.2, top_p: float = 0.9,
+    max_new_tokens: int = 512,
+) -> ClaimSplitter:  # fmt: skip
+    """The splitter of the parameter ``feedback.splitter``.
 
-    return {"miniature": MiniatureSplitter}[name](count_repeats=count_repeats)
+    Args:
+        name: ``miniature``: the rule for the miniature's language. ``llm``: text LLMs, for any answers.
+        count_repeats: See :class:`rlaifv_kedro.miniature.splitter.MiniatureSplitter`.
+        divider, question_writer: The LLMs; without a question writer the divider does both steps.
+        prompts: Files with the prompts to divide and to write questions; by default ours.
+        seed, tries, temperature, top_p, max_new_tokens: See :class:`rlaifv_kedro.claims.llm_splitter.LLMSplitter`.
+
+    Raises:
+        UserError: There is no LLM, or a prompt can't be used.
+    """
+    if name == "miniature":
+        from rlaifv_kedro.miniature.splitter import MiniatureSplitter
+
+        return MiniatureSplitter(count_repeats=count_repeats)
+    from rlaifv_kedro.claims.llm_splitter import LLMSplitter
+
+    if divider is None:
+        raise UserError("feedback.splitter=llm needs an LLM: name one by models.splitter.path, or by models.splitter.url and models.splitter.model.")
+    return LLMSplitter(
+        divider, question_writer or divider, seed=seed, tries=tries, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens,
+        divide_prompt=prompts[0], question_prompt=prompts[1],
+    )  # fmt: skip

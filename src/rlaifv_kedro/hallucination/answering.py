@@ -69,4 +69,4 @@ def answer_probes(
 def _load(policy: Path, params: EvaluationParams, compute: ComputeParams) -> "TransformersModel":
     from rlaifv_kedro.models import load_model
 
-    return load_model(policy, dtype=compute.dtype, device=compute.device, batch_size=params.batch_size)
+    return load_model(policy, **compute.loading(), batch_size=params.batch_size)

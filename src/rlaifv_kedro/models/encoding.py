@@ -1,65 +1,108 @@
 """From images, questions and answers to the token ids of a model's own chat template."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.models.llava_processor import chunked_ids
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from transformers import ProcessorMixin
 
+# Two questions that are used to see where in a prompt the processor puts an image.
+_TRIAL, _OTHER_TRIAL = "?", "What is in the image, and where?"
+
+# In place of transformers' function of this name: some templates write today's date, and a run that goes on tomorrow must ask the same. It is the day
+# that Llama 3.1's template falls back to.
+FIXED_DATE = (
+    "{% macro strftime_now(format) %}{{ format | replace('%Y', '2024') | replace('%m', '07') | replace('%b', 'Jul') | replace('%B', 'July') "
+    "| replace('%d', '26') | replace('%A', 'Friday') | replace('%a', 'Fri') | replace('%H', '00') | replace('%M', '00') | replace('%S', '00') }}"
+    "{% endmacro %}"
+)
+
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """What the model takes for one image (``pixel_values`` and the like, batch dimension 1), and how many image tokens stand for it."""
+    """What the model takes for one image (``pixel_values`` and the like, batch dimension 1), and the token ids that stand for it in a prompt."""
 
     inputs: dict[str, Any]
-    tokens: int
+    block: list[int]
 
 
 class ChatEncoder:
     """Token ids of prompts and answers about one image.
 
+    A processor writes a text of its own for an image: 576 times one token, or rows of slices. That text is taken from its output for a trial question
+    and put into all other prompts about the image, so an image is processed once however many questions are asked about it.
+
+    Args:
+        ends: Token ids that end a reply.
+
     Raises:
         UserError: The processor has no chat template.
     """
 
-    def __init__(self, processor: "ProcessorMixin", where: str):
-        if not getattr(processor, "chat_template", None):
+    def __init__(self, processor: "ProcessorMixin", where: str, ends: Collection[int] = ()):
+        from transformers import LlavaProcessor
+
+        template = getattr(processor, "chat_template", None)
+        template = template.get("default") if isinstance(template, dict) else template
+        if not template:
             raise UserError(f"{where}: the processor has no chat template. Add a chat_template.jinja beside its files.")
+        self._template = {"chat_template": (FIXED_DATE if "strftime_now" in template else "") + template}
+        if "enable_thinking" in template:
+            self._template["enable_thinking"] = False
         self.processor, self.tokenizer, self.where = processor, processor.tokenizer, where
         self.image_token: str = processor.image_token
         self.image_id: int = self.tokenizer.convert_tokens_to_ids(self.image_token)
         self.pad_id: int = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        self.ends = {self.tokenizer.eos_token_id, *ends}
         self.prompt_text = lru_cache(maxsize=65536)(self._prompt_text)
+        self._by_chunks = isinstance(processor, LlavaProcessor)
 
     def image(self, image: "Image") -> EncodedImage:
-        encoded = dict(self.processor(text=self.prompt_text("?"), images=image.convert("RGB"), return_tensors="pt"))
-        tokens = int((encoded.pop("input_ids") == self.image_id).sum())
-        encoded.pop("attention_mask", None)
-        return EncodedImage(encoded, tokens)
+        """Encode an image."""
+        picture = image.convert("RGB")
+        encoded = dict(self.processor(text=self.prompt_text(_TRIAL), images=picture, return_tensors="pt"))
+        ids = encoded.pop("input_ids")[0].tolist()
+        inputs = {name: value for name, value in encoded.items() if tuple(value.shape) != (1, len(ids))}  # without what belongs to the trial's tokens
+        if self._by_chunks:
+            return EncodedImage(inputs, [self.image_id] * ids.count(self.image_id))
+        start, replaced = self._place
+        after = len(self._plain([self.prompt_text(_TRIAL)])[0]) - start - replaced
+        return EncodedImage(inputs, ids[start : len(ids) - after])
 
-    def prompts(self, questions: list[str], image_tokens: int) -> list[list[int]]:
+    def placeholder(self, tokens: int) -> EncodedImage:
+        """An image of so many tokens without its pixels: for prompts whose pixels are added elsewhere, or don't matter."""
+        return EncodedImage({}, [self.image_id] * tokens)
+
+    def prompts(self, questions: list[str], image: EncodedImage) -> list[list[int]]:
         """Ids of the prompts up to where the reply begins, the image's tokens filled in."""
-        return self._ids([self.prompt_text(q) for q in questions], image_tokens)
+        return self._ids([self.prompt_text(self._clean(q)) for q in questions], image)
 
-    def answers(self, question: str, answers: list[str], image_tokens: int) -> tuple[list[int], list[list[int]]]:
+    def answers(self, question: str, answers: list[str], image: EncodedImage) -> tuple[list[int], list[list[int]]]:
         """Ids of the prompt, and of each answer up to and with its end-of-sequence token.
 
         Raises:
             UserError: The template doesn't write a conversation as its prompt followed by the answer.
         """
-        texts = [self.prompt_text(question), *(self._conversation_text(question, a) for a in answers)]
-        prompt, *full = self._ids(texts, image_tokens)
+        question = self._clean(question)
+        texts = [self.prompt_text(question), *(self._conversation_text(question, self._clean(a)) for a in answers)]
+        prompt, *full = self._ids(texts, image)
         for ids in full:
             if ids[: len(prompt)] != prompt:
                 raise UserError(
                     f"{self.where}: the chat template writes a prompt differently when an answer follows, so its answers can't be scored."
                 )
         return prompt, [self._to_end(ids[len(prompt) :]) for ids in full]
+
+    def end_of_image(self, prompt: list[int], image: EncodedImage) -> int:
+        """How many of a prompt's first tokens must stay for the image to stay whole."""
+        start = prompt.index(image.block[0]) if self._by_chunks else self._place[0]
+        return start + len(image.block)
 
     def first_tokens(self, groups: Sequence[Sequence[str]]) -> list[list[int]]:
         """For each group of words the tokens that a reply of one of them begins with, each token once: what follows the prompt's own ids.
@@ -69,7 +112,7 @@ class ChatEncoder:
         """
         found: list[list[int]] = []
         for words in groups:
-            _, replies = self.answers("?", list(words), 1)
+            _, replies = self.answers("?", list(words), self.placeholder(1))
             unknown = [w for w, ids in zip(words, replies) if not ids or ids[0] == self.tokenizer.unk_token_id]
             if unknown:
                 raise UserError(f"{self.where}: the tokenizer doesn't know the words {unknown} whose probabilities feedback reads.")
@@ -78,23 +121,63 @@ class ChatEncoder:
             raise UserError(f"{self.where}: replies of {list(map(list, groups))} begin with the same token, so they can't be told apart by it.")
         return found
 
+    @cached_property
+    def _place(self) -> tuple[int, int]:
+        """Where in a prompt the image's text begins, and how many tokens of the plain prompt it replaces.
+
+        Raises:
+            UserError: The processor writes an image differently for another question, so its text can't be put into other prompts.
+        """
+        from PIL import Image
+
+        def processed(question: str) -> list[int]:
+            return self.processor(text=self.prompt_text(question), images=blank, return_tensors="pt")["input_ids"][0].tolist()
+
+        blank = Image.new("RGB", (64, 48))
+        (plain, other_plain), ids = self._plain([self.prompt_text(_TRIAL), self.prompt_text(_OTHER_TRIAL)]), processed(_TRIAL)
+        mark = plain.index(self.image_id) if self.image_id in plain else len(plain)
+        start = _shared([plain[:mark], ids])
+        after = _shared([plain[start:][::-1], ids[start:][::-1]])
+        after = min(after, len(plain) - mark - 1) if mark < len(plain) else after
+        block = ids[start : len(ids) - after]
+        if processed(_OTHER_TRIAL) != other_plain[:start] + block + other_plain[len(plain) - after :]:
+            raise UserError(f"{self.where}: its processor writes an image into a prompt in a way that depends on the question; that isn't supported.")
+        return start, len(plain) - start - after
+
     def _prompt_text(self, question: str) -> str:
-        return self.processor.apply_chat_template([self._user(question)], add_generation_prompt=True, tokenize=False)
+        return self.processor.apply_chat_template([self._user(question)], add_generation_prompt=True, tokenize=False, **self._template)
 
     def _conversation_text(self, question: str, answer: str) -> str:
         reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
-        return self.processor.apply_chat_template([self._user(question), reply], tokenize=False)
+        return self.processor.apply_chat_template([self._user(question), reply], tokenize=False, **self._template)
 
     @staticmethod
     def _user(question: str) -> dict[str, Any]:
         return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
 
-    def _ids(self, texts: list[str], image_tokens: int) -> list[list[int]]:
-        expanded = [t.replace(self.image_token, self.image_token * image_tokens) for t in texts]
+    def _clean(self, text: str) -> str:
+        """A text that spells the image's token would become a second image. The original release strips it too."""
+        return text.replace(self.image_token, "")
+
+    def _ids(self, texts: list[str], image: EncodedImage) -> list[list[int]]:
+        """Ids of whole texts, with the image's block where the template puts the image."""
+        if self._by_chunks:
+            return [chunked_ids(self.tokenizer, t, self.image_token, self.image_id, len(image.block)) for t in texts]
+        start, replaced = self._place
+        return [ids[:start] + image.block + ids[start + replaced :] for ids in self._plain(texts)]
+
+    def _plain(self, texts: list[str]) -> list[list[int]]:
+        """Ids of texts as the template writes them."""
         # A template that writes the beginning-of-sequence token itself must not get a second one.
         bos = self.tokenizer.bos_token
-        return self.tokenizer(expanded, add_special_tokens=not (bos and texts[0].startswith(bos)))["input_ids"]
+        return self.tokenizer(texts, add_special_tokens=not (bos and texts[0].startswith(bos)))["input_ids"]
 
     def _to_end(self, ids: list[int]) -> list[int]:
-        eos = self.tokenizer.eos_token_id
-        return ids[: len(ids) - ids[::-1].index(eos)] if eos in ids else [*ids, eos]
+        last = max((i for i, token in enumerate(ids) if token in self.ends), default=None)
+        return ids[: last + 1] if last is not None else [*ids, self.tokenizer.eos_token_id]
+
+
+def _shared(sequences: list[list[int]]) -> int:
+    """Length of what two sequences begin with alike."""
+    first, second = sequences
+    return next((i for i, (a, b) in enumerate(zip(first, second)) if a != b), min(len(first), len(second)))

@@ -1,6 +1,6 @@
 """What a stage may ask of a multimodal LLM, whatever runs it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,19 +19,26 @@ class Question:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How to decode. ``temperature`` 0 is greedy; otherwise plain sampling from the tempered softmax (method.md: no top-p, no top-k)."""
+    """How to decode. ``temperature`` 0 is greedy. Otherwise sampling from the tempered softmax: all of it for candidates; splitters use the likeliest
+    tokens that hold ``top_p`` of the probability.
+    """
 
     temperature: float
     max_new_tokens: int
+    top_p: float = 1.0
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer. ``token_count`` includes the end-of-sequence token; ``finish_reason`` is ``stop`` or ``length``."""
+    """One answer. ``token_count`` includes the end-of-sequence token; ``finish_reason`` is ``stop`` or ``length``.
+
+    ``error`` says why there is none, of a server that gave none after all retries.
+    """
 
     text: str
     token_count: int
     finish_reason: str
+    error: str | None = None
 
 
 class VisionLanguageModel(Protocol):
@@ -43,7 +50,7 @@ class VisionLanguageModel(Protocol):
 
     def first_token_probs(self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], words: Sequence[Sequence[str]]) -> "list[np.ndarray]":
         """For each image the probabilities that the reply to each of its questions begins with one of each group's words: float64
-        (questions, groups).
+        (questions, groups), NaN for a question that a server gave no reply to.
 
         Raises:
             UserError: A word is unknown, or words of two groups begin with the same token.
@@ -52,4 +59,12 @@ class VisionLanguageModel(Protocol):
 
     def branch_log_probs(self, questions: Sequence[Question], answers: Sequence[Sequence[str]]) -> list[list[tuple[float, int]]]:
         """For each question the (summed log-prob, token count) of each answer, end-of-sequence token included."""
+        ...
+
+
+class TextModel(Protocol):
+    """A splitter or judge: a text LLM, or an MLLM without an image."""
+
+    def complete(self, chats: Sequence[Sequence[Mapping[str, str]]], seeds: Sequence[int], decoding: Decoding) -> list[Answer]:
+        """The reply to each chat, a list of messages with ``role`` (system, user, assistant) and ``content``. It depends on its chat and seed."""
         ...

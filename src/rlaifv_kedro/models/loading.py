@@ -1,59 +1,172 @@
-"""Loading a model from a folder."""
+"""Loading a multimodal model from a folder, whatever layout it is in."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, ProcessorMixin
+
     from rlaifv_kedro.models.transformers_backend import TransformersModel
 
 
-def load_model(path: str | Path, *, dtype: str = "float32", device: str = "auto", batch_size: int = 32) -> "TransformersModel":
+def load_model(
+    path: str | Path, *, dtype: str = "float32", device: str = "auto", batch_size: int = 32, max_tokens_per_pack: int | None = None,
+    attn_implementation: str = "sdpa", device_map: str | None = None, adapter: str | Path | None = None, chat_template: str | Path | None = None,
+    trust_remote_code: bool = False, vision_config: Mapping[str, Any] | None = None,
+) -> "TransformersModel":  # fmt: skip
     """Load a policy or labeler; LoRA adapters are merged into the checkpoint they name.
 
+    The layout is recognised from the files: LLaVA-1.5's original one, OmniLMM, MiniCPM-Llama3-V 2.5, or anything that transformers'
+    ``AutoModelForImageTextToText`` knows.
+
     Args:
-        path: Folder of a Hugging Face checkpoint with its processor.
+        path: Folder of a checkpoint with its processor or tokenizer, of LoRA adapters, or a name on the model hub.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         device: ``auto`` takes a GPU if there is one.
+        batch_size, max_tokens_per_pack: See :class:`rlaifv_kedro.models.transformers_backend.TransformersModel`.
+        device_map: ``auto`` spreads the model over the GPUs, whatever ``device`` says.
+        adapter: Folder of LoRA adapters for the checkpoint.
+        chat_template: File with one, instead of the checkpoint's.
+        trust_remote_code: Run code that comes with the weights.
+        vision_config: Values of the vision tower that original layouts take from its hub name.
 
     Raises:
-        UserError: There is no such device; the folder is no checkpoint, or a file of it is missing or damaged.
+        UserError: There is no such device; the folder is no checkpoint, or a file of it is missing or damaged; its processor needs a package
+            that isn't installed.
     """
-    import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForImageTextToText, AutoProcessor
 
     from rlaifv_kedro.models.transformers_backend import TransformersModel
+
+    where = str(path)
+    chosen = torch_device(device)
+    folder = folder_of(path)
+    own_adapter = folder if (folder / "adapter_config.json").is_file() else None
+    weights = base_of(folder / "adapter_config.json") if own_adapter else folder
+    if not (weights / "config.json").is_file():
+        raise UserError(f"{weights} is no checkpoint: it has no config.json. Give the folder that save_pretrained wrote.")
+    options = {"attn_implementation": attn_implementation, "device_map": device_map}
+    try:
+        module, processor = _load(weights, dtype, options, vision_config, trust_remote_code)
+        for lora in (own_adapter, None if adapter is None else folder_of(adapter)):
+            if lora is not None:
+                module = _merged(module, lora)
+        if own_adapter is not None and any((own_adapter / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")):
+            processor = _auto_processor(own_adapter, trust_remote_code)
+        if chat_template is not None:
+            processor.chat_template = Path(chat_template).read_text(encoding="utf-8")
+    except ImportError as error:  # families with a video part in their processor
+        raise UserError(f"{where}: its processor needs a package that isn't installed: {first_line(error)} Try: pip install torchvision") from error
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{where}: can't load the checkpoint: {first_line(error)}") from error
+    return TransformersModel(module if device_map else module.to(chosen), processor, where, batch_size, max_tokens_per_pack)
+
+
+def folder_of(path: str | Path) -> Path:
+    """The folder of a checkpoint; one that is named as on the model hub (``owner/name``) is fetched.
+
+    Raises:
+        UserError: There is no such folder, and it can't be fetched.
+    """
+    folder = Path(path)
+    if folder.exists() or isinstance(path, Path) or str(path).count("/") != 1 or str(path).startswith((".", "/")):
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(path)))
+    except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError) as error:
+        raise UserError(f"{path} is no folder here, and can't be fetched from the model hub: {first_line(error)}") from error
+
+
+def torch_device(device: str) -> str:
+    """``cpu`` or ``cuda``.
+
+    Raises:
+        UserError: ``cuda`` is asked for and there is none.
+    """
+    import torch
 
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if chosen == "cuda" and not torch.cuda.is_available():
         raise UserError("compute.device=cuda, but torch sees no GPU here. Choose cpu or auto, or install the torch of your CUDA version.")
-    folder = Path(path)
-    adapter = folder / "adapter_config.json"
-    weights = _base_of(adapter) if adapter.is_file() else folder
-    if not (weights / "config.json").is_file():
-        raise UserError(f"{weights} is no checkpoint: it has no config.json. Give the folder that save_pretrained wrote.")
+    return chosen
+
+
+def base_of(adapter: Path) -> Path:
+    """The checkpoint that LoRA adapters belong to, from their ``adapter_config.json``.
+
+    Raises:
+        UserError: The file doesn't name one.
+    """
     try:
-        module, loaded = AutoModelForImageTextToText.from_pretrained(
-            weights, dtype=getattr(torch, dtype), attn_implementation="sdpa", output_loading_info=True
-        )
-        if loaded["missing_keys"]:  # transformers only warns, and fills them with random numbers
-            raise ValueError(f"the weights lack {', '.join(sorted(loaded['missing_keys'])[:3])}")
-        if adapter.is_file():
-            from peft import PeftModel
-
-            module = PeftModel.from_pretrained(module, folder).merge_and_unload()
-        processor = AutoProcessor.from_pretrained(folder)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder}: can't load the checkpoint: {(str(error).strip() or repr(error)).splitlines()[0]}") from error
-    return TransformersModel(module.to(chosen), processor, str(folder), batch_size)
-
-
-def _base_of(adapter: Path) -> Path:
-    """The checkpoint that LoRA adapters belong to."""
-    try:
-        return Path(json.loads(adapter.read_text())["base_model_name_or_path"])
+        return folder_of(json.loads(adapter.read_text())["base_model_name_or_path"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{adapter} doesn't name the checkpoint that the adapters belong to (base_model_name_or_path).") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the pages of advice that follow in transformers' and torch's messages."""
+    return (str(error).strip() or repr(error)).splitlines()[0]
+
+
+def _load(
+    weights: Path, dtype: str, options: dict[str, Any], vision_config: Mapping[str, Any] | None, remote: bool
+) -> "tuple[PreTrainedModel, ProcessorMixin]":
+    """The module and its processor."""
+    import torch
+
+    from rlaifv_kedro.models import minicpm_v, omnilmm
+    from rlaifv_kedro.models.llava_original import is_llava_original, load_llava_original
+    from rlaifv_kedro.models.llava_processor import llava_processor
+
+    described = json.loads((weights / "config.json").read_text(encoding="utf-8"))
+    kind = getattr(torch, dtype)
+    if is_llava_original(described):
+        module, _ = load_llava_original(weights, dtype=kind, vision_config=vision_config, **options)
+        return module, llava_processor(weights, module.config)
+    omnilmm.register()
+    minicpm_v.register_minicpm_v()
+    module = _auto_model(weights, kind, options, vision_config, remote)
+    processor = _auto_processor(weights, remote)
+    if described.get("model_type") == "omnilmm":
+        module.config.image_token_id = processor.image_token_id  # the release's config doesn't name it
+    return module, processor
+
+
+def _auto_model(
+    weights: Path, dtype: "torch.dtype", options: dict[str, Any], vision_config: Mapping[str, Any] | None, remote: bool
+) -> "PreTrainedModel":
+    from transformers import AutoModelForImageTextToText
+
+    given = {} if vision_config is None else {"vision_config": dict(vision_config)}
+    module, loaded = AutoModelForImageTextToText.from_pretrained(
+        weights, dtype=dtype, trust_remote_code=remote, output_loading_info=True, **options, **given
+    )
+    if loaded["missing_keys"]:  # transformers only warns, and fills them with random numbers
+        raise ValueError(f"the weights lack {', '.join(sorted(loaded['missing_keys'])[:3])}")
+    return module
+
+
+def _auto_processor(folder: Path, remote: bool) -> "ProcessorMixin":
+    from transformers import AutoProcessor
+
+    return AutoProcessor.from_pretrained(folder, trust_remote_code=remote)
+
+
+def _merged(module: "PreTrainedModel", adapter: Path) -> "PreTrainedModel":
+    from transformers import LlavaForConditionalGeneration
+
+    from rlaifv_kedro.models.llava_adapter import apply_original_adapter, is_original_adapter
+
+    if isinstance(module, LlavaForConditionalGeneration) and is_original_adapter(adapter):
+        return apply_original_adapter(module, adapter)
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(module, adapter).merge_and_unload()

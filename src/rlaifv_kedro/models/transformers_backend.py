@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from rlaifv_kedro.branching import Pack, branch_log_probs, collate, common_prefix, next_token_probs
+from rlaifv_kedro.branching import Pack, branch_log_probs, choose_way, collate, common_prefix, next_token_probs, pack
 from rlaifv_kedro.branching.sampling import sample_branches
-from rlaifv_kedro.branching.scoring import refuse_unsuitable
 from rlaifv_kedro.models.encoding import ChatEncoder, EncodedImage
 from rlaifv_kedro.models.interface import Answer, Decoding, Question
 
@@ -22,12 +21,15 @@ class TransformersModel:
 
     Args:
         batch_size: Prefixes a forward pass. It changes the speed and, at most, the last bits of a number.
+        max_tokens_per_pack: Most tokens of a prefix and its branches in one pass; see :func:`rlaifv_kedro.branching.branch_log_probs`.
     """
 
-    def __init__(self, module: "PreTrainedModel", processor: "ProcessorMixin", where: str, batch_size: int = 32):
-        refuse_unsuitable(module)
-        self.module, self.processor, self.batch_size = module.eval(), processor, batch_size
-        self.encoder = ChatEncoder(processor, where)
+    def __init__(
+        self, module: "PreTrainedModel", processor: "ProcessorMixin", where: str, batch_size: int = 32, max_tokens_per_pack: int | None = None
+    ):
+        self.module, self.processor, self.batch_size, self.max_tokens_per_pack = module.eval(), processor, batch_size, max_tokens_per_pack
+        self.encoder = ChatEncoder(processor, where, self._generation_ends())
+        choose_way(module)
 
     @torch.no_grad()
     def sample(self, questions: Sequence[Question], seeds: Sequence[Sequence[int]], decoding: Decoding) -> list[list[Answer]]:
@@ -35,10 +37,11 @@ class TransformersModel:
         for start in range(0, len(questions), self.batch_size):
             part = questions[start : start + self.batch_size]
             images = [self.encoder.image(q.image) for q in part]
-            prompts = [self.encoder.prompts([q.text], i.tokens)[0] for q, i in zip(part, images)]
+            prompts = [self.encoder.prompts([q.text], i)[0] for q, i in zip(part, images)]
             replies = sample_branches(
-                self.module, prompts, seeds[start : start + self.batch_size], temperature=decoding.temperature,
-                max_new_tokens=decoding.max_new_tokens, pad=self.encoder.pad_id, stop=self._stop_ids(), inputs=_batched(images, self._device),
+                self.module, prompts, seeds[start : start + self.batch_size], temperature=decoding.temperature, top_p=decoding.top_p,
+                max_new_tokens=decoding.max_new_tokens, pad=self.encoder.pad_id, stop=self.encoder.ends, inputs=batched(images, self._device),
+                suppress=self.module.generation_config.suppress_tokens or (),
             )  # fmt: skip
             answers += [[self._answer(ids) for ids in row] for row in replies]
         return answers
@@ -51,39 +54,43 @@ class TransformersModel:
         for start in range(0, len(images), self.batch_size):
             encoded = [self.encoder.image(i) for i in images[start : start + self.batch_size]]
             asked = questions[start : start + self.batch_size]
-            packs = [_shared(self.encoder.prompts(list(q), i.tokens)) for q, i in zip(asked, encoded)]
+            packs = [_shared(self.encoder.prompts(list(q), i)) for q, i in zip(asked, encoded)]
             packed = collate(packs, self.encoder.pad_id).to(self._device)
-            probs = next_token_probs(self.module, packed, ids, **_batched(encoded, self._device)).double().cpu().numpy()
-            summed = np.add.reduceat(probs, starts, axis=1)  # (questions of all images, groups)
-            result += np.split(summed, np.cumsum(packed.branch_counts)[:-1])
+            images_of_batch = batched(encoded, self._device)
+            probs = next_token_probs(self.module, packed, ids, max_tokens_per_pack=self.max_tokens_per_pack, **images_of_batch)
+            summed = np.add.reduceat(probs.double().cpu().numpy(), starts, axis=1)  # (questions of all images, groups)
+            result += np.split(summed, np.cumsum([len(p.branches) for p in packs])[:-1])
         return result
 
-    @torch.no_grad()
     def branch_log_probs(self, questions: Sequence[Question], answers: Sequence[Sequence[str]]) -> list[list[tuple[float, int]]]:
         result: list[list[tuple[float, int]]] = []
         for start in range(0, len(questions), self.batch_size):
             part = questions[start : start + self.batch_size]
             images = [self.encoder.image(q.image) for q in part]
             texts = answers[start : start + self.batch_size]
-            packs = [Pack(*self.encoder.answers(q.text, list(a), i.tokens)) for q, a, i in zip(part, texts, images)]
-            packed = collate(packs, self.encoder.pad_id).to(self._device)
-            scored = branch_log_probs(self.module, packed, **_batched(images, self._device))
-            flat = iter(zip(scored.sums.tolist(), scored.counts.tolist()))
-            result += [[next(flat) for _ in a] for a in texts]
+            result += self.score_packs(images, [pack(*self.encoder.answers(q.text, list(a), i)) for q, a, i in zip(part, texts, images)])
         return result
+
+    @torch.no_grad()
+    def score_packs(self, images: Sequence[EncodedImage], packs: Sequence[Pack]) -> list[list[tuple[float, int]]]:
+        """For each pack, in one forward pass, the (summed log-prob, token count) of each branch."""
+        packed = collate(list(packs), self.encoder.pad_id).to(self._device)
+        scored = branch_log_probs(self.module, packed, max_tokens_per_pack=self.max_tokens_per_pack, **batched(images, self._device))
+        flat = iter(zip(scored.sums.tolist(), scored.counts.tolist()))
+        return [[next(flat) for _ in p.branches] for p in packs]
 
     @property
     def _device(self) -> torch.device:
         return next(self.module.parameters()).device
 
-    def _stop_ids(self) -> set[int]:
+    def _generation_ends(self) -> set[int]:
+        """Ids that end a reply by the checkpoint's settings for generation."""
         eos = self.module.generation_config.eos_token_id
-        ids = eos if isinstance(eos, list) else [eos]
-        return {i for i in (*ids, self.encoder.tokenizer.eos_token_id) if i is not None}
+        return {i for i in (eos if isinstance(eos, list) else [eos]) if i is not None}
 
     def _answer(self, ids: list[int]) -> Answer:
         text = self.encoder.tokenizer.decode(ids, skip_special_tokens=True).strip()
-        return Answer(text, len(ids), "stop" if ids and ids[-1] in self._stop_ids() else "length")
+        return Answer(text, len(ids), "stop" if ids and ids[-1] in self.encoder.ends else "length")
 
 
 def _shared(prompts: list[list[int]]) -> Pack:
@@ -92,5 +99,19 @@ def _shared(prompts: list[list[int]]) -> Pack:
     return Pack(prompts[0][:size], [p[size:] for p in prompts])
 
 
-def _batched(images: list[EncodedImage], device: torch.device) -> dict[str, torch.Tensor]:
-    return {name: torch.cat([i.inputs[name] for i in images]).to(device) for name in images[0].inputs}
+def batched(images: Sequence[EncodedImage], device: torch.device | str) -> dict[str, torch.Tensor]:
+    """What the model takes for several images, one a prompt, joined along dimension 0.
+
+    Where images differ in their number of tiles or patches (LLaVA-NeXT, Idefics, MiniCPM-V) they are padded with zeros, which these models cut off
+    again by the sizes that come with them.
+    """
+    return {name: _joined([i.inputs[name] for i in images]).to(device) for name in images[0].inputs}
+
+
+def _joined(tensors: list[torch.Tensor]) -> torch.Tensor:
+    shape = [max(sizes) for sizes in zip(*(t.shape[1:] for t in tensors))]
+    padded = []
+    for t in tensors:
+        missing = [most - size for most, size in zip(shape, t.shape[1:])]
+        padded.append(torch.nn.functional.pad(t, [n for m in reversed(missing) for n in (0, m)]) if any(missing) else t)
+    return torch.cat(padded)

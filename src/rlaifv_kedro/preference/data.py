@@ -1,74 +1,175 @@
-"""Preference pairs as training examples: a prompt's prefix with the chosen and the rejected answer as branches."""
+"""Preference pairs as training examples: a prompt's prefix with its distinct answers as branches, and the pairs as pairs of branches."""
 
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
-from rlaifv_kedro.branching import Pack, collate
+from rlaifv_kedro.branching import Pack, collate, pack
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import open_image
+from rlaifv_kedro.seeds import generator_for
 
 if TYPE_CHECKING:
     from rlaifv_kedro.models.encoding import ChatEncoder, EncodedImage
 
 
 @dataclass(frozen=True)
-class PreferenceExample:
-    """One pair: its index, encoded image and packed answers (branch 0 chosen, branch 1 rejected), and the reference's log-probs of both."""
+class Truncation:
+    """How pairs longer than the model's context are cut; see :func:`rlaifv_kedro.branching.pack`."""
 
-    idx: int
+    max_length: int | None = None
+    side: Literal["right", "left"] = "right"
+
+
+@dataclass(frozen=True)
+class PairPack:
+    """One prompt's pack: each distinct answer is one branch, ``pairs`` are (chosen, rejected) branches, in the order of the rows."""
+
     image: "EncodedImage"
     pack: Pack
+    pairs: list[tuple[int, int]]
+
+
+def prompt_numbers(pairs: pd.DataFrame) -> np.ndarray:
+    """The same number for pairs of the same prompt, its image and question: int64 (pairs,), in the order of first appearance."""
+    keys = []
+    for image, question in zip(pairs["image"], pairs["question"]):
+        content = image.get("bytes")
+        keys.append((hashlib.sha256(content).digest() if content else image.get("path"), question))
+    return pd.factorize(pd.Series(keys, dtype=object))[0]
+
+
+def by_prompt(pairs: pd.DataFrame, numbers: np.ndarray) -> list[list[Any]]:
+    """The rows of each prompt, by its number."""
+    groups: dict[int, list[Any]] = {}
+    for number, row in zip(numbers.tolist(), pairs.itertuples()):
+        groups.setdefault(number, []).append(row)
+    return list(groups.values())
+
+
+def distinct_answers(rows: Iterable[Any]) -> list[str]:
+    """The answers of some pairs, each once."""
+    return list(dict.fromkeys(text for row in rows for text in (row.chosen, row.rejected)))
+
+
+def pack_pairs(rows: Sequence[Any], answers: list[str], encoder: "ChatEncoder", truncation: Truncation) -> PairPack:
+    """Pack pairs of one prompt.
+
+    Args:
+        rows: Pairs with idx, image, question, chosen, rejected; all of one image and question.
+        answers: Distinct answers of all of the prompt's pairs, also of those that are not packed here: how much a prompt is cut must not depend on
+            which of its pairs happen to share a pack.
+
+    Raises:
+        UserError: The image can't be read, or the prompt leaves no room for an answer.
+    """
+    first = rows[0]
+    image = encoder.image(open_image(first.image, f"preference pair idx {first.idx}"))
+    prompt, branches = encoder.answers(first.question, answers, image)
+    keep = encoder.end_of_image(prompt, image)
+    try:
+        whole = pack(prompt, branches, truncation.max_length, truncation.side, keep)
+    except ValueError as error:
+        raise UserError(f"preference pair idx {first.idx}: {error}. Raise training.max_length.") from error
+    used = distinct_answers(rows)
+    packed = Pack(whole.prefix, [whole.branches[answers.index(text)] for text in used])
+    return PairPack(image, packed, [(used.index(row.chosen), used.index(row.rejected)) for row in rows])
+
+
+@dataclass(frozen=True)
+class PreferenceExample:
+    """One pair with the number and the distinct answers of its prompt, and the reference's log-probs of both its answers."""
+
+    pair: Any
+    prompt: int
+    answers: list[str]
     reference_chosen: float
     reference_rejected: float
 
 
 class PreferenceDataset(Dataset):
-    """Pairs with their reference log-probs, tokenised when asked for.
+    """Pairs with their reference log-probs.
 
     Raises:
-        UserError: A pair has no reference log-prob.
+        UserError: Two pairs have the same idx, or a pair has no reference log-prob.
     """
 
-    def __init__(self, pairs: pd.DataFrame, reference: pd.DataFrame, encoder: "ChatEncoder"):
+    def __init__(self, pairs: pd.DataFrame, reference: pd.DataFrame):
+        twice = pairs["idx"][pairs["idx"].duplicated()]
+        if len(twice):
+            raise UserError(
+                f"preference_pairs has idx {twice.iloc[0]} twice, so their reference log-probs can't be told apart. Number the pairs anew."
+            )
         self.pairs = pairs.reset_index(drop=True)
-        self.encoder = encoder
+        self.prompts = prompt_numbers(pairs)
         aligned = reference.set_index("idx").reindex(self.pairs["idx"])
         if aligned["chosen"].isna().any():
             raise UserError(
                 f"reference_log_probs has no row for pair idx {aligned.index[aligned['chosen'].isna()][0]}. Compute it again from these pairs."
             )
         self.reference = aligned[["chosen", "rejected"]].to_numpy(dtype=float)
+        self.answers = [distinct_answers(rows) for rows in by_prompt(self.pairs, self.prompts)]
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, row: int) -> PreferenceExample:
-        pair = self.pairs.iloc[row]
-        image = self.encoder.image(open_image(pair["image"], f"preference pair idx {pair['idx']}"))
-        prompt, answers = self.encoder.answers(pair["question"], [pair["chosen"], pair["rejected"]], image.tokens)
-        return PreferenceExample(int(pair["idx"]), image, Pack(prompt, answers), *self.reference[row])
+        prompt = int(self.prompts[row])
+        return PreferenceExample(self.pairs.iloc[row], prompt, self.answers[prompt], *self.reference[row])
+
+
+class PromptSampler(Sampler[int]):
+    """All pairs in an order in which those of a prompt follow each other; another one each epoch, from (seed, epoch)."""
+
+    def __init__(self, prompts: np.ndarray, seed: int):
+        self.prompts, self.seed, self.epoch = prompts, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the data loader before each epoch, also after a resume."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __iter__(self) -> Iterator[int]:
+        rank = generator_for(self.seed, "epoch", self.epoch).permutation(self.prompts.max(initial=-1) + 1)
+        return iter(np.argsort(rank[self.prompts], kind="stable").tolist())
 
 
 class PreferenceCollator:
-    """Makes the batch that :class:`rlaifv_kedro.preference.trainer.PreferenceTrainer` takes."""
+    """Makes the batch that :class:`rlaifv_kedro.preference.trainer.PreferenceTrainer` takes.
 
-    def __init__(self, pad: int):
-        self.pad = pad
+    Args:
+        merge: Pairs of one prompt share a pack; else each pair has its own.
+    """
+
+    def __init__(self, encoder: "ChatEncoder", truncation: Truncation, merge: bool):
+        self.encoder, self.truncation, self.merge = encoder, truncation, merge
 
     def __call__(self, examples: list[PreferenceExample]) -> dict[str, Any]:
-        images = [e.image.inputs for e in examples]
-        packed = collate([e.pack for e in examples], self.pad)
+        """``packed``; ``chosen`` and ``rejected``, each pair's branches among those of all packs, int64 (pairs,); their reference log-probs, float32
+        (pairs,); and under ``images`` what the model takes for the packs' images.
+        """
+        from rlaifv_kedro.models.transformers_backend import batched
+
+        groups: dict[int, list[PreferenceExample]] = {}
+        for i, example in enumerate(examples):
+            groups.setdefault(example.prompt if self.merge else i, []).append(example)
+        packs = [pack_pairs([e.pair for e in group], group[0].answers, self.encoder, self.truncation) for group in groups.values()]
+        starts = np.cumsum([0, *(len(p.pack.branches) for p in packs)])
+        branches = torch.tensor([(start + c, start + r) for start, p in zip(starts, packs) for c, r in p.pairs], dtype=torch.int64)
+        ordered = [e for group in groups.values() for e in group]
         return {
-            "input_ids": packed.input_ids,
-            "attention_mask": packed.attention_mask,
-            "position_ids": packed.position_ids,
-            "segments": packed.segments,
-            "prefix_lengths": torch.tensor(packed.prefix_lengths),
-            "reference_chosen": torch.tensor([e.reference_chosen for e in examples], dtype=torch.float32),
-            "reference_rejected": torch.tensor([e.reference_rejected for e in examples], dtype=torch.float32),
-            **{name: torch.cat([i[name] for i in images]) for name in images[0]},
+            "packed": collate([p.pack for p in packs], self.encoder.pad_id),
+            "chosen": branches[:, 0],
+            "rejected": branches[:, 1],
+            "reference_chosen": torch.tensor([e.reference_chosen for e in ordered], dtype=torch.float32),
+            "reference_rejected": torch.tensor([e.reference_rejected for e in ordered], dtype=torch.float32),
+            "images": batched([p.image for p in packs], "cpu"),
         }

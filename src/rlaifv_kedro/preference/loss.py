@@ -11,6 +11,8 @@ class PreferenceLoss:
     """Loss of a batch of pairs, and what is worth watching; all but ``loss`` detached, means over the batch.
 
     Attributes:
+        dpo: The DPO part, unweighted; ln 2 where the policy is its own reference.
+        largest_log_ratio: The largest absolute log-ratio of any answer, in nats; 0 where the policy is its own reference.
         reward_margin: beta * (log-ratio of chosen - log-ratio of rejected).
         reward_accuracy: Share of pairs with a positive margin.
         log_ratio_chosen: log pi(chosen) - log pi_ref(chosen).
@@ -18,6 +20,8 @@ class PreferenceLoss:
     """
 
     loss: torch.Tensor
+    dpo: torch.Tensor
+    largest_log_ratio: torch.Tensor
     reward_margin: torch.Tensor
     reward_accuracy: torch.Tensor
     log_ratio_chosen: torch.Tensor
@@ -40,8 +44,10 @@ def preference_loss(
     """
     ratio_chosen, ratio_rejected = chosen - reference_chosen, rejected - reference_rejected
     margin = beta * (ratio_chosen - ratio_rejected)
-    loss = dpo_weight * -F.logsigmoid(margin).mean()
+    dpo = -F.logsigmoid(margin)
+    loss = dpo_weight * dpo.mean()
     if sft_weight:
         loss = loss - sft_weight * (chosen / chosen_tokens).mean()
-    watched = (margin, (margin > 0).float(), ratio_chosen, ratio_rejected)
+    largest = torch.cat([ratio_chosen, ratio_rejected]).abs().max()
+    watched = (dpo, largest, margin, (margin > 0).float(), ratio_chosen, ratio_rejected)
     return PreferenceLoss(loss, *(t.detach().mean() for t in watched))

@@ -5,14 +5,14 @@ iteration 1's reference. Here they carry what they were computed from, and train
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rlaifv_kedro.engine.progress import batches
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.images import open_image
+from rlaifv_kedro.preference.data import Truncation, distinct_answers, pack_pairs
 
 if TYPE_CHECKING:
     from rlaifv_kedro.models.transformers_backend import TransformersModel
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 _FILES_THAT_COUNT = {".safetensors", ".bin", ".json", ".model", ".jinja", ".txt"}
 
 
-def fingerprint(policy: Path, pairs: pd.DataFrame, chat_template: str, dtype: str) -> dict[str, str]:
-    """What reference log-probs depend on, each part as a sha256 (``dtype`` as its name)."""
+def fingerprint(policy: Path, pairs: pd.DataFrame, chat_template: str, dtype: str, truncation: Truncation) -> dict[str, str]:
+    """What reference log-probs depend on, each part as a sha256 (``dtype`` as its name; truncation is part of the data)."""
     model = hashlib.sha256()
     for file in sorted(f for f in policy.rglob("*") if f.suffix in _FILES_THAT_COUNT):
         model.update(file.relative_to(policy).as_posix().encode())
         with file.open("rb") as stream:
             model.update(hashlib.file_digest(stream, "sha256").digest())
-    data = hashlib.sha256()
+    data = hashlib.sha256(repr(truncation).encode())
     for row in pairs[["idx", "question", "chosen", "rejected", "image"]].itertuples(index=False):
         image = row.image.get("bytes") or str(row.image.get("path")).encode()
         data.update(repr((int(row.idx), row.question, row.chosen, row.rejected, hashlib.sha256(image).hexdigest())).encode())
@@ -41,7 +41,12 @@ def refuse_mismatch(stored: dict[str, str] | None, expected: dict[str, str]) -> 
     """Raise UserError if reference log-probs were not computed from this policy, these pairs, this template and this dtype."""
     if not stored:
         raise UserError("reference_log_probs carries no fingerprint, so nobody knows what it was computed from. Compute it again.")
-    parts = {"model": "another policy", "data": "other preference pairs", "template": "another chat template", "dtype": "another dtype"}
+    parts = {
+        "model": "another policy",
+        "data": "other preference pairs or another truncation",
+        "template": "another chat template",
+        "dtype": "another dtype",
+    }
     wrong = [
         f"{parts[part]} ({part} {str(stored.get(part))[:12]}, now {value[:12]})" for part, value in expected.items() if stored.get(part) != value
     ]
@@ -49,13 +54,20 @@ def refuse_mismatch(stored: dict[str, str] | None, expected: dict[str, str]) -> 
         raise UserError(f"reference_log_probs belongs to {' and '.join(wrong)}. Compute it again: kedro run --pipelines training.")
 
 
-def reference_log_probs(model: "TransformersModel", pairs: pd.DataFrame) -> pd.DataFrame:
-    """Summed log-probs of the chosen and rejected answer of each pair: idx, chosen, rejected, chosen_tokens, rejected_tokens."""
-    from rlaifv_kedro.models.interface import Question
+def reference_log_probs(model: "TransformersModel", prompts: Sequence[list[Any]], truncation: Truncation) -> pd.DataFrame:
+    """Summed log-probs of the chosen and rejected answer of each pair: idx, chosen, rejected, chosen_tokens, rejected_tokens.
 
+    A prompt's distinct answers are computed in one pack, each once however many pairs it is in. Rows come prompt by prompt.
+
+    Args:
+        prompts: Pairs by prompt; see :func:`rlaifv_kedro.preference.data.by_prompt`.
+    """
     rows = []
-    for part in batches(list(pairs.itertuples()), model.batch_size, "reference log-probs"):
-        questions = [Question(open_image(p.image, f"preference pair idx {p.idx}"), p.question) for p in part]
-        scored = model.branch_log_probs(questions, [(p.chosen, p.rejected) for p in part])
-        rows += [(int(p.idx), c[0], r[0], c[1], r[1]) for p, (c, r) in zip(part, scored)]
+    for start in range(0, len(prompts), model.batch_size):
+        part = prompts[start : start + model.batch_size]
+        packs = [pack_pairs(group, distinct_answers(group), model.encoder, truncation) for group in part]
+        scored = model.score_packs([p.image for p in packs], [p.pack for p in packs])
+        for group, p, branches in zip(part, packs, scored):
+            for pair, (chosen, rejected) in zip(group, p.pairs):
+                rows.append((int(pair.idx), branches[chosen][0], branches[rejected][0], branches[chosen][1], branches[rejected][1]))
     return pd.DataFrame(rows, columns=["idx", "chosen", "rejected", "chosen_tokens", "rejected_tokens"])

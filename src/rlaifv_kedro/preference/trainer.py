@@ -1,14 +1,15 @@
 """DPO on packed pairs, as a ``transformers.Trainer``: optimiser, schedule, checkpoints and resume are its own."""
 
-import math
 from collections import defaultdict
 from typing import Any
 
 import torch
+from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, Trainer
 
-from rlaifv_kedro.branching import PackedBatch, branch_log_probs
+from rlaifv_kedro.branching import branch_log_probs
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.preference.data import PromptSampler
 from rlaifv_kedro.preference.loss import PreferenceLoss, preference_loss
 
 WATCHED = ("reward_margin", "reward_accuracy", "log_ratio_chosen", "log_ratio_rejected")
@@ -53,22 +54,26 @@ class PreferenceTrainer(Trainer):
         saved = type(model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)  # what learns is float32; the copy rounds the rest
         model.load_state_dict(saved.state_dict())
 
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        """Pairs in random order, or, if packs are made by prompt, prompts in random order with their pairs."""
+        if not self.data_collator.merge:
+            return super()._get_train_sampler(train_dataset)
+        return PromptSampler(self.train_dataset.prompts, self.args.data_seed)
+
     def _pair_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> PreferenceLoss:
-        prefix_lengths = inputs.pop("prefix_lengths").tolist()
-        reference = inputs.pop("reference_chosen"), inputs.pop("reference_rejected")
-        names = ("input_ids", "position_ids", "attention_mask", "segments")
-        packed = PackedBatch(*(inputs.pop(n) for n in names), [2] * len(prefix_lengths), prefix_lengths)
-        scored = branch_log_probs(model, packed, **inputs)
-        chosen, rejected = scored.sums.view(-1, 2).T  # (pairs,) each
+        scored = branch_log_probs(model, inputs["packed"], **inputs["images"])
+        chosen, rejected = inputs["chosen"], inputs["rejected"]
         return preference_loss(
-            chosen, rejected, *reference, beta=self.beta, dpo_weight=self.dpo_weight, sft_weight=self.sft_weight,
-            chosen_tokens=scored.counts.view(-1, 2)[:, 0],
+            scored.sums[chosen], scored.sums[rejected], inputs["reference_chosen"], inputs["reference_rejected"], beta=self.beta,
+            dpo_weight=self.dpo_weight, sft_weight=self.sft_weight, chosen_tokens=scored.counts[chosen],
         )  # fmt: skip
 
     def _check_reference(self, result: PreferenceLoss) -> None:
-        tolerance = 1e-3 if not (self.args.bf16 or self.args.fp16) else 0.05
-        if not math.isclose(float(result.reward_margin), 0.0, abs_tol=tolerance):
+        """At the start every log-ratio is 0, so the DPO loss is ln 2. Single ratios are compared: in the loss they can cancel out."""
+        tolerance = 0.05 if not (self.args.bf16 or self.args.fp16) else 2.0  # nats an answer
+        if not float(result.largest_log_ratio) <= tolerance:
             raise UserError(
-                f"at the first step the policy is not its own reference: reward margin {float(result.reward_margin):.4f}, should be 0 "
-                "(a loss of ln 2). The reference log-probs were computed from another policy, template or dtype; compute them again."
+                f"at the first step the policy is not its own reference: an answer's log-prob is {float(result.largest_log_ratio):.2f} nats off, and "
+                f"the DPO loss {float(result.dpo):.4f}, should be ln 2 = 0.6931. The reference log-probs were computed from another policy, template "
+                "or dtype; compute them again: kedro run --pipelines training."
             )

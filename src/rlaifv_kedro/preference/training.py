@@ -12,7 +12,7 @@ from tqdm import tqdm
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.preference.data import PreferenceCollator, PreferenceDataset
+from rlaifv_kedro.preference.data import PreferenceCollator, PreferenceDataset, Truncation
 from rlaifv_kedro.preference.trainer import WATCHED, PreferenceTrainer
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ def train(
     micro = min(params.micro_batch_size, params.batch_size)
     if params.batch_size % micro:
         raise UserError(f"training.batch_size={params.batch_size} is not a multiple of training.micro_batch_size={micro}.")
+    if dtype == "float16" and model.module.device.type == "cpu":
+        raise UserError("compute.dtype=float16 can't be trained on a CPU. Choose float32 or bfloat16, or a GPU.")
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=micro,
@@ -84,8 +86,8 @@ def train(
         sft_weight=params.sft_weight,
         model=_trainable(model.module, policy, params),
         args=arguments,
-        train_dataset=PreferenceDataset(pairs, reference, model.encoder),
-        data_collator=PreferenceCollator(model.encoder.pad_id),
+        train_dataset=PreferenceDataset(pairs, reference),
+        data_collator=PreferenceCollator(model.encoder, Truncation(params.max_length, params.truncation), merge=params.pack == "prompt"),
         processing_class=model.processor,
         callbacks=[_Watch(params.collapse_log_ratio), _Progress(steps)],
     )
@@ -120,9 +122,11 @@ def _with_adapters(module: torch.nn.Module, policy: Path, lora: "LoraParams") ->
     """Adapters on the linear layers of the language model. The pattern names it: a bare list of suffixes would hit the vision tower too."""
     from peft import LoraConfig, get_peft_model
 
+    # Where the language model lies: in OmniLMM beside the tower, in MiniCPM-V under "llm", elsewhere under "language_model".
+    within = {"omnilmm": r".*\bmodel\.layers", "minicpmv": r".*\bllm\.model"}.get(module.config.model_type, r".*\blanguage_model")
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, task_type="CAUSAL_LM",
-        target_modules=r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
+        target_modules=within + r"\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
     )  # fmt: skip
     adapted = get_peft_model(module, config)
     adapted.peft_config["default"].base_model_name_or_path = str(policy.resolve())

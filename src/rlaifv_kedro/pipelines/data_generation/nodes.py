@@ -47,7 +47,7 @@ def sample_candidates(
     """
     from rlaifv_kedro.models import Decoding, Question, load_model
 
-    model = load_model(policy, dtype=compute.dtype, device=compute.device, batch_size=params.batch_size)
+    model = load_model(policy, **compute.loading(), batch_size=params.batch_size)
     decoding = Decoding(params.temperature, params.max_new_tokens)
 
     def work(rows: list[Any]) -> tuple[pd.DataFrame, pd.DataFrame]:

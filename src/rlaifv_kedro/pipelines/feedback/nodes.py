@@ -111,7 +111,7 @@ def _labeler(labeler: Path, policy: Path, params: FeedbackParams, compute: Compu
     """The model that judges: the catalog's labeler, or the policy itself."""
     from rlaifv_kedro.models import load_model
 
-    return load_model(policy if params.labeler == "self" else labeler, dtype=compute.dtype, device=compute.device, batch_size=params.batch_size)
+    return load_model(policy if params.labeler == "self" else labeler, **compute.loading(), batch_size=params.batch_size)
 
 
 def _refuse_strangers(prompts: pd.DataFrame, candidates: pd.DataFrame) -> None:

@@ -1,24 +1,41 @@
 """Preference pairs to reference log-probs to checkpoints."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from rlaifv_kedro.datasets.chunks import Chunk, Complete
+from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.params import ComputeParams, TrainingParams
-from rlaifv_kedro.preference.reference import fingerprint, reference_log_probs, refuse_mismatch
 from rlaifv_kedro.seeds import seed_for
 
 if TYPE_CHECKING:
     from rlaifv_kedro.models.transformers_backend import TransformersModel
+    from rlaifv_kedro.preference.data import Truncation
 
 
-def compute_reference(pairs: pd.DataFrame, policy: Path, params: TrainingParams, compute: ComputeParams) -> pd.DataFrame:
-    """Log-probs of all chosen and rejected answers by the policy the iteration starts from, with the fingerprint of what they depend on."""
+def compute_reference(
+    pairs: pd.DataFrame, policy: Path, finished: set[str], params: TrainingParams, compute: ComputeParams
+) -> Iterator[Chunk | Complete]:
+    """Log-probs of all chosen and rejected answers by the policy the iteration starts from, with the fingerprint of what they depend on.
+
+    Yields:
+        Chunks of ``reference_log_probs``, by prompts.
+    """
+    from rlaifv_kedro.preference.data import by_prompt, prompt_numbers
+    from rlaifv_kedro.preference.reference import reference_log_probs
+
     model = _load(policy, params, compute)
-    reference = reference_log_probs(model, pairs)
-    reference.attrs["fingerprint"] = fingerprint(policy, pairs, model.processor.chat_template, compute.dtype)
-    return reference
+    mark = _fingerprint(policy, pairs, model, params, compute)
+
+    def work(prompts: list[list[Any]]) -> pd.DataFrame:
+        rows = reference_log_probs(model, prompts, _truncation(params))
+        rows.attrs["fingerprint"] = mark
+        return rows
+
+    yield from map_chunks(by_prompt(pairs, prompt_numbers(pairs)), params.chunk_size, finished, work, "reference log-probs")
 
 
 def train_policy(
@@ -39,14 +56,27 @@ def train_policy(
     Raises:
         UserError: The reference log-probs belong to another policy, other pairs, another template or dtype.
     """
+    from rlaifv_kedro.preference.reference import refuse_mismatch
     from rlaifv_kedro.preference.training import train
 
     model = _load(policy, params, compute)
-    refuse_mismatch(reference.attrs.get("fingerprint"), fingerprint(policy, pairs, model.processor.chat_template, compute.dtype))
+    refuse_mismatch(reference.attrs.get("fingerprint"), _fingerprint(policy, pairs, model, params, compute))
     return train(model, policy, pairs, reference, folder, seed_for(seed, "training", iteration), params, compute.dtype)
+
+
+def _truncation(params: TrainingParams) -> "Truncation":
+    from rlaifv_kedro.preference.data import Truncation
+
+    return Truncation(params.max_length, params.truncation)
+
+
+def _fingerprint(policy: Path, pairs: pd.DataFrame, model: "TransformersModel", params: TrainingParams, compute: ComputeParams) -> dict[str, str]:
+    from rlaifv_kedro.preference.reference import fingerprint
+
+    return fingerprint(policy, pairs, model.processor.chat_template, compute.dtype, _truncation(params))
 
 
 def _load(policy: Path, params: TrainingParams, compute: ComputeParams) -> "TransformersModel":
     from rlaifv_kedro.models import load_model
 
-    return load_model(policy, dtype=compute.dtype, device=compute.device, batch_size=params.micro_batch_size)
+    return load_model(policy, **compute.loading(), batch_size=params.micro_batch_size)

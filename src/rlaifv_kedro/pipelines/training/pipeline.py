@@ -9,7 +9,7 @@ def create_pipeline() -> Pipeline:
     return Pipeline([
         node(
             nodes.compute_reference,
-            inputs=["preference_pairs", "policy", "params:training", "params:compute"],
+            inputs=["preference_pairs", "policy", "finished_reference_log_probs", "params:training", "params:compute"],
             outputs="reference_log_probs",
             name="compute_reference",
         ),

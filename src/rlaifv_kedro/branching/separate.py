@@ -1,0 +1,81 @@
+"""The slow way: every branch as a sequence of its own, with its prefix and image again, by the model's own masks and positions."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from rlaifv_kedro.branching.pack import PackedBatch, within_budget
+from rlaifv_kedro.branching.scoring import BranchLogProbs, forward
+from rlaifv_kedro.branching.ways import type_ids
+from rlaifv_kedro.errors import UserError
+
+# Tokens a forward pass.
+_BUDGET = 8192
+logger = logging.getLogger(__name__)
+
+
+def separate_log_probs(model: torch.nn.Module, packed: PackedBatch, **inputs: Any) -> BranchLogProbs:
+    """:func:`rlaifv_kedro.branching.branch_log_probs` of a model that can't be packed."""
+    found = []
+    for ids, mask, segments, images in _batches(model, packed, inputs):
+        wanted = segments > 0  # (rows, length): the branches' tokens; each is predicted from the position before it
+        keep = torch.cat([wanted[:, 1:], torch.zeros_like(wanted[:, :1])], dim=1)
+        logits = forward(model, ids, mask, None, keep, None, use_cache=False, **type_ids(model, ids, segments), **images)
+        found.append(logits.gather(-1, ids[wanted][:, None]).squeeze(-1) - logits.logsumexp(-1))
+    return BranchLogProbs.of_tokens(torch.cat(found), packed)
+
+
+def separate_next_logits(model: torch.nn.Module, packed: PackedBatch, **inputs: Any) -> torch.Tensor:
+    """Logits after the end of every branch, (branches, vocabulary), of a model that can't be packed. Branches are part of the prompt here."""
+    found = []
+    for ids, mask, segments, images in _batches(model, packed, inputs):
+        keep = torch.zeros_like(segments, dtype=torch.bool)
+        keep[torch.arange(len(ids)), mask.sum(1) - 1] = True
+        found.append(forward(model, ids, mask, None, keep, None, use_cache=False, **type_ids(model, ids, segments.clamp(max=0)), **images))
+    return torch.cat(found)
+
+
+def _batches(
+    model: torch.nn.Module, packed: PackedBatch, inputs: dict[str, Any]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]:
+    """Sequences padded on the right: ids, mask, segments (0 prefix, 1 branch, -1 padding), each (rows, length), and their images."""
+    rows = [(i, p.prefix, branch) for i, p in enumerate(packed.unpack()) for branch in p.branches]
+    images = images_of_packs(inputs, len(packed.prefix_lengths))
+    for group in within_budget([len(prefix) + len(branch) for _, prefix, branch in rows], _BUDGET):
+        part = [rows[i] for i in group]
+        length = max(len(prefix) + len(branch) for _, prefix, branch in part)
+        ids = torch.zeros(len(part), length, dtype=torch.int64)
+        segments = torch.full((len(part), length), -1)
+        for row, (_, prefix, branch) in enumerate(part):
+            ids[row, : len(prefix) + len(branch)] = torch.tensor(prefix + branch)
+            segments[row, : len(prefix)] = 0
+            segments[row, len(prefix) : len(prefix) + len(branch)] = 1
+        ids, segments = ids.to(packed.input_ids.device), segments.to(packed.input_ids.device)
+        repeated = {name: torch.cat([images[i][name] for i, _, _ in part]) for name in inputs}
+        yield ids, (segments >= 0).long(), segments, repeated
+
+
+def images_of_packs(inputs: dict[str, torch.Tensor], packs: int) -> list[dict[str, torch.Tensor]]:
+    """The image inputs of each pack, one image a pack.
+
+    Raises:
+        UserError: It can't be told which rows belong to which image.
+    """
+    if packs == 1:
+        return [inputs]
+    patches: list[int] = []  # rows of each image, in families that concatenate all images' patches (Qwen-VL) or slices (MiniCPM-V)
+    if "image_grid_thw" in inputs:
+        patches = inputs["image_grid_thw"].prod(-1).tolist()
+    elif "slice_counts" in inputs:
+        patches = inputs["slice_counts"].tolist()
+    split: dict[str, tuple[torch.Tensor, ...]] = {}
+    for name, value in inputs.items():
+        if len(value) == sum(patches) and len(patches) == packs and name not in ("image_grid_thw", "slice_counts"):
+            split[name] = value.split(patches)
+        elif len(value) == packs:
+            split[name] = value.split(1)
+        else:
+            raise UserError(f"can't tell which rows of {name} {tuple(value.shape)} belong to which of {packs} images; use a batch size of 1.")
+    return [{name: parts[i] for name, parts in split.items()} for i in range(packs)]

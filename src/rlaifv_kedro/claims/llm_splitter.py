@@ -1,0 +1,223 @@
+"""Divide and conquer by text LLMs: an answer becomes a list of claims, and these a list of yes/no questions.
+
+The method is RLAIF-V's (arXiv 2405.17220). Its release loses and shifts claims: it cuts the prompt to 300 words, takes the first character off every
+line, pairs claims and questions without counting them, and asks nothing twice. Here a reply is parsed strictly or asked for again, and an answer that
+can't be split is a reject with a reason.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rlaifv_kedro.claims.splitters import NO_CLAIM, Claim
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.models.interface import Answer, Decoding, TextModel
+from rlaifv_kedro.seeds import seed_for
+
+DIVIDE, TO_QUESTIONS = (Path(__file__).parent / "prompts" / name for name in ("divide.txt", "questions.txt"))
+
+
+class Unparsable(ValueError):
+    """A reply isn't what was asked for; the message says why."""
+
+
+@dataclass(frozen=True)
+class PromptFile:
+    """A prompt with placeholders such as ``{answer}``. Other braces in it are text."""
+
+    text: str
+    sha256: str
+
+    @classmethod
+    def read(cls, path: str | Path, placeholders: Sequence[str]) -> "PromptFile":
+        """Read a file, UTF-8.
+
+        Raises:
+            UserError: It can't be read, or lacks a placeholder.
+        """
+        try:
+            data = Path(path).read_bytes()
+            text = data.decode("utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: can't read the prompt: {error}") from error
+        missing = [f"{{{name}}}" for name in placeholders if f"{{{name}}}" not in text]
+        if missing:
+            raise UserError(f"{path}: the prompt lacks {' and '.join(missing)}, where the text to work on goes.")
+        return cls(text.replace("\r\n", "\n").strip(), hashlib.sha256(data).hexdigest())
+
+    def fill(self, **texts: str) -> str:
+        """The prompt with the texts in place of their placeholders. Braces in a text stay as they are."""
+        return re.sub(rf"\{{({'|'.join(texts)})\}}", lambda found: texts[found[1]], self.text)
+
+
+@dataclass
+class _Request:
+    """A prompt whose reply is wanted, and how far that is."""
+
+    prompt: str
+    parse: Callable[[str], list[str]]
+    max_new_tokens: int
+    tries: int = 0
+    result: list[str] | str | None = None
+
+
+class LLMSplitter:
+    """See :class:`rlaifv_kedro.claims.ClaimSplitter`. A result depends on question, answer and ``seed``, not on what else is split.
+
+    Args:
+        divider: Writes the list of claims.
+        question_writer: Turns it into a list of questions. The release has fine-tuned a model for each step; any instruct LLM can do both.
+        seed: The run's.
+        tries: How often a reply that is no good is asked for, with another seed each time.
+        temperature, top_p: As in the release.
+        max_new_tokens: Most tokens of a reply; one that is cut off is asked for once more with twice as many. The release allows 256 tokens, for at
+            most 300 words of an answer. Here whole answers, of 512 tokens in the release, are divided.
+        divide_prompt: File with ``{question}`` and ``{answer}``; by default ours. Models that are fine-tuned for a step want the prompt that they
+            were trained with.
+        question_prompt: File with ``{claims}``, in whose place come lines that begin with ``- ``; by default ours.
+
+    Raises:
+        UserError: A prompt can't be read or lacks a placeholder.
+    """
+
+    def __init__(
+        self, divider: TextModel, question_writer: TextModel, *, seed: int, tries: int = 3, temperature: float = 0.2, top_p: float = 0.9,
+        max_new_tokens: int = 512, divide_prompt: str | Path | None = None, question_prompt: str | Path | None = None,
+    ):  # fmt: skip
+        self.divider, self.question_writer, self.seed, self.tries = divider, question_writer, seed, tries
+        self.decoding = Decoding(temperature, max_new_tokens, top_p)
+        self.divide_prompt = PromptFile.read(divide_prompt or DIVIDE, ["question", "answer"])
+        self.question_prompt = PromptFile.read(question_prompt or TO_QUESTIONS, ["claims"])
+
+    @property
+    def version(self) -> str:
+        """Short hash of what a result depends on besides the models and the seed: both prompts, the decoding and the number of tries."""
+        decoding = (self.decoding.temperature, self.decoding.top_p, self.decoding.max_new_tokens)
+        return hashlib.sha256(repr((self.divide_prompt.sha256, self.question_prompt.sha256, decoding, self.tries)).encode()).hexdigest()[:12]
+
+    def split(self, questions: Sequence[str], answers: Sequence[str]) -> list[list[Claim] | str]:
+        """See :class:`rlaifv_kedro.claims.ClaimSplitter`. What is there several times is asked once."""
+        pairs = [(question.strip(), answer.strip()) for question, answer in zip(questions, answers)]
+        claims = self._divide([pair for pair in dict.fromkeys(pairs) if pair[1]])
+        asked = self._to_questions([found for found in claims.values() if not isinstance(found, str)])
+
+        def result(found: list[str] | str) -> list[Claim] | str:
+            if isinstance(found, str):
+                return found
+            written = asked[tuple(found)]
+            return written if isinstance(written, str) else [Claim(claim, written[claim]) for claim in found]
+
+        return [result(claims.get(pair, NO_CLAIM)) for pair in pairs]
+
+    def _divide(self, pairs: list[tuple[str, str]]) -> dict[tuple[str, str], list[str] | str]:
+        """For each (question, answer) its claims, at least one, or why there are none."""
+        prompts = {pair: self.divide_prompt.fill(question=pair[0], answer=pair[1]) for pair in pairs}
+        found = self._ask(self.divider, "divide", {prompt: read_list for prompt in prompts.values()})
+
+        def outcome(claims: list[str] | str) -> list[str] | str:
+            return f"can't be divided into claims: {claims}" if isinstance(claims, str) else claims or NO_CLAIM
+
+        return {pair: outcome(found[prompt]) for pair, prompt in prompts.items()}
+
+    def _to_questions(self, lists: list[list[str]]) -> dict[tuple[str, ...], dict[str, str] | str]:
+        """For each list of claims the question of each claim, or why there are none. A claim that an answer makes twice is asked for once: LLMs are
+        bad at writing a question twice.
+        """
+        unique = {tuple(claims): list(dict.fromkeys(claims)) for claims in lists}
+        prompts = {key: self.question_prompt.fill(claims="\n".join(f"- {c}" for c in claims)) for key, claims in unique.items()}
+        parsers = {prompts[key]: partial(read_questions, count=len(claims)) for key, claims in unique.items()}
+        found = self._ask(self.question_writer, "to questions", parsers)
+
+        def outcome(claims: list[str], questions: list[str] | str) -> dict[str, str] | str:
+            if isinstance(questions, str):
+                return f"its claims can't be turned into questions: {questions}"
+            return dict(zip(claims, questions))
+
+        return {key: outcome(claims, found[prompts[key]]) for key, claims in unique.items()}
+
+    def _ask(self, model: TextModel, step: str, parsers: dict[str, Callable[[str], list[str]]]) -> dict[str, list[str] | str]:
+        """For each prompt the parsed reply, or why there is none. The seed of a try depends on the prompt, so on what the prompt is about."""
+        requests = [_Request(prompt, parse, self.decoding.max_new_tokens) for prompt, parse in parsers.items()]
+        while pending := [r for r in requests if r.result is None]:
+            for limit in sorted({r.max_new_tokens for r in pending}):
+                group = [r for r in pending if r.max_new_tokens == limit]
+                decoding = Decoding(self.decoding.temperature, limit, self.decoding.top_p)
+                chats = [[{"role": "user", "content": r.prompt}] for r in group]
+                seeds = [seed_for(self.seed, "splitter", step, r.prompt, r.tries) for r in group]
+                for request, reply in zip(group, model.complete(chats, seeds, decoding)):
+                    self._take(request, reply)
+        return {r.prompt: r.result for r in requests}
+
+    def _take(self, request: _Request, reply: Answer) -> None:
+        """Note the result of a request, or what to ask next."""
+        if reply.error is None and reply.finish_reason == "length":
+            if request.max_new_tokens > self.decoding.max_new_tokens:
+                request.result = f"the reply is cut off at {request.max_new_tokens} tokens"
+            else:  # With the same seed: the reply goes on from where it was cut off.
+                request.max_new_tokens *= 2
+            return
+        try:
+            if reply.error is not None:
+                raise Unparsable(f"the model gave no reply: {reply.error}")
+            request.result = request.parse(reply.text)
+        except Unparsable as problem:
+            request.tries += 1
+            if request.tries == self.tries:
+                request.result = f"{problem} (tried {self.tries} times)"
+
+
+_MARK = re.compile(r"([-*•–]|\d{1,3}[.)])(\s+|$)")
+
+
+def read_list(reply: str) -> list[str]:
+    """The items of a list.
+
+    An item is a line that begins with ``- `` (or ``* ``, ``• ``, ``– ``, ``1. ``, ``1) ``). Before the first one stands a heading, maybe: a line that
+    begins with ``#`` or ends with a colon. Empty lines don't count, nor do asterisks that make text bold. Anything else is refused, since it can't be
+    told from a claim or the rest of one: other lines, a heading after items (of opinions, or notes), items that introduce others.
+
+    Returns:
+        Empty if there is a ``#`` heading only, or the one item ``None``.
+
+    Raises:
+        Unparsable: The reply has any other line, or neither item nor ``#`` heading.
+    """
+    items: list[str] = []
+    heading = False
+    for line in reply.replace("\r", "\n").split("\n"):
+        line = re.sub(r"\*\*(.+?)\*\*", r"\1", line).strip()
+        mark = _MARK.match(line)
+        if mark:
+            item = line[mark.end() :].strip()
+            if not re.search(r"\w", item) or item.endswith(":"):
+                raise Unparsable(f"the list has an item without a sentence, {_shortened(line)}")
+            items.append(item)
+        elif not items and line.startswith("#"):
+            heading = True
+        elif line and (items or not line.endswith(":")):
+            raise Unparsable(f"the reply has a line that is no item of the list, {_shortened(line)}")
+    if not items and not heading:
+        raise Unparsable("the reply has neither a heading nor items")
+    return [] if [item.strip(" .()").casefold() for item in items] in (["none"], ["n/a"]) else items
+
+
+def read_questions(reply: str, count: int) -> list[str]:
+    """The items of a list of so many questions; see :func:`read_list`.
+
+    Raises:
+        Unparsable: Also if they are more or fewer, or one doesn't end with a question mark.
+    """
+    questions = read_list(reply)
+    if len(questions) != count:
+        raise Unparsable(f"the reply has {len(questions)} instead of {count} questions")
+    for question in questions:
+        if not question.endswith("?"):
+            raise Unparsable(f"a question has no question mark, {_shortened(question)}")
+    return questions
+
+
+def _shortened(line: str) -> str:
+    return repr(line if len(line) <= 60 else line[:57] + "...")

@@ -1,0 +1,97 @@
+"""What comes back from an OpenAI-compatible server, and the account of it."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel, Field
+
+
+class TokenLogProb(BaseModel):
+    token: str
+    logprob: float
+
+
+class GeneratedToken(TokenLogProb):
+    top_logprobs: list[TokenLogProb] | None = None
+
+
+class LogProbs(BaseModel):
+    content: list[GeneratedToken] | None = None
+
+
+class Message(BaseModel):
+    """``content`` must be there, but SGLang sends null for an empty text. The names of thinking are SGLang's and vLLM's."""
+
+    content: str | None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+
+class Choice(BaseModel):
+    message: Message
+    finish_reason: str
+    logprobs: LogProbs | None = None
+
+
+class Usage(BaseModel):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Reply(BaseModel):
+    """What is read of a chat completion. Our own model: the openai client's takes any JSON unchecked."""
+
+    choices: list[Choice] = Field(min_length=1)
+    model: str | None = None
+    usage: Usage | None = None
+
+
+class Unanswered(Exception):
+    """Why an item has no answer. ``disconnected``: because nothing was heard from the server at all."""
+
+    def __init__(self, why: str, disconnected: bool = False):
+        super().__init__(why)
+        self.disconnected = disconnected
+
+
+class TryAgain(Exception):
+    """A trouble that may pass. ``retry_after``: seconds that the server asks to wait."""
+
+    def __init__(self, why: str, retry_after: float = 0.0, disconnected: bool = False):
+        super().__init__(why)
+        self.retry_after, self.disconnected = retry_after, disconnected
+
+
+@dataclass
+class Account:
+    """What was asked and what came back.
+
+    ``requests`` are different items, ``retries`` what was sent for them beyond the first time, ``failed`` the items without an answer after all.
+    Tokens are the server's counts, of the replies that arrived: one lost on the way may be on its bill and isn't here. ``outside_top``: words that
+    weren't among the likeliest first tokens. ``models``: replies by the name that the server gave its model.
+    """
+
+    price_input: float = 0.0
+    price_output: float = 0.0
+    requests: int = 0
+    retries: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    outside_top: int = 0
+    models: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def cost(self) -> float:
+        """In the currency of the prices, which are for a million tokens."""
+        return (self.prompt_tokens * self.price_input + self.completion_tokens * self.price_output) / 1e6
+
+    def line(self) -> str:
+        parts = [f"{self.requests:,} requests, {self.retries:,} retries, {self.failed:,} without an answer"]
+        parts.append(f"{self.prompt_tokens:,} + {self.completion_tokens:,} tokens")
+        if self.price_input or self.price_output:
+            parts.append(f"cost {self.cost:.2f}")
+        if self.outside_top:
+            parts.append(f"{self.outside_top:,} words outside the likeliest first tokens")
+        return "; ".join(parts)

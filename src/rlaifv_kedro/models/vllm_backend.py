@@ -1,0 +1,143 @@
+"""The backend for vLLM's offline engine, in this process.
+
+vLLM pins torch and transformers and wants a GPU, so it lives in an environment of its own (the extra ``vllm``) and isn't part of the tests: they hold
+this module to a stand-in with the documented shape of ``LLM``, ``SamplingParams`` and ``RequestOutput`` (github.com/vllm-project/vllm: ``llm.py``,
+``sampling_params.py``, ``outputs.py``).
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.models.encoding import ChatEncoder
+from rlaifv_kedro.models.interface import Answer, Decoding, Question
+from rlaifv_kedro.params import ModelParams
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class VLLMModel:
+    """See :class:`rlaifv_kedro.models.VisionLanguageModel` and :class:`rlaifv_kedro.models.TextModel`.
+
+    The prompts' ids are those of the transformers backend, with one token for the image, which vLLM replaces by as many as the model takes: right for
+    the families whose template writes one (LLaVA, Qwen-VL). Its automatic prefix caching computes an image and its question once for all answers.
+    Draws follow the seeds; sums depend on the batch, so now and then a token differs between runs.
+
+    Args:
+        path: Folder or hub name of the weights.
+        params: ``dtype``, ``chat_template``, ``trust_remote_code`` and ``top_logprobs`` are used.
+        dtype: Where ``params`` has none.
+
+    Attributes:
+        outside_top: Words that weren't among the likeliest first tokens, and so got probability 0; only with a vLLM without ``logprob_token_ids``.
+
+    Raises:
+        UserError: vLLM isn't installed, it can't load the weights, or LoRA adapters are given; later, a prompt is too long for the model.
+    """
+
+    def __init__(self, path: str | Path, params: ModelParams, dtype: str = "bfloat16"):
+        try:
+            import vllm
+        except ImportError as error:
+            raise UserError(
+                f"backend=vllm needs vLLM, which can't be imported ({error}). Install it in an environment of its own, since it pins torch and "
+                "transformers: pip install 'rlaifv_kedro[vllm]'. Or start vllm serve there, and take backend=openai with its url."
+            ) from error
+        if params.adapter:
+            raise UserError(
+                f"backend=vllm can't merge the adapters {params.adapter}. Merge them into the weights first, or take backend=transformers."
+            )
+        from transformers import AutoConfig
+
+        self.where, self.params, self.outside_top, self._vllm = str(path), params, 0, vllm
+        try:
+            config = AutoConfig.from_pretrained(path, trust_remote_code=params.trust_remote_code)
+            # vLLM refuses the limit for models without images.
+            limits = {"limit_mm_per_prompt": {"image": 1}} if hasattr(config, "vision_config") else {}
+            self.engine = vllm.LLM(
+                model=self.where, dtype=params.dtype or dtype, trust_remote_code=params.trust_remote_code, enable_prefix_caching=True,
+                max_logprobs=max(20, params.top_logprobs), **limits,
+            )  # fmt: skip
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(f"{path}: vLLM can't load the model: {str(error).strip() or repr(error)}") from error
+
+    def sample(self, questions: Sequence[Question], seeds: Sequence[Sequence[int]], decoding: Decoding) -> list[list[Answer]]:
+        prompts = [prompt for q, row in zip(questions, seeds) for prompt in [self._prompt(q.image, q.text)] * len(row)]
+        settings = [self._settings(decoding, seed) for row in seeds for seed in row]
+        answers = iter(self._run(self.engine.generate, prompts, settings))
+        return [[_answer(next(answers)) for _ in row] for row in seeds]
+
+    def complete(self, chats: Sequence[Sequence[Mapping[str, str]]], seeds: Sequence[int], decoding: Decoding) -> list[Answer]:
+        settings = [self._settings(decoding, seed) for seed in seeds]
+        messages = [[dict(message) for message in chat] for chat in chats]
+        options = {"chat_template": self._template, "chat_template_kwargs": {"enable_thinking": False}}
+        return [_answer(output) for output in self._run(self.engine.chat, messages, settings, **options)]
+
+    def first_token_probs(self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], words: Sequence[Sequence[str]]) -> list[np.ndarray]:
+        """See :meth:`rlaifv_kedro.models.VisionLanguageModel.first_token_probs`. vLLM's logprobs are those before temperature and penalties."""
+        groups = self._encoder.first_tokens(words)
+        settings = self._first_token_settings([token for group in groups for token in group])
+        prompts = [self._prompt(image, text) for image, asked in zip(images, questions) for text in asked]
+        rows = iter([self._probs(output, groups) for output in self._run(self.engine.generate, prompts, [settings] * len(prompts))])
+        return [np.array([next(rows) for _ in asked], dtype=np.float64).reshape(len(asked), len(groups)) for asked in questions]
+
+    def branch_log_probs(self, questions: Sequence[Question], answers: Sequence[Sequence[str]]) -> list[list[tuple[float, int]]]:
+        raise UserError(f"{self.where}: backend=vllm doesn't score given answers. Take backend=transformers, or feedback.scoring=claims.")
+
+    def close(self) -> None:
+        """Give the GPU's memory back, as far as vLLM does when its engine is deleted."""
+        del self.engine
+
+    def _run(self, ask: Callable[..., list[Any]], prompts: list[Any], settings: list[Any], **options: Any) -> list[Any]:
+        """What ``LLM.generate`` or ``LLM.chat`` gives for each prompt, in their order."""
+        try:
+            return ask(prompts, settings, use_tqdm=False, **options) if prompts else []
+        except ValueError as error:
+            raise UserError(f"{self.where}: vLLM refuses a prompt: {error}") from error
+
+    @cached_property
+    def _template(self) -> str | None:
+        return Path(self.params.chat_template).read_text(encoding="utf-8") if self.params.chat_template else None
+
+    @cached_property
+    def _encoder(self) -> ChatEncoder:
+        from transformers import AutoProcessor
+
+        processor = AutoProcessor.from_pretrained(self.where, trust_remote_code=self.params.trust_remote_code)
+        processor.chat_template = self._template or processor.chat_template
+        return ChatEncoder(processor, self.where)
+
+    def _prompt(self, image: "Image", text: str) -> dict[str, Any]:
+        return {
+            "prompt_token_ids": self._encoder.prompts([text], self._encoder.placeholder(1))[0],
+            "multi_modal_data": {"image": image.convert("RGB")},
+        }
+
+    def _settings(self, decoding: Decoding, seed: int) -> Any:
+        # Seeds must fit into 64 bits with a sign, and -1 means none.
+        return self._vllm.SamplingParams(
+            temperature=decoding.temperature, top_p=decoding.top_p, max_tokens=decoding.max_new_tokens, seed=seed % (2**63 - 1)
+        )
+
+    def _first_token_settings(self, tokens: list[int]) -> Any:
+        try:
+            return self._vllm.SamplingParams(temperature=0, max_tokens=1, logprobs=len(tokens), logprob_token_ids=tokens)
+        except TypeError:  # a vLLM that can only be asked for the likeliest
+            return self._vllm.SamplingParams(temperature=0, max_tokens=1, logprobs=self.params.top_logprobs)
+
+    def _probs(self, output: Any, groups: list[list[int]]) -> list[float]:
+        known = {token: math.exp(value.logprob) for token, value in output.outputs[0].logprobs[0].items()}
+        self.outside_top += sum(token not in known for group in groups for token in group)
+        return [sum(known.get(token, 0.0) for token in group) for group in groups]
+
+
+def _answer(output: Any) -> Answer:
+    """vLLM's ``finish_reason`` is ``stop`` or ``length``, unless the request was aborted."""
+    first = output.outputs[0]
+    return Answer(first.text.strip(), len(first.token_ids), "length" if first.finish_reason == "length" else "stop")
