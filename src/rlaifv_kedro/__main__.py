@@ -1,10 +1,16 @@
 """``python -m rlaifv_kedro``: what one wants to know about runs, beside ``kedro run``, and a model to ask about an image."""
 
 import json
+import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from rlaifv_kedro.check import Finding
 
 
 def project_path() -> Path:
@@ -86,12 +92,17 @@ def chat(path: str, image: str, given: tuple[str, ...], device: str, dtype: str,
     from rlaifv_kedro.errors import UserError
 
     picture = read_image(image)
-    at_terminal = not given and click.get_text_stream("stdin").isatty()
+    at_terminal = not given and sys.stdin.isatty()
+    questions = iter(given) if given else _typed_questions(at_terminal)
+    if not at_terminal:  # know that there is one before a model of many gigabytes is loaded
+        first = next(questions, None)
+        if first is None:
+            raise UserError("there is no question. Give --question, or questions on standard input, one a line.")
+        questions = chain([first], questions)
     _note(f"loading {path}")
     model = RLAIFVChat(path, dtype=dtype, device=device)
     overrides = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
-    asked = 0
-    for asked, question in enumerate(given or _typed_questions(at_terminal), start=1):
+    for question in questions:
         try:
             answer = model.chat({"image": picture, "question": question}, **overrides)
         except UserError as error:
@@ -99,18 +110,41 @@ def chat(path: str, image: str, given: tuple[str, ...], device: str, dtype: str,
                 raise
             error.show()  # the next question may do, and the model need not be loaded again
         else:
-            click.echo(json.dumps({"question": question, "answer": answer}, ensure_ascii=False) if as_json else answer)
-    if not asked and not at_terminal:
-        raise UserError("there is no question. Give --question, or questions on standard input, one a line.")
+            click.echo(json.dumps({"question": question, "answer": answer}) if as_json else answer)
+
+
+@cli.command()
+@click.option("--env", metavar="NAME", help="Environment: a folder of conf/, such as llava15_7b.")
+@click.option("--params", default="", metavar="NAME=VALUE,...", help="As for kedro run.")
+@click.option("--pipelines", default="rlaif_loop", show_default=True, metavar="NAME,...", help="As for kedro run.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.pass_context
+def check(context: click.Context, env: str | None, params: str, pipelines: str, as_json: bool) -> None:
+    """Says what a run would lack: files, models, packages, keys, memory, disk. Exit status 1 if anything is missing."""
+    from dataclasses import asdict
+
+    from kedro.framework.cli.utils import _split_params
+
+    from rlaifv_kedro.check import check_run
+
+    option = next(parameter for parameter in context.command.params if parameter.name == "params")
+    findings = check_run(project_path(), env, _split_params(context, option, params), [name.strip() for name in pipelines.split(",")])
+    missing = sum(not finding.ok for finding in findings)
+    if as_json:
+        click.echo(json.dumps({"missing": missing, "findings": [asdict(finding) for finding in findings]}, indent=2))
+    else:
+        _show_findings(findings)
+        click.echo(f"{missing} {'thing is' if missing == 1 else 'things are'} missing." if missing else "Everything is there.")
+    context.exit(1 if missing else 0)
 
 
 def _typed_questions(at_terminal: bool) -> Iterator[str]:
     """Lines of standard input; at a terminal an empty one ends them, else it is passed over."""
-    stdin = click.get_text_stream("stdin", errors="replace")
+    sys.stdin.reconfigure(errors="replace")
     while True:
         if at_terminal:
             click.echo("question (an empty line ends): ", nl=False, err=True)
-        line = stdin.readline()
+        line = sys.stdin.readline()
         if not line or (at_terminal and not line.strip()):
             return
         if line.strip():
@@ -135,6 +169,21 @@ def _show(rows: list[dict]) -> None:
         duration = "" if row["seconds"] is None else f"{row['seconds']:,.0f} s"
         cells = (row["run_id"], row["status"], row["started"][:16].replace("T", " "), duration, ", ".join(row["pipelines"]))
         table.add_row(*cells, str(row["resumed"]))
+    Console(width=max(Console().width, 100)).print(table)
+
+
+def _show_findings(findings: "list[Finding]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("", no_wrap=True)
+    table.add_column("what", ratio=2)
+    table.add_column("where, and what to do", ratio=3, overflow="fold")
+    for finding in findings:
+        state = Text("missing", "red") if not finding.ok else Text("note", "yellow") if finding.remedy else Text("ok", "green")
+        table.add_row(state, Text(finding.what), Text("\n".join(filter(None, (finding.where, finding.remedy)))))
     Console(width=max(Console().width, 100)).print(table)
 
 

@@ -62,7 +62,7 @@ class RLAIFVChat:
 
     Args:
         path: Folder of a checkpoint or of LoRA adapters, or a name on the model hub; see :func:`rlaifv_kedro.models.load_model`.
-        dtype: ``float32``, ``bfloat16`` or ``float16``; ``auto`` is bfloat16 on a GPU and float32 on a CPU, where it is faster.
+        dtype: ``float32``, ``bfloat16`` or ``float16``; ``auto`` is bfloat16 on a GPU and float32 on a CPU.
         device: ``auto`` takes a GPU if there is one.
         decoding: Instead of the family's; see :func:`decoding_of`.
 
@@ -124,8 +124,12 @@ class RLAIFVChat:
         """What generate must know of any checkpoint: where an answer ends, and which tokens it can't have."""
         from transformers import GenerationConfig
 
-        encoder, own = self.model.encoder, self.model.module.generation_config
-        return GenerationConfig(pad_token_id=encoder.pad_id, eos_token_id=sorted(encoder.ends), suppress_tokens=own.suppress_tokens, **settings)
+        encoder, suppressed = self.model.encoder, self.model.module.generation_config.suppress_tokens
+        # Beams compare sums of log-probs: those of a vocabulary without the tokens that can't be had.
+        return GenerationConfig(
+            pad_token_id=encoder.pad_id, eos_token_id=sorted(encoder.ends), suppress_tokens=suppressed, renormalize_logits=bool(suppressed),
+            **settings,
+        )  # fmt: skip
 
     def _generation(self, decoding: ChatDecoding, prompt: int) -> "GenerationConfig":
         """generate's settings for a prompt of so many tokens."""

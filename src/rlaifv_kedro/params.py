@@ -7,7 +7,7 @@ refused before anything runs.
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from rlaifv_kedro.errors import UserError
 
@@ -68,12 +68,19 @@ class ModelParams(Params):
 
 
 class ModelsParams(Params):
-    """The models by their role."""
+    """The models by their role. The policy's checkpoint is always the catalog's: it changes from iteration to iteration."""
 
     policy: ModelParams = ModelParams()
     labeler: ModelParams = ModelParams()
     splitter: ModelParams = ModelParams()
     question_writer: ModelParams | None = Field(None, description="turns claims into questions; without one, the splitter does")
+
+    @field_validator("policy")
+    @classmethod
+    def _is_the_catalogs(cls, value: ModelParams) -> ModelParams:
+        if value.path is not None or value.backend == "openai":
+            raise ValueError("the policy that is trained is a checkpoint of the catalog: set the entry base_policy there")
+        return value
 
 
 class MiniatureParams(Params):
@@ -106,7 +113,16 @@ class DataGenerationParams(Params):
 class FeedbackParams(Params):
     """Candidates to preference pairs."""
 
-    splitter: Literal["miniature"] = Field("miniature", description="how answers are divided into claims: the rule for the miniature's language")
+    splitter: Literal["miniature", "llm"] = Field(
+        "llm", description="how answers are divided into claims: by models.splitter, or by the rule for the miniature's language"
+    )
+    divide_prompt: str | None = Field(None, description="file with the prompt that divides an answer; without one, ours")
+    question_prompt: str | None = Field(None, description="file with the prompt that turns claims into questions; without one, ours")
+    splitter_temperature: float = Field(0.2, ge=0, le=5, description="of both steps (release)")
+    splitter_top_p: float = Field(0.9, gt=0, le=1, description="of both steps (release)")
+    splitter_max_new_tokens: Count = Field(512, description="of both steps; the release's 256 cut off long answers")
+    splitter_tries: Count = Field(3, description="how often a reply that can't be read is asked for")
+    splitter_batch_size: Count = Field(8, description="replies a forward pass")
     count_repeats: bool = Field(True, description="a second mention of an object becomes the claim that there is a second one")
     scoring: Literal["claims", "answer"] = Field(
         "claims", description="claims: minus the rejected claims (paper). answer: the labeler's mean log-prob a token of the whole answer (ablation)"

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tiny_families import FAMILIES, TEXT, by_hand_log_probs, drawn, text_packs
+from tiny_families import FAMILIES, TEXT, by_hand_log_probs, drawn, llama, text_packs
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -196,10 +196,6 @@ def test_a_layout_of_other_lengths_is_ignored() -> None:
     mask = torch.ones(1, 1, 7, 7, dtype=torch.bool).tril()
     found = branch_attention(t.module, t.query, t.key, t.value, mask, branch_layout=pieces_of(batch, None, 1))[0]
     assert torch.equal(found, sdpa_attention_forward(t.module, t.query, t.key, t.value, mask)[0])
-
-
-def llama() -> PreTrainedModel:
-    return drawn(LlamaForCausalLM(LlamaConfig(**TEXT)))
 
 
 class NotHandedDown(LlamaForCausalLM):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel
 
 from rlaifv_kedro.branching import Pack
 
@@ -182,6 +182,19 @@ def by_hand_next(model: torch.nn.Module, family: Family | None, packs: list[Pack
         for branch in pack.branches:
             found.append(by_hand(model, family, pack.prefix, branch, image, len(pack.prefix) + len(branch))[-1].softmax(-1))
     return torch.stack(found)
+
+
+def causal(model_type: str, **options: object) -> PreTrainedModel:
+    """A language model by its type's name."""
+    return drawn(AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **options)))
+
+
+def llama(**options: object) -> PreTrainedModel:
+    return drawn(LlamaForCausalLM(LlamaConfig(**TEXT, **options)))
+
+
+def mistral(window: int | None) -> PreTrainedModel:
+    return drawn(MistralForCausalLM(MistralConfig(**TEXT, sliding_window=window)))
 
 
 def text_packs(longest: int = 20) -> list[Pack]:

@@ -297,7 +297,7 @@ class TestTroubles:
         server = serve(fault=always(chat_server.status(503, "out of memory"), "b"))
         model = model_of(server, retries=2)
         answers = model.complete([chat("a"), chat("b"), chat("c")], [1, 2, 3], WARM)
-        assert [a.error for a in answers] == [None, "HTTP 503: out of memory (3 tries)", None]
+        assert [a.error for a in answers] == [None, "HTTP 503: out of memory (tries: 3)", None]
         assert (answers[1].text, answers[1].token_count, answers[1].finish_reason) == ("", 0, "error")
         assert (model.account.requests, model.account.retries, model.account.failed) == (3, 2, 1)
 
@@ -327,20 +327,22 @@ class TestTroubles:
         """Not after retries of all 400 items, but of about as many as are under way at once."""
         server = serve(fault=lambda body, before: chat_server.status(502, "no backend") if int(question_of(body)) > 10 else None)
         model = model_of(server, concurrency=10, retries=1)
-        with pytest.raises(UserError, match=r"doesn't answer: HTTP 502: no backend \(2 tries\).*run_id=RUN"):
+        with pytest.raises(UserError, match=r"doesn't answer: HTTP 502: no backend \(tries: 2\).*run_id=RUN"):
             model.complete([chat(f"{i}") for i in range(400)], range(400), WARM)
         assert len(server.bodies) < 60
 
-    def test_failures_between_answers_do_not_stop_the_run(self, serve: Callable[..., ChatServer]) -> None:
-        server = serve(fault=lambda body, before: chat_server.status(500) if int(question_of(body)) % 2 else None)
+    @pytest.mark.parametrize("even", [None, chat_server.status(400)], ids=["answered", "refused"])
+    def test_failures_here_and_there_do_not_stop_the_run(self, serve: Callable[..., ChatServer], even: Fault | None) -> None:
+        """A refusal shows, as an answer does, that the server is there."""
+        server = serve(fault=lambda body, before: chat_server.status(500) if int(question_of(body)) % 2 else even)
         answers = model_of(server, concurrency=1, retries=0).complete([chat(f"{i}") for i in range(40)], range(40), WARM)
-        assert [a.error is None for a in answers] == [True, False] * 20
+        assert [a.error for a in answers] == ["HTTP 400: sorry" if even else None, "HTTP 500: sorry (tries: 1)"] * 20
 
     def test_an_item_that_the_server_hangs_on(self, serve: Callable[..., ChatServer]) -> None:
         """Even if it is the only one of a call."""
         server = serve(fault=always(chat_server.hang))
         (answer,) = model_of(server, timeout=0.3, retries=1).complete([chat("a")], [1], WARM)
-        assert answer.error == "no reply within 0.3 s (2 tries)"
+        assert answer.error == "no reply within 0.3 s (tries: 2)"
 
     def test_a_server_that_is_gone(self, serve: Callable[..., ChatServer]) -> None:
         server = serve()

@@ -9,7 +9,7 @@ import pytest
 from whole_project import SHIPPED, Project
 
 TABLES = {
-    "prompt_pool": "data/01_raw/miniature/prompt_pool.parquet", "claims": "data/03_primary/iteration_1/claims.parquet",
+    "prompt_pool": "data/01_raw/miniature/prompt_pool.parquet", "claims": "data/03_primary/iteration_1/claims",
     "scores": "data/03_primary/iteration_1/scores.parquet", "preference_pairs": "data/05_model_input/iteration_1/preference_pairs.parquet",
     "candidates": "data/02_intermediate/iteration_1/candidates",
 }  # fmt: skip
@@ -88,7 +88,7 @@ def test_empty_answer_goes_to_rejects(damaged):
 
     _rewrite(damaged, "candidates", blank)
     damaged.kedro("--pipelines", "feedback", "--params", "run_id=x")
-    rejects = pd.read_parquet(damaged.path / "data/03_primary/iteration_1/feedback_rejects.parquet/x/feedback_rejects.parquet")
+    rejects = pd.read_parquet(damaged.path / "data/03_primary/iteration_1/feedback_rejects/x/feedback_rejects")
     first = pd.read_parquet(_table(damaged, "candidates")).iloc[0]
     assert json.loads(rejects["key"].iloc[0]) == [first["prompt_id"], int(first["candidate"])]
 

@@ -54,10 +54,9 @@ def pack(
         return Pack(list(prefix), [list(b) for b in branches])
     excess = len(prefix) + max(map(len, branches), default=0) - max_length
     if truncation == "left" and excess > 0:
-        cut = min(excess, len(prefix) - keep)
-        prefix = [*prefix[:keep], *prefix[keep + cut :]]
+        prefix = [*prefix[:keep], *prefix[keep + excess :]]
     room = max_length - len(prefix)
-    if branches and room < 1:
+    if any(branches) and room < 1:
         raise ValueError(f"a prefix of {len(prefix)} tokens leaves no room for a branch in max_length={max_length}")
     return Pack(list(prefix), [b[:room] for b in branches])
 

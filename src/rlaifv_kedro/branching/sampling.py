@@ -8,7 +8,7 @@ import torch
 
 from rlaifv_kedro.branching.scoring import forward
 from rlaifv_kedro.branching.separate import images_of_packs
-from rlaifv_kedro.branching.ways import choose_way, longest_packed, spatial_positions, type_ids
+from rlaifv_kedro.branching.ways import choose_way, fits_window, spatial_positions, type_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,8 +43,7 @@ def sample_branches(
     uniforms = np.stack([[np.random.default_rng(s).random(max_new_tokens) for s in row] for row in seeds])
     never = torch.tensor(sorted(suppress), dtype=torch.int64, device=device)
     choose = _Chooser(temperature, torch.from_numpy(uniforms).to(device), never, top_p)
-    window = longest_packed(model)
-    packed = choose_way(model) == "packed" and (window is None or length + max_new_tokens <= window)
+    packed = choose_way(model) == "packed" and fits_window(model, length + max_new_tokens)
     drawn = (_over_one_cache if packed else _by_generate)(model, ids, real, choose, max_new_tokens, pad, stop, inputs)
     return [[_until_stop(sample, stop) for sample in row] for row in drawn.tolist()]
 

@@ -11,7 +11,7 @@ import torch
 
 from rlaifv_kedro.branching.attention import NAME, BranchLayout, layout
 from rlaifv_kedro.branching.pack import PackedBatch
-from rlaifv_kedro.branching.ways import choose_way, longest_packed, spatial_positions, type_ids, unwrapped
+from rlaifv_kedro.branching.ways import choose_way, fits_window, spatial_positions, type_ids, unwrapped
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,7 @@ def position_ids(model: torch.nn.Module, packed: PackedBatch, inputs: dict[str, 
 def _packable(model: torch.nn.Module, packed: PackedBatch) -> bool:
     if choose_way(model) == "separate":
         return False
-    window = longest_packed(model)
-    longest = max(p + max(b, default=0) for p, b in zip(packed.prefix_lengths, packed.branch_lengths))
-    return window is None or longest <= window
+    return fits_window(model, max(p + max(b, default=0) for p, b in zip(packed.prefix_lengths, packed.branch_lengths)))
 
 
 def _over(packed: PackedBatch, budget: int | None) -> bool:

@@ -1,6 +1,5 @@
 """The slow way: every branch as a sequence of its own, with its prefix and image again, by the model's own masks and positions."""
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,6 @@ from rlaifv_kedro.errors import UserError
 
 # Tokens a forward pass.
 _BUDGET = 8192
-logger = logging.getLogger(__name__)
 
 
 def separate_log_probs(model: torch.nn.Module, packed: PackedBatch, **inputs: Any) -> BranchLogProbs:

@@ -13,6 +13,8 @@ from rlaifv_kedro.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from rlaifv_kedro.branching.pack import PackedBatch
+
 Way = Literal["packed", "separate"]
 _ATTENTION_WITH_MASKS = ("sdpa", "eager", NAME)
 logger = logging.getLogger(__name__)
@@ -49,6 +51,18 @@ def longest_packed(model: torch.nn.Module) -> int | None:
     return text.sliding_window if getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True) else None
 
 
+def fits_window(model: torch.nn.Module, longest: int) -> bool:
+    """Whether sequences of so many tokens may be packed; if not, it is said in the log, once a model."""
+    window, base = longest_packed(model), unwrapped(model)
+    fits = window is None or longest <= window
+    if not fits and not base.__dict__.get("_window_was_said"):
+        base._window_was_said = True
+        logger.warning(
+            "%s: %d tokens are more than its sliding window of %d, so prefixes are computed for every branch", type(base).__name__, longest, window
+        )
+    return fits
+
+
 def why_separate(model: "PreTrainedModel") -> str | None:
     """Why a packed sequence would get this model wrong, or None.
 
@@ -59,6 +73,9 @@ def why_separate(model: "PreTrainedModel") -> str | None:
     accepted = inspect.signature(model.forward).parameters
     if getattr(config, "is_encoder_decoder", False) or "cross_attention_mask" in accepted:
         raise UserError(f"{type(model).__name__} reads images by cross-attention or an encoder; only decoders with image tokens are supported.")
+    unknown = [name for name in accepted if name.endswith("token_type_ids") and name != _type_ids(accepted)]
+    if unknown and hasattr(config, "vision_config"):
+        raise UserError(f"{type(model).__name__} wants {unknown[0]}, which this project doesn't know how to make. Choose another model.")
     layers = set(getattr(text, "layer_types", None) or getattr(text, "attention_layers", None) or ())  # the second is GPT-Neo's name
     if getattr(model, "_is_stateful", False) or layers - {"full_attention", "sliding_attention", "global"}:
         return "it has layers with a recurrent state, or attention by chunks or to the last tokens by index"
@@ -78,25 +95,34 @@ def why_separate(model: "PreTrainedModel") -> str | None:
 def _probe(model: "PreTrainedModel") -> bool:
     """Whether a packed text gets the log-probs of separate sequences: for families that the rules above don't know, e.g. with ALiBi positions."""
     from rlaifv_kedro.branching.pack import Pack, collate
-    from rlaifv_kedro.branching.scoring import packed_log_probs
     from rlaifv_kedro.branching.separate import separate_log_probs
 
     special = {getattr(model.config, name, None) for name in ("image_token_id", "image_token_index", "video_token_id")}
-    words = [i for i in range(5, model.config.get_text_config().vocab_size) if i not in special]
+    text = model.config.get_text_config()
+    words = [i for i in range(5, getattr(text, "original_vocab_size", None) or text.vocab_size) if i not in special]
     ids = [words[(7 * k + k * k) % len(words)] for k in range(24)]
     packed = collate([Pack(ids[:8], [ids[8:16], ids[16:]])], pad=words[0]).to(model.device)
     modes = {module: module.training for module in model.modules()}
     model.eval()  # dropout would look like a difference
     try:
         expected = separate_log_probs(model, packed).tokens
-        difference = (packed_log_probs(model, packed).tokens - expected).abs().max()
-    except (ValueError, TypeError, RuntimeError, IndexError):
-        return False  # a family that doesn't take a 4-D mask may raise whatever its code trips over
+        difference = _difference(model, packed, expected)
     finally:
         for module, training in modes.items():
             module.training = training
     exact = model.dtype in (torch.float32, torch.float64)
-    return bool(difference < (1e-2 if exact else 0.5))
+    return difference < (1e-3 if exact else 0.5)
+
+
+def _difference(model: "PreTrainedModel", packed: "PackedBatch", expected: torch.Tensor) -> float:
+    from rlaifv_kedro.branching.scoring import packed_log_probs
+
+    try:
+        return float((packed_log_probs(model, packed).tokens - expected).abs().max())
+    except torch.OutOfMemoryError:
+        raise
+    except (ValueError, TypeError, RuntimeError, IndexError):
+        return float("inf")  # a family that doesn't take a 4-D mask may raise whatever its code trips over
 
 
 def rope_index(model: "PreTrainedModel") -> Any | None:

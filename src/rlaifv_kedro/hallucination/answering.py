@@ -10,7 +10,7 @@ from rlaifv_kedro.engine.progress import batches
 from rlaifv_kedro.hallucination.chair import chair_items, chair_metrics, share, truth_from_coco
 from rlaifv_kedro.hallucination.coco_vocabulary import Vocabulary
 from rlaifv_kedro.images import open_image
-from rlaifv_kedro.params import ComputeParams, EvaluationParams, FeedbackParams
+from rlaifv_kedro.params import ComputeParams, EvaluationParams, FeedbackParams, ModelsParams
 from rlaifv_kedro.preference.pairs import accepted
 
 if TYPE_CHECKING:
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 _BENCHMARK = "chair"
 
 
-def answer_prompts(policy: Path, prompts: pd.DataFrame, params: EvaluationParams, compute: ComputeParams) -> pd.DataFrame:
+def answer_prompts(policy: Path, prompts: pd.DataFrame, params: EvaluationParams, models: ModelsParams, compute: ComputeParams) -> pd.DataFrame:
     """Greedy answers of a policy: the ``answers`` table."""
     from rlaifv_kedro.models import Decoding, Question
 
-    model = _load(policy, params, compute)
+    model = _load(policy, params, models, compute)
     rows = []
     for part in batches(list(prompts.itertuples(index=False)), params.batch_size, "answering"):
         questions = [Question(open_image(row.image, f"prompt {row.prompt_id}"), row.question) for row in part]
@@ -50,10 +50,11 @@ def score_answers(answers: pd.DataFrame, instances: dict[str, Any], captions: di
 
 
 def answer_probes(
-    policy: Path, prompts: pd.DataFrame, probes: pd.DataFrame, feedback: FeedbackParams, params: EvaluationParams, compute: ComputeParams
-) -> pd.DataFrame:
+    policy: Path, prompts: pd.DataFrame, probes: pd.DataFrame, feedback: FeedbackParams, params: EvaluationParams, models: ModelsParams,
+    compute: ComputeParams,
+) -> pd.DataFrame:  # fmt: skip
     """How well a model sees: its accuracy on yes/no questions with a known answer, by kind of question (``metrics`` of benchmark ``yes_no``)."""
-    model = _load(policy, params, compute)
+    model = _load(policy, params, models, compute)
     images = {row.image_id: open_image(row.image, f"prompt {row.prompt_id}") for row in prompts.itertuples()}
     judged = []
     for part in batches(list(probes.groupby("image_id", sort=False)), params.batch_size, "answering yes/no questions"):
@@ -66,7 +67,7 @@ def answer_probes(
     return metrics.assign(benchmark="yes_no", failed=0, protocol="p(yes) > p(no), one question a prompt")
 
 
-def _load(policy: Path, params: EvaluationParams, compute: ComputeParams) -> "TransformersModel":
+def _load(policy: Path, params: EvaluationParams, models: ModelsParams, compute: ComputeParams) -> "TransformersModel":
     from rlaifv_kedro.models import load_model
 
-    return load_model(policy, **compute.loading(), batch_size=params.batch_size)
+    return load_model(policy, batch_size=params.batch_size, **{**compute.loading(), **models.policy.loading()})

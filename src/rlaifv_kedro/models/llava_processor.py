@@ -15,6 +15,7 @@ from rlaifv_kedro.models.llava_original import first_line
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import LlavaConfig, LlavaProcessor, PreTrainedTokenizerBase
+    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 IMAGE, PAD = "<image>", "<pad>"
 SYSTEM = (
@@ -50,18 +51,23 @@ def llava_processor(folder: str | Path, config: "LlavaConfig", *, system: str | 
         UserError: There is no tokenizer, it can't be read, or it has more tokens than the model.
     """
     from transformers import LlavaProcessor
-    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
     tokenizer = _tokenizer(Path(folder), config)
     own = tokenizer.chat_template
     template = own if system is None and isinstance(own, str) and IMAGE in own else chat_template(SYSTEM if system is None else system)
-    side = config.vision_config.image_size
-    images = LlavaImageProcessorPil(do_pad=pad_to_square, size={"shortest_edge": side}, crop_size={"height": side, "width": side})
     return LlavaProcessor(
-        image_processor=images, tokenizer=tokenizer, patch_size=config.vision_config.patch_size,
+        image_processor=llava_images(config, pad_to_square=pad_to_square), tokenizer=tokenizer, patch_size=config.vision_config.patch_size,
         vision_feature_select_strategy=config.vision_feature_select_strategy, chat_template=template,
         num_additional_image_tokens=1,  # CLIP's CLS
     )  # fmt: skip
+
+
+def llava_images(config: "LlavaConfig", *, pad_to_square: bool = True) -> "LlavaImageProcessorPil":
+    """The image processor alone; see :func:`llava_processor`."""
+    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+    side = config.vision_config.image_size
+    return LlavaImageProcessorPil(do_pad=pad_to_square, size={"shortest_edge": side}, crop_size={"height": side, "width": side})
 
 
 def chat_template(system: str = SYSTEM) -> str:

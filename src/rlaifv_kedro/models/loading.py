@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
     from rlaifv_kedro.models.transformers_backend import TransformersModel
+
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+
+
+@dataclass(frozen=True)
+class ImagesOnly:
+    """The processor of an original checkpoint without a tokenizer: its weights and pixels can be looked at; it can't be asked anything."""
+
+    image_processor: Any
+    tokenizer: None = None
+    chat_template: None = None
 
 
 def load_model(
@@ -128,16 +141,33 @@ def _load(
 
     described = json.loads((weights / "config.json").read_text(encoding="utf-8"))
     kind = getattr(torch, dtype)
-    if is_llava_original(described):
+    original, family = is_llava_original(described), described.get("model_type")
+    if original:
         module, _ = load_llava_original(weights, dtype=kind, vision_config=vision_config, **options)
-        return module, llava_processor(weights, module.config)
-    omnilmm.register()
-    minicpm_v.register_minicpm_v()
-    module = _auto_model(weights, kind, options, vision_config, remote)
-    processor = _auto_processor(weights, remote)
-    if described.get("model_type") == "omnilmm":
+    else:
+        omnilmm.register()
+        minicpm_v.register_minicpm_v()
+        module = _auto_model(weights, kind, options, vision_config, remote)
+    if not any((weights / name).is_file() for name in _TOKENIZERS) and (original or family in ("omnilmm", "minicpmv")):
+        return module, _images_only(module, "llava" if original else family)
+    processor = llava_processor(weights, module.config) if original else _auto_processor(weights, remote)
+    if family == "omnilmm":
         module.config.image_token_id = processor.image_token_id  # the release's config doesn't name it
     return module, processor
+
+
+def _images_only(module: "PreTrainedModel", family: str) -> "ImagesOnly":
+    if family == "llava":
+        from rlaifv_kedro.models.llava_processor import llava_images
+
+        return ImagesOnly(llava_images(module.config))
+    if family == "omnilmm":
+        from rlaifv_kedro.models.omnilmm.processing import omnilmm_images
+
+        return ImagesOnly(omnilmm_images(module.config))
+    from rlaifv_kedro.models.minicpm_v.processing import minicpm_images
+
+    return ImagesOnly(minicpm_images(module.config))
 
 
 def _auto_model(

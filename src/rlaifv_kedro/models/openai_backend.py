@@ -1,6 +1,6 @@
 """The backend for any OpenAI-compatible server: vLLM, SGLang, llama.cpp, a vendor's own.
 
-What a server does that the transformers backend doesn't, as read in vLLM's and SGLang's code:
+Where a server differs from the transformers backend (vLLM's ways are read from its code):
 
 - **Seeds** are a wish. vLLM's own draws follow them, yet its sums depend on the batch, so now and then a token differs; other servers ignore them.
 - **Decoding**: what a request leaves out, vLLM takes from the model's ``generation_config.json`` (``top_k``, ``repetition_penalty``). Requests can't
@@ -83,8 +83,8 @@ class OpenAIModel:
         - A word outside the likeliest ``top_logprobs`` has probability 0 and is counted in ``account.outside_top``; a server that refuses so many
           is asked for 20, then for 5.
         - A word of several tokens is never found, nor is it known that two words begin with the same one: words must be single tokens.
-        - Requests are greedy, at which all servers known to us return the softmax over the whole vocabulary without temperature (vLLM with its
-          default ``--logprobs-mode raw_logprobs``; github.com/standardcompletions/rfcs/issues/11).
+        - Requests are greedy: then servers return the softmax over the whole vocabulary without temperature (vLLM with its default
+          ``--logprobs-mode raw_logprobs``; for others github.com/standardcompletions/rfcs/issues/11).
 
         Raises:
             UserError: The server returns no logprobs or refuses to; a word stands in two groups.

@@ -26,7 +26,7 @@ def open_model(params: "ModelParams", checkpoint: Path, compute: "ComputeParams"
     if params.backend == "vllm":
         from rlaifv_kedro.models.vllm_backend import VLLMModel
 
-        return VLLMModel(params, params.path or str(checkpoint))
+        return VLLMModel(params.path or str(checkpoint), params, dtype=compute.dtype)
     from rlaifv_kedro.models.loading import load_model
 
     return load_model(params.path or checkpoint, batch_size=batch_size, **{**compute.loading(), **params.loading()})
@@ -47,8 +47,15 @@ def open_text_model(params: "ModelParams", role: str, compute: "ComputeParams", 
     if params.backend == "vllm":
         from rlaifv_kedro.models.vllm_backend import VLLMModel
 
-        return VLLMModel(params, params.path)
+        return VLLMModel(params.path, params, dtype=compute.dtype)
     from rlaifv_kedro.models.text_backend import load_text_model
 
     general = {name: value for name, value in compute.loading().items() if name != "max_tokens_per_pack"}
     return load_text_model(params.path, batch_size=batch_size, **{**general, **params.loading()})
+
+
+def close_model(model: "VisionLanguageModel | TextModel") -> None:
+    """Let go of a server's connections or an engine's memory, and say what was asked of it. A model in this process has nothing to close."""
+    close = getattr(model, "close", None)
+    if close is not None:
+        close()

@@ -204,7 +204,7 @@ class Server:
         """Too many of them in a row, and the server is down: hours of retries would give nothing but rejects."""
         self.account.failed += 1
         self._unanswered_in_a_row += 1
-        why = Unanswered(f"{trouble} ({self.params.retries + 1} tries)", trouble.disconnected)
+        why = Unanswered(f"{trouble} (tries: {self.params.retries + 1})", trouble.disconnected)
         if self._unanswered_in_a_row >= max(self.params.concurrency, 8):
             raise self._down(why)
         return why

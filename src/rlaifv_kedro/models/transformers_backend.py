@@ -1,6 +1,7 @@
 """The default backend: any ``AutoModelForImageTextToText`` with its processor, in this process."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from rlaifv_kedro.branching import Pack, branch_log_probs, choose_way, collate, common_prefix, next_token_probs, pack
 from rlaifv_kedro.branching.sampling import sample_branches
+from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.encoding import ChatEncoder, EncodedImage
 from rlaifv_kedro.models.interface import Answer, Decoding, Question
 
@@ -28,8 +30,21 @@ class TransformersModel:
         self, module: "PreTrainedModel", processor: "ProcessorMixin", where: str, batch_size: int = 32, max_tokens_per_pack: int | None = None
     ):
         self.module, self.processor, self.batch_size, self.max_tokens_per_pack = module.eval(), processor, batch_size, max_tokens_per_pack
-        self.encoder = ChatEncoder(processor, where, self._generation_ends())
+        self.where = where
         choose_way(module)
+        if processor.tokenizer is not None:
+            _ = self.encoder  # what is wrong with it is said now
+
+    @cached_property
+    def encoder(self) -> ChatEncoder:
+        """Writes prompts and answers.
+
+        Raises:
+            UserError: There is no tokenizer or no chat template.
+        """
+        if self.processor.tokenizer is None:
+            raise UserError(f"{self.where} has no tokenizer, so it can't be asked anything. Copy it there from where the checkpoint was published.")
+        return ChatEncoder(self.processor, self.where, self._generation_ends())
 
     @torch.no_grad()
     def sample(self, questions: Sequence[Question], seeds: Sequence[Sequence[int]], decoding: Decoding) -> list[list[Answer]]:

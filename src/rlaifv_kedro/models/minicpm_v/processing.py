@@ -115,6 +115,12 @@ class MiniCPMVImageProcessor(BaseImageProcessor):
         return cells.transpose(4, 1, 0, 2, 3).reshape(3, size, -1)
 
 
+def minicpm_images(config: Any) -> MiniCPMVImageProcessor:
+    """The image processor of a release without ``preprocessor_config.json``, by its ``config.json``."""
+    named = {n: v for n, v in (config.slice_config or {}).items() if n in ("max_slice_nums", "scale_resolution")}
+    return MiniCPMVImageProcessor(patch_size=config.vision_config.patch_size, image_feature_size=config.query_num, **named)
+
+
 def batch_image_inputs(samples: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Join the image inputs of several samples along dimension 0.
 
@@ -159,10 +165,11 @@ class MiniCPMVProcessor(ProcessorMixin):
         folder = Path(pretrained_model_name_or_path)
         if any((folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")) or not folder.is_dir():
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        config = AutoConfig.from_pretrained(folder)
-        named = {n: v for n, v in (config.slice_config or {}).items() if n in ("max_slice_nums", "scale_resolution")}
-        images = MiniCPMVImageProcessor(patch_size=config.vision_config.patch_size, image_feature_size=config.query_num, **named)
-        return cls(images, AutoTokenizer.from_pretrained(folder), cls.get_processor_dict(folder)[0].get("chat_template"))
+        return cls(
+            minicpm_images(AutoConfig.from_pretrained(folder)),
+            AutoTokenizer.from_pretrained(folder),
+            cls.get_processor_dict(folder)[0].get("chat_template"),
+        )
 
     def image_text(self, grid: tuple[int, int]) -> str:
         """What stands for an image in a prompt.

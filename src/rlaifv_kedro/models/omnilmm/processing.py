@@ -89,6 +89,11 @@ class OmniLMMProcessor(ProcessorMixin):
         return self.image_token * self.num_query
 
 
+def omnilmm_images(config: OmniLMMConfig) -> CLIPImageProcessorPil:
+    """The image processor of the release: images are squashed, not cut."""
+    return CLIPImageProcessorPil(size={"height": config.image_size, "width": config.image_size}, do_center_crop=False)
+
+
 def omnilmm_processor(folder: str | Path, config: OmniLMMConfig) -> OmniLMMProcessor:
     """The processor of a checkpoint in the release's layout, from the tokenizer that lies in ``folder``. Saved, it loads with AutoProcessor.
 
@@ -99,9 +104,7 @@ def omnilmm_processor(folder: str | Path, config: OmniLMMConfig) -> OmniLMMProce
         UserError: There is no tokenizer, or it has more tokens than the model.
     """
     tokenizer, template = _tokenizer(Path(folder), config)
-    side = {"height": config.image_size, "width": config.image_size}
-    images = CLIPImageProcessorPil(size=side, do_center_crop=False)  # squashed, not cut
-    return OmniLMMProcessor(images, tokenizer, chat_template(template, brackets=config.mm_use_im_start_end), config.num_query)
+    return OmniLMMProcessor(omnilmm_images(config), tokenizer, chat_template(template, brackets=config.mm_use_im_start_end), config.num_query)
 
 
 def chat_template(template: str | None, *, brackets: bool) -> str:

@@ -11,7 +11,7 @@ from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import readable_images
-from rlaifv_kedro.params import ComputeParams, DataGenerationParams, LoopParams
+from rlaifv_kedro.params import ComputeParams, DataGenerationParams, LoopParams, ModelsParams
 from rlaifv_kedro.seeds import generator_for, seed_for
 
 
@@ -38,16 +38,17 @@ def sample_candidates(
     finished: set[str],
     seed: int,
     params: DataGenerationParams,
+    models: ModelsParams,
     compute: ComputeParams,
 ) -> Iterator[tuple[Chunk | Complete, Chunk | Complete]]:
     """Sample every prompt's candidates, chunk by chunk; each candidate has a seed of its own.
 
     Yields:
-        (rejects, candidates) of a chunk. Prompts whose image can't be read, and empty answers, are in rejects.
+        (rejects, candidates) of a chunk. Prompts whose image can't be read, and empty or failed answers, are in rejects.
     """
-    from rlaifv_kedro.models import Decoding, Question, load_model
+    from rlaifv_kedro.models import Decoding, Question, close_model, open_model
 
-    model = load_model(policy, **compute.loading(), batch_size=params.batch_size)
+    model = open_model(models.policy, policy, compute, params.batch_size)
     decoding = Decoding(params.temperature, params.max_new_tokens)
 
     def work(rows: list[Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -60,8 +61,9 @@ def sample_candidates(
                 if answer.text:
                     candidates.append((row.prompt_id, k, answer.text, answer.token_count, answer.finish_reason, item_seed))
                 else:
-                    rejects.append(("data_generation", json.dumps([row.prompt_id, k]), "the policy gave an empty answer"))
+                    rejects.append(("data_generation", json.dumps([row.prompt_id, k]), answer.error or "the policy gave an empty answer"))
         columns = ["prompt_id", "candidate", "answer", "token_count", "finish_reason", "seed"]
         return pd.DataFrame(rejects, columns=["stage", "key", "why"]), pd.DataFrame(candidates, columns=columns)
 
     yield from map_chunks(list(prompts.itertuples(index=False)), params.chunk_size, finished & finished_rejects, work, "sampling candidates", 2)
+    close_model(model)

@@ -16,7 +16,7 @@ def create_pipeline() -> Pipeline:
         node(
             nodes.sample_candidates,
             inputs=["prompts", "policy", "finished_data_generation_rejects", "finished_candidates", "params:seed", "params:data_generation",
-                    "params:compute"],
+                    "params:models", "params:compute"],
             outputs=["data_generation_rejects", "candidates"],
             name="sample_candidates",
         ),

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.hallucination.answering import answer_probes, answer_prompts, score_answers
-from rlaifv_kedro.params import CollapseParams, ComputeParams, EvaluationParams
+from rlaifv_kedro.params import CollapseParams, ComputeParams, EvaluationParams, ModelsParams
 
 __all__ = ["answer_probes", "answer_prompts", "collapse_signs", "measure_checkpoints", "score_answers", "select_checkpoint"]
 
@@ -21,7 +21,7 @@ _START, _BASE = "start", "base"
 
 def measure_checkpoints(
     checkpoints: list[dict[str, Any]], policy: Path, base_policy: Path, prompts: pd.DataFrame, instances: dict[str, Any], captions: dict[str, Any],
-    params: EvaluationParams, compute: ComputeParams,
+    params: EvaluationParams, models: ModelsParams, compute: ComputeParams,
 ) -> pd.DataFrame:  # fmt: skip
     """Measure the base policy, the starting policy and every checkpoint on the selection split: the ``checkpoint_metrics`` table."""
     named = [
@@ -34,7 +34,7 @@ def measure_checkpoints(
     for checkpoint in tqdm(named, desc="measuring checkpoints", unit="checkpoint", delay=2):
         path = Path(checkpoint["path"])
         if path not in measured:  # in the first iteration base and start are one
-            measured[path] = score_answers(answer_prompts(path, prompts, params, compute), instances, captions)[1]
+            measured[path] = score_answers(answer_prompts(path, prompts, params, models, compute), instances, captions)[1]
         frame = measured[path].copy()
         for position, (column, key) in enumerate((("checkpoint", "name"), ("step", "step"), ("epoch", "epoch"))):
             frame.insert(position, column, checkpoint[key])

@@ -15,7 +15,7 @@ def selection_pipeline() -> Pipeline:
         node(
             nodes.measure_checkpoints,
             inputs=["checkpoints", "policy", "base_policy", "selection_prompts", "selection_instances", "selection_captions", "params:evaluation",
-                    "params:compute"],
+                    "params:models", "params:compute"],
             outputs="checkpoint_metrics",
             name="measure_checkpoints",
         ),
@@ -33,7 +33,7 @@ def measurement_pipeline() -> Pipeline:
     return Pipeline([
         node(
             nodes.answer_prompts,
-            inputs=["trained_policy", "test_prompts", "params:evaluation", "params:compute"],
+            inputs=["trained_policy", "test_prompts", "params:evaluation", "params:models", "params:compute"],
             outputs="answers",
             name="answer_test_prompts",
         ),
@@ -45,7 +45,7 @@ def measurement_pipeline() -> Pipeline:
         ),
         node(
             nodes.answer_probes,
-            inputs=["trained_policy", "test_prompts", "test_probes", "params:feedback", "params:evaluation", "params:compute"],
+            inputs=["trained_policy", "test_prompts", "test_probes", "params:feedback", "params:evaluation", "params:models", "params:compute"],
             outputs="probe_metrics",
             name="answer_probes",
         ),

@@ -13,60 +13,89 @@ from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.engine.progress import batches
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import open_image
-from rlaifv_kedro.params import ComputeParams, FeedbackParams
+from rlaifv_kedro.params import ComputeParams, FeedbackParams, ModelsParams
 from rlaifv_kedro.preference.pairs import accepted, all_pairs, balance_lengths, draw_pairs, score_candidates
 from rlaifv_kedro.seeds import seed_for
 
 if TYPE_CHECKING:
-    from rlaifv_kedro.models.transformers_backend import TransformersModel
+    from rlaifv_kedro.claims import ClaimSplitter
+    from rlaifv_kedro.models import TextModel, VisionLanguageModel
 
 _CANDIDATE = ["prompt_id", "candidate"]
+_REJECT = ["stage", "key", "why"]
 
 
-def divide(prompts: pd.DataFrame, candidates: pd.DataFrame, params: FeedbackParams) -> tuple[pd.DataFrame, pd.DataFrame]:
+def divide(
+    prompts: pd.DataFrame,
+    candidates: pd.DataFrame,
+    finished_rejects: set[str],
+    finished: set[str],
+    seed: int,
+    params: FeedbackParams,
+    models: ModelsParams,
+    compute: ComputeParams,
+) -> Iterator[tuple[Chunk | Complete, Chunk | Complete]]:
     """Split every answer into claims with their questions.
 
-    Returns:
-        claims, rejects (answers that can't be split).
+    Yields:
+        (rejects, claims) of a chunk of prompts. Answers that can't be split are in rejects.
 
     Raises:
-        UserError: Candidates belong to other prompts; or more than ``max_reject_share`` of the answers asked for are missing or can't be split.
+        UserError: Candidates belong to other prompts.
     """
+    from rlaifv_kedro.models import close_model
+
     _refuse_strangers(prompts, candidates)
-    questions = prompts.set_index("prompt_id")["question"]
-    splitter = make_splitter(params.splitter, count_repeats=params.count_repeats)
-    results = splitter.split(questions[candidates["prompt_id"]].tolist(), candidates["answer"].tolist())
-    claims, rejects = [], []
-    for prompt_id, candidate, result in zip(candidates["prompt_id"], candidates["candidate"], results):
-        if isinstance(result, str):
-            rejects.append(("feedback", json.dumps([prompt_id, int(candidate)]), result))
-        else:
-            claims += [(prompt_id, candidate, k, claim.text, claim.question) for k, claim in enumerate(result)]
-    asked = len(prompts) * (int(candidates["candidate"].max()) + 1 if len(candidates) else 1)
-    unusable = asked - len(candidates) + len(rejects)
-    if unusable > params.max_reject_share * asked:
-        first = f"{rejects[0][1]}: {rejects[0][2]}" if rejects else "see data_generation_rejects"
-        raise UserError(
-            f"{unusable} of {asked} answers can't be used (damaged images, empty answers, answers that can't be divided into claims), more than "
-            f"feedback.max_reject_share={params.max_reject_share}. The first: {first}. Mend the images; or the policy has collapsed, or the splitter "
-            "is not made for its answers."
-        )
-    return pd.DataFrame(claims, columns=[*_CANDIDATE, "claim", "text", "question"]), pd.DataFrame(rejects, columns=["stage", "key", "why"])
+    splitter, opened = _splitter(seed, params, models, compute)
+    by_prompt = dict(iter(candidates.groupby("prompt_id", sort=False)))
+
+    def work(rows: list[Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+        answered = [(row.question, c) for row in rows if row.prompt_id in by_prompt for c in by_prompt[row.prompt_id].itertuples(index=False)]
+        results = splitter.split([question for question, _ in answered], [c.answer for _, c in answered])
+        claims, rejects = [], []
+        for (_, c), result in zip(answered, results):
+            if isinstance(result, str):
+                rejects.append(("feedback", json.dumps([c.prompt_id, int(c.candidate)]), result))
+            else:
+                claims += [(c.prompt_id, c.candidate, k, claim.text, claim.question) for k, claim in enumerate(result)]
+        return pd.DataFrame(rejects, columns=_REJECT), pd.DataFrame(claims, columns=[*_CANDIDATE, "claim", "text", "question"])
+
+    yield from map_chunks(list(prompts.itertuples(index=False)), params.chunk_size, finished & finished_rejects, work, "dividing answers", 2)
+    for model in opened:
+        close_model(model)
 
 
 def verify_claims(
-    prompts: pd.DataFrame, claims: pd.DataFrame, labeler: Path, policy: Path, finished: set[str], params: FeedbackParams, compute: ComputeParams
-) -> Iterator[Chunk | Complete]:
+    prompts: pd.DataFrame,
+    candidates: pd.DataFrame,
+    claims: pd.DataFrame,
+    divide_rejects: pd.DataFrame,
+    labeler: Path,
+    policy: Path,
+    finished_rejects: set[str],
+    finished: set[str],
+    params: FeedbackParams,
+    models: ModelsParams,
+    compute: ComputeParams,
+) -> Iterator[tuple[Chunk | Complete, Chunk | Complete]]:
     """Ask the labeler every claim's question about the image; identical questions about an image once.
 
     Yields:
-        Chunks of ``verdicts``, by prompts.
+        (rejects, verdicts) of a chunk of prompts. A candidate of which one question got no reply from a server is in rejects, and has no verdicts.
+
+    Raises:
+        UserError: More than ``max_reject_share`` of the answers asked for are missing or couldn't be split.
     """
-    model = _labeler(labeler, policy, params, compute)
+    from rlaifv_kedro.models import close_model
+
+    if params.scoring == "answer" and params.labeler == "fixed" and models.labeler.backend != "transformers":
+        raise UserError("feedback.scoring=answer reads log-probs of whole answers, which only models.labeler.backend=transformers gives.")
+    _refuse_too_many(prompts, candidates, len(claims[_CANDIDATE].drop_duplicates()), divide_rejects, params)
+    model = _labeler(labeler, policy, params, models, compute)
     by_prompt = dict(iter(claims.groupby("prompt_id", sort=False)))
     asked_about = [row for row in prompts.itertuples(index=False) if row.prompt_id in by_prompt]
 
-    def work(rows: list[Any]) -> pd.DataFrame:
+    def work(rows: list[Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
         groups = [by_prompt[row.prompt_id] for row in rows]
         questions = [list(dict.fromkeys(group["question"])) for group in groups]
         images = [open_image(row.image, f"prompt {row.prompt_id}") for row in rows]
@@ -76,28 +105,42 @@ def verify_claims(
             both = [known[q] for q in group["question"]]
             verdicts.append(group[[*_CANDIDATE, "claim"]].assign(p_yes=[b[0] for b in both], p_no=[b[1] for b in both]))
         frame = pd.concat(verdicts, ignore_index=True)
-        return frame.assign(accepted=accepted(frame["p_yes"], frame["p_no"]))
+        failed = frame.loc[frame["p_yes"].isna(), _CANDIDATE].drop_duplicates()
+        rejects = [
+            ("verdicts", json.dumps([p, int(c)]), "the labeler's server gave no reply to a question") for p, c in failed.itertuples(index=False)
+        ]
+        keys = pd.MultiIndex.from_frame(frame[_CANDIDATE])
+        frame = frame[~keys.isin(pd.MultiIndex.from_frame(failed))].reset_index(drop=True)
+        return pd.DataFrame(rejects, columns=_REJECT), frame.assign(accepted=accepted(frame["p_yes"], frame["p_no"]))
 
-    yield from map_chunks(asked_about, params.chunk_size, finished, work, "checking claims")
+    yield from map_chunks(asked_about, params.chunk_size, finished & finished_rejects, work, "checking claims", 2)
+    close_model(model)
 
 
 def score(
     prompts: pd.DataFrame,
     candidates: pd.DataFrame,
     verdicts: pd.DataFrame,
+    verdict_rejects: pd.DataFrame,
     labeler: Path,
     policy: Path,
     params: FeedbackParams,
+    models: ModelsParams,
     compute: ComputeParams,
 ) -> pd.DataFrame:
-    """Scores of the candidates that have verdicts: minus the rejected claims, or, as an ablation, the labeler's mean log-prob of the whole answer."""
+    """Scores of the candidates that have verdicts: minus the rejected claims, or, as an ablation, the labeler's mean log-prob of the whole answer.
+
+    Raises:
+        UserError: More than ``max_reject_share`` of the answers asked for have no verdicts.
+    """
+    _refuse_too_many(prompts, candidates, len(verdicts[_CANDIDATE].drop_duplicates()), verdict_rejects, params)
     judged = candidates.merge(verdicts[_CANDIDATE].drop_duplicates(), on=_CANDIDATE)
     scores = score_candidates(verdicts, judged)
     if params.scoring == "claims":
         return scores
     from rlaifv_kedro.models import Question
 
-    model = _labeler(labeler, policy, params, compute)
+    model = _labeler(labeler, policy, params, models, compute)
     asked = prompts.set_index("prompt_id")
     values: list[float] = []
     for part in batches(list(judged.groupby("prompt_id", sort=False)), params.batch_size, "scoring whole answers"):
@@ -107,11 +150,41 @@ def score(
     return scores.assign(score=values)
 
 
-def _labeler(labeler: Path, policy: Path, params: FeedbackParams, compute: ComputeParams) -> "TransformersModel":
-    """The model that judges: the catalog's labeler, or the policy itself."""
-    from rlaifv_kedro.models import load_model
+def _labeler(labeler: Path, policy: Path, params: FeedbackParams, models: ModelsParams, compute: ComputeParams) -> "VisionLanguageModel":
+    """The model that judges: the labeler, or the policy itself."""
+    from rlaifv_kedro.models import open_model
 
-    return load_model(policy if params.labeler == "self" else labeler, **compute.loading(), batch_size=params.batch_size)
+    if params.labeler == "self":
+        return open_model(models.policy, policy, compute, params.batch_size)
+    return open_model(models.labeler, labeler, compute, params.batch_size)
+
+
+def _splitter(seed: int, params: FeedbackParams, models: ModelsParams, compute: ComputeParams) -> "tuple[ClaimSplitter, list[TextModel]]":
+    """The splitter, and the models it asks."""
+    from rlaifv_kedro.models import open_text_model
+
+    opened = []
+    if params.splitter == "llm":
+        roles = {"splitter": models.splitter} | ({} if models.question_writer is None else {"question_writer": models.question_writer})
+        opened = [open_text_model(model, role, compute, params.splitter_batch_size) for role, model in roles.items()]
+    splitter = make_splitter(
+        params.splitter, count_repeats=params.count_repeats, divider=opened[0] if opened else None, question_writer=opened[-1] if opened else None,
+        seed=seed, prompts=(params.divide_prompt, params.question_prompt), tries=params.splitter_tries, temperature=params.splitter_temperature,
+        top_p=params.splitter_top_p, max_new_tokens=params.splitter_max_new_tokens,
+    )  # fmt: skip
+    return splitter, opened
+
+
+def _refuse_too_many(prompts: pd.DataFrame, candidates: pd.DataFrame, usable: int, rejects: pd.DataFrame, params: FeedbackParams) -> None:
+    """Raise UserError if too large a share of the answers that were asked for can't be used."""
+    asked = len(prompts) * (int(candidates["candidate"].max()) + 1 if len(candidates) else 1)
+    if asked - usable > params.max_reject_share * asked:
+        first = f"{rejects.iloc[0]['key']}: {rejects.iloc[0]['why']}" if len(rejects) else "see data_generation_rejects"
+        raise UserError(
+            f"{asked - usable} of {asked} answers can't be used (damaged images, empty answers, answers that can't be divided, questions without "
+            f"a reply), more than feedback.max_reject_share={params.max_reject_share}. The first: {first}. Mend the images; or the policy "
+            "has collapsed, or the splitter is not made for its answers, or a server fails."
+        )
 
 
 def _refuse_strangers(prompts: pd.DataFrame, candidates: pd.DataFrame) -> None:

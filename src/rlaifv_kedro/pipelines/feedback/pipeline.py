@@ -7,16 +7,24 @@ from rlaifv_kedro.pipelines.feedback import nodes
 
 def create_pipeline() -> Pipeline:
     return Pipeline([
-        node(nodes.divide, inputs=["prompts", "candidates", "params:feedback"], outputs=["claims", "feedback_rejects"], name="divide"),
+        node(
+            nodes.divide,
+            inputs=["prompts", "candidates", "finished_feedback_rejects", "finished_claims", "params:seed", "params:feedback", "params:models",
+                    "params:compute"],
+            outputs=["feedback_rejects", "claims"],
+            name="divide",
+        ),
         node(
             nodes.verify_claims,
-            inputs=["prompts", "claims", "labeler", "policy", "finished_verdicts", "params:feedback", "params:compute"],
-            outputs="verdicts",
+            inputs=["prompts", "candidates", "claims", "feedback_rejects", "labeler", "policy", "finished_verdict_rejects", "finished_verdicts",
+                    "params:feedback", "params:models", "params:compute"],
+            outputs=["verdict_rejects", "verdicts"],
             name="verify_claims",
         ),
         node(
             nodes.score,
-            inputs=["prompts", "candidates", "verdicts", "labeler", "policy", "params:feedback", "params:compute"],
+            inputs=["prompts", "candidates", "verdicts", "verdict_rejects", "labeler", "policy", "params:feedback", "params:models",
+                    "params:compute"],
             outputs="scores",
             name="score_candidates",
         ),

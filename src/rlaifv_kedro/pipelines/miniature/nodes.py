@@ -8,7 +8,7 @@ import pandas as pd
 
 from rlaifv_kedro.hallucination.answering import answer_probes, answer_prompts, score_answers
 from rlaifv_kedro.miniature.world import draw_split, probe_questions, prompt_table, truth
-from rlaifv_kedro.params import ComputeParams, EvaluationParams, FeedbackParams, MiniatureParams
+from rlaifv_kedro.params import ComputeParams, EvaluationParams, FeedbackParams, MiniatureParams, ModelsParams
 
 
 def draw_pool(seed: int, params: MiniatureParams) -> pd.DataFrame:
@@ -45,10 +45,11 @@ def measure_models(
     seed: int, params: MiniatureParams, feedback: FeedbackParams, evaluate: EvaluationParams, compute: ComputeParams,
 ) -> str:  # fmt: skip
     """Measure both models on the test split: the README that lies beside them."""
-    answers = answer_prompts(base_policy, prompts, evaluate, compute)
+    answers = answer_prompts(base_policy, prompts, evaluate, ModelsParams(), compute)
     rates = score_answers(answers, instances, captions)[1]
     seeing = {
-        name: answer_probes(path, prompts, probes, feedback, evaluate, compute) for name, path in (("labeler", labeler), ("base policy", base_policy))
+        name: answer_probes(path, prompts, probes, feedback, evaluate, ModelsParams(), compute)
+        for name, path in (("labeler", labeler), ("base policy", base_policy))
     }
     lines = [
         f"# The miniature's base policy and labeler, seed {seed}",

@@ -17,7 +17,7 @@ def create_pipeline(iterations: int) -> Pipeline:
         for k in range(1, iterations + 1)
         for short, full in (
             ("pairs", "pair_statistics"), ("selection", "selection"), ("rejects_data_generation", "data_generation_rejects"),
-            ("rejects_feedback", "feedback_rejects"),
+            ("rejects_feedback", "feedback_rejects"), ("rejects_verdicts", "verdict_rejects"),
         )
     }  # fmt: skip
     report = {"metrics": "loop_metrics", "prompts": "test_prompts", "params": "params:reporting"}

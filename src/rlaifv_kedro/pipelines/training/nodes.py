@@ -8,7 +8,7 @@ import pandas as pd
 
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
-from rlaifv_kedro.params import ComputeParams, TrainingParams
+from rlaifv_kedro.params import ComputeParams, ModelsParams, TrainingParams
 from rlaifv_kedro.seeds import seed_for
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def compute_reference(
-    pairs: pd.DataFrame, policy: Path, finished: set[str], params: TrainingParams, compute: ComputeParams
+    pairs: pd.DataFrame, policy: Path, finished: set[str], params: TrainingParams, models: ModelsParams, compute: ComputeParams
 ) -> Iterator[Chunk | Complete]:
     """Log-probs of all chosen and rejected answers by the policy the iteration starts from, with the fingerprint of what they depend on.
 
@@ -27,7 +27,7 @@ def compute_reference(
     from rlaifv_kedro.preference.data import by_prompt, prompt_numbers
     from rlaifv_kedro.preference.reference import reference_log_probs
 
-    model = _load(policy, params, compute)
+    model = _load(policy, params, models, compute)
     mark = _fingerprint(policy, pairs, model, params, compute)
 
     def work(prompts: list[list[Any]]) -> pd.DataFrame:
@@ -46,6 +46,7 @@ def train_policy(
     seed: int,
     iteration: int,
     params: TrainingParams,
+    models: ModelsParams,
     compute: ComputeParams,
 ) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """DPO from the policy; see :func:`rlaifv_kedro.preference.training.train`.
@@ -59,7 +60,7 @@ def train_policy(
     from rlaifv_kedro.preference.reference import refuse_mismatch
     from rlaifv_kedro.preference.training import train
 
-    model = _load(policy, params, compute)
+    model = _load(policy, params, models, compute)
     refuse_mismatch(reference.attrs.get("fingerprint"), _fingerprint(policy, pairs, model, params, compute))
     return train(model, policy, pairs, reference, folder, seed_for(seed, "training", iteration), params, compute.dtype)
 
@@ -76,7 +77,7 @@ def _fingerprint(policy: Path, pairs: pd.DataFrame, model: "TransformersModel", 
     return fingerprint(policy, pairs, model.processor.chat_template, compute.dtype, _truncation(params))
 
 
-def _load(policy: Path, params: TrainingParams, compute: ComputeParams) -> "TransformersModel":
+def _load(policy: Path, params: TrainingParams, models: ModelsParams, compute: ComputeParams) -> "TransformersModel":
     from rlaifv_kedro.models import load_model
 
-    return load_model(policy, **compute.loading(), batch_size=params.micro_batch_size)
+    return load_model(policy, batch_size=params.micro_batch_size, **{**compute.loading(), **models.policy.loading()})
