@@ -14,6 +14,7 @@ import sentencepiece
 from PIL import Image
 from whole_project import Project
 
+from rlaifv_kedro.claims.llm_splitter import DIVIDE
 from rlaifv_kedro.datasets.tables import write_table
 from rlaifv_kedro.images import png_bytes
 from rlaifv_kedro.miniature.scenes import draw_scene
@@ -22,7 +23,7 @@ from rlaifv_kedro.models.omnilmm.processing import SYSTEM as OMNILMM_SYSTEM
 
 sys.path.append(str(Path(__file__).parents[1] / "models"))
 
-from chat_server import Body, completion, question_of
+from chat_server import Body, ChatServer, completion, question_of
 
 PARITY = Path(__file__).parents[1] / "fixtures" / "parity"
 ENVIRONMENT = "real_layouts"
@@ -41,7 +42,7 @@ feedback:
   splitter: llm
   question_template: "{{question}} Please answer yes or no."
   yes_words: ["yes", "Yes"]
-  no_words: ["no", "No"]
+  no_words: ["no"]   # with "No" random weights accept next to nothing
   chunk_size: 4
   batch_size: 2
 training:
@@ -70,6 +71,17 @@ class RealLayouts(Project):
         """Run ``kedro run --env real_layouts ...``; returns what the terminal shows."""
         return self._run(self.command("kedro", "run", "--env", ENVIRONMENT, *arguments), expect)
 
+    def table(self, name: str, run_id: str) -> pd.DataFrame:
+        """A table of the catalog in one file or in chunks: ``name`` is its file or folder."""
+        [path] = (self.path / "data").glob(f"*/iteration_1/{name}/{run_id}/{name}")
+        files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+
+    def checkpoint(self, run_id: str) -> Path:
+        """The last one of a training."""
+        folder = self.path / "data/06_models/iteration_1/checkpoints" / run_id / "checkpoints"
+        return max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+
     @property
     def policy(self) -> Path:
         return self.path / "models" / "llava"
@@ -80,7 +92,8 @@ class RealLayouts(Project):
 
     def furnish(self, url: str) -> None:
         """Write models, prompts and environment."""
-        published("llava_original", self.policy, [LLAVA_SYSTEM, "USER:", "ASSISTANT:", *QUESTIONS])
+        words = DIVIDE.read_text().splitlines()
+        published("llava_original", self.policy, [LLAVA_SYSTEM, "USER:", "ASSISTANT:", *QUESTIONS, *words], byte_fallback=False)
         published("omnilmm", self.labeler, [OMNILMM_SYSTEM, "<|system|>", "<|user|>", "<|assistant|>", "yes", "Yes", "no", "No"])
         prompts = self.path / "prompt_pool.parquet"
         write_table(prompts, "prompts", prompt_pool())
@@ -90,15 +103,19 @@ class RealLayouts(Project):
         (conf / "catalog.yml").write_text(CATALOG.format(policy=self.policy, labeler=self.labeler, prompts=prompts))
 
 
-def published(fixture: str, folder: Path, lines: list[str]) -> None:
-    """A folder as the release has it: config, weights, and a SentencePiece model as Llama's is, here trained on some lines."""
+def published(fixture: str, folder: Path, lines: list[str], byte_fallback: bool = True) -> None:
+    """A folder as the release has it: config, weights, and a SentencePiece model as Llama's is, here trained on some lines.
+
+    Without pieces for bytes, which would be most of so few, random weights write text rather than broken characters.
+    """
     folder.mkdir(parents=True)
     for name in ("config.json", "model.safetensors"):
         shutil.copy(PARITY / fixture / name, folder)
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines * 20), model_writer=model, vocab_size=PIECES, model_type="bpe", byte_fallback=True, character_coverage=1.0,
-        normalization_rule_name="identity", remove_extra_whitespaces=False, pad_id=-1, unk_id=0, bos_id=1, eos_id=2, minloglevel=2,
+        sentence_iterator=iter(lines * 20), model_writer=model, vocab_size=PIECES, model_type="bpe", byte_fallback=byte_fallback,
+        character_coverage=1.0, normalization_rule_name="identity", remove_extra_whitespaces=False, pad_id=-1, unk_id=0, bos_id=1, eos_id=2,
+        minloglevel=2,
     )  # fmt: skip
     (folder / "tokenizer.model").write_bytes(model.getvalue())
     settings = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
@@ -126,8 +143,12 @@ def question_about(claim: str) -> str:
     return f"Is it true: {claim.removesuffix('.')}?"
 
 
-def split(body: Body) -> Body:
-    """The server's reply to a request to divide an answer, or to write questions."""
+def splitter() -> ChatServer:
+    """A server that divides answers and writes questions."""
+    return ChatServer(reply=_split)
+
+
+def _split(body: Body) -> Body:
     prompt = question_of(body)
     divide = re.search(r"<answer>\n(.*)\n</answer>", prompt, re.DOTALL)
     if divide:

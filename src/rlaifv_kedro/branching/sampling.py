@@ -1,5 +1,6 @@
 """Sampling: the prompt is prefilled once, its samples are branches over one cache, and every sample has a random stream of its own."""
 
+from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ def sample_branches(
     ids = torch.tensor([[pad] * (length - len(p)) + list(p) for p in prompts], device=device)
     real = torch.tensor([[False] * (length - len(p)) + [True] * len(p) for p in prompts], device=device)
     uniforms = np.stack([[np.random.default_rng(s).random(max_new_tokens) for s in row] for row in seeds])
-    never = torch.tensor(sorted(suppress), dtype=torch.int64, device=device)
+    never = sorted(suppress)
     choose = _Chooser(temperature, torch.from_numpy(uniforms).to(device), never, top_p)
     packed = choose_way(model) == "packed" and fits_window(model, length + max_new_tokens)
     drawn = (_over_one_cache if packed else _by_generate)(model, ids, real, choose, max_new_tokens, pad, stop, inputs)
@@ -51,7 +52,7 @@ def sample_branches(
 class _Chooser:
     """Draws token ``step`` of every sample from its logits (..., vocabulary) by its uniform number (..., steps)."""
 
-    def __init__(self, temperature: float, uniforms: torch.Tensor, suppress: torch.Tensor, top_p: float):
+    def __init__(self, temperature: float, uniforms: torch.Tensor, suppress: list[int], top_p: float):
         self.temperature, self.uniforms, self.suppress, self.top_p = temperature, uniforms, suppress, top_p
 
     def of(self, rows: list[int]) -> "_Chooser":
@@ -59,8 +60,9 @@ class _Chooser:
         return _Chooser(self.temperature, self.uniforms[rows], self.suppress, self.top_p)
 
     def __call__(self, logits: torch.Tensor, step: int) -> torch.Tensor:
-        if len(self.suppress):
-            logits = logits.index_fill(-1, self.suppress, -torch.inf)
+        suppress = self.suppress[: bisect_left(self.suppress, logits.shape[-1])]  # rows added to LLaVA's vocabulary are cut off already
+        if suppress:
+            logits = logits.index_fill(-1, torch.tensor(suppress, device=logits.device), -torch.inf)
         return _pick(logits, self.temperature, self.uniforms[..., step], self.top_p)
 
 
