@@ -68,3 +68,21 @@ def test_a_chat_template_from_a_file(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "template.jinja").write_text(template.replace("USER:", "USER: USER:"))
     changed = load_model(tiny, device="cpu", chat_template=tmp_path / "template.jinja")
     assert changed.encoder.prompt_text("?").count("USER:") == 2
+
+
+def test_a_processor_that_needs_torchvision_names_the_extra(tmp_path: Path) -> None:
+    """Qwen-VL's processor has a video part, whose classes transformers only offers with torchvision (which no test environment has)."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    from rlaifv_kedro.miniature.tiny_llava import build_processor
+
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
+    text = dict(vocab_size=80, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2)
+    vision = dict(depth=1, hidden_size=32, intermediate_size=48, num_heads=2, out_hidden_size=32, patch_size=4, fullatt_block_indexes=[0])
+    config = Qwen2_5_VLConfig(text_config={**text, "rope_parameters": rope}, vision_config=vision, image_token_id=4)
+    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(tmp_path)
+    build_processor().tokenizer.save_pretrained(tmp_path)
+    described = {"image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(described))
+    with pytest.raises(UserError, match=r"rlaifv_kedro\[torchvision\]"):
+        load_model(tmp_path, device="cpu")

@@ -97,8 +97,9 @@ class _Inspection:
     """One model. ``findings`` and ``size`` are what comes of it."""
 
     def __init__(self, role: Role):
-        self.role, self.size = role, None
+        self.role = role
         self.findings: list[Finding] = []
+        self.size: ModelSize | None = None
 
     def run(self) -> None:
         folder = self._located(self.role.source)
@@ -110,9 +111,9 @@ class _Inspection:
             self._wrong("the chat template is not there", template, f"Put it there, or unset models.{self.role.name}.chat_template.")
         if weights is not None and (described := self._config(weights)):
             self.size = self._size(weights, described)
-        if self.size and all(finding.ok for finding in self.findings):
-            what = f"{self.role.name}: {billions(self.size.parameters)} parameters, all files there, its processor loads"
-            self.findings.insert(0, Finding(True, what, shown(folder)))
+        if folder is not None and not self.findings:
+            counted = f"{billions(self.size.parameters)} parameters" if self.size else "of unknown size"
+            self.findings.append(Finding(True, f"{self.role.name}: {counted}, all files there, its processor loads", shown(folder)))
 
     def _wrong(self, what: str, where: str | Path, remedy: str = "") -> None:
         remedy = remedy or self.role.fetch or f"Fetch it as docs/recipes.md says, or change {self.role.where}."
@@ -120,7 +121,7 @@ class _Inspection:
 
     def _located(self, source: str) -> Path | None:
         """The folder; None if it is not on this machine."""
-        if not is_hub_name(source):
+        if not is_hub_name(source) or Path(source).parent.is_dir():
             if Path(source).is_dir():
                 return Path(source)
             self._wrong("the folder is not there", source)
@@ -190,9 +191,12 @@ class _Inspection:
             if self._check_tokenizer(folder):
                 self._check_processor(folder, config)
             text, tokens = config.get_text_config().to_dict(), _image_tokens(config)
-        heads, hidden = text["num_attention_heads"], text["hidden_size"]
+        try:
+            heads, hidden, layers, vocabulary = (text[n] for n in ("num_attention_heads", "hidden_size", "num_hidden_layers", "vocab_size"))
+        except KeyError:
+            return None  # a language model of another kind, for which the estimates don't hold
         kv_width = (text.get("num_key_value_heads") or heads) * (text.get("head_dim") or hidden // heads)
-        return ModelSize(parameters, hidden, text["num_hidden_layers"], kv_width, text["vocab_size"], tokens, shapes) if parameters else None
+        return ModelSize(parameters, hidden, layers, kv_width, vocabulary, tokens, shapes) if parameters else None
 
     def _weights(self, folder: Path, described: dict[str, Any]) -> tuple[set[str], Shapes, int]:
         """Names of the tensors, their shapes (both empty if the file can't tell without being read whole), and how many parameters they are."""

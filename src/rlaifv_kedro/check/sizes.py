@@ -144,7 +144,7 @@ def run_disk(parameters: Parameters, policy: ModelSize | None, image_bytes: floa
         count = math.ceil(training.epochs / training.checkpoint_every)
         kept, beside = checkpoint_disk(policy, training, parameters.compute.dtype)
         parts["checkpoints"] = iterations * count * kept
-        parts["optimizer states"] = count * beside
+        parts["optimizer states"] = min(count, 2) * beside  # the newest, and the one before it while that is written
         if training.lora and "select_checkpoint" in stages:
             parts["merged policies"] = iterations * policy.parameters * BYTES["float32"]
     return parts
@@ -157,4 +157,7 @@ def billions(number: int) -> str:
 
 def gigabytes(number: float) -> str:
     """A number of bytes, as people write it."""
-    return f"{number / 1e9:,.0f} GB" if number >= 9.5e9 else f"{number / 1e9:.1f} GB" if number >= 5e7 else f"{number / 1e6:.1f} MB"
+    for unit, one in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if number >= one or unit == "MB":
+            break
+    return f"{number / one:,.0f} {unit}" if number >= 9.95 * one else f"{number / one:.1f} {unit}"

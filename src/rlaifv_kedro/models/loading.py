@@ -74,7 +74,11 @@ def load_model(
         if chat_template is not None:
             processor.chat_template = Path(chat_template).read_text(encoding="utf-8")
     except ImportError as error:  # families with a video part in their processor
-        raise UserError(f"{where}: its processor needs a package that isn't installed: {first_line(error)} Try: pip install torchvision") from error
+        what = first_line(error).partition(". ")[0]
+        raise UserError(
+            f"{where}: its processor needs a package that isn't installed: {what}. For torchvision: pip install 'rlaifv_kedro[torchvision]', in the "
+            "build that fits your torch."
+        ) from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{where}: can't load the checkpoint: {first_line(error)}") from error
     return TransformersModel(module if device_map else module.to(chosen), processor, where, batch_size, max_tokens_per_pack)

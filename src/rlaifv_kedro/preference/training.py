@@ -159,6 +159,9 @@ class _Watch(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         (folder / SAVED).write_text(json.dumps({"step": state.global_step}))
+        for older in set(folder.parent.glob("checkpoint-*")) - {folder}:  # only the newest is resumed from; 16 states of a 7B model are 0.9 TB
+            for name in _RESUME_FILES:
+                (older / name).unlink(missing_ok=True)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any) -> None:
         ratio, loss = logs.get("log_ratio_rejected", 0.0), logs.get("loss", 0.0)
