@@ -27,7 +27,8 @@ def test_defaults_are_the_method_s() -> None:
     assert (feedback.yes_words, feedback.no_words) == (["yes", "Yes"], ["no", "No"])
     assert (training.beta, training.learning_rate, training.batch_size, training.epochs, training.checkpoint_every) == (0.1, 5e-7, 8, 4, 0.25)
     assert (training.warmup_share, training.weight_decay, training.gradient_checkpointing) == (0.05, 0.01, True)
-    assert (training.dpo_weight, training.sft_weight, training.lora, training.freeze) == (1, 0, None, ["vision_tower", "visual", "vision_model", "vpm"])
+    assert (training.dpo_weight, training.sft_weight, training.lora, training.pack) == (1, 0, None, "pair")
+    assert "vision_tower" in training.freeze
     assert (LoraParams().rank, LoraParams().alpha, LoraParams().dropout) == (64, 16, 0.05)
     assert parameters.compute.dtype == "bfloat16"
 
