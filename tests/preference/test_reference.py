@@ -15,7 +15,7 @@ from rlaifv_kedro.datasets.chunks import Chunk, ChunkedTableDataset, Complete, F
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import Question, load_model
 from rlaifv_kedro.models.transformers_backend import TransformersModel
-from rlaifv_kedro.params import ComputeParams
+from rlaifv_kedro.params import ComputeParams, ModelsParams
 from rlaifv_kedro.pipelines.training.nodes import compute_reference, train_policy
 from rlaifv_kedro.preference.data import Truncation
 from rlaifv_kedro.preference.reference import fingerprint, refuse_mismatch
@@ -114,7 +114,7 @@ class Node:
         """Run to its end, or, as if killed, until so many outputs are saved."""
         params = PARAMS.model_copy(update={"chunk_size": 2, **changes})
         saved = []
-        stream = compute_reference(self.pairs, policy or self.tiny, self.finished.load(), params, COMPUTE)
+        stream = compute_reference(self.pairs, policy or self.tiny, self.finished.load(), params, ModelsParams(), COMPUTE)
         while len(saved) != outputs and (output := next(stream, None)) is not None:
             self.table.save(output)
             saved.append(output)
@@ -182,7 +182,7 @@ def test_training_refuses_a_reference_of_another_truncation(tmp_path: Path, tiny
     node.run()
     params = PARAMS.model_copy(update=changes)
     with pytest.raises(UserError, match="belongs to other preference pairs or another truncation .*Compute it again"):
-        train_policy(pairs, node.table.load(), tiny, tmp_path / "work", 0, 1, params, COMPUTE)
+        train_policy(pairs, node.table.load(), tiny, tmp_path / "work", 0, 1, params, ModelsParams(), COMPUTE)
     assert not list((tmp_path / "work").glob("*"))
 
 
@@ -191,7 +191,7 @@ def test_training_refuses_a_reference_of_another_policy(tmp_path: Path, tiny: Pa
     node = Node(tmp_path / "reference", tiny, pairs)
     node.run()
     with pytest.raises(UserError, match="belongs to another policy "):
-        train_policy(pairs, node.table.load(), last(*trained[:2]), tmp_path / "work", 0, 1, PARAMS, COMPUTE)
+        train_policy(pairs, node.table.load(), last(*trained[:2]), tmp_path / "work", 0, 1, PARAMS, ModelsParams(), COMPUTE)
 
 
 def test_the_node_and_the_training_agree(tmp_path: Path, tiny: Path, pairs: pd.DataFrame) -> None:
@@ -200,5 +200,5 @@ def test_the_node_and_the_training_agree(tmp_path: Path, tiny: Path, pairs: pd.D
     node = Node(tmp_path / "reference", tiny, pairs)
     node.run(max_length=prompt + 5)
     params = PARAMS.model_copy(update={"max_length": prompt + 5, "epochs": 1 / 3})
-    _, log = train_policy(pairs, node.table.load(), tiny, tmp_path / "work", 0, 1, params, COMPUTE)
+    _, log = train_policy(pairs, node.table.load(), tiny, tmp_path / "work", 0, 1, params, ModelsParams(), COMPUTE)
     assert log["loss"].tolist() == pytest.approx([np.log(2)], abs=1e-5)

@@ -31,7 +31,7 @@ def test_a_reference_that_is_wrong_in_opposite_ways_is_refused(
     sign = np.where(reference["idx"] < 56, 1.0, -1.0)
     wrong = reference.assign(chosen=reference["chosen"] + sign * shift[0], rejected=reference["rejected"] + sign * shift[1])
     with pytest.raises(UserError, match=rf"{max(map(abs, shift)):.2f} nats off, and the DPO loss 0\.6981"):
-        run(tmp_path / "work", reference=wrong)
+        run(tmp_path / "work", reference=wrong, pack="prompt")
 
 
 @pytest.mark.parametrize("pack", ["pair", "prompt"])
