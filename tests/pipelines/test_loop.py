@@ -114,5 +114,7 @@ def _count(project, run_id: str) -> int:
 
 
 def _chunks(project, run_id: str) -> list:
-    """Finished chunks of a run."""
-    return sorted(p for p in (project.path / "data").rglob("[0-9]*.parquet") if run_id in p.parts)
+    """Finished chunks of a run. A step saves a chunk's rejects first: killed between the two, the chunk isn't finished, and its rejects are written
+    again, the same bytes.
+    """
+    return sorted(p for p in (project.path / "data").rglob("[0-9]*.parquet") if run_id in p.parts and not p.parent.name.endswith("rejects"))
