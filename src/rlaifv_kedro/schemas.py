@@ -95,6 +95,20 @@ TABLES: dict[str, Table] = {
     "scores": Table(
         _schema({**_CANDIDATE, "claim_count": _I32, "rejected_count": _I32, "score": _F64}),
         key=("prompt_id", "candidate"),
+        optional=frozenset(("claim_count", "rejected_count")),  # scores made of rewards know no claims
+    ),
+    "candidate_rewards": Table(
+        _schema(
+            {
+                **_CANDIDATE,
+                "policy_log_prob": _F64,
+                "reference_log_prob": _F64,
+                "token_count": _I32,
+                "reward_sum": _F64,
+                "reward": _F64,
+            }
+        ),
+        key=("prompt_id", "candidate"),
     ),
     "preference_pairs": Table(
         _schema(
@@ -115,6 +129,26 @@ TABLES: dict[str, Table] = {
         key=("idx",),
         filled=("question", "chosen", "rejected"),
         optional=frozenset(_PAIR_ORIGIN),
+    ),
+    "training_pairs": Table(
+        _schema(
+            {
+                "idx": _I64,
+                "question": _TEXT,
+                "chosen": _TEXT,
+                "rejected": _TEXT,
+                "image": IMAGE,
+                "origin_dataset": _TEXT,
+                "origin_split": _TEXT,
+                "source": _TEXT,
+                "source_idx": _I64,
+                "prompt_key": _TEXT,
+                "content_key": _TEXT,
+            },
+            nullable=("origin_split",),
+        ),
+        key=("idx",),
+        filled=("question", "chosen", "rejected"),
     ),
     "reference_log_probs": Table(
         _schema({"idx": _I64, "chosen": _F64, "rejected": _F64, "chosen_tokens": _I32, "rejected_tokens": _I32}),

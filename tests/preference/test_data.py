@@ -12,6 +12,7 @@ from tiny_training import WHOLE, Runner, make_pairs
 from transformers import TrainingArguments
 
 from rlaifv_kedro.branching import Pack
+from rlaifv_kedro.datasets import PairStore
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import load_model
 from rlaifv_kedro.models.encoding import ChatEncoder
@@ -25,7 +26,6 @@ from rlaifv_kedro.preference.data import (
     Truncation,
     distinct_answers,
     pack_pairs,
-    prompt_numbers,
 )
 from rlaifv_kedro.preference.trainer import PreferenceTrainer
 
@@ -53,11 +53,13 @@ def encoder(model: TransformersModel) -> ChatEncoder:
 def dataset(images: list[dict[str, Any]]) -> PreferenceDataset:
     """Each pair's reference values tell its idx: idx + 0.25 for the chosen answer, -idx for the rejected one."""
     frame = make_pairs(images, ROWS)
-    return PreferenceDataset(frame, pd.DataFrame({"idx": frame["idx"], "chosen": frame["idx"] + 0.25, "rejected": -frame["idx"].astype(float)}))
+    return PreferenceDataset(
+        PairStore.of(frame), pd.DataFrame({"idx": frame["idx"], "chosen": frame["idx"] + 0.25, "rejected": -frame["idx"].astype(float)})
+    )
 
 
 def examples(dataset: PreferenceDataset, idx: list[int]) -> list[PreferenceExample]:
-    return [dataset[dataset.pairs["idx"].tolist().index(i)] for i in idx]
+    return [dataset[dataset.pairs.idx.tolist().index(i)] for i in idx]
 
 
 def branches_of(batch: dict[str, Any]) -> list[tuple[int, list[int], list[int]]]:
@@ -81,12 +83,12 @@ def expect_pairs(batch: dict[str, Any], dataset: PreferenceDataset, encoder: Cha
 def test_a_prompt_is_an_image_and_a_question(images: list[dict[str, Any]]) -> None:
     """The image by its bytes, whatever its name, else by its path."""
     frame = make_pairs(images, ROWS)
-    assert prompt_numbers(frame).tolist() == [0, 1, 0, 2, 1, 0, 3]
+    assert PairStore.of(frame).prompts.tolist() == [0, 1, 0, 2, 1, 0, 3]
     frame["image"] = [{**image, "path": f"copy {i}"} for i, image in enumerate(frame["image"])]
-    assert prompt_numbers(frame).tolist() == [0, 1, 0, 2, 1, 0, 3]
+    assert PairStore.of(frame).prompts.tolist() == [0, 1, 0, 2, 1, 0, 3]
     frame["image"] = [{"bytes": None, "path": f"{image}.png"} for _, image, *_ in ROWS]
-    assert prompt_numbers(frame).tolist() == [0, 1, 0, 2, 1, 0, 3]
-    assert prompt_numbers(frame.iloc[:0]).tolist() == []
+    assert PairStore.of(frame).prompts.tolist() == [0, 1, 0, 2, 1, 0, 3]
+    assert PairStore.of(frame.iloc[:0]).prompts.tolist() == []
 
 
 @pytest.mark.parametrize("prompts", [[0, 1, 0, 2, 1, 0, 3], [0] * 5, list(range(40)), [i % 13 for i in range(50)], []])
@@ -157,10 +159,10 @@ def test_without_merging_each_pair_has_its_own_pack(dataset: PreferenceDataset, 
 def test_pairs_are_numbered_once_and_all_have_a_reference(images: list[dict[str, Any]]) -> None:
     frame = make_pairs(images, ROWS)
     reference = pd.DataFrame({"idx": frame["idx"], "chosen": 0.0, "rejected": 0.0})
-    with pytest.raises(UserError, match="idx 3 twice"):
-        PreferenceDataset(pd.concat([frame, frame[frame["idx"] == 3]]), reference)
+    with pytest.raises(UserError, match="idx=3 comes twice"):
+        PairStore.of(pd.concat([frame, frame[frame["idx"] == 3]]))
     with pytest.raises(UserError, match="no row for pair idx 4"):
-        PreferenceDataset(frame, reference[reference["idx"] != 4])
+        PreferenceDataset(PairStore.of(frame), reference[reference["idx"] != 4])
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +194,7 @@ def loss_of_whole_sequences(model: TransformersModel, dataset: PreferenceDataset
 
     model.module.zero_grad()
     losses = []
-    for row in dataset.pairs.itertuples():
+    for row in dataset.pairs:
         (chosen, tokens), (rejected, _) = log_prob(row, row.chosen), log_prob(row, row.rejected)
         margin = (chosen - row.idx - 0.25) - (rejected + row.idx)
         losses.append(-F.logsigmoid(0.02 * margin) - 0.3 * chosen / tokens)
@@ -218,7 +220,7 @@ def test_batches_count_pairs(run: Runner, model: TransformersModel, merge: bool,
     """12 pairs in batches of 4, however many packs they make: by prompt two packs of two pairs each."""
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=4, remove_unused_columns=False, data_seed=1)
     collate = PreferenceCollator(model.encoder, WHOLE, merge)
-    dataset = PreferenceDataset(run.pairs, run.reference)
+    dataset = PreferenceDataset(PairStore.of(run.pairs), run.reference)
     loader = PreferenceTrainer(beta=0.1, model=model.module, args=arguments, train_dataset=dataset, data_collator=collate).get_train_dataloader()
     batches = list(loader)
     assert [len(batch["chosen"]) for batch in batches] == [4, 4, 4]

@@ -11,6 +11,7 @@ import torch
 from kedro.io.core import Version
 from tiny_training import PARAMS, WHOLE, Spy, last, make_pairs, reference_of
 
+from rlaifv_kedro.datasets import PairStore
 from rlaifv_kedro.datasets.chunks import Chunk, ChunkedTableDataset, Complete, FinishedChunksDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import Question, load_model
@@ -64,22 +65,22 @@ def test_a_prompts_distinct_answers_are_computed_once(
 
 
 def test_fingerprint_names_the_part_that_differs(tiny: Path, pairs: pd.DataFrame, tmp_path: Path, trained: tuple) -> None:
-    stored = fingerprint(tiny, pairs, "template", "float32", WHOLE)
-    refuse_mismatch(stored, fingerprint(Path(shutil.copytree(tiny, tmp_path / "copy")), pairs.copy(), "template", "float32", WHOLE))
+    stored = fingerprint(tiny, PairStore.of(pairs), "template", "float32", WHOLE)
+    refuse_mismatch(stored, fingerprint(Path(shutil.copytree(tiny, tmp_path / "copy")), PairStore.of(pairs), "template", "float32", WHOLE))
     other = {
-        "another policy": fingerprint(last(*trained[:2]), pairs, "template", "float32", WHOLE),
-        "another chat template": fingerprint(tiny, pairs, "template ", "float32", WHOLE),
-        "another dtype": fingerprint(tiny, pairs, "template", "bfloat16", WHOLE),
+        "another policy": fingerprint(last(*trained[:2]), PairStore.of(pairs), "template", "float32", WHOLE),
+        "another chat template": fingerprint(tiny, PairStore.of(pairs), "template ", "float32", WHOLE),
+        "another dtype": fingerprint(tiny, PairStore.of(pairs), "template", "bfloat16", WHOLE),
     }
     swapped = pairs.rename(columns={"chosen": "rejected", "rejected": "chosen"})
     one_word = pairs.assign(chosen=[*pairs["chosen"][:-1], "a cup."])
     one_image = pairs.assign(image=[*pairs["image"][:-1], pairs["image"][0]])
     for frame in (swapped, one_word, one_image, pairs.iloc[::-1], pairs.iloc[:-1]):
         with pytest.raises(UserError, match="belongs to other preference pairs or another truncation "):
-            refuse_mismatch(stored, fingerprint(tiny, frame, "template", "float32", WHOLE))
+            refuse_mismatch(stored, fingerprint(tiny, PairStore.of(frame), "template", "float32", WHOLE))
     for truncation in (Truncation(64), Truncation(None, "left")):
         with pytest.raises(UserError, match="belongs to other preference pairs or another truncation "):
-            refuse_mismatch(stored, fingerprint(tiny, pairs, "template", "float32", truncation))
+            refuse_mismatch(stored, fingerprint(tiny, PairStore.of(pairs), "template", "float32", truncation))
     for part, now in other.items():
         with pytest.raises(UserError, match=f"belongs to {part} ") as caught:
             refuse_mismatch(stored, now)
@@ -114,7 +115,7 @@ class Node:
         """Run to its end, or, as if killed, until so many outputs are saved."""
         params = PARAMS.model_copy(update={"chunk_size": 2, **changes})
         saved = []
-        stream = compute_reference(self.pairs, policy or self.tiny, self.finished.load(), params, ModelsParams(), COMPUTE)
+        stream = compute_reference(PairStore.of(self.pairs), policy or self.tiny, self.finished.load(), params, ModelsParams(), COMPUTE)
         while len(saved) != outputs and (output := next(stream, None)) is not None:
             self.table.save(output)
             saved.append(output)
@@ -133,7 +134,7 @@ def test_chunks_are_of_prompts_and_the_table_is_the_whole(tmp_path: Path, tiny: 
     assert marker == Complete(["00000", "00001", "00002"])
     table = node.table.load()
     pd.testing.assert_frame_equal(table, reference, rtol=1e-5, check_dtype=False)
-    assert table.attrs["fingerprint"] == fingerprint(tiny, pairs, load_model(tiny).processor.chat_template, "float32", Truncation(2048))
+    assert table.attrs["fingerprint"] == fingerprint(tiny, PairStore.of(pairs), load_model(tiny).processor.chat_template, "float32", Truncation(2048))
 
 
 def test_a_killed_reference_goes_on_with_the_missing_chunks(tmp_path: Path, tiny: Path, pairs: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +183,7 @@ def test_training_refuses_a_reference_of_another_truncation(tmp_path: Path, tiny
     node.run()
     params = PARAMS.model_copy(update=changes)
     with pytest.raises(UserError, match="belongs to other preference pairs or another truncation .*Compute it again"):
-        train_policy(pairs, node.table.load(), tiny, tmp_path / "work", 0, 1, params, ModelsParams(), COMPUTE)
+        train_policy(PairStore.of(pairs), node.table.load(), tiny, tmp_path / "work", 0, 1, params, ModelsParams(), COMPUTE)
     assert not list((tmp_path / "work").glob("*"))
 
 
@@ -191,7 +192,7 @@ def test_training_refuses_a_reference_of_another_policy(tmp_path: Path, tiny: Pa
     node = Node(tmp_path / "reference", tiny, pairs)
     node.run()
     with pytest.raises(UserError, match="belongs to another policy "):
-        train_policy(pairs, node.table.load(), last(*trained[:2]), tmp_path / "work", 0, 1, PARAMS, ModelsParams(), COMPUTE)
+        train_policy(PairStore.of(pairs), node.table.load(), last(*trained[:2]), tmp_path / "work", 0, 1, PARAMS, ModelsParams(), COMPUTE)
 
 
 def test_the_node_and_the_training_agree(tmp_path: Path, tiny: Path, pairs: pd.DataFrame) -> None:
@@ -200,5 +201,5 @@ def test_the_node_and_the_training_agree(tmp_path: Path, tiny: Path, pairs: pd.D
     node = Node(tmp_path / "reference", tiny, pairs)
     node.run(max_length=prompt + 5)
     params = PARAMS.model_copy(update={"max_length": prompt + 5, "epochs": 1 / 3})
-    _, log = train_policy(pairs, node.table.load(), tiny, tmp_path / "work", 0, 1, params, ModelsParams(), COMPUTE)
+    _, log = train_policy(PairStore.of(pairs), node.table.load(), tiny, tmp_path / "work", 0, 1, params, ModelsParams(), COMPUTE)
     assert log["loss"].tolist() == pytest.approx([np.log(2)], abs=1e-5)

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from tiny_training import Runner, Spy, batches_seen, changed, reference_of
 
+from rlaifv_kedro.datasets import PairStore
 from rlaifv_kedro.models import load_model
 from rlaifv_kedro.params import LoraParams
 from rlaifv_kedro.preference import training
-from rlaifv_kedro.preference.data import PreferenceCollator, PromptSampler, prompt_numbers
+from rlaifv_kedro.preference.data import PreferenceCollator, PromptSampler
 from rlaifv_kedro.preference.training import SAVED
 
 
@@ -90,7 +91,7 @@ def test_a_resume_in_the_second_epoch_goes_on_with_its_order(
     assert all(sorted(epoch) == sorted(run.pairs["idx"]) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
     if pack == "prompt":  # the sampler is told the epoch
-        sampler = PromptSampler(prompt_numbers(run.pairs), seed=5)
+        sampler = PromptSampler(PairStore.of(run.pairs).prompts, seed=5)
         for number, epoch in enumerate(epochs):
             sampler.set_epoch(number)
             assert [run.pairs["idx"][row] for row in sampler] == epoch

@@ -45,7 +45,7 @@ def test_bfloat16_is_its_own_reference(run: Runner, tiny: Path, pairs: pd.DataFr
 
 
 def test_two_pairs_with_one_number_are_refused(run: Runner, pairs: pd.DataFrame, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="idx 50 twice"):
+    with pytest.raises(UserError, match="idx=50 comes twice"):
         run(tmp_path / "work", pairs=pairs.assign(idx=pairs["idx"].replace(51, 50)))
 
 

@@ -8,10 +8,11 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
+from rlaifv_kedro.datasets import PairStore
 from rlaifv_kedro.models import load_model
 from rlaifv_kedro.models.transformers_backend import TransformersModel
 from rlaifv_kedro.params import TrainingParams
-from rlaifv_kedro.preference.data import Truncation, by_prompt, prompt_numbers
+from rlaifv_kedro.preference.data import Truncation
 from rlaifv_kedro.preference.reference import reference_log_probs
 from rlaifv_kedro.preference.training import train
 
@@ -30,7 +31,8 @@ def make_pairs(images: list[dict[str, Any]], rows: Iterable[tuple[int, int, str,
 
 
 def reference_of(model: TransformersModel, pairs: pd.DataFrame, truncation: Truncation = WHOLE) -> pd.DataFrame:
-    return reference_log_probs(model, by_prompt(pairs, prompt_numbers(pairs)), truncation)
+    store = PairStore.of(pairs)
+    return reference_log_probs(model, store, store.by_prompt(), truncation)
 
 
 class Runner:
@@ -44,7 +46,7 @@ class Runner:
         policy, dtype = policy or self.tiny, changes.pop("dtype", "float32")
         pairs, reference = changes.pop("pairs", self.pairs), changes.pop("reference", self.reference)
         model = load_model(policy, device="cpu", dtype=dtype)
-        return train(model, policy, pairs, reference, folder, 5, PARAMS.model_copy(update=changes), dtype)
+        return train(model, policy, PairStore.of(pairs), reference, folder, 5, PARAMS.model_copy(update=changes), dtype)
 
 
 class Spy:

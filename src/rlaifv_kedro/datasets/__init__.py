@@ -4,9 +4,11 @@ from rlaifv_kedro.datasets.checkpoint import CheckpointDataset, CheckpointSetDat
 from rlaifv_kedro.datasets.chunks import Chunk, ChunkedTableDataset, Complete, FinishedChunksDataset
 from rlaifv_kedro.datasets.constants import IterationNumberDataset
 from rlaifv_kedro.datasets.documents import FigureDataset, JsonDataset, TextDataset
+from rlaifv_kedro.datasets.pair_store import FinishedPairsDataset, PairStore, PairStoreDataset
 from rlaifv_kedro.datasets.tables import TableDataset
 
 __all__ = [
     "CheckpointDataset", "CheckpointSetDataset", "Chunk", "ChunkedTableDataset", "Complete", "FigureDataset", "FinishedChunksDataset",
-    "IterationNumberDataset", "JsonDataset", "TableDataset", "TextDataset", "WorkFolderDataset",
+    "FinishedPairsDataset", "IterationNumberDataset", "JsonDataset", "PairStore", "PairStoreDataset", "TableDataset", "TextDataset",
+    "WorkFolderDataset",
 ]  # fmt: skip

@@ -38,8 +38,10 @@ class Complete:
     chunk_ids: list[str]
 
 
-class _ChunkFolder(RunVersionedDataset):
-    """What the table and the view on its finished chunks share: a folder with one parquet a chunk, and a marker."""
+class ChunkFolder(RunVersionedDataset):
+    """What a table and the view on its finished chunks share: a folder with one file a chunk, and a marker."""
+
+    SUFFIX = ".parquet"
 
     def __init__(self, filepath: str, table: str, version: Version | None = None, metadata: dict[str, Any] | None = None) -> None:
         """Args:
@@ -50,6 +52,18 @@ class _ChunkFolder(RunVersionedDataset):
         """
         super().__init__(filepath, version, metadata)
         self._table = known_table(table)
+
+    def read_chunk(self, path: Path, remedy: str, sha256: str | None = None) -> pa.Table:
+        """A chunk's rows, checked."""
+        return read_table(path, self._table, remedy, sha256)
+
+    def write_chunk(self, path: Path, frame: pd.DataFrame) -> None:
+        """Writes a chunk atomically; same rows, same bytes."""
+        write_table(path, self._table, frame)
+
+    def file_of(self, folder: Path, chunk_id: str) -> Path:
+        """Where a chunk lies."""
+        return folder / f"{chunk_id}{self.SUFFIX}"
 
     def _marker(self, folder: Path) -> dict[str, str]:
         """Chunk id to sha256, in the table's order.
@@ -67,7 +81,7 @@ class _ChunkFolder(RunVersionedDataset):
         return {**super()._describe(), "table": self._table}
 
 
-class ChunkedTableDataset(_ChunkFolder):
+class ChunkedTableDataset(ChunkFolder):
     """A table that a generator node saves as :class:`Chunk`, :class:`Chunk`, ..., :class:`Complete`, and that loads whole, as one frame.
 
     Without the marker that :class:`Complete` writes, the table does not exist for anyone but :class:`FinishedChunksDataset`.
@@ -76,14 +90,14 @@ class ChunkedTableDataset(_ChunkFolder):
     def is_complete(self, path: Path) -> bool:
         """The marker is readable and every chunk that it names is there (their content is checked by ``load``)."""
         try:
-            return all((path / f"{chunk_id}.parquet").is_file() for chunk_id in self._marker(path))
+            return all(self.file_of(path, chunk_id).is_file() for chunk_id in self._marker(path))
         except UserError:
             return False
 
     def save(self, data: Chunk | Complete) -> None:
         folder = self.save_path()
         if isinstance(data, Chunk):
-            write_table(folder / f"{data.id}.parquet", self._table, data.frame)
+            self.write_chunk(self.file_of(folder, data.id), data.frame)
         elif isinstance(data, Complete):
             chunks = [self._entry(folder, chunk_id) for chunk_id in data.chunk_ids]
             write_atomically(folder / MARKER, json.dumps({"chunks": chunks}, indent=2).encode() + b"\n")
@@ -98,8 +112,8 @@ class ChunkedTableDataset(_ChunkFolder):
         return preview_table(self._rows(limit=nrows)[:nrows])
 
     def _entry(self, folder: Path, chunk_id: str) -> dict[str, Any]:
-        path = folder / f"{chunk_id}.parquet"
-        rows = read_table(path, self._table, self._chunk_remedy(path))
+        path = self.file_of(folder, chunk_id)
+        rows = self.read_chunk(path, self._chunk_remedy(path))
         return {"id": chunk_id, "rows": rows.num_rows, "sha256": file_sha256(path)}
 
     def _rows(self, limit: int | None) -> pa.Table:
@@ -107,8 +121,8 @@ class ChunkedTableDataset(_ChunkFolder):
         folder = self.load_path()
         parts: list[pa.Table] = []
         for chunk_id, sha256 in self._marker(folder).items():
-            path = folder / f"{chunk_id}.parquet"
-            parts.append(read_table(path, self._table, self._chunk_remedy(path), sha256))
+            path = self.file_of(folder, chunk_id)
+            parts.append(self.read_chunk(path, self._chunk_remedy(path), sha256))
             if limit is not None and sum(part.num_rows for part in parts) >= limit:
                 break
         if not parts:
@@ -127,7 +141,7 @@ class ChunkedTableDataset(_ChunkFolder):
         return f"Delete this one file and start its run again with run_id={path.parent.parent.name}: only this chunk is computed again."
 
 
-class FinishedChunksDataset(_ChunkFolder):
+class FinishedChunksDataset(ChunkFolder):
     """The ids of the chunks that this run has finished: a read-only view on a :class:`ChunkedTableDataset`.
 
     It has the table's filepath and table name. A chunk that cannot be read counts as not finished.
@@ -137,14 +151,14 @@ class FinishedChunksDataset(_ChunkFolder):
 
     def load(self) -> set[str]:
         folder = self.save_path()
-        return {path.stem for path in sorted(folder.glob("[!.]*.parquet")) if self._readable(path)}
+        return {path.stem for path in sorted(folder.glob(f"[!.]*{self.SUFFIX}")) if self._readable(path)}
 
     def save(self, data: Any) -> None:
         raise TypeError("the view on finished chunks is read-only; save to the ChunkedTableDataset with the same filepath")
 
     def _readable(self, path: Path) -> bool:
         try:
-            read_table(path, self._table, remedy="")
+            self.read_chunk(path, remedy="")
         except UserError:
             return False
         return True

@@ -1,6 +1,5 @@
 """Preference pairs as training examples: a prompt's prefix with its distinct answers as branches, and the pairs as pairs of branches."""
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +10,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from rlaifv_kedro.branching import Pack, collate, pack
+from rlaifv_kedro.datasets.pair_store import PairStore, PreferencePair
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.seeds import generator_for
@@ -36,33 +36,16 @@ class PairPack:
     pairs: list[tuple[int, int]]
 
 
-def prompt_numbers(pairs: pd.DataFrame) -> np.ndarray:
-    """The same number for pairs of the same prompt, its image and question: int64 (pairs,), in the order of first appearance."""
-    keys = []
-    for image, question in zip(pairs["image"], pairs["question"]):
-        content = image.get("bytes")
-        keys.append((hashlib.sha256(content).digest() if content else image.get("path"), question))
-    return pd.factorize(pd.Series(keys, dtype=object))[0]
-
-
-def by_prompt(pairs: pd.DataFrame, numbers: np.ndarray) -> list[list[Any]]:
-    """The rows of each prompt, by its number."""
-    groups: dict[int, list[Any]] = {}
-    for number, row in zip(numbers.tolist(), pairs.itertuples()):
-        groups.setdefault(number, []).append(row)
-    return list(groups.values())
-
-
-def distinct_answers(rows: Iterable[Any]) -> list[str]:
+def distinct_answers(rows: Iterable[PreferencePair]) -> list[str]:
     """The answers of some pairs, each once."""
     return list(dict.fromkeys(text for row in rows for text in (row.chosen, row.rejected)))
 
 
-def pack_pairs(rows: Sequence[Any], answers: list[str], encoder: "ChatEncoder", truncation: Truncation) -> PairPack:
+def pack_pairs(rows: Sequence[PreferencePair], answers: list[str], encoder: "ChatEncoder", truncation: Truncation) -> PairPack:
     """Pack pairs of one prompt.
 
     Args:
-        rows: Pairs with idx, image, question, chosen, rejected; all of one image and question.
+        rows: Pairs of one image and question.
         answers: Distinct answers of all of the prompt's pairs, also of those that are not packed here: how much a prompt is cut must not depend on
             which of its pairs happen to share a pack.
 
@@ -86,7 +69,7 @@ def pack_pairs(rows: Sequence[Any], answers: list[str], encoder: "ChatEncoder", 
 class PreferenceExample:
     """One pair with the number and the distinct answers of its prompt, and the reference's log-probs of both its answers."""
 
-    pair: Any
+    pair: PreferencePair
     prompt: int
     answers: list[str]
     reference_chosen: float
@@ -94,34 +77,28 @@ class PreferenceExample:
 
 
 class PreferenceDataset(Dataset):
-    """Pairs with their reference log-probs.
+    """Pairs with their reference log-probs. A pair's texts and image are read when it is asked for.
 
     Raises:
-        UserError: Two pairs have the same idx, or a pair has no reference log-prob.
+        UserError: A pair has no reference log-prob.
     """
 
-    def __init__(self, pairs: pd.DataFrame, reference: pd.DataFrame):
-        twice = pairs["idx"][pairs["idx"].duplicated()]
-        if len(twice):
-            raise UserError(
-                f"preference_pairs has idx {twice.iloc[0]} twice, so their reference log-probs can't be told apart. Number the pairs anew."
-            )
-        self.pairs = pairs.reset_index(drop=True)
-        self.prompts = prompt_numbers(pairs)
-        aligned = reference.set_index("idx").reindex(self.pairs["idx"])
+    def __init__(self, pairs: PairStore, reference: pd.DataFrame):
+        self.pairs = pairs
+        aligned = reference.set_index("idx").reindex(pairs.idx)
         if aligned["chosen"].isna().any():
             raise UserError(
                 f"reference_log_probs has no row for pair idx {aligned.index[aligned['chosen'].isna()][0]}. Compute it again from these pairs."
             )
         self.reference = aligned[["chosen", "rejected"]].to_numpy(dtype=float)
-        self.answers = [distinct_answers(rows) for rows in by_prompt(self.pairs, self.prompts)]
+        self._by_prompt = pairs.by_prompt()
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, row: int) -> PreferenceExample:
-        prompt = int(self.prompts[row])
-        return PreferenceExample(self.pairs.iloc[row], prompt, self.answers[prompt], *self.reference[row])
+        prompt = int(self.pairs.prompts[row])
+        return PreferenceExample(self.pairs[row], prompt, self.pairs.answers(self._by_prompt[prompt]), *self.reference[row])
 
 
 class PromptSampler(Sampler[int]):

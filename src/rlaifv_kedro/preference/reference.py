@@ -7,10 +7,11 @@ iteration 1's reference. Here they carry what they were computed from, and train
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from rlaifv_kedro.datasets.pair_store import PairStore
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.preference.data import Truncation, distinct_answers, pack_pairs
 
@@ -22,17 +23,14 @@ if TYPE_CHECKING:
 _FILES_THAT_COUNT = {".safetensors", ".bin", ".json", ".model", ".jinja", ".txt"}
 
 
-def fingerprint(policy: Path, pairs: pd.DataFrame, chat_template: str, dtype: str, truncation: Truncation) -> dict[str, str]:
+def fingerprint(policy: Path, pairs: PairStore, chat_template: str, dtype: str, truncation: Truncation) -> dict[str, str]:
     """What reference log-probs depend on, each part as a sha256 (``dtype`` as its name; truncation is part of the data)."""
     model = hashlib.sha256()
     for file in sorted(f for f in policy.rglob("*") if f.suffix in _FILES_THAT_COUNT):
         model.update(file.relative_to(policy).as_posix().encode())
         with file.open("rb") as stream:
             model.update(hashlib.file_digest(stream, "sha256").digest())
-    data = hashlib.sha256(repr(truncation).encode())
-    for row in pairs[["idx", "question", "chosen", "rejected", "image"]].itertuples(index=False):
-        image = row.image.get("bytes") or str(row.image.get("path")).encode()
-        data.update(repr((int(row.idx), row.question, row.chosen, row.rejected, hashlib.sha256(image).hexdigest())).encode())
+    data = hashlib.sha256(f"{truncation!r} {pairs.fingerprint()}".encode())
     template = hashlib.sha256(chat_template.encode()).hexdigest()
     return {"model": model.hexdigest(), "data": data.hexdigest(), "template": template, "dtype": dtype}
 
@@ -54,20 +52,20 @@ def refuse_mismatch(stored: dict[str, str] | None, expected: dict[str, str]) -> 
         raise UserError(f"reference_log_probs belongs to {' and '.join(wrong)}. Compute it again: kedro run --pipelines training.")
 
 
-def reference_log_probs(model: "TransformersModel", prompts: Sequence[list[Any]], truncation: Truncation) -> pd.DataFrame:
+def reference_log_probs(model: "TransformersModel", pairs: PairStore, prompts: Sequence[list[int]], truncation: Truncation) -> pd.DataFrame:
     """Summed log-probs of the chosen and rejected answer of each pair: idx, chosen, rejected, chosen_tokens, rejected_tokens.
 
     A prompt's distinct answers are computed in one pack, each once however many pairs it is in. Rows come prompt by prompt.
 
     Args:
-        prompts: Pairs by prompt; see :func:`rlaifv_kedro.preference.data.by_prompt`.
+        prompts: Rows of ``pairs`` by prompt; see :meth:`rlaifv_kedro.datasets.PairStore.by_prompt`.
     """
     rows = []
     for start in range(0, len(prompts), model.batch_size):
-        part = prompts[start : start + model.batch_size]
+        part = [[pairs[row] for row in group] for group in prompts[start : start + model.batch_size]]
         packs = [pack_pairs(group, distinct_answers(group), model.encoder, truncation) for group in part]
         scored = model.score_packs([p.image for p in packs], [p.pack for p in packs])
         for group, p, branches in zip(part, packs, scored):
             for pair, (chosen, rejected) in zip(group, p.pairs):
-                rows.append((int(pair.idx), branches[chosen][0], branches[rejected][0], branches[chosen][1], branches[rejected][1]))
+                rows.append((pair.idx, branches[chosen][0], branches[rejected][0], branches[chosen][1], branches[rejected][1]))
     return pd.DataFrame(rows, columns=["idx", "chosen", "rejected", "chosen_tokens", "rejected_tokens"])

@@ -58,7 +58,7 @@ class PreferenceTrainer(Trainer):
         """Pairs in random order, or, if packs are made by prompt, prompts in random order with their pairs."""
         if not self.data_collator.merge:
             return super()._get_train_sampler(train_dataset)
-        return PromptSampler(self.train_dataset.prompts, self.args.data_seed)
+        return PromptSampler(self.train_dataset.pairs.prompts, self.args.data_seed)
 
     def _pair_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> PreferenceLoss:
         scored = branch_log_probs(model, inputs["packed"], **inputs["images"])

@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from rlaifv_kedro.datasets.pair_store import PairStore
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.preference.data import PreferenceCollator, PreferenceDataset, Truncation
 from rlaifv_kedro.preference.trainer import WATCHED, PreferenceTrainer
@@ -28,7 +29,7 @@ _RESUME_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args
 def train(
     model: "TransformersModel",
     policy: Path,
-    pairs: pd.DataFrame,
+    pairs: PairStore,
     reference: pd.DataFrame,
     folder: Path,
     seed: int,

@@ -12,34 +12,54 @@ from rlaifv_kedro.params import ComputeParams, ModelsParams, TrainingParams
 from rlaifv_kedro.seeds import seed_for
 
 if TYPE_CHECKING:
+    from rlaifv_kedro.datasets import PairStore
     from rlaifv_kedro.models.transformers_backend import TransformersModel
     from rlaifv_kedro.preference.data import Truncation
 
 
+def gather_pairs(
+    finished_rejects: set[str], finished: set[str], params: TrainingParams, preference_pairs: pd.DataFrame
+) -> Iterator[tuple[Chunk | Complete, Chunk | Complete]]:
+    """The pairs to train on, as rows that can be mapped into memory.
+
+    Yields:
+        (rejects, training_pairs) of a chunk.
+    """
+    from rlaifv_kedro.datasets.pair_store import with_keys
+
+    def work(rows: list[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
+        part = preference_pairs.iloc[rows]
+        columns = ["question", "chosen", "rejected", "image", "origin_dataset", "origin_split"]
+        return pd.DataFrame(columns=["stage", "key", "why"]), with_keys(
+            part[columns].assign(idx=rows, source="preference_pairs", source_idx=part["idx"])
+        )
+
+    yield from map_chunks(range(len(preference_pairs)), 1000, finished & finished_rejects, work, "gathering pairs", 2)
+
+
 def compute_reference(
-    pairs: pd.DataFrame, policy: Path, finished: set[str], params: TrainingParams, models: ModelsParams, compute: ComputeParams
+    pairs: "PairStore", policy: Path, finished: set[str], params: TrainingParams, models: ModelsParams, compute: ComputeParams
 ) -> Iterator[Chunk | Complete]:
     """Log-probs of all chosen and rejected answers by the policy the iteration starts from, with the fingerprint of what they depend on.
 
     Yields:
         Chunks of ``reference_log_probs``, by prompts.
     """
-    from rlaifv_kedro.preference.data import by_prompt, prompt_numbers
     from rlaifv_kedro.preference.reference import reference_log_probs
 
     model = _load(policy, params, models, compute)
     mark = _fingerprint(policy, pairs, model, params, compute)
 
-    def work(prompts: list[list[Any]]) -> pd.DataFrame:
-        rows = reference_log_probs(model, prompts, _truncation(params))
+    def work(prompts: list[list[int]]) -> pd.DataFrame:
+        rows = reference_log_probs(model, pairs, prompts, _truncation(params))
         rows.attrs["fingerprint"] = mark
         return rows
 
-    yield from map_chunks(by_prompt(pairs, prompt_numbers(pairs)), params.chunk_size, finished, work, "reference log-probs")
+    yield from map_chunks(pairs.by_prompt(), params.chunk_size, finished, work, "reference log-probs")
 
 
 def train_policy(
-    pairs: pd.DataFrame,
+    pairs: "PairStore",
     reference: pd.DataFrame,
     policy: Path,
     folder: Path,
@@ -71,7 +91,7 @@ def _truncation(params: TrainingParams) -> "Truncation":
     return Truncation(params.max_length, params.truncation)
 
 
-def _fingerprint(policy: Path, pairs: pd.DataFrame, model: "TransformersModel", params: TrainingParams, compute: ComputeParams) -> dict[str, str]:
+def _fingerprint(policy: Path, pairs: "PairStore", model: "TransformersModel", params: TrainingParams, compute: ComputeParams) -> dict[str, str]:
     from rlaifv_kedro.preference.reference import fingerprint
 
     return fingerprint(policy, pairs, model.processor.chat_template, compute.dtype, _truncation(params))

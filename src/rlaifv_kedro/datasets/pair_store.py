@@ -1,0 +1,155 @@
+"""The pairs of a training, memory-mapped: rows are read from disk when they are used, so host memory doesn't grow with their number."""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from rlaifv_kedro.datasets.chunks import ChunkedTableDataset, ChunkFolder, FinishedChunksDataset
+from rlaifv_kedro.datasets.files import file_sha256, shown, write_atomically
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.schemas import conform, table
+
+SUFFIX = ".arrow"
+_TABLE = "training_pairs"
+
+
+@dataclass(frozen=True, eq=False)
+class PreferencePair:
+    """One pair. ``image`` is a dict with ``bytes`` and ``path``."""
+
+    idx: int
+    question: str
+    chosen: str
+    rejected: str
+    image: dict[str, Any]
+
+
+class PairStore(Sequence[PreferencePair]):
+    """Rows of ``training_pairs``, usually of memory-mapped files.
+
+    Args:
+        rows: Columns of the table; may be parts of files that are mapped.
+    """
+
+    def __init__(self, rows: pa.Table):
+        # Row by row from a column's chunks: slicing the whole table walks over all of them.
+        self._batches = rows.select(["idx", "question", "chosen", "rejected", "image"]).to_batches()
+        self._ends = list(accumulate(batch.num_rows for batch in self._batches))
+        self.idx: np.ndarray = rows["idx"].to_numpy()
+        """int64 (pairs,)"""
+        self._prompt_keys, self._content_keys = rows["prompt_key"], rows["content_key"]
+
+    @classmethod
+    def open(cls, files: Sequence[Path]) -> PairStore:
+        """The rows of these files, mapped into memory and not read."""
+        tables = [pa.ipc.open_file(pa.memory_map(str(file))).read_all() for file in files]
+        return cls(pa.concat_tables(tables) if tables else table(_TABLE).schema.empty_table())
+
+    @classmethod
+    def of(cls, pairs: pd.DataFrame) -> PairStore:
+        """The rows of a frame in memory, with its keys. The frame needs idx, image, question, chosen, rejected."""
+        names = [name for name in table(_TABLE).schema.names if name in pairs.columns]
+        plain = {"origin_dataset": "", "origin_split": None, "source": "", "source_idx": pairs["idx"]}
+        return cls(conform(_TABLE, with_keys(pairs[names].assign(**{k: v for k, v in plain.items() if k not in names})), where="pairs"))
+
+    def __len__(self) -> int:
+        return len(self.idx)
+
+    def __getitem__(self, row: int) -> PreferencePair:
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        columns = self._at(row, ("idx", "question", "chosen", "rejected", "image"))
+        return PreferencePair(**columns)
+
+    def answers(self, rows: Sequence[int]) -> list[str]:
+        """The answers of some rows, each text once, without reading their images."""
+        found = (self._at(row, ("chosen", "rejected")) for row in rows)
+        return list(dict.fromkeys(text for answers in found for text in answers.values()))
+
+    @cached_property
+    def prompts(self) -> np.ndarray:
+        """The same number for pairs of the same image and question: int64 (pairs,), in the order of first appearance."""
+        return pd.factorize(self._prompt_keys.to_pandas())[0].astype(np.int64)
+
+    def by_prompt(self) -> list[list[int]]:
+        """The rows of each prompt, by its number."""
+        order = np.argsort(self.prompts, kind="stable")
+        starts = np.searchsorted(self.prompts[order], np.arange(1, self.prompts.max(initial=-1) + 1))
+        return [part.tolist() for part in np.split(order, starts)] if len(self) else []
+
+    def fingerprint(self) -> str:
+        """sha256 over all pairs in their order: idx, question, both answers and the image's content."""
+        digest = hashlib.sha256()
+        for idx, key in zip(self.idx.tolist(), self._content_keys.to_pylist()):
+            digest.update(f"{idx} {key}\n".encode())
+        return digest.hexdigest()
+
+    def _at(self, row: int, names: Sequence[str]) -> dict[str, Any]:
+        number = bisect_right(self._ends, row)
+        batch = self._batches[number]
+        within = row - (self._ends[number] - batch.num_rows)
+        return {name: batch.column(name)[within].as_py() for name in names}
+
+
+def with_keys(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The frame with ``prompt_key`` (sha256 of image and question) and ``content_key`` (of image, question and both answers)."""
+    prompt_keys, content_keys = [], []
+    for row in pairs.itertuples(index=False):
+        image = hashlib.sha256(row.image.get("bytes") or str(row.image.get("path")).encode()).hexdigest()
+        prompt_keys.append(hashlib.sha256(repr((image, row.question)).encode()).hexdigest())
+        content_keys.append(hashlib.sha256(repr((image, row.question, row.chosen, row.rejected)).encode()).hexdigest())
+    return pairs.assign(prompt_key=prompt_keys, content_key=content_keys)
+
+
+class _ArrowChunks(ChunkFolder):
+    """Chunks as uncompressed Arrow files, which alone can be mapped into memory."""
+
+    SUFFIX = SUFFIX
+
+    def read_chunk(self, path: Path, remedy: str, sha256: str | None = None) -> pa.Table:
+        if not path.is_file():
+            raise UserError(f"{shown(path)} does not exist. {remedy}")
+        if sha256 is not None and file_sha256(path) != sha256:
+            raise UserError(f"{shown(path)} is damaged: its content is not what the run wrote. {remedy}")
+        try:
+            return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"{shown(path)} is damaged or not an Arrow file ({str(error).splitlines()[0]}). {remedy}") from error
+
+    def write_chunk(self, path: Path, frame: pd.DataFrame) -> None:
+        rows = conform(self._table, frame, where=shown(path)).combine_chunks()
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, rows.schema) as writer:
+            writer.write_table(rows)
+        write_atomically(path, memoryview(sink.getvalue()))
+
+
+class PairStoreDataset(_ArrowChunks, ChunkedTableDataset):
+    """``training_pairs``: saved as chunks like any chunked table, loaded as a :class:`PairStore`.
+
+    ``load`` compares every file's sha256, which reads it once and keeps nothing.
+    """
+
+    def load(self) -> PairStore:
+        folder = self.load_path()
+        files = []
+        for chunk_id, sha256 in self._marker(folder).items():
+            path = self.file_of(folder, chunk_id)
+            self.read_chunk(path, self._chunk_remedy(path), sha256)
+            files.append(path)
+        return PairStore.open(files)
+
+
+class FinishedPairsDataset(_ArrowChunks, FinishedChunksDataset):
+    """The view on the finished chunks of a :class:`PairStoreDataset`."""
