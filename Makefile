@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test test-slow lint viz clean
+.PHONY: run test test-slow test-distributed lint viz clean
 
 run: $(STAMP)
 	$(BIN)/kedro run
@@ -14,6 +14,9 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+test-distributed: $(STAMP)
+	$(BIN)/python -m pytest -m distributed
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks

@@ -1,4 +1,5 @@
-"""The figures of docs/miniature.md: ``python benchmarks/miniature.py seeds`` and ``... ablations``.
+"""The figures of docs/miniature.md and docs/reward.md: ``python benchmarks/miniature.py seeds``, ``... ablations``,
+``... best_of`` and ``... reward_pairs``.
 
 Runs ``kedro run`` as a person would, and reads the runs' artifacts. A run that has finished is taken up by its id, which computes nothing again and
 refuses other parameters than it was made with.
@@ -9,6 +10,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -29,6 +31,24 @@ ABLATIONS = {
     "learning rate 1e-4": "training.learning_rate=0.0001",
     "beta 0.1": "training.beta=0.1",
 }
+# Whose answers best_of ranks: pipeline, what stands before its nodes' names, iteration, the policy's entry, and the run that made it. The reward is
+# always that of seed 0's last policy, the images are seed 0's.
+RANKED = {
+    "its own policy: seed 0, iteration 4": ("evaluation", "", 4, "trained_policy", "seed0"),
+    "seed 0, iteration 1": ("evaluation", "", 1, "trained_policy", "seed0"),
+    "seed 0, base policy": ("rlaif_loop", "base.", 1, "base_policy", ""),
+    "another training: seed 1, iteration 1": ("evaluation", "", 1, "trained_policy", "seed1"),
+    "another training: seed 1, iteration 4": ("evaluation", "", 4, "trained_policy", "seed1"),
+}
+SAMPLES = 32
+# Metric -> numerator, denominator (both summed over answers), scale.
+RATES = {
+    "response hallucination": ("hallucinates", "speaks", 100),
+    "mention hallucination": ("hallucinated_count", "mention_count", 100),
+    "object recall": ("correct_count", "truth_count", 100),
+    "answers with a repeat": ("repeats", "answers", 100),
+    "words": ("word_count", "answers", 1),
+}
 
 
 def run(run_id: str, params: str, *options: str) -> None:
@@ -48,7 +68,7 @@ def selection_metrics(run_id: str) -> tuple[pd.Series, pd.Series]:
     reporting = PROJECT / "data/08_reporting"
     last = max((p.name for p in reporting.glob("iteration_*") if (p / f"selection.json/{run_id}").is_dir()), key=lambda n: int(n.rpartition("_")[2]))
     measured = [
-        pd.read_parquet(reporting / name / f"checkpoint_metrics.parquet/{run_id}/checkpoint_metrics.parquet").pivot(
+        pd.read_parquet(reporting / name / f"checkpoint_metrics/{run_id}/checkpoint_metrics").pivot(
             index="checkpoint", columns="metric", values="value"
         )
         for name in ("iteration_1", last)
@@ -103,6 +123,111 @@ def ablations(seed: int, only: list[str]) -> None:
         print(f"| {name} | " + " | ".join(shown(n, last[n]) for n in SHOWN) + " |", flush=True)
 
 
+def best_of(temperature: str) -> None:
+    """Hallucination of the best of N = 1 .. 32 answers, by the reward of seed 0's last policy; the test split of seed 0."""
+    for seed in (0, 1):
+        if not manifest(f"seed{seed}"):
+            run(f"seed{seed}", f"seed={seed}")
+    base = manifest("seed0")["read"]["base_policy"]["version"]
+    tables: dict[str, dict[str, dict[str, str]]] = {}
+    for i, (title, (pipeline, box, iteration, entry, made_by)) in enumerate(RANKED.items()):
+        versions = {entry: made_by or base, "test_prompts": "seed0"}
+        models = {"reward_policy": "seed0", "reward_reference": base}
+        params, name = f"seed=0,iteration={iteration}", f"best_of{i}"
+        sampling = f"evaluation.best_of={SAMPLES},evaluation.best_of_reward=catalog,evaluation.best_of_temperature={temperature}"
+        run(f"{name}-t{temperature}", f"{params},{sampling}", *nodes(pipeline, [f"{box}sample_answers", f"{box}reward_answers"], versions | models))
+        run(f"{name}-greedy", params, *nodes(pipeline, [f"{box}answer_test_prompts"], versions))
+        folder = PROJECT / "data/07_model_output" / (box.strip(".") or f"iteration_{iteration}")
+        for metric, cells in best_of_rates(folder, f"{name}-t{temperature}", f"{name}-greedy").items():
+            tables.setdefault(metric, {})[title] = cells
+    for metric, rows in tables.items():
+        columns = list(next(iter(rows.values())))
+        print(f"\n| {metric} | " + " | ".join(columns) + " |\n|" + " --- |" * (len(columns) + 1))
+        for title, cells in rows.items():
+            print(f"| {title} | " + " | ".join(cells[c] for c in columns) + " |")
+
+
+def reward_pairs() -> None:
+    """A loop of seed 0 that learns from the reward of seed 0's last policy and asks no labeler; the test split."""
+    base = manifest("seed0")["read"]["base_policy"]["version"]
+    versions = f"reward_policy:seed0,reward_reference:{base}"
+    run("reward_pairs-seed0", "seed=0,feedback.scoring=reward", "--load-versions", versions)
+    print("| policy | " + " | ".join(SHOWN.values()) + " |\n|" + " --- |" * (len(SHOWN) + 1))
+    for k, row in test_metrics("reward_pairs-seed0").iterrows():
+        print(f"| {'base' if k == 0 else f'iteration {k}'} | " + " | ".join(shown(name, row[name]) for name in SHOWN) + " |")
+
+
+def manifest(run_id: str) -> dict[str, Any] | None:
+    """Of a run that has finished; else None."""
+    path = PROJECT / f"data/runs/{run_id}/manifest.json"
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    return found if found.get("status") == "finished" else None
+
+
+def nodes(pipeline: str, names: list[str], versions: dict[str, str]) -> list[str]:
+    """Options of ``kedro run`` for some nodes of a pipeline, and the versions they read."""
+    chosen = ",".join(f"{entry}:{version}" for entry, version in versions.items())
+    return ["--pipelines", pipeline, "--nodes", ",".join(names), "--load-versions", chosen]
+
+
+def best_of_rates(folder: Path, run_id: str, greedy_id: str) -> dict[str, dict[str, str]]:
+    """Metric -> N -> cell. Each rate is over all disjoint groups of N of an image's 32 samples, its standard error over images."""
+    prompts = pd.read_parquet(PROJECT / "data/01_raw/miniature/test_prompts.parquet/seed0/test_prompts.parquet", columns=["prompt_id", "image_id"])
+    samples = pd.read_parquet(folder / f"answer_candidates/{run_id}/answer_candidates").merge(prompts, on="prompt_id")
+    rewards = pd.read_parquet(folder / f"answer_rewards/{run_id}/answer_rewards")
+    greedy = judged(pd.read_parquet(folder / f"answers.parquet/{greedy_id}/answers.parquet"))
+    items = judged(samples.assign(item_id=samples["prompt_id"] + "/" + samples["candidate"].astype(str)))
+    items = items.assign(prompt_id=samples["prompt_id"].to_numpy(), candidate=samples["candidate"].to_numpy())
+    items = items.merge(rewards, on=["prompt_id", "candidate"], validate="one_to_one")
+    columns = items[["reward", "hallucinated_count", "repeats"]].astype(float)
+    within = (columns - columns.groupby(items["prompt_id"]).transform("mean")).corr()["reward"]
+    named = {"hallucinated objects": within["hallucinated_count"], "a repeat": within["repeats"]}
+    result = {"correlation of the reward within a prompt with": {name: f"{value:+.2f}" for name, value in named.items()}}
+    for n in [2**k for k in range(SAMPLES.bit_length())]:
+        best = {
+            column: items.sort_values([column, "candidate"], ascending=[False, True])
+            .assign(group=lambda ranked: ranked["candidate"] // n)  # noqa: B023 (called at once)
+            .drop_duplicates(["prompt_id", "group"])
+            for column in ("reward", "reward_sum")
+        }
+        for metric, (part, whole, scale) in RATES.items():
+            result.setdefault(metric, {"greedy": shown_ratio(ratio(greedy, part, whole), scale)})
+            result[metric][f"N = {n}"] = shown_ratio(ratio(best["reward"], part, whole), scale)
+        for metric in ("response hallucination", "words"):
+            part, whole, scale = RATES[metric]
+            result.setdefault(f"{metric}, by the sum", {})[f"N = {n}"] = shown_ratio(ratio(best["reward_sum"], part, whole), scale)
+        if n > 1:
+            after, before = (ratio(group, "hallucinates", "speaks") for group in (best["reward"], items))
+            change = after[2] - before[2]
+            error = change.std(ddof=1) / len(change) ** 0.5
+            result.setdefault("change of response hallucination", {})[f"N = {n}"] = f"{100 * (after[0] - before[0]):+.1f} ± {100 * error:.1f}"
+    return result
+
+
+def judged(answers: pd.DataFrame) -> pd.DataFrame:
+    """CHAIR of each answer about seed 0's test images."""
+    from rlaifv_kedro.hallucination.chair import chair_items, truth_from_coco
+    from rlaifv_kedro.hallucination.coco_vocabulary import Vocabulary
+
+    folder, vocabulary = PROJECT / "data/01_raw/miniature/annotations", Vocabulary.own()
+    files = [json.loads((folder / f"{kind}_test.json/seed0/{kind}_test.json").read_text()) for kind in ("instances", "captions")]
+    items = chair_items(answers.assign(benchmark="chair"), truth_from_coco(*files, vocabulary), vocabulary)
+    return items.assign(hallucinates=items["hallucinated_count"] > 0, speaks=items["mention_count"] > 0, answers=1)
+
+
+def ratio(items: pd.DataFrame, part: str, whole: str) -> tuple[float, float, pd.Series]:
+    """R = sum(part) / sum(whole); its standard error with images as clusters, linearised (Cochran 1977, section 6.3); each image's influence on R."""
+    sums = items.groupby("image_id")[[part, whole]].sum()
+    value = sums[part].sum() / sums[whole].sum()
+    influence = (sums[part] - value * sums[whole]) / sums[whole].mean()
+    return value, influence.std(ddof=1) / len(sums) ** 0.5, influence
+
+
+def shown_ratio(found: tuple[float, float, pd.Series], scale: int) -> str:
+    value, error, _ = found
+    return f"{scale * value:.1f} ± {scale * error:.1f}" if scale > 1 else f"{value:.2f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -110,8 +235,14 @@ def main() -> None:
     ablation = commands.add_parser("ablations")
     ablation.add_argument("--seed", type=int, default=0)
     ablation.add_argument("--only", nargs="*", default=[], help="numbers of the ablations, from 0")
+    commands.add_parser("best_of").add_argument("--temperature", default="0.7", help="of the samples")
+    commands.add_parser("reward_pairs")
     given = parser.parse_args()
-    if given.command == "seeds":
+    if given.command == "best_of":
+        best_of(given.temperature)
+    elif given.command == "reward_pairs":
+        reward_pairs()
+    elif given.command == "seeds":
         seeds(given.seed)
     else:
         ablations(given.seed, given.only)

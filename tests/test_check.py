@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from kedro.framework.session import KedroSession
 from PIL import Image
 
 from rlaifv_kedro.__main__ import cli
@@ -19,7 +20,9 @@ from rlaifv_kedro.check import Finding, check_run, machine
 from rlaifv_kedro.check.checkpoints import Role, look_at, safetensors_shapes
 from rlaifv_kedro.check.machine import GPU
 from rlaifv_kedro.check.run import check_combinations
+from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import ModelParams, Parameters
+from rlaifv_kedro.plan import Assumptions, plan_run
 
 ROOT = Path(__file__).parents[1]
 PARITY = ROOT / "tests/fixtures/parity"
@@ -129,6 +132,17 @@ def test_wrong_parameters_are_all_told(project: Path) -> None:
     assert "did you mean loop.iterations?" in finding.remedy
     assert "no pipeline loop" in only(check_run(project, "llava15_7b", {}, ["loop"])).remedy
     assert "conf/llava" in only(check_run(project, "llava", {}, ["rlaif_loop"])).remedy
+
+
+def test_a_run_with_too_few_prompts_stops_before_its_first_node(project: Path) -> None:
+    """The pool has 8. The loop would measure the base policy before it draws prompts."""
+    params = {**SMALL, "data_generation": {"prompts": 5}}
+    with KedroSession.create(project, env="llava15_7b", runtime_params=params) as session, pytest.raises(UserError, match="need 10 prompts.* has 8"):
+        session.run(pipeline_names=["rlaif_loop"])
+    assert not (project / "data/runs").exists()
+    plan = plan_run(project, "llava15_7b", params, ["rlaif_loop"], "h100", None, Assumptions())
+    assert "prompt_pool has 8 prompts and the run needs 10: it would be refused." in plan.notes
+    assert [model.told_by for model in plan.models] == ["its files"] * 4
 
 
 def test_the_default_pipeline_would_overwrite_a_recipe_s_prompts(project: Path) -> None:
@@ -386,7 +400,7 @@ def test_qwen_needs_torchvision(project: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("raw", "what"),
     [
-        ({"training": {"batch_size": 8, "micro_batch_size": 3}}, "training.batch_size=8 is not a multiple of training.micro_batch_size=3"),
+        ({"training": {"deepspeed": "conf/deepspeed/zero9.json"}}, "training.deepspeed=conf/deepspeed/zero9.json can't be used (FileNotFoundError"),
         ({"compute": {"dtype": "float16", "device": "cpu"}}, "float16 can't be trained on a CPU"),
         (
             {"feedback": {"scoring": "answer", "splitter": "miniature"}, "models": {"labeler": {"backend": "openai"}}},

@@ -51,6 +51,8 @@ def test_unknown_keys_are_named_with_a_suggestion(raw: dict, line: str) -> None:
     [
         ({"training": {"beta": 0}}, "training.beta=0: ", "> 0"),
         ({"training": {"learning_rate": 1.0}}, "training.learning_rate=1.0: ", "> 0 and < 1"),
+        ({"training": {"label_smoothing": 0.5}}, "training.label_smoothing=0.5: ", ">= 0 and < 0.5"),
+        ({"training": {"log_probs": "average"}}, "training.log_probs='average': ", "'sum', 'mean' or 'weighted'"),
         ({"training": {"warmup_share": 1.5}}, "training.warmup_share=1.5: ", ">= 0 and <= 1"),
         ({"training": {"lora": {"dropout": 1}}}, "training.lora.dropout=1: ", ">= 0 and < 1"),
         ({"data_generation": {"candidates": 1}}, "data_generation.candidates=1: ", ">= 2 and <= 1000"),
@@ -84,6 +86,15 @@ def test_a_pool_smaller_than_the_loop_needs_is_refused_at_the_first_iteration() 
     drawn = [draw_prompts(pool, iteration, 0, params, loop)["prompt_id"].tolist() for iteration in (1, 2, 3, 4)]
     assert sorted(sum(drawn, [])) == sorted(pool["prompt_id"])
     assert drawn[0] == draw_prompts(pool, 1, 0, params, LoopParams(iterations=1))["prompt_id"].tolist()
+
+
+def test_four_iterations_of_4000_draw_all_of_16000_prompts_once() -> None:
+    params, loop = DataGenerationParams(prompts=4000), LoopParams(iterations=4)
+    pool = pd.DataFrame({"prompt_id": [f"p{i}" for i in range(16_000)]})
+    drawn = [set(draw_prompts(pool, iteration, 7, params, loop)["prompt_id"]) for iteration in (1, 2, 3, 4)]
+    assert [len(ids) for ids in drawn] == [4000] * 4
+    assert len(set.union(*drawn)) == 16_000
+    assert drawn[0] != set(pool["prompt_id"][:4000])  # shuffled, so that an iteration isn't one source's
 
 
 def test_parameters_can_not_change_after_they_were_checked() -> None:

@@ -15,17 +15,18 @@ from kedro.framework.startup import bootstrap_project
 from kedro.io.core import is_parameter
 
 from rlaifv_kedro.check import sizes
-from rlaifv_kedro.check.checkpoints import _image_tokens
+from rlaifv_kedro.check.checkpoints import _image_tokens, _patches
 from rlaifv_kedro.check.run import memory_needs
 from rlaifv_kedro.check.sizes import ModelSize, gigabytes, run_disk
 from rlaifv_kedro.manifest import flatten
-from rlaifv_kedro.params import LoraParams, Parameters
+from rlaifv_kedro.params import LaunchParams, LoraParams, Parameters
 from rlaifv_kedro.versions import dataset
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ["llava15_7b", "llava15_7b_minicpm", "rlaifv_12b", "qwen"]
 OWN_CHOICE = {"compute.device", "training.micro_batch_size", "training.freeze", "feedback.labeler"}
 """Beside the models' paths: what a recipe may set otherwise than the method's defaults."""
+MODELS = ("base_policy", "labeler", "reward_policy", "reward_reference")
 
 
 def read(env: str, name: str) -> dict[str, Any]:
@@ -73,6 +74,18 @@ def test_a_run_reads_no_file_of_the_miniature(env: str) -> None:
             assert found._version is None, f"{name} is the user's own"
 
 
+@pytest.mark.parametrize(
+    ("env", "policy", "reference"),
+    [("llava15_7b", "RLAIF-V-7B", "llava-v1.5-7b"), ("llava15_7b_minicpm", "RLAIF-V-7B", "llava-v1.5-7b"),
+     ("rlaifv_12b", "RLAIF-V-12B", "OmniLMM-12B"), ("qwen", "iteration_4/trained_policy", "Qwen2.5-VL-7B-Instruct")],
+)  # fmt: skip
+def test_a_reward_is_a_policy_against_what_it_was_trained_from(env: str, policy: str, reference: str) -> None:
+    """Where no aligned weights are published, the loop's own."""
+    catalog = loaded(env)[1]
+    assert str(catalog.get("reward_policy")._filepath).endswith(f"data/06_models/{policy}")
+    assert str(catalog.get("reward_reference")._filepath).endswith(f"data/06_models/{reference}")
+
+
 @pytest.mark.parametrize("env", RECIPES)
 @pytest.mark.parametrize("file", ["parameters", "catalog"])
 def test_every_knob_is_explained_beside_it(env: str, file: str) -> None:
@@ -95,7 +108,7 @@ def test_llava_is_what_the_paper_and_the_release_did() -> None:
 
 def test_what_recipes_share_does_not_drift_apart() -> None:
     assert read("llava15_7b", "parameters") == read("llava15_7b_minicpm", "parameters")
-    shared = [{name: entry for name, entry in read(env, "catalog").items() if name not in ("base_policy", "labeler")} for env in RECIPES]
+    shared = [{name: entry for name, entry in read(env, "catalog").items() if name not in MODELS} for env in RECIPES]
     assert all(entries == shared[0] for entries in shared)
     assert loaded("rlaifv_12b")[0].feedback.labeler == "self"
 
@@ -129,7 +142,7 @@ def real_size(name: str) -> ModelSize:
     text = config.get_text_config()
     kv_width = text.num_key_value_heads * text.hidden_size // text.num_attention_heads
     parameters = sum(math.prod(shape) for shape in shapes.values())
-    return ModelSize(parameters, text.hidden_size, text.num_hidden_layers, kv_width, text.vocab_size, _image_tokens(config), shapes)
+    return ModelSize(parameters, text.hidden_size, text.num_hidden_layers, kv_width, text.vocab_size, _image_tokens(config), shapes, _patches(config))
 
 
 @pytest.mark.parametrize(("name", "billions"), [("llava", 7.06), ("omnilmm", 11.6), ("minicpm", 8.5), ("llama", 8.03), ("qwen", 8.29)])
@@ -155,12 +168,28 @@ def test_the_hardware_table_of_the_docs_is_what_the_estimates_say(env: str, poli
     assert row in (ROOT / "docs/recipes.md").read_text().splitlines(), row
 
 
+@pytest.mark.parametrize("gpus", [1, 4, 8, 16])
+def test_the_table_of_engines_is_what_the_estimates_say(gpus: int) -> None:
+    """One pair a GPU and step."""
+    parameters, _, _ = loaded("llava15_7b")
+    launch = {"launch": LaunchParams(processes=gpus), "batch_size": gpus, "micro_batch_size": 1}
+    engines = [None, *(str(ROOT / f"conf/deepspeed/{name}.json") for name in ("zero2", "zero3", "zero2_offload", "zero3_offload"))]
+    cells = [
+        gigabytes(sizes.training_memory(real_size("llava"), parameters.training.model_copy(update=launch | {"deepspeed": engine}), 512, "bfloat16"))
+        for engine in engines
+    ]
+    row = f"| {gpus} | " + " | ".join(cells) + " |"
+    assert row in (ROOT / "docs/training.md").read_text().splitlines(), row
+
+
 def test_memory_worked_by_hand() -> None:
     """A policy of 1,000 parameters: 100 frozen (``tower``), 900 learn. bfloat16, 1 pair at a time, image 36 + question 64 = 100 tokens.
 
     Full: learning 900 x (4 weight + 4 gradient + 8 Adam + 2 copy) = 16,200; frozen 100 x 2 = 200. Two answers of 50 tokens: 100 + 100 = 200 tokens.
     Activations: 2 layers x width 10 x 4 bytes x 200 = 16,000, and one layer, 34 x 10 x 200 = 68,000. Logits: 12 x 20 words x 100 = 24,000.
     LoRA of rank 4 on one layer of 30 -> 20: 4 x 50 = 200 learn, x 18 = 3,600; all 1,000 weights x 2.
+    Four processes, 900 learn: DDP one float32 bucket more, 900 x 22. ZeRO-2 in bfloat16: Adam with its copy 900 x 12 / 4 = 2,700, gradients
+    900 x 2 / 4 = 450, all weights 2,000; ZeRO-3 weights 2,000 / 4; offloading leaves gradients and, in stage 2, weights.
     Sampling, 2 prompts of 3 candidates of 50 tokens: 2 x (100 + 150) = 500 tokens; a token 2 x 2 layers x 5 x 2 bytes = 40.
     A checkpoint: 900 x 4 + 100 x 2 = 3,800, and Adam's 900 x 8 beside it; of adapters 200 x 4 and 200 x 8.
     """
@@ -170,6 +199,11 @@ def test_memory_worked_by_hand() -> None:
     assert sizes.training_memory(size, full, 50, "float32") - sizes.RESERVE == 900 * 16 + 100 * 4 + 16_000 + 68_000 + 24_000
     lora = full.model_copy(update={"lora": LoraParams(rank=4)})
     assert sizes.training_memory(size, lora, 50, "bfloat16") - sizes.RESERVE == 3_600 + 2_000 + 16_000 + 68_000 + 24_000
+    four = {"launch": LaunchParams(processes=4), "batch_size": 4}
+    rest = sizes.RESERVE + 16_000 + 68_000 + 24_000
+    for engine, bytes_ in {None: 900 * 22 + 200, "zero2": 5_150, "zero3": 3_650, "zero2_offload": 2_450, "zero3_offload": 450}.items():
+        spread = full.model_copy(update=four | {"deepspeed": engine and str(ROOT / f"conf/deepspeed/{engine}.json")})
+        assert sizes.training_memory(size, spread, 50, "bfloat16") - rest == bytes_, engine
     generation = Parameters.model_validate({"data_generation": {"batch_size": 2, "candidates": 3, "max_new_tokens": 50}}).data_generation
     assert sizes.sampling_memory(size, generation, "bfloat16") - sizes.RESERVE == 2_000 + 500 * 40
     assert sizes.checkpoint_disk(size, full, "bfloat16") == (3_800, 7_200)

@@ -114,6 +114,20 @@ def chat(path: str, image: str, given: tuple[str, ...], device: str, dtype: str,
 
 
 @cli.command()
+@click.option("--adapter", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="LoRA adapters: a checkpoint of such a training.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="New folder for the whole checkpoint.")
+@click.option(
+    "--base", type=click.Path(path_type=Path), metavar="FOLDER", help="The checkpoint they belong to, if it isn't where it was in training."
+)
+@click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the base.")
+def merge(adapter: Path, out: Path, base: Path | None, trust_remote_code: bool) -> None:
+    """Merges LoRA adapters into the checkpoint they belong to, for transformers, vLLM and `chat`."""
+    from rlaifv_kedro.models.merging import merge_adapters
+
+    click.echo(str(merge_adapters(adapter, out, base, trust_remote_code)))
+
+
+@cli.command()
 @click.option("--env", metavar="NAME", help="Environment: a folder of conf/, such as llava15_7b.")
 @click.option("--params", default="", metavar="NAME=VALUE,...", help="As for kedro run.")
 @click.option("--pipelines", default="rlaif_loop", show_default=True, metavar="NAME,...", help="As for kedro run.")
@@ -136,6 +150,36 @@ def check(context: click.Context, env: str | None, params: str, pipelines: str, 
         _show_findings(findings)
         click.echo(f"{missing} {'thing is' if missing == 1 else 'things are'} missing." if missing else "Everything is there.")
     context.exit(1 if missing else 0)
+
+
+@cli.command()
+@click.option("--env", metavar="NAME", help="Environment: a folder of conf/, such as llava15_7b.")
+@click.option("--params", default="", metavar="NAME=VALUE,...", help="As for kedro run.")
+@click.option("--pipelines", default="rlaif_loop", show_default=True, metavar="NAME,...", help="As for kedro run.")
+@click.option("--gpu", default="h100", show_default=True, help="a100-80gb, h100, h200, l40s or rtx4090.")
+@click.option("--gpus", type=click.IntRange(min=1), help="How many of them train together.  [default: as training.launch says]")
+@click.option("--assume", default="", metavar="NAME=VALUE,...", help="Replaces what the estimate assumes, which the output lists.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.pass_context
+def plan(context: click.Context, env: str | None, params: str, pipelines: str, gpu: str, gpus: int | None, assume: str, as_json: bool) -> None:
+    """Says what a run will take, stage by stage: calls, tokens, GPU hours, disk. Runs nothing, and needs neither models nor a GPU."""
+    from kedro.framework.cli.utils import _split_params
+
+    from rlaifv_kedro.errors import UserError
+    from rlaifv_kedro.plan import GPUS, plan_run
+    from rlaifv_kedro.plan.assumptions import assumed
+    from rlaifv_kedro.plan.show import show
+
+    if gpu.lower() not in GPUS:
+        raise UserError(f"--gpu {gpu}: not known. Choose of {', '.join(GPUS)}.")
+    options = {parameter.name: parameter for parameter in context.command.params}
+    given = {name: _split_params(context, options[name], value) for name, value in (("params", params), ("assume", assume))}
+    names = [name.strip() for name in pipelines.split(",")]
+    planned = plan_run(project_path(), env, given["params"], names, gpu.lower(), gpus, assumed(given["assume"]))
+    if as_json:
+        click.echo(json.dumps(planned.as_json(), indent=2))
+    else:
+        show(planned)
 
 
 def _typed_questions(at_terminal: bool) -> Iterator[str]:

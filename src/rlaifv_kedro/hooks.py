@@ -118,7 +118,8 @@ class RunHooks:
         if not getattr(dataset, "_EPHEMERAL", False):
             version = versions.pinned(dataset)
             path = versions.path_of(dataset, version)
-            self._manifest.written[name] = manifests.entry_of(self._project, path, version, complete=dataset.exists())
+            sha256_of = versions.sha256_of(dataset)
+            self._manifest.written[name] = manifests.entry_of(self._project, path, version, complete=dataset.exists(), sha256_of=sha256_of)
 
     def _clock(self, node: Node) -> None:
         started, before = self._begun[node.name]

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
@@ -27,6 +28,29 @@ def open_image(image: dict[str, Any], where: str) -> "Image":
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{where}: the image can't be read ({_reason(error, image)}). Replace it or remove the row.") from error
     return picture
+
+
+def embed_image(image: dict[str, Any], folder: Path | None, where: str) -> dict[str, Any]:
+    """The image with the bytes of the file that it names, where it has none, so that nothing depends on that file any more.
+
+    Args:
+        image: As of an ``image`` column.
+        folder: Where a relative path is looked for first; then in the working folder.
+
+    Raises:
+        UserError: The file can't be read; the message names ``where``.
+    """
+    if image.get("bytes"):
+        return image
+    path = Path(image.get("path") or "")
+    inside = folder / path if folder is not None else path
+    try:
+        return {"bytes": (inside if inside.is_file() else path).read_bytes(), "path": image.get("path")}
+    except OSError as error:
+        places = dict.fromkeys([inside.as_posix(), path.as_posix()])
+        raise UserError(
+            f"{where}: the image can't be read ({error.strerror or error}: {' or '.join(places)}). Put the file there, or remove the row."
+        ) from error
 
 
 def png_bytes(picture: "Image") -> bytes:

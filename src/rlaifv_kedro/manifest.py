@@ -216,11 +216,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[st
     return [(name, repr(old[name]) if name in old else "not set", repr(new[name]) if name in new else "not set") for name in names]
 
 
-def entry_of(project: Path, path: Path | None, version: str | None, complete: bool = True) -> Entry:
-    """The manifest's record of what is at ``path`` now; with a hash where it is complete and local."""
+def entry_of(
+    project: Path, path: Path | None, version: str | None, complete: bool = True, sha256_of: Callable[[Path], str] = content_sha256
+) -> Entry:
+    """The manifest's record of what is at ``path`` now; with a hash, by ``sha256_of``, where it is complete and local."""
     if path is None:
         return Entry(path=None, version=version)
-    return Entry(path=relative(project, path), version=version, sha256=content_sha256(path) if complete and path.exists() else None)
+    return Entry(path=relative(project, path), version=version, sha256=sha256_of(path) if complete and path.exists() else None)
 
 
 def relative(project: Path, path: Path) -> str:

@@ -5,9 +5,9 @@ refused before anything runs.
 """
 
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rlaifv_kedro.errors import UserError
 
@@ -122,21 +122,35 @@ class FeedbackParams(Params):
     splitter_top_p: float = Field(0.9, gt=0, le=1, description="of both steps (release)")
     splitter_max_new_tokens: Count = Field(512, description="of both steps; the release's 256 cut off long answers")
     splitter_tries: Count = Field(3, description="how often a reply that can't be read is asked for")
-    splitter_batch_size: Count = Field(8, description="replies a forward pass")
+    splitter_batch_size: Count = Field(32, description="replies a forward pass")
     count_repeats: bool = Field(True, description="a second mention of an object becomes the claim that there is a second one")
-    scoring: Literal["claims", "answer"] = Field(
-        "claims", description="claims: minus the rejected claims (paper). answer: the labeler's mean log-prob a token of the whole answer (ablation)"
+    scoring: Literal["claims", "answer", "reward"] = Field(
+        "claims",
+        description="claims: minus the rejected claims (paper). answer: the labeler's mean log-prob a token of the whole answer (ablation). "
+        "reward: candidate_rewards in standard deviations, without a labeler",
     )
     labeler: Literal["fixed", "self"] = Field("fixed", description="fixed: the catalog's labeler; self: the policy of the iteration")
     question_template: str = Field("{question} Please answer yes or no.", pattern=r"\{question\}", description="what the labeler is asked (release)")
     yes_words: list[str] = Field(["yes", "Yes"], min_length=1, description="replies counted as yes by their first token (release)")
     no_words: list[str] = Field(["no", "No"], min_length=1, description="replies counted as no")
-    min_score_gap: float = Field(1, gt=0, description="pairs differ by at least this score (release)")
+    min_score_gap: float = Field(
+        1, gt=0, description="pairs differ by at least this score (release): by so many rejected claims, or standard deviations of the reward"
+    )
     pairs_per_prompt: Count = Field(2, description="at most so many pairs a prompt, drawn at random (release)")
     balance_lengths: bool = Field(True, description="drop pairs until chosen and rejected are equally long on average (release)")
     max_reject_share: Share = Field(0.1, description="stop if a larger share of the answers can't be used")
     chunk_size: Count = Field(100, description="prompts a chunk")
     batch_size: Count = Field(8, description="images a forward pass")
+
+
+class RewardParams(Params):
+    """Candidates to rewards, by an aligned policy and its reference. Their beta is ``training.beta``."""
+
+    ranking: Literal["normalised", "summed"] = Field(
+        "normalised", description="normalised: divided by the answer's tokens (paper); summed: DPO's implicit reward, which favours short answers"
+    )
+    chunk_size: Count = Field(100, description="prompts a chunk")
+    batch_size: Count = Field(8, description="prompts a forward pass, each with all its answers")
 
 
 class LoraParams(Params):
@@ -147,16 +161,67 @@ class LoraParams(Params):
     dropout: float = Field(0.05, ge=0, lt=1)
 
 
+class LaunchParams(Params):
+    """How many processes train together. More than one, or DeepSpeed, runs by torchrun as a process of its own (docs/training.md)."""
+
+    processes: Count = Field(1, description="on each host; one a GPU")
+    hosts: Count = Field(1, description="machines that see the same project folder")
+    address: str | None = Field(
+        None, pattern=r"^[^:\s]+:\d+$", description="host:port where the processes of several hosts meet; the first host's name, a free port"
+    )
+    prefix: list[str] = Field(
+        [], description="command in front of torchrun that starts it on all hosts, e.g. srun --nodes=2 --ntasks-per-node=1; without one, the log says "
+        "what to start on the others"
+    )  # fmt: skip
+
+    def total(self) -> int:
+        """Processes on all hosts."""
+        return self.processes * self.hosts
+
+    @model_validator(mode="after")
+    def _hosts_meet(self) -> "LaunchParams":
+        if self.hosts > 1 and self.address is None:
+            raise ValueError("several hosts need training.launch.address=host:port, where their processes meet")
+        return self
+
+
+JsonScalar = bool | int | float | str | None
+
+
+class MixSource(Params):
+    """How much of a source of pairs is trained on."""
+
+    weight: float = Field(1.0, ge=0, le=1000, description="how often a row is used on average: 0 leaves the source out, 0.5 takes a random half")
+    where: dict[str, JsonScalar | list[JsonScalar]] = Field(
+        {}, description="only rows whose origin_split, JSON text, has one of these values under each key, such as model or iteration"
+    )
+
+
 class TrainingParams(Params):
     """Preference pairs to checkpoints."""
 
+    mix: dict[str, MixSource] = Field(
+        {"preference_pairs": MixSource()},
+        description="catalog entries with pairs to train on; preference_pairs is one of them unless its weight is set to 0",
+    )
+    max_reject_share: Share = Field(0.1, description="stop if a larger share of the pairs can't be used")
+    gather_chunk_size: Count = Field(256, description="pairs a chunk of training_pairs: held in memory at once, with their images")
     learning_rate: float = Field(5e-7, gt=0, lt=1, description="peak; release: 5e-7 full, 1e-5 LoRA")
-    beta: float = Field(0.1, gt=0, description="weight of the KL term; raising it keeps the policy nearer to its reference (paper)")
+    beta: float = Field(
+        0.1, gt=0, description="weight of the KL term; raising it keeps the policy nearer to its reference (paper: for sums; docs/training.md)"
+    )
+    log_probs: Literal["sum", "mean", "weighted"] = Field(
+        "sum",
+        description="how an answer's log-probs become one number: summed (paper), a token's mean, or weighted: a token's mean in which tokens that "
+        "chosen and rejected don't share count changed_weight times (RLHF-V's DDPO)",
+    )
+    changed_weight: float = Field(5.0, gt=0, description="weighted: weight of a token that the pair's answers don't share (RLHF-V's gamma)")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of pairs taken to be the wrong way round (conservative DPO)")
     dpo_weight: float = Field(1.0, ge=0, description="0 leaves supervised fine-tuning on the chosen answers")
     sft_weight: float = Field(0.0, ge=0, description="weight of the log-prob a token of the chosen answer; not part of the method")
     epochs: float = Field(4, gt=0, description="passes over the pairs (release)")
     batch_size: Count = Field(8, description="pairs an optimiser step (release)")
-    micro_batch_size: Count = Field(8, description="pairs a forward pass; gradients are accumulated up to batch_size")
+    micro_batch_size: Count = Field(8, description="at most so many pairs a forward pass, in each process; gradients are accumulated up to batch_size")
     pack: Literal["pair", "prompt"] = Field(
         "pair",
         description="what shares a computed prefix: the answers of one pair, pairs in random order (release), or those of all pairs of a prompt, "
@@ -178,7 +243,46 @@ class TrainingParams(Params):
         description="modules whose weights stay as they are, by a part of their name: the vision towers of LLaVA, Qwen-VL, Idefics and MiniCPM-V",
     )
     lora: LoraParams | None = Field(None, description="adapters instead of full fine-tuning")
-    collapse_log_ratio: float = Field(-200.0, lt=0, description="stop if the mean log-ratio of the rejected answers falls below this")
+    launch: LaunchParams = LaunchParams()
+    deepspeed: str | None = Field(
+        None, description="file with a DeepSpeed configuration, e.g. conf/deepspeed/zero2.json (release): optimiser states are spread over processes"
+    )
+    loader_workers: int = Field(0, strict=True, ge=0, le=64, description="processes that prepare batches beside each training process")
+    report_to: list[Literal["tensorboard", "mlflow"]] = Field(["tensorboard"], description="beside the training_log table; mlflow is an extra")
+    collapse_log_ratio: float = Field(-200.0, lt=0, description="stop if the mean log-ratio of the rejected answers falls below this, in nats an answer")
+
+    @field_validator("mix")
+    @classmethod
+    def _adds_to_the_own_pairs(cls, value: dict[str, MixSource]) -> dict[str, MixSource]:
+        mix = {"preference_pairs": MixSource(), **value}
+        if not any(source.weight for source in mix.values()):
+            raise ValueError("all weights are 0, so that there is nothing to train on")
+        return mix
+
+    def sources(self) -> list[str]:
+        """The catalog's entries that are trained on, in their order."""
+        return [name for name, source in self.mix.items() if source.weight]
+
+    def micro_batch(self) -> int:
+        """Pairs a forward pass of one process."""
+        return min(self.micro_batch_size, max(1, self.batch_size // self.launch.total()))
+
+    def accumulation(self) -> int:
+        """Forward passes of each process in an optimiser step.
+
+        Raises:
+            UserError: A step's pairs don't divide among the processes and their forward passes.
+        """
+        together = self.micro_batch() * self.launch.total()
+        if self.batch_size % together:
+            shared = f" times {self.launch.total()} processes" if self.launch.total() > 1 else ""
+            raise UserError(f"training.batch_size={self.batch_size} is not a multiple of training.micro_batch_size={self.micro_batch()}{shared}.")
+        return self.batch_size // together
+
+    @model_validator(mode="after")
+    def _divides(self) -> "TrainingParams":
+        self.accumulation()
+        return self
 
 
 class CollapseParams(Params):
@@ -196,10 +300,32 @@ class EvaluationParams(Params):
     max_new_tokens: Count = Field(1024, description="greedy answers of at most so many tokens")
     criterion: Literal["response_hallucination", "mention_hallucination", "faulty_rate"] = Field(
         "response_hallucination",
-        description="the checkpoint with the lowest rate on the selection split becomes trained_policy; faulty_rate counts repeats as faults",
+        description="the checkpoint with the lowest rate on the split of select_on becomes trained_policy; faulty_rate counts repeats as faults",
     )
-    batch_size: Count = Field(8, description="prompts a forward pass")
+    batch_size: Count = Field(8, description="prompts a forward pass; with best_of, sequences")
+    best_of: int = Field(
+        1, strict=True, ge=1, le=1000, description="on the test prompts: 1 is greedy (paper's tables); of N samples the one with the highest reward"
+    )
+    best_of_temperature: float = Field(0.7, gt=0, le=5, description="of these samples; that of the candidates")
+    best_of_reward: Literal["own", "catalog"] = Field(
+        "own",
+        description="own: the measured policy against base_policy (the base policy's own samples: by the loop's last policy); "
+        "catalog: reward_policy against reward_reference, for all",
+    )
+    select_on: Literal["selection", "test"] = Field(
+        "selection",
+        description="split on which checkpoints are compared; test is the original's rule, after which the figures on it are optimistic",
+    )
+    keep_best: Count | None = Field(2, description="of an iteration's checkpoints so many of the best stay, and the last; null keeps all")
     collapse: CollapseParams = CollapseParams()
+
+
+class ExportParams(Params):
+    """Pairs for other tools."""
+
+    source: Literal["preference_pairs", "training_pairs"] = Field(
+        "preference_pairs", description="what is exported: an iteration's own pairs, or the mix that it was trained on"
+    )
 
 
 class ReportingParams(Params):
@@ -227,8 +353,10 @@ class Parameters(Params):
     loop: LoopParams = LoopParams()
     data_generation: DataGenerationParams = DataGenerationParams()
     feedback: FeedbackParams = FeedbackParams()
+    reward: RewardParams = RewardParams()
     training: TrainingParams = TrainingParams()
     evaluation: EvaluationParams = EvaluationParams()
+    export: ExportParams = ExportParams()
     reporting: ReportingParams = ReportingParams()
 
 
@@ -275,10 +403,13 @@ def _fields(path: list[str]) -> list[str]:
 def _model_of(path: list[str]) -> type[BaseModel] | None:
     """The model that a path of field names leads to; None if it leads into something else, such as a list."""
     model: type[BaseModel] = Parameters
-    for part in path:
+    parts = iter(path)
+    for part in parts:
         if part not in model.model_fields:
             return None
         annotation = model.model_fields[part].annotation
+        if get_origin(annotation) is dict:
+            next(parts, None)  # the key, which is the user's own
         models = [c for c in (annotation, *getattr(annotation, "__args__", ())) if isinstance(c, type) and issubclass(c, BaseModel)]
         if not models:
             return None

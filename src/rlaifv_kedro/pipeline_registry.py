@@ -2,28 +2,32 @@
 
 from kedro.pipeline import Pipeline
 
-from rlaifv_kedro.params import LoopParams
-from rlaifv_kedro.pipelines import data_generation, evaluation, feedback, miniature, reporting, training
-from rlaifv_kedro.pipelines.evaluation.pipeline import measurement_pipeline
+from rlaifv_kedro.params import EvaluationParams, ExportParams, FeedbackParams, LoopParams, TrainingParams
+from rlaifv_kedro.pipelines import data_generation, evaluation, export, feedback, miniature, reporting, reward, training
+from rlaifv_kedro.pipelines.evaluation.pipeline import CATALOG_REWARD, measurement_pipeline
 from rlaifv_kedro.pipelines.miniature.pipeline import world_pipeline
 
 # Set from the parameters by project_hooks when a session starts; the defaults are what `kedro registry list` and kedro-viz show.
 LOOP_ITERATIONS: int = LoopParams().iterations
 STAGE_ITERATION: int = 1
+FEEDBACK = FeedbackParams()
+TRAINING = TrainingParams()
+EVALUATION = EvaluationParams()
+EXPORT = ExportParams()
 
-_STAGES = {"data_generation": data_generation, "feedback": feedback, "training": training, "evaluation": evaluation}
-_SHARED = {"prompt_pool", "base_policy", "labeler", "selection_prompts", "selection_instances", "selection_captions"}
+_SHARED = {"prompt_pool", "base_policy", "labeler", "selection_prompts", "selection_instances", "selection_captions", *CATALOG_REWARD}
 _TEST = {"test_prompts", "test_instances", "test_captions", "test_probes"}
 
 
 def register_pipelines() -> dict[str, Pipeline]:
     """All pipelines; ``__default__`` draws the miniature world and takes the shipped policy through the loop."""
-    stages = {name: _stage_run(module.create_pipeline()) for name, module in _STAGES.items()}
-    report = reporting.create_pipeline(LOOP_ITERATIONS)
+    report = reporting.create_pipeline(LOOP_ITERATIONS, FEEDBACK)
     loop = rlaif_loop(LOOP_ITERATIONS)
     return {
         "miniature": _miniature(miniature.create_pipeline()),
-        **stages,
+        **{name: _stage_run(stage) for name, stage in _stages().items()},
+        "reward": reward.create_pipeline(),
+        "export": export.create_pipeline(EXPORT),
         "reporting": report,
         "iteration": _stage_run(iteration_pipeline()),
         "rlaif_loop": loop + report,
@@ -35,28 +39,49 @@ def _miniature(pipeline: Pipeline) -> Pipeline:
     return Pipeline(pipeline, namespace="miniature", prefix_datasets_with_namespace=False)
 
 
+def _stages() -> dict[str, Pipeline]:
+    """The stages of an iteration."""
+    return {
+        "data_generation": data_generation.create_pipeline(),
+        "feedback": feedback.create_pipeline(FEEDBACK),
+        "training": training.create_pipeline(TRAINING),
+        "evaluation": evaluation.create_pipeline(EVALUATION),
+    }
+
+
 def _stage_run(pipeline: Pipeline) -> Pipeline:
     """A stage by its plain names. The first iteration starts from the catalog's ``base_policy``, whatever an environment makes of that."""
-    return Pipeline(pipeline, inputs={"policy": "base_policy"}) if STAGE_ITERATION == 1 else pipeline
+    return Pipeline(pipeline, inputs={"policy": "base_policy"}) if STAGE_ITERATION == 1 and "policy" in pipeline.inputs() else pipeline
 
 
 def iteration_pipeline() -> Pipeline:
     """The four stages of one iteration, each a box."""
-    return sum(
-        (Pipeline(module.create_pipeline(), namespace=name, prefix_datasets_with_namespace=False) for name, module in _STAGES.items()), Pipeline([])
-    )
+    return sum((Pipeline(stage, namespace=name, prefix_datasets_with_namespace=False) for name, stage in _stages().items()), Pipeline([]))
 
 
 def rlaif_loop(iterations: int) -> Pipeline:
-    """N iterations, each fed by the policy that the one before selected; and the base policy measured like theirs."""
-    loop = _boxed(measurement_pipeline(), "base", {"trained_policy": "base_policy"} | {name: name for name in _TEST})
+    """N iterations, each fed by the policy that the one before selected; and the base policy measured like theirs.
+
+    Where every policy's best answers are chosen by its own reward, the base policy, which has none, gets that of the loop's last policy.
+    """
+    measured = {"trained_policy": "base_policy"}
+    if EVALUATION.best_of_reward == "own":
+        measured |= dict(zip(CATALOG_REWARD, (f"iteration_{iterations}.trained_policy", "base_policy")))
+    loop = _boxed(measurement_pipeline(EVALUATION.best_of, CATALOG_REWARD), "base", measured)
     for k in range(1, iterations + 1):
-        policy = "base_policy" if k == 1 else f"iteration_{k - 1}.trained_policy"
-        loop += _boxed(iteration_pipeline(), f"iteration_{k}", {"policy": policy} | {name: name for name in _SHARED | _TEST})
+        loop += _boxed(iteration_pipeline(), f"iteration_{k}", {"policy": "base_policy" if k == 1 else f"iteration_{k - 1}.trained_policy"})
     return loop
 
 
 def _boxed(pipeline: Pipeline, name: str, inputs: dict[str, str]) -> Pipeline:
-    """The pipeline as one box with its own artifacts, and the same parameters as all others."""
+    """The pipeline as one box with its own artifacts, and the same parameters and shared inputs as all others.
+
+    Args:
+        inputs: Which entries stand for other inputs of it.
+    """
     parameters = {entry for entry in pipeline.inputs() if entry.startswith("params:")}
-    return Pipeline(pipeline, namespace=name, inputs=inputs, parameters=parameters, tags=name)
+    sources = {source for source in TRAINING.sources() if source != "preference_pairs"}  # each iteration has its own pairs; the others are the same
+    inputs = {entry: entry for entry in _SHARED | _TEST | sources} | inputs
+    return Pipeline(
+        pipeline, namespace=name, inputs={e: entry for e, entry in inputs.items() if e in pipeline.inputs()}, parameters=parameters, tags=name
+    )

@@ -7,11 +7,16 @@ from typing import Any
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from rlaifv_kedro import pipeline_registry
+from rlaifv_kedro.datasets.tables import TableDataset
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.params import validate_parameters
+from rlaifv_kedro.params import Parameters, validate_parameters
+from rlaifv_kedro.pipelines.data_generation.nodes import draw_prompts, refuse_small_pool
+from rlaifv_kedro.versions import dataset
 
 logger = logging.getLogger(__name__)
 
@@ -23,24 +28,50 @@ class ProjectHooks:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Check all parameters at once, tell the registry which iterations there are, and keep the libraries quiet.
+        """Check all parameters at once, tell the registry which iterations and stages there are, and keep the libraries quiet.
 
         Raises:
             UserError: A parameter is unknown or impossible, or stands where only half of the configuration would see it.
         """
         in_files, runtime = context.config_loader["parameters"], getattr(context, "_runtime_params", None) or {}
         parameters = validate_parameters({**in_files, **{name: value for name, value in runtime.items() if name in RUNTIME_ONLY}})
+        self._parameters = parameters
         _refuse_halves(in_files, runtime, context.config_loader["globals"])
         pipeline_registry.LOOP_ITERATIONS = parameters.loop.iterations
         pipeline_registry.STAGE_ITERATION = parameters.iteration
+        pipeline_registry.FEEDBACK = parameters.feedback
+        pipeline_registry.TRAINING = parameters.training
+        pipeline_registry.EVALUATION = parameters.evaluation
+        pipeline_registry.EXPORT = parameters.export
         if parameters.compute.threads:
             os.environ["OMP_NUM_THREADS"] = str(parameters.compute.threads)
         _quiet()
 
     @hook_impl
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Looks whether the prompts suffice for all iterations. The node that draws them comes after the base policy was measured.
+
+        Raises:
+            UserError: They don't.
+        """
+        if any(node.func is draw_prompts for node in pipeline.nodes):
+            rows = _pool_rows(pipeline, catalog, self._parameters)
+            if rows is not None:
+                refuse_small_pool(rows, self._parameters.iteration, self._parameters.data_generation, self._parameters.loop)
+
+    @hook_impl
     def before_node_run(self, node: Node) -> None:
         """One line a node: where the run is."""
         logger.info("%s", " · ".join([*(node.namespace or "").split("."), node.short_name]).strip(" ·").replace("_", " "))
+
+
+def _pool_rows(pipeline: Pipeline, catalog: DataCatalog, parameters: Parameters) -> int | None:
+    """Prompts in the pool that the run draws, or reads; None if it isn't there, or has versions, which are chosen later."""
+    if "prompt_pool" in pipeline.all_outputs():
+        return parameters.miniature.pool_scenes
+    pool = dataset(catalog, "prompt_pool") if "prompt_pool" in catalog else None
+    footer = pool.footer() if isinstance(pool, TableDataset) and pool._version is None else None
+    return None if footer is None else footer.num_rows
 
 
 def _refuse_halves(in_files: dict[str, Any], runtime: dict[str, Any], shared: dict[str, Any]) -> None:
@@ -58,4 +89,6 @@ def _quiet() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.getLogger("transformers").setLevel(logging.ERROR)
+    # transformers imports it wherever it is installed.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
     warnings.filterwarnings("ignore", message=".*pin_memory.*")

@@ -61,7 +61,7 @@ _PAIR_ORIGIN = {
     "chosen_candidate": _I32,
     "rejected_candidate": _I32,
 }
-_LOGGED = ("epoch", "loss", "learning_rate", "reward_margin", "reward_accuracy", "log_ratio_chosen", "log_ratio_rejected")
+_LOGGED = ("epoch", "loss", "learning_rate", "grad_norm", "reward_margin", "reward_accuracy", "log_ratio_chosen", "log_ratio_rejected")
 
 TABLES: dict[str, Table] = {
     "prompts": Table(

@@ -12,7 +12,7 @@ warnings.filterwarnings("ignore", message="One or more dataset names contain '.'
 from rlaifv_kedro.hooks import RunHooks  # noqa: E402
 from rlaifv_kedro.params import complete_parameters  # noqa: E402
 from rlaifv_kedro.project_hooks import ProjectHooks  # noqa: E402
-from rlaifv_kedro.resolvers import iteration_before  # noqa: E402
+from rlaifv_kedro.resolvers import iteration_before, last_iteration  # noqa: E402
 from rlaifv_kedro.session import RunSession  # noqa: E402
 from rlaifv_kedro.summary import show_after_run  # noqa: E402
 
@@ -20,7 +20,7 @@ SESSION_CLASS = RunSession
 HOOKS = (RunHooks(on_finished=show_after_run, complete_parameters=complete_parameters), ProjectHooks())
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
 CONFIG_LOADER_ARGS = {
-    "custom_resolvers": {"iteration_before": iteration_before},
+    "custom_resolvers": {"iteration_before": iteration_before, "last_iteration": last_iteration},
     "base_env": "base",
     "default_run_env": "local",
     # Without it an environment that sets one parameter of a stage would replace the whole stage.

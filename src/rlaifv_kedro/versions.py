@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from kedro.pipeline import Pipeline
 
 from rlaifv_kedro import manifest as manifests
 from rlaifv_kedro.datasets.checkpoint import CheckpointDataset
-from rlaifv_kedro.datasets.files import shown
+from rlaifv_kedro.datasets.files import content_sha256, shown
+from rlaifv_kedro.datasets.pair_sources import PairSourceDataset
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.manifest import Entry, Manifest
@@ -28,8 +29,8 @@ def pin(project: Path, pipeline: Pipeline, catalog: DataCatalog, run_params: dic
     """Fixes the version of every versioned dataset of the pipeline, in the catalog.
 
     What the pipeline writes, and views with ``OF_THIS_RUN``, get the run id. Free inputs get, in this order: what the run read when it was
-    started first; what the run ``replay`` read (or else wrote); the run's own version; the complete version of the newest run. Where the
-    last choice mixes runs, a warning says so.
+    started first; what the run ``replay`` read (or else wrote); the run's own version; the complete version of the newest run with this seed,
+    or else with any. Where the last choice mixes runs or seeds, a warning says so.
 
     Returns:
         Free inputs by name, with path, version and content hash.
@@ -41,9 +42,10 @@ def pin(project: Path, pipeline: Pipeline, catalog: DataCatalog, run_params: dic
     own = manifests.load(project, run_id)
     runs = manifests.all_runs(project, logger.warning)
     for name in sorted(pipeline.all_outputs()):
-        _pin_output(project, catalog, name, run_id, own)
+        _pin_output(project, catalog, name, run_id, own, pipeline.inputs())
     free = sorted(name for name in pipeline.inputs() if not is_parameter(name))
     replay = _replayed(project, run_params, runs)
+    seeds = _Seeds(runs, catalog)
     read, unasked, problems = {}, set(), []
     for name in free:
         if name not in catalog:
@@ -57,20 +59,24 @@ def pin(project: Path, pipeline: Pipeline, catalog: DataCatalog, run_params: dic
             continue
         recorded = (_recorded(project, own.read, name, found) if own else None) or (_as_read(project, replay, name, found) if replay else None)
         asked = recorded.version if recorded else (run_params["load_versions"] or {}).get(name) if _versioned(found) else None
-        version = asked or _newest(found, run_id, runs)
+        version = asked or _newest(found, run_id, runs, seeds)
         _set_version(found, version, run_id)
-        problem = _damage(found) if _is_there(found, version) else _missing(catalog, name, version, run_params, runs)
+        there = _is_there(found, version) or isinstance(found, PairSourceDataset)  # which fetches what isn't, or says how to
+        problem = _damage(found) if there else _missing(catalog, name, version, run_params, runs)
         if problem:
             problems.append(problem)
             continue
         if not asked:
             unasked.add(name)
-        read[name] = manifests.entry_of(project, path_of(found, version), version)
+        read[name] = manifests.entry_of(project, path_of(found, version), version, sha256_of=sha256_of(found))
         if replay and recorded and recorded.sha256 != read[name].sha256:
             problems.append(f"`{name}` ({read[name].path}) has changed since run `{replay.run_id}` used it, which therefore cannot be replayed.")
     if problems:
         raise UserError("\n".join(problems))
     _warn_if_mixed(catalog, read, unasked, runs)
+    others = [f"{name} of run {read[name].version}" for name in sorted(unasked) if seeds.other(read[name].version)]
+    if others:
+        logger.warning("Inputs of runs with another seed than %s: %s. To choose: --load-versions NAME:RUN,...", seeds.own, "; ".join(others))
     return read
 
 
@@ -94,7 +100,12 @@ def path_of(found: AbstractDataset, version: str | None) -> Path | None:
     return Path(found._get_versioned_path(version) if version and isinstance(found, AbstractVersionedDataset) else filepath)
 
 
-def _pin_output(project: Path, catalog: DataCatalog, name: str, run_id: str, own: Manifest | None) -> None:
+def sha256_of(found: AbstractDataset) -> Callable[[Path], str]:
+    """How the dataset's content is hashed for the manifest: its own way, or all its files."""
+    return getattr(found, "content_sha256", content_sha256)
+
+
+def _pin_output(project: Path, catalog: DataCatalog, name: str, run_id: str, own: Manifest | None, inputs: set[str]) -> None:
     found = dataset(catalog, name)
     if isinstance(found, AbstractVersionedDataset) and found._version is None:
         raise UserError(f"`{name}` would be overwritten by every run. Add `versioned: true` to its entry in the catalog.")
@@ -102,7 +113,8 @@ def _pin_output(project: Path, catalog: DataCatalog, name: str, run_id: str, own
     path = path_of(found, pinned(found))
     if own is None and pinned(found) and path is not None and path.exists():
         raise UserError(f"{shown(path)} is there, but run `{run_id}` has no manifest. Choose another run_id, or delete {shown(path.parent)}.")
-    read = _recorded(project, own.read, name, found) if own else None
+    # An input of this very pipeline may be an older version of what it makes: a loop can learn from the reward of an older loop's policy.
+    read = _recorded(project, {n: entry for n, entry in own.read.items() if n not in inputs}, name, found) if own else None
     if read is not None and read.version != run_id:
         raise UserError(f"Run `{run_id}` has read `{name}` of run `{read.version}` and cannot write its own now. Choose another run_id.")
 
@@ -126,8 +138,8 @@ def _is_there(found: AbstractDataset, version: str | None) -> bool:
 
 
 def _damage(found: AbstractDataset) -> str | None:
-    """What is wrong with a checkpoint, which else would come out only when a node loads it, maybe hours later."""
-    if isinstance(found, CheckpointDataset):
+    """What is wrong with a checkpoint or a source of pairs, which else would come out only when a node loads it, maybe hours later."""
+    if isinstance(found, CheckpointDataset | PairSourceDataset):
         try:
             found.load()
         except UserError as error:
@@ -135,15 +147,28 @@ def _damage(found: AbstractDataset) -> str | None:
     return None
 
 
-def _newest(found: AbstractDataset, run_id: str, runs: list[Manifest]) -> str | None:
-    """The version of a free input that nobody asked for; None where there is none, or the dataset has no versions."""
+class _Seeds:
+    """Which versions are of runs with another seed, and so maybe of another world and other models. A project without the parameter has none."""
+
+    def __init__(self, runs: list[Manifest], catalog: DataCatalog):
+        self.own = catalog.load("params:seed") if "params:seed" in catalog else None
+        self._of = {run.run_id: run.parameters.get("seed", self.own) for run in runs}
+
+    def other(self, version: str | None) -> bool:
+        return self._of.get(version, self.own) != self.own
+
+
+def _newest(found: AbstractDataset, run_id: str, runs: list[Manifest], seeds: _Seeds) -> str | None:
+    """The version of a free input that nobody asked for, if possible of a run with the same seed; None where there is none, or the dataset has no
+    versions.
+    """
     if not _versioned(found):
         return None
     available = complete_versions(found)
     if run_id in available:
         return run_id
     started = {run.run_id: run.started for run in runs}
-    return max(available, key=lambda version: (started.get(version, ""), version), default=None)
+    return max(available, key=lambda version: (not seeds.other(version), started.get(version, ""), version), default=None)
 
 
 def complete_versions(found: AbstractVersionedDataset) -> list[str]:
@@ -215,6 +240,9 @@ def _missing(catalog: DataCatalog, name: str, version: str | None, run_params: d
     path = path_of(found, version) if version else getattr(found, "_filepath", None)
     where = f": {shown(path)} holds no complete version" if path and not version else f": {shown(path)}" if path else ""
     message = f"`{name}` is not there{'' if version else ' yet'}{where}."
+    fetch = (getattr(found, "metadata", None) or {}).get("fetch")
+    if fetch:
+        return f"{message} Get it with: {fetch}"
     runtime = {key: value for key, value in (run_params["runtime_params"] or {}).items() if key not in manifests.RUNTIME_ONLY}
     maker, iteration = _maker(catalog, name)
     if maker is None:

@@ -7,7 +7,17 @@ import pytest
 from kedro.io.core import Version
 from safetensors.numpy import save_file
 
-from rlaifv_kedro.datasets.checkpoint import CheckpointDataset, CheckpointSetDataset, WorkFolderDataset, check_checkpoint
+from rlaifv_kedro.datasets import checkpoint
+from rlaifv_kedro.datasets.checkpoint import (
+    CARD,
+    REMOVED,
+    CheckpointDataset,
+    CheckpointSetDataset,
+    WorkFolderDataset,
+    check_checkpoint,
+    link_folder,
+    remove_checkpoints,
+)
 from rlaifv_kedro.errors import UserError
 
 
@@ -85,13 +95,86 @@ def test_work_folder_and_its_set_share_a_folder(tmp_path):
     assert not found.exists()
     found.save([{"path": str(folder / "checkpoint-10"), "step": 10}])
     assert found.exists()
-    assert found.load() == [{"path": folder / "checkpoint-10", "step": 10}]
+    assert found.load() == [{"path": folder / "checkpoint-10", "step": 10, "own": True}]
     with pytest.raises(UserError, match="checkpoint-20"):
         found.save(["checkpoint-20"])
     (folder / "checkpoint-10").rmdir()
     assert not found.exists()
     with pytest.raises(UserError, match="checkpoint-10 is missing"):
         found.load()
+
+
+@pytest.fixture
+def four(tmp_path):
+    """A set of four checkpoints, with cards, and its dataset."""
+    found = versioned(CheckpointSetDataset, tmp_path)
+    folder = versioned(WorkFolderDataset, tmp_path).load()
+    for step in (1, 2, 3, 4):
+        (folder / f"checkpoint-{step}/sub").mkdir(parents=True)
+        for name in ("model.safetensors", "sub/tokens.txt", CARD):
+            (folder / f"checkpoint-{step}" / name).write_text(f"{step} {name}")
+    found.save([{"path": f"checkpoint-{step}", "step": step} for step in (1, 2, 3, 4)])
+    return found, folder
+
+
+def test_removed_checkpoints_stay_listed_and_the_set_keeps_its_hash(four):
+    found, folder = four
+    before = found.content_sha256(folder)
+    remove_checkpoints(folder, {"checkpoint-1": {"faulty_rate": 0.5}, "checkpoint-3": {"faulty_rate": None}})
+    remove_checkpoints(folder, {"checkpoint-2": {"faulty_rate": 0.4}})
+    assert found.exists()
+    assert [(entry["path"].name, entry.get("removed")) for entry in found.load()] == [
+        ("checkpoint-1", {"faulty_rate": 0.5}),
+        ("checkpoint-2", {"faulty_rate": 0.4}),
+        ("checkpoint-3", {"faulty_rate": None}),
+        ("checkpoint-4", None),
+    ]
+    assert [path.name for path in sorted(folder.glob("checkpoint-*"))] == ["checkpoint-4"]
+    (folder / "checkpoint-4" / CARD).write_text("completed")
+    assert found.content_sha256(folder) == before
+    (folder / "checkpoint-4" / "model.safetensors").write_text("another")
+    assert found.content_sha256(folder) != before
+
+
+def test_a_set_made_by_another_run_is_not_own(four, tmp_path):
+    later = CheckpointSetDataset(filepath=str(tmp_path / "policy"), version=Version("r", "later"))
+    assert {entry["own"] for entry in later.load()} == {False}
+
+
+@pytest.mark.parametrize("killed_at", [0, 1, 2])
+def test_a_kill_while_removing_is_made_good(four, monkeypatch, killed_at):
+    """Before the record, or before one of the folders: the set can be loaded, and the second call ends what the first began."""
+    found, folder = four
+    hash_before, calls, rmtree, write = found.content_sha256(folder), [], checkpoint.shutil.rmtree, checkpoint.write_atomically
+
+    def counted(function):
+        def call(*arguments):
+            if len(calls) == killed_at:
+                raise KeyboardInterrupt
+            calls.append(arguments)
+            return function(*arguments)
+
+        return call
+
+    why = {"checkpoint-1": {}, "checkpoint-2": {}}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoint, "write_atomically", counted(write))
+        patch.setattr(checkpoint.shutil, "rmtree", counted(rmtree))
+        remove_checkpoints(folder, why)
+    assert found.exists() and found.content_sha256(folder) == hash_before
+    remove_checkpoints(folder, why)
+    assert found.content_sha256(folder) == hash_before
+    assert [path.name for path in sorted(folder.glob("checkpoint-*"))] == ["checkpoint-3", "checkpoint-4"]
+    assert json.loads((folder / REMOVED).read_text())["checkpoint-1"]["files"].keys() == {"model.safetensors", "sub/tokens.txt"}
+
+
+def test_linked_folders_share_files_but_not_their_replacements(tmp_path, source):
+    target = tmp_path / "linked"
+    link_folder(source, target, without=("tokens.txt",))
+    assert not (target / "sub/tokens.txt").exists()
+    assert (target / "config.json").samefile(source / "config.json")
+    checkpoint.write_atomically(target / "config.json", b"other")
+    assert (source / "config.json").read_text() == "{}"
 
 
 def test_work_folder_in_a_files_place(tmp_path):

@@ -149,12 +149,18 @@ def test_half_a_tower_is_a_damaged_checkpoint(folder: Path) -> None:
 def test_saved_it_is_an_ordinary_checkpoint(
     original: Loaded, inputs: dict[str, torch.Tensor], original_logits: torch.Tensor, tmp_path: Path, shard: str
 ) -> None:
-    """The state dict is given as Trainer gives it."""
+    """The state dict is given as Trainer gives it. Names are llava-hf's."""
     model, _ = original
     model.save_pretrained(tmp_path, state_dict=model.state_dict(), max_shard_size=shard)
     names = {name for file in tmp_path.glob("*.safetensors") for name in load_file(file)}
-    assert names == set(model.state_dict())
-    assert "model.language_model.layers.0.mlp.up_proj.weight" in names
+    assert len(names) == len(model.state_dict())
+    assert {name.rpartition(".layers.")[0] or name for name in names} == {
+        "language_model.lm_head.weight", "language_model.model", "language_model.model.embed_tokens.weight", "language_model.model.norm.weight",
+        *(f"multi_modal_projector.linear_{i}.{kind}" for i in (1, 2) for kind in ("weight", "bias")),
+        "vision_tower.vision_model.encoder", "vision_tower.vision_model.embeddings.class_embedding",
+        *(f"vision_tower.vision_model.embeddings.{kind}_embedding.weight" for kind in ("patch", "position")),
+        *(f"vision_tower.vision_model.{norm}.{kind}" for norm in ("pre_layrnorm", "post_layernorm") for kind in ("weight", "bias")),
+    }  # fmt: skip
     again, report = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32, output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
     assert torch.equal(logits_of(again, inputs), original_logits)

@@ -28,11 +28,12 @@ class Project:
         return self._run(self.command("rlaifv_kedro", *arguments), expect)
 
     def files(self, run_id: str) -> dict[str, bytes]:
-        """Every file that a run wrote, by its path without the run id; manifests, which hold times, left out."""
+        """Every file that a run wrote, by its path without the run id; what holds times is left out: manifests, and TensorBoard's files."""
         found = {}
         for path in sorted((self.path / "data").rglob("*")):
             relative = path.relative_to(self.path)
-            if path.is_file() and run_id in relative.parts and relative.parts[1] != "runs":
+            timed = relative.parts[1] == "runs" or "training_logs" in relative.parts
+            if path.is_file() and run_id in relative.parts and not timed:
                 found["/".join(p for p in relative.parts if p != run_id)] = path.read_bytes()
         return found
 

@@ -1,5 +1,6 @@
 """From pairs to packed batches: what is merged, what is cut, and which value belongs to which branch."""
 
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from rlaifv_kedro.preference.data import (
     distinct_answers,
     pack_pairs,
 )
+from rlaifv_kedro.preference.objective import SUM, Reduction
 from rlaifv_kedro.preference.trainer import PreferenceTrainer
 
 ASK, OTHER = "name three objects in the image.", "what objects are in this picture?"
@@ -170,11 +172,14 @@ def exact(tiny: Path) -> TransformersModel:
     return load_model(tiny, device="cpu", dtype="float64")
 
 
-def loss_and_gradients(model: TransformersModel, dataset: PreferenceDataset, merge: bool, folder: Path) -> tuple[float, dict[str, torch.Tensor]]:
-    """Of all pairs in one batch, at beta 0.02 (the reference values are made up, so log-ratios are large), with an SFT term."""
+def loss_and_gradients(
+    model: TransformersModel, dataset: PreferenceDataset, merge: bool, reduction: Reduction, folder: Path
+) -> tuple[float, dict[str, torch.Tensor]]:
+    """Of all pairs in one batch, at beta 0.02 (the reference values are made up, so log-ratios are large), with smoothed labels and an SFT term."""
     arguments = TrainingArguments(output_dir=str(folder), use_cpu=True, label_names=[], report_to=[])
-    collate = PreferenceCollator(model.encoder, WHOLE, merge)
-    trainer = PreferenceTrainer(beta=0.02, sft_weight=0.3, model=model.module, args=arguments, train_dataset=dataset, data_collator=collate)
+    collate = PreferenceCollator(model.encoder, WHOLE, merge, reduction)
+    weights = {"beta": 0.02, "label_smoothing": 0.2, "sft_weight": 0.3}
+    trainer = PreferenceTrainer(**weights, model=model.module, args=arguments, train_dataset=dataset, data_collator=collate)
     trainer.state.global_step = 1  # the check of the reference is for the first step
     model.module.zero_grad()
     loss = trainer.compute_loss(model.module, collate(examples(dataset, [1, 2, 3, 4, 5, 6, 7])))
@@ -182,33 +187,49 @@ def loss_and_gradients(model: TransformersModel, dataset: PreferenceDataset, mer
     return loss.item(), {name: w.grad.clone() for name, w in model.module.named_parameters() if w.grad is not None}
 
 
-def loss_of_whole_sequences(model: TransformersModel, dataset: PreferenceDataset) -> tuple[float, dict[str, torch.Tensor]]:
-    """The same without packs, batches, masks or positions of ours: every answer after its own prompt, by the model's own causal attention."""
+def loss_of_whole_sequences(model: TransformersModel, dataset: PreferenceDataset, reduction: Reduction) -> tuple[float, dict[str, torch.Tensor]]:
+    """The same without packs, batches, masks or positions of ours: every answer after its own prompt, by the model's own causal attention. Weights
+    of changed tokens are by difflib's list of edits.
+    """
 
-    def log_prob(row: Any, answer: str) -> tuple[torch.Tensor, int]:
-        one = pack_pairs([row], distinct_answers([row]), model.encoder, WHOLE)
-        branch = one.pack.branches[0 if answer == row.chosen else 1]
+    def log_probs(one: PairPack, branch: list[int]) -> torch.Tensor:
         ids = torch.tensor([one.pack.prefix + branch])
         logits = model.module(input_ids=ids, pixel_values=one.image.inputs["pixel_values"]).logits[0, -len(branch) - 1 : -1]
-        return logits.log_softmax(-1).gather(1, torch.tensor(branch)[:, None]).sum(), len(branch)
+        return logits.log_softmax(-1).gather(1, torch.tensor(branch)[:, None])[:, 0]
+
+    def reduced(tokens: torch.Tensor, other: list[int], own: list[int]) -> torch.Tensor:
+        if reduction.kind == "sum":
+            return tokens.sum()
+        weights = torch.ones(len(own), dtype=torch.float64)
+        for kind, *_, start, end in SequenceMatcher(None, other, own).get_opcodes():
+            if reduction.kind == "weighted" and kind != "equal":
+                weights[start:end] = reduction.changed_weight
+        return (weights * tokens).sum() / weights.sum()
 
     model.module.zero_grad()
     losses = []
     for row in dataset.pairs:
-        (chosen, tokens), (rejected, _) = log_prob(row, row.chosen), log_prob(row, row.rejected)
-        margin = (chosen - row.idx - 0.25) - (rejected + row.idx)
-        losses.append(-F.logsigmoid(0.02 * margin) - 0.3 * chosen / tokens)
+        one = pack_pairs([row], distinct_answers([row]), model.encoder, WHOLE)
+        chosen, rejected = one.pack.branches
+        tokens = log_probs(one, chosen)
+        margin = (reduced(tokens, rejected, chosen) - row.idx - 0.25) - (reduced(log_probs(one, rejected), chosen, rejected) + row.idx)
+        losses.append(-0.8 * F.logsigmoid(0.02 * margin) - 0.2 * F.logsigmoid(-0.02 * margin) - 0.3 * tokens.mean())
     loss = torch.stack(losses).mean()
     loss.backward()
     return loss.item(), {name: w.grad.clone() for name, w in model.module.named_parameters() if w.grad is not None}
 
 
-def test_by_pair_and_by_prompt_are_the_same_loss_and_gradients(exact: TransformersModel, dataset: PreferenceDataset, tmp_path: Path) -> None:
-    """In float64, of seven pairs of four prompts; and both are those of whole sequences. A shared answer's gradients add up."""
-    expected, gradients = loss_of_whole_sequences(exact, dataset)
+@pytest.mark.parametrize("reduction", [SUM, Reduction("mean"), Reduction("weighted", 5.0)], ids=str)
+def test_by_pair_and_by_prompt_are_the_same_loss_and_gradients(
+    exact: TransformersModel, dataset: PreferenceDataset, reduction: Reduction, tmp_path: Path
+) -> None:
+    """In float64, of seven pairs of four prompts; and both are those of whole sequences. A shared answer's gradients add up, with its weights in each
+    pair.
+    """
+    expected, gradients = loss_of_whole_sequences(exact, dataset, reduction)
     assert any("vision_tower" in name for name in gradients) and len(gradients) > 80
     for merge in (False, True):
-        loss, found = loss_and_gradients(exact, dataset, merge, tmp_path)
+        loss, found = loss_and_gradients(exact, dataset, merge, reduction, tmp_path)
         assert loss == pytest.approx(expected, abs=1e-8)
         assert found.keys() == gradients.keys()
         for name, gradient in gradients.items():

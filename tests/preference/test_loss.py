@@ -49,9 +49,46 @@ def test_gradient_raises_the_chosen_and_lowers_the_rejected() -> None:
 def test_sft_term_is_the_loss_a_token() -> None:
     """-chosen / tokens = (10 / 5, 4 / 8) = (2, 0.5), mean 1.25; 0.4 of it on top of ln 2."""
     tokens = torch.tensor([5, 8])
-    result = preference_loss(CHOSEN, REJECTED, CHOSEN, REJECTED, beta=0.1, sft_weight=0.4, chosen_tokens=tokens)
+    result = preference_loss(CHOSEN, REJECTED, CHOSEN, REJECTED, beta=0.1, sft_weight=0.4, chosen_mean=CHOSEN / tokens)
     assert_close(result.loss.item(), math.log(2) + 0.4 * 1.25, atol=1e-6, rtol=0)
     assert_close(result.dpo.item(), math.log(2), atol=1e-6, rtol=0)
+
+
+def test_label_smoothing_by_hand() -> None:
+    """margins = (1.5, -1), as above; a tenth of the labels is taken to be wrong
+    losses  = (0.9 * log(1 + e^-1.5) + 0.1 * log(1 + e^1.5), 0.9 * log(1 + e^1) + 0.1 * log(1 + e^-1))
+            = (0.9 * 0.201413 + 0.1 * 1.701413, 0.9 * 1.313262 + 0.1 * 0.313262) = (0.351413, 1.213262), mean 0.782338
+    """
+    result = preference_loss(CHOSEN, REJECTED, REFERENCE_CHOSEN, REFERENCE_REJECTED, beta=0.5, label_smoothing=0.1)
+    assert_close(result.losses, torch.tensor([0.351413, 1.213262]), atol=1e-6, rtol=0)
+    assert_close(result.loss.item(), 0.782338, atol=1e-6, rtol=0)
+    assert_close(result.dpo, result.loss)
+    start = preference_loss(CHOSEN, REJECTED, CHOSEN, REJECTED, beta=0.5, label_smoothing=0.1)
+    assert_close(start.loss.item(), math.log(2), atol=1e-7, rtol=0)
+
+
+def test_label_smoothing_stops_at_its_margin() -> None:
+    """d loss / d chosen = -beta * (1 - eps - sigmoid(margin)): with eps 0.1 it is 0 at sigmoid(margin) = 0.9, margin = ln 9, and turns round there.
+    At margin 0 it is -0.5 * (0.9 - 0.5) = -0.2.
+    """
+
+    def gradient(margin: float) -> float:
+        chosen = torch.tensor([margin / 0.5], dtype=torch.float64, requires_grad=True)
+        zero = torch.zeros(1, dtype=torch.float64)
+        preference_loss(chosen, zero, zero, zero, beta=0.5, label_smoothing=0.1).loss.backward()
+        return chosen.grad.item()
+
+    assert gradient(0) == pytest.approx(-0.2)
+    assert gradient(math.log(9)) == pytest.approx(0, abs=1e-12)
+    assert gradient(3) > 0
+
+
+def test_each_pair_has_its_loss() -> None:
+    """log(1 + e^-1.5) + 0.4 * 2 and log(1 + e^1) + 0.4 * 0.5; ``loss`` is their mean."""
+    tokens = torch.tensor([5, 8])
+    result = preference_loss(CHOSEN, REJECTED, REFERENCE_CHOSEN, REFERENCE_REJECTED, beta=0.5, sft_weight=0.4, chosen_mean=CHOSEN / tokens)
+    assert_close(result.losses, torch.tensor([softplus(-1.5) + 0.8, softplus(1) + 0.2]))
+    assert_close(result.loss, result.losses.mean())
 
 
 def test_without_dpo_only_the_chosen_answers_teach() -> None:
@@ -59,7 +96,7 @@ def test_without_dpo_only_the_chosen_answers_teach() -> None:
     rejected = REJECTED.clone().requires_grad_()
     chosen = CHOSEN.clone().requires_grad_()
     result = preference_loss(
-        chosen, rejected, REFERENCE_CHOSEN, REFERENCE_REJECTED, beta=0.1, dpo_weight=0, sft_weight=1, chosen_tokens=torch.tensor([5, 8])
+        chosen, rejected, REFERENCE_CHOSEN, REFERENCE_REJECTED, beta=0.1, dpo_weight=0, sft_weight=1, chosen_mean=chosen / torch.tensor([5, 8])
     )
     result.loss.backward()
     assert_close(result.loss.item(), 1.25)

@@ -19,9 +19,11 @@ from rlaifv_kedro.models.transformers_backend import TransformersModel
 from rlaifv_kedro.params import ComputeParams, ModelsParams
 from rlaifv_kedro.pipelines.training.nodes import compute_reference, train_policy
 from rlaifv_kedro.preference.data import Truncation
+from rlaifv_kedro.preference.objective import Reduction
 from rlaifv_kedro.preference.reference import fingerprint, refuse_mismatch
 
 COMPUTE = ComputeParams(device="cpu", dtype="float32")
+NO_REJECTS = pd.DataFrame(columns=["stage", "key", "why"])
 
 
 def test_reference_log_probs_are_those_of_the_pairs(model: TransformersModel, pairs: pd.DataFrame, reference: pd.DataFrame, pictures: list) -> None:
@@ -53,8 +55,8 @@ def test_a_prompts_distinct_answers_are_computed_once(
     answers = ["i see a cup.", "i see a dog.", "there is a kite and a clock.", "it contains a tv."]
     rows = [(10 * i + j, 0, "name three objects in the image.", answers[i], answers[j]) for i in range(4) for j in range(i + 1, 4)]
     frame = make_pairs(images, [*rows, (99, 1, "name three objects in the image.", answers[0], answers[1])])
-    spy = Spy(TransformersModel.score_packs)
-    monkeypatch.setattr(TransformersModel, "score_packs", spy)
+    spy = Spy(TransformersModel.pack_log_probs)
+    monkeypatch.setattr(TransformersModel, "pack_log_probs", spy)
     found = reference_of(model, frame)
     packs = [pack for (_, _, packs), _ in spy.calls for pack in packs]
     assert [len(pack.branches) for pack in packs] == [4, 2]
@@ -81,6 +83,11 @@ def test_fingerprint_names_the_part_that_differs(tiny: Path, pairs: pd.DataFrame
     for truncation in (Truncation(64), Truncation(None, "left")):
         with pytest.raises(UserError, match="belongs to other preference pairs or another truncation "):
             refuse_mismatch(stored, fingerprint(tiny, PairStore.of(pairs), "template", "float32", truncation))
+    mean, weighted = (fingerprint(tiny, PairStore.of(pairs), "template", "float32", WHOLE, Reduction(kind)) for kind in ("mean", "weighted"))
+    with pytest.raises(UserError, match=r"belongs to another reduction of log-probs \(log_probs sum, now mean\)"):
+        refuse_mismatch(stored, mean)
+    with pytest.raises(UserError, match=r"belongs to another reduction of log-probs \(log_probs weighted 5, now sum\)"):
+        refuse_mismatch(weighted, stored)
     for part, now in other.items():
         with pytest.raises(UserError, match=f"belongs to {part} ") as caught:
             refuse_mismatch(stored, now)
@@ -115,7 +122,7 @@ class Node:
         """Run to its end, or, as if killed, until so many outputs are saved."""
         params = PARAMS.model_copy(update={"chunk_size": 2, **changes})
         saved = []
-        stream = compute_reference(PairStore.of(self.pairs), policy or self.tiny, self.finished.load(), params, ModelsParams(), COMPUTE)
+        stream = compute_reference(PairStore.of(self.pairs), NO_REJECTS, policy or self.tiny, self.finished.load(), params, ModelsParams(), COMPUTE)
         while len(saved) != outputs and (output := next(stream, None)) is not None:
             self.table.save(output)
             saved.append(output)
@@ -139,8 +146,8 @@ def test_chunks_are_of_prompts_and_the_table_is_the_whole(tmp_path: Path, tiny: 
 
 def test_a_killed_reference_goes_on_with_the_missing_chunks(tmp_path: Path, tiny: Path, pairs: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after each output in turn: finished chunks are neither computed nor written again, and the files end up the same."""
-    spy = Spy(TransformersModel.score_packs)
-    monkeypatch.setattr(TransformersModel, "score_packs", spy)
+    spy = Spy(TransformersModel.pack_log_probs)
+    monkeypatch.setattr(TransformersModel, "pack_log_probs", spy)
     whole = Node(tmp_path / "whole", tiny, pairs)
     whole.run()
     expected = whole.files()
@@ -176,15 +183,18 @@ def test_chunks_of_two_policies_are_not_mixed(tmp_path: Path, tiny: Path, pairs:
         node.table.load()
 
 
-@pytest.mark.parametrize("changes", [{"max_length": 64}, {"max_length": None}, {"truncation": "left"}])
-def test_training_refuses_a_reference_of_another_truncation(tmp_path: Path, tiny: Path, pairs: pd.DataFrame, changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize("changes", [{"max_length": 64}, {"max_length": None}, {"truncation": "left"}, {"log_probs": "mean"}])
+def test_training_refuses_a_reference_of_another_truncation_or_reduction(
+    tmp_path: Path, tiny: Path, pairs: pd.DataFrame, changes: dict[str, Any]
+) -> None:
     """Though here nothing is long enough to be cut: whether it is, is known only after tokenising."""
     node = Node(tmp_path / "reference", tiny, pairs)
     node.run()
     params = PARAMS.model_copy(update=changes)
-    with pytest.raises(UserError, match="belongs to other preference pairs or another truncation .*Compute it again"):
-        train_policy(PairStore.of(pairs), node.table.load(), tiny, tmp_path / "work", 0, 1, params, ModelsParams(), COMPUTE)
-    assert not list((tmp_path / "work").glob("*"))
+    named = "another reduction of log-probs" if "log_probs" in changes else "other preference pairs or another truncation"
+    with pytest.raises(UserError, match=f"belongs to {named} .*Compute it again"):
+        train_policy(PairStore.of(pairs), node.table.load(), tiny, tmp_path / "work", tmp_path / "logs", 0, 1, params, ModelsParams(), COMPUTE)
+    assert not list((tmp_path / "work").glob("checkpoint-*"))
 
 
 def test_training_refuses_a_reference_of_another_policy(tmp_path: Path, tiny: Path, pairs: pd.DataFrame, trained: tuple) -> None:
@@ -192,14 +202,18 @@ def test_training_refuses_a_reference_of_another_policy(tmp_path: Path, tiny: Pa
     node = Node(tmp_path / "reference", tiny, pairs)
     node.run()
     with pytest.raises(UserError, match="belongs to another policy "):
-        train_policy(PairStore.of(pairs), node.table.load(), last(*trained[:2]), tmp_path / "work", 0, 1, PARAMS, ModelsParams(), COMPUTE)
+        train_policy(
+            PairStore.of(pairs), node.table.load(), last(*trained[:2]), tmp_path / "work", tmp_path / "logs", 0, 1, PARAMS, ModelsParams(), COMPUTE
+        )
 
 
-def test_the_node_and_the_training_agree(tmp_path: Path, tiny: Path, pairs: pd.DataFrame) -> None:
+@pytest.mark.parametrize("log_probs", ["sum", "weighted"])
+def test_the_node_and_the_training_agree(tmp_path: Path, tiny: Path, pairs: pd.DataFrame, log_probs: str) -> None:
     """From the one node to the other through the files, with answers that are cut: the loss begins at ln 2."""
     prompt = len((encoder := load_model(tiny, device="cpu").encoder).prompts([pairs.at[0, "question"]], encoder.placeholder(36))[0])
     node = Node(tmp_path / "reference", tiny, pairs)
-    node.run(max_length=prompt + 5)
-    params = PARAMS.model_copy(update={"max_length": prompt + 5, "epochs": 1 / 3})
-    _, log = train_policy(PairStore.of(pairs), node.table.load(), tiny, tmp_path / "work", 0, 1, params, ModelsParams(), COMPUTE)
+    changes = {"max_length": prompt + 5, "log_probs": log_probs}
+    node.run(**changes)
+    params = PARAMS.model_copy(update={**changes, "epochs": 1 / 3})
+    _, log = train_policy(PairStore.of(pairs), node.table.load(), tiny, tmp_path / "work", tmp_path / "logs", 0, 1, params, ModelsParams(), COMPUTE)
     assert log["loss"].tolist() == pytest.approx([np.log(2)], abs=1e-5)

@@ -12,9 +12,9 @@ from tiny_training import Runner, Spy, batches_seen, changed, reference_of
 from rlaifv_kedro.datasets import PairStore
 from rlaifv_kedro.models import load_model
 from rlaifv_kedro.params import LoraParams
-from rlaifv_kedro.preference import training
+from rlaifv_kedro.preference import callbacks
 from rlaifv_kedro.preference.data import PreferenceCollator, PromptSampler
-from rlaifv_kedro.preference.training import SAVED
+from rlaifv_kedro.preference.resume import SAVED
 
 
 @pytest.fixture
@@ -22,14 +22,14 @@ def keep_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, Path, int], Any]
     """Copies a training's folder as it is right after the checkpoint of a step."""
 
     def keep(folder: Path, kept: Path, step: int) -> None:
-        on_save = training._Watch.on_save
+        on_save = callbacks.Watch.on_save
 
         def and_copy(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
             on_save(self, args, state, control, **rest)
             if state.global_step == step:
                 shutil.copytree(folder, kept)
 
-        monkeypatch.setattr(training._Watch, "on_save", and_copy)
+        monkeypatch.setattr(callbacks.Watch, "on_save", and_copy)
 
     return keep
 

@@ -6,13 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_training import Runner, changed, last, reference_of, weights
+from tiny_training import PARAMS, Runner, changed, last, reference_of, weights
 
+from rlaifv_kedro.datasets import PairStore
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import load_model
 from rlaifv_kedro.models.transformers_backend import TransformersModel
 from rlaifv_kedro.params import LoraParams
 from rlaifv_kedro.preference.data import Truncation
+from rlaifv_kedro.preference.training import train
 
 
 def test_reference_of_another_policy_is_refused_at_the_first_step(run: Runner, trained: tuple, tmp_path: Path) -> None:
@@ -172,3 +174,43 @@ def test_bfloat16_training_learns_at_the_published_rate(run: Runner, tiny: Path,
     [name] = [name for name in before if name.endswith("layers.1.mlp.up_proj.weight")]
     moved = (after[name].float() != before[name].bfloat16().float()).float().mean()
     assert moved > 0.9
+
+
+def test_tensorboard_has_what_the_table_has(tiny: Path, run: Runner, trained: tuple, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(load_model(tiny, device="cpu"), tiny, PairStore.of(run.pairs), run.reference, tmp_path / "work", 5, PARAMS, "float32", logs=tmp_path)
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    for name in ("loss", "reward_margin", "reward_accuracy", "log_ratio_chosen", "log_ratio_rejected", "learning_rate", "grad_norm"):
+        found = events.Scalars(f"train/{name}")
+        assert [event.step for event in found] == [1, 2, 3, 4, 5, 6]
+        np.testing.assert_allclose([event.value for event in found], trained[2][name], rtol=1e-6)
+
+
+def test_mlflow_that_is_not_installed(tiny: Path, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_mlflow_available", lambda: False)
+    params = PARAMS.model_copy(update={"report_to": ["mlflow"]})
+    with pytest.raises(UserError, match=r"mlflow, which isn't installed: pip install 'rlaifv_kedro\[mlflow\]'"):
+        train(load_model(tiny, device="cpu"), tiny, PairStore.of(run.pairs), run.reference, tmp_path / "w", 5, params, "float32", logs=tmp_path)
+
+
+def test_a_last_step_of_fewer_pairs_counts_each_pair_alike(run: Runner, tiny: Path, tmp_path: Path) -> None:
+    """11 pairs in steps of 8: the second step has 3, in one pass or in one of 2 and one of 1. At a learning rate of 0 every pair's loss is ln 2,
+    so with an SFT term the loss is the mean over the step's pairs, however they fall into passes.
+    """
+    losses = []
+    for micro in (8, 2):
+        changes = {"batch_size": 8, "micro_batch_size": micro, "epochs": 1, "warmup_share": 1.0, "sft_weight": 1.0, "learning_rate": 1e-9}
+        losses.append(run(tmp_path / str(micro), pairs=run.pairs[:11], **changes)[1]["loss"])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+
+
+def test_adapters_begin_alike(run: Runner, tmp_path: Path) -> None:
+    """Their first numbers are random: by the training's seed, whatever was drawn before in this process."""
+    files = []
+    for name in ("first", "second"):
+        torch.rand(7)
+        checkpoints, _ = run(tmp_path / name, lora=LoraParams(rank=4, dropout=0.1), epochs=1)
+        files.append((last(tmp_path / name, checkpoints) / "adapter_model.safetensors").read_bytes())
+    assert files[0] == files[1]

@@ -25,7 +25,8 @@ from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 from rlaifv_kedro.branching import Pack, choose_way, collate
 from rlaifv_kedro.models import load_model
 from rlaifv_kedro.params import TrainingParams
-from rlaifv_kedro.preference.data import PreferenceCollator
+from rlaifv_kedro.preference.data import PairPack, PreferenceCollator, branches_of_pairs
+from rlaifv_kedro.preference.objective import Reduction, token_weights
 from rlaifv_kedro.preference.trainer import PreferenceTrainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")  # TRL and peft still use that name
@@ -102,7 +103,7 @@ def test_four_steps_have_trls_losses(
     spy = Spy(PreferenceCollator.__call__)
     monkeypatch.setattr(PreferenceCollator, "__call__", spy)
     reference = reference_of(load_model(policy, device="cpu"), pairs)
-    _, ours = Runner(policy, pairs, reference)(tmp_path / "ours", **params.model_dump(exclude={"lora"}))
+    _, ours = Runner(policy, pairs, reference)(tmp_path / "ours", **dict(params))
     seen = batches_seen(spy.calls)
     assert {len(batch["packed"].prefix_lengths) for _, batch in spy.calls} == {micro if pack == "pair" else micro // 2}
 
@@ -125,24 +126,41 @@ TEXT_TEMPLATE = "{{ bos_token }}{% for turn in messages %} {{ turn['content'] }}
 
 
 class TextCollator:
-    """Packs without images, by pair, in rows' order."""
+    """Packs without images, by pair, in rows' order. TRL's reference log-probs are sums."""
 
     merge = False
 
-    def __init__(self, pad: int):
-        self.pad = pad
+    def __init__(self, pad: int, reduction: Reduction):
+        self.pad, self.reduction = pad, reduction
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        first = 2 * torch.arange(len(rows))
+        packs = [PairPack(None, Pack(row["prompt_ids"], [row["chosen_ids"], row["rejected_ids"]]), [(0, 1)]) for row in rows]
+        chosen, rejected = branches_of_pairs(packs).unbind(1)
+
+        def reference(side: str) -> torch.Tensor:
+            lengths = [len(row[f"{side}_ids"]) if self.reduction.kind == "mean" else 1 for row in rows]
+            return torch.tensor([row[f"ref_{side}_logps"] for row in rows]) / torch.tensor(lengths)
+
         return {
-            "packed": collate([Pack(row["prompt_ids"], [row["chosen_ids"], row["rejected_ids"]]) for row in rows], self.pad),
-            "chosen": first, "rejected": first + 1, "images": {},
-            **{f"reference_{side}": torch.tensor([row[f"ref_{side}_logps"] for row in rows]) for side in ("chosen", "rejected")},
+            "packed": collate([p.pack for p in packs], self.pad), "chosen": chosen, "rejected": rejected, "images": {},
+            "reference_chosen": reference("chosen"), "reference_rejected": reference("rejected"), "weights": token_weights(packs, self.reduction),
         }  # fmt: skip
 
 
-def test_four_steps_of_a_text_model(policy: Path, pairs: pd.DataFrame, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "trls"),
+    [
+        ({}, {"loss_type": ["sigmoid"]}),
+        ({"log_probs": "mean", "beta": 2.0}, {"loss_type": ["sigmoid_norm"]}),
+        # Of one pair, TRL's aot (which sorts the log-ratios of a batch) is sigmoid with smoothed labels, and its mean over tokens is the pair's.
+        ({"label_smoothing": 0.2, "micro_batch_size": 1}, {"loss_type": ["aot"], "label_smoothing": 0.2}),
+        ({"sft_weight": 0.5, "micro_batch_size": 1}, {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.5]}),
+    ],
+    ids=["sum", "mean", "label smoothing", "SFT"],
+)
+def test_four_steps_of_a_text_model(policy: Path, pairs: pd.DataFrame, changes: dict[str, Any], trls: dict[str, Any], tmp_path: Path) -> None:
     """The language model alone, on questions without images. Rows, their tokens and the reference log-probs are TRL's, computed beforehand."""
+    params = SETTINGS.model_copy(update=changes)
     llava = load_model(policy, device="cpu")
     tokenizer = llava.processor.tokenizer
     tokenizer.chat_template = TEXT_TEMPLATE
@@ -153,14 +171,15 @@ def test_four_steps_of_a_text_model(policy: Path, pairs: pd.DataFrame, tmp_path:
         return model
 
     rows = Dataset.from_list([conversation(row) for row in pd.concat([pairs, pairs[:4]]).itertuples()])
-    config = trl_config(tmp_path / "trl", SETTINGS, precompute_ref_log_probs=True)
+    config = trl_config(tmp_path / "trl", params, precompute_ref_log_probs=True, **trls)
     theirs = DPOTrainer(model=language_model(), args=config, train_dataset=rows, processing_class=tokenizer)
     theirs.train()
     ours = PreferenceTrainer(
-        beta=SETTINGS.beta, model=language_model(), train_dataset=theirs.train_dataset, data_collator=TextCollator(tokenizer.pad_token_id),
-        args=TrainingArguments(**arguments(tmp_path / "ours", SETTINGS), remove_unused_columns=False, label_names=[]),
+        beta=params.beta, label_smoothing=params.label_smoothing, sft_weight=params.sft_weight, model=language_model(),
+        train_dataset=theirs.train_dataset, data_collator=TextCollator(tokenizer.pad_token_id, Reduction.of(params)),
+        args=TrainingArguments(**arguments(tmp_path / "ours", params), remove_unused_columns=False, label_names=[]),
     )  # fmt: skip
     ours.train()
     assert choose_way(ours.model) == "packed"
     np.testing.assert_allclose(history(ours, "loss"), history(theirs, "loss"), rtol=0, atol=TOLERANCE)
-    assert abs(history(ours, "loss")[2] - np.log(2)) > 100 * TOLERANCE
+    assert abs(history(ours, "loss")[2] - history(ours, "loss")[0]) > 100 * TOLERANCE

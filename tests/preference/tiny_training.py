@@ -13,6 +13,7 @@ from rlaifv_kedro.models import load_model
 from rlaifv_kedro.models.transformers_backend import TransformersModel
 from rlaifv_kedro.params import TrainingParams
 from rlaifv_kedro.preference.data import Truncation
+from rlaifv_kedro.preference.objective import SUM, Reduction
 from rlaifv_kedro.preference.reference import reference_log_probs
 from rlaifv_kedro.preference.training import train
 
@@ -30,9 +31,9 @@ def make_pairs(images: list[dict[str, Any]], rows: Iterable[tuple[int, int, str,
     return pd.DataFrame([(idx, images[image], *texts) for idx, image, *texts in rows], columns=columns)
 
 
-def reference_of(model: TransformersModel, pairs: pd.DataFrame, truncation: Truncation = WHOLE) -> pd.DataFrame:
+def reference_of(model: TransformersModel, pairs: pd.DataFrame, truncation: Truncation = WHOLE, reduction: Reduction = SUM) -> pd.DataFrame:
     store = PairStore.of(pairs)
-    return reference_log_probs(model, store, store.by_prompt(), truncation)
+    return reference_log_probs(model, store, store.by_prompt(), truncation, reduction)
 
 
 class Runner:
@@ -46,7 +47,8 @@ class Runner:
         policy, dtype = policy or self.tiny, changes.pop("dtype", "float32")
         pairs, reference = changes.pop("pairs", self.pairs), changes.pop("reference", self.reference)
         model = load_model(policy, device="cpu", dtype=dtype)
-        return train(model, policy, PairStore.of(pairs), reference, folder, 5, PARAMS.model_copy(update=changes), dtype)
+        result = train(model, policy, PairStore.of(pairs), reference, folder, 5, PARAMS.model_copy(update=changes), dtype)
+        return result.checkpoints, result.log
 
 
 class Spy:
@@ -71,8 +73,8 @@ def batches_seen(calls: list[tuple[tuple[Any, ...], Any]]) -> list[list[int]]:
     return [[int(e.pair.idx) for e in examples] for (_, examples), _ in calls]
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
+def weights(folder: Path, name: str = "model.safetensors") -> dict[str, torch.Tensor]:
+    return load_file(folder / name)
 
 
 def changed(folder: Path, start: Path) -> set[str]:

@@ -32,6 +32,7 @@ CLIP = "openai/clip-vit-large-patch14-336"
 
 LLAVA_TOKENS = 576
 SLICES = 10  # MiniCPM-V: at most nine, and the whole image
+SLICE_PATCHES = 1024  # about 448 x 448 pixels each, 14 x 14 a patch
 OTHER_TOKENS = 1300  # Qwen2.5-VL: a megapixel, 28 x 28 pixels a token
 
 LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, UserError)
@@ -179,7 +180,7 @@ class _Inspection:
         """Checks the weights, the architecture and the processor on the way."""
         names, shapes, parameters = self._weights(folder, described)
         if is_llava_original(described):
-            text, tokens = described, LLAVA_TOKENS
+            text, tokens, patches = described, LLAVA_TOKENS, LLAVA_TOKENS
             self._check_tokenizer(folder)
             if names and not any("vision_tower." in name for name in names):  # the checkpoint names a CLIP instead
                 tower = str(described.get("mm_vision_tower") or CLIP)
@@ -190,13 +191,13 @@ class _Inspection:
                 return None
             if self._check_tokenizer(folder):
                 self._check_processor(folder, config)
-            text, tokens = config.get_text_config().to_dict(), _image_tokens(config)
+            text, tokens, patches = config.get_text_config().to_dict(), _image_tokens(config), _patches(config)
         try:
             heads, hidden, layers, vocabulary = (text[n] for n in ("num_attention_heads", "hidden_size", "num_hidden_layers", "vocab_size"))
         except KeyError:
             return None  # a language model of another kind, for which the estimates don't hold
         kv_width = (text.get("num_key_value_heads") or heads) * (text.get("head_dim") or hidden // heads)
-        return ModelSize(parameters, hidden, layers, kv_width, vocabulary, tokens, shapes) if parameters else None
+        return ModelSize(parameters, hidden, layers, kv_width, vocabulary, tokens, shapes, patches) if parameters else None
 
     def _weights(self, folder: Path, described: dict[str, Any]) -> tuple[set[str], Shapes, int]:
         """Names of the tensors, their shapes (both empty if the file can't tell without being read whole), and how many parameters they are."""
@@ -280,3 +281,14 @@ def _image_tokens(config: "PreTrainedConfig") -> int:
     if config.model_type == "minicpmv":
         return SLICES * config.query_num
     return (getattr(config, "image_seq_length", None) or OTHER_TOKENS) if hasattr(config, "vision_config") else 0
+
+
+def _patches(config: "PreTrainedConfig") -> int:
+    """Patches of an image, at most, in its vision tower; 0 if the config doesn't say."""
+    if config.model_type == "minicpmv":
+        return SLICES * SLICE_PATCHES
+    vision = getattr(config, "vision_config", None)
+    side, patch = getattr(config, "image_size", None) or getattr(vision, "image_size", None), getattr(vision, "patch_size", None)
+    if isinstance(side, int) and isinstance(patch, int):
+        return (side // patch) ** 2
+    return OTHER_TOKENS * getattr(vision, "spatial_merge_size", 1) ** 2 if vision is not None else 0

@@ -16,6 +16,7 @@ from rlaifv_kedro.check.finding import Finding
 from rlaifv_kedro.datasets.checkpoint import CheckpointDataset
 from rlaifv_kedro.datasets.documents import JsonDataset
 from rlaifv_kedro.datasets.files import shown
+from rlaifv_kedro.datasets.pair_sources import PairSourceDataset
 from rlaifv_kedro.datasets.tables import TableDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import open_image
@@ -95,6 +96,8 @@ def _check_entry(name: str, found: AbstractDataset, inputs: Inputs, env: str | N
             inputs.checkpoints[name] = found.load_path()
         elif isinstance(found, TableDataset):
             _check_table(name, found, inputs)
+        elif isinstance(found, PairSourceDataset):
+            inputs.findings.append(Finding(True, f"{name}: {len(found.load()):,} pairs", where))
         elif isinstance(found, JsonDataset):
             inputs.documents[name] = found.load()
             inputs.findings.append(Finding(True, f"{name}: it can be read", where))

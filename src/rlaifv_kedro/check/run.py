@@ -6,6 +6,7 @@ from typing import Any
 from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
+from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
 from rlaifv_kedro.check import machine, sizes
@@ -15,11 +16,13 @@ from rlaifv_kedro.check.inputs import Inputs, check_inputs
 from rlaifv_kedro.claims.llm_splitter import PromptFile
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import ModelParams, Parameters, validate_parameters
+from rlaifv_kedro.preference.engines import deepspeed_config
 from rlaifv_kedro.project_hooks import RUNTIME_ONLY
 from rlaifv_kedro.session import user_message
 
 # Nodes' functions, by the model they load.
 POLICY = {"sample_candidates", "compute_reference", "train_policy", "measure_checkpoints", "answer_prompts", "answer_probes"}
+POLICY |= {"compute_rewards", "sample_answers"}
 LABELER = {"verify_claims", "score"}
 SPLITTER = {"divide"}
 
@@ -40,14 +43,8 @@ def check_run(project: Path, env: str | None, params: dict[str, Any], names: lis
     Returns:
         Findings, also of what is there. If the parameters are no good nothing else can be looked at.
     """
-    bootstrap_project(project)
     try:
-        with KedroSession.create(project, env=env, runtime_params=params) as session:
-            context = session.load_context()
-            given = {name: value for name, value in params.items() if name in RUNTIME_ONLY}
-            parameters = validate_parameters({**context.config_loader["parameters"], **given})
-            catalog = context.catalog
-            pipeline = _chosen(names)
+        parameters, catalog, pipeline = configured(project, env, params, names)
     except Exception as error:
         message = user_message(error)
         if message is None:
@@ -64,8 +61,22 @@ def check_run(project: Path, env: str | None, params: dict[str, Any], names: lis
         if size is not None:
             known[role.name] = size
     findings += check_services(parameters, stages, inputs)
-    iterations = len({name.partition(".")[0] for name in pipeline.all_outputs() if name.startswith("iteration_")}) or 1
-    return findings + check_resources(parameters, stages, known, inputs.image_bytes, iterations, project / "data")
+    return findings + check_resources(parameters, stages, known, inputs.image_bytes, iterations_of(pipeline), project / "data")
+
+
+def configured(project: Path, env: str | None, params: dict[str, Any], names: list[str]) -> tuple[Parameters, DataCatalog, Pipeline]:
+    """Parameters, catalog and nodes of ``kedro run --env ENV --params ... --pipelines ...``."""
+    bootstrap_project(project)
+    with KedroSession.create(project, env=env, runtime_params=params) as session:
+        context = session.load_context()
+        given = {name: value for name, value in params.items() if name in RUNTIME_ONLY}
+        parameters = validate_parameters({**context.config_loader["parameters"], **given})
+        return parameters, context.catalog, _chosen(names)
+
+
+def iterations_of(pipeline: Pipeline) -> int:
+    """How many iterations its nodes go through: those of the loop, or the one of a stage run."""
+    return len({name.partition(".")[0] for name in pipeline.all_outputs() if name.startswith("iteration_")}) or 1
 
 
 def _chosen(names: list[str]) -> Pipeline:
@@ -95,10 +106,10 @@ def check_combinations(parameters: Parameters, stages: set[str]) -> list[Finding
         findings.append(Finding(False, what, where, remedy))
 
     if "train_policy" in stages:
-        micro = min(training.micro_batch_size, training.batch_size)
-        if training.batch_size % micro:
-            refuse(f"training.batch_size={training.batch_size} is not a multiple of training.micro_batch_size={micro}",
-                   "training.micro_batch_size", "Choose a divisor of training.batch_size.")  # fmt: skip
+        try:
+            deepspeed_config(training)
+        except UserError as error:
+            refuse(error.message, "training.deepspeed", "")
         if parameters.compute.dtype == "float16" and parameters.compute.device == "cpu":
             refuse("float16 can't be trained on a CPU", "compute.dtype", "Choose float32 or bfloat16.")
     served = feedback.labeler == "fixed" and models.labeler.backend != "transformers"

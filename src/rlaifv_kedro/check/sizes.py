@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from rlaifv_kedro.params import DataGenerationParams, Parameters, TrainingParams
+from rlaifv_kedro.preference.engines import deepspeed_config
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -41,6 +42,7 @@ class ModelSize:
         shapes: Of each tensor; empty if its file can't tell without being read whole (``.bin``).
         hidden, layers, kv_width, vocabulary: Of the language model; ``kv_width`` is key heads times their width.
         image_tokens: That stand for an image, at most.
+        patches: Of an image, at most, that the vision tower sees; 0 if unknown.
     """
 
     parameters: int
@@ -50,6 +52,7 @@ class ModelSize:
     vocabulary: int
     image_tokens: int
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    patches: int = 0
 
     def frozen(self, parts: Iterable[str]) -> int:
         """Parameters whose names contain one of the parts."""
@@ -58,7 +61,7 @@ class ModelSize:
 
     def adapters(self, rank: int) -> int:
         """Parameters of LoRA adapters: rank x (inputs + outputs) a layer."""
-        layers = [s for n, s in self.shapes.items() if n.removesuffix(".weight").endswith(ADAPTED) and not any(t in n for t in TOWERS)]
+        layers = [s for n, s in self.shapes.items() if n.removesuffix(".weight").rpartition(".")[2] in ADAPTED and not any(t in n for t in TOWERS)]
         return sum(rank * sum(shape) for shape in layers)
 
     def learning(self, params: TrainingParams) -> int:
@@ -102,20 +105,40 @@ def labeling_memory(labeler: ModelSize, batch_size: int, max_tokens_per_pack: in
 
 
 def training_memory(policy: ModelSize, params: TrainingParams, answer_tokens: int, dtype: str) -> int:
-    """What learns (weights, gradients and both of Adam's moments in float32, and autocast's copy), the other weights, activations.
+    """Of one GPU: what learns with its gradients and Adam's state, the other weights, activations.
 
     See ``_trainable`` in rlaifv_kedro.preference.training.
     """
-    learning = policy.learning(params)
-    others = policy.parameters if params.lora else policy.parameters - learning
-    copies = 0 if dtype == "float32" else BYTES[dtype]
-    answers = 2 * min(params.micro_batch_size, params.batch_size) * answer_tokens
-    tokens = min(params.micro_batch_size, params.batch_size) * policy.prefix() + answers
+    pairs = params.micro_batch()
+    answers = 2 * pairs * answer_tokens
+    tokens = pairs * policy.prefix() + answers
     kept = policy.layers * policy.layer(tokens)
     if params.gradient_checkpointing:  # each layer's input, in float32 as the residual stream is, and one layer at a time
         kept = policy.layers * policy.hidden * 4 * tokens + policy.layer(tokens)
     logits = LOGIT_BYTES * policy.vocabulary * answers
-    return learning * (4 + 4 + 8 + copies) + others * BYTES[dtype] + kept + logits + RESERVE
+    return _states(policy, params, dtype) + kept + logits + RESERVE
+
+
+def _states(policy: ModelSize, params: TrainingParams, dtype: str) -> int:
+    """Weights, gradients and both of Adam's moments, on one GPU.
+
+    Without DeepSpeed what learns is float32, with autocast's copy; several processes hold a bucket for each gradient too. DeepSpeed has weights and
+    gradients in ``dtype``, and a float32 copy of what learns: stage 1 spreads that copy and the moments over the processes, 2 the gradients, 3 the
+    weights (Rajbhandari et al. 2020, section 5).
+    """
+    learning = policy.learning(params)
+    others = policy.parameters if params.lora else policy.parameters - learning
+    width, processes = BYTES[dtype], params.launch.total()
+    config = deepspeed_config(params)
+    if config is None:
+        copies = 0 if dtype == "float32" else width
+        return learning * (4 + 4 + 8 + copies + (4 if processes > 1 else 0)) + others * width
+    zero = config["zero_optimization"]
+    stage = zero["stage"]
+    adam = 0 if "offload_optimizer" in zero else 12 * learning / processes
+    gradients = width * learning / (processes if stage >= 2 else 1)
+    weights = width * (learning + others) / (processes if stage == 3 else 1)
+    return round(adam + gradients + (0 if "offload_param" in zero else weights))
 
 
 def checkpoint_disk(policy: ModelSize, params: TrainingParams, dtype: str) -> tuple[int, int]:
@@ -125,8 +148,15 @@ def checkpoint_disk(policy: ModelSize, params: TrainingParams, dtype: str) -> tu
     return 4 * learning + BYTES[dtype] * others, 8 * learning
 
 
+def staying(count: int, parameters: Parameters, stages: set[str]) -> int:
+    """How many of an iteration's checkpoints are left when the next one begins: the best, and the last."""
+    if "prune_checkpoints" not in stages or parameters.evaluation.keep_best is None:
+        return count
+    return min(count, parameters.evaluation.keep_best + 1)
+
+
 def run_disk(parameters: Parameters, policy: ModelSize | None, image_bytes: float, iterations: int, stages: set[str]) -> dict[str, int]:
-    """What a run writes, by kind.
+    """What a run writes and holds at once, by kind.
 
     Args:
         image_bytes: Mean size of an image in the prompt table; 0 where the table names files.
@@ -138,15 +168,19 @@ def run_disk(parameters: Parameters, policy: ModelSize | None, image_bytes: floa
         parts["prompts"] = round(iterations * generation.prompts * image_bytes)
     if stages & {"sample_candidates", "verify_claims"}:
         parts["answers and verdicts"] = iterations * generation.prompts * generation.candidates * ANSWER_BYTES
+    pairs = round(iterations * generation.prompts * parameters.feedback.pairs_per_prompt * (image_bytes + ANSWER_BYTES))
     if "build_pairs" in stages:
-        parts["pairs"] = round(iterations * generation.prompts * parameters.feedback.pairs_per_prompt * (image_bytes + ANSWER_BYTES))
+        parts["pairs"] = pairs
+    if "gather_pairs" in stages:
+        parts["training pairs"] = pairs  # once more, to be read while they are trained on
     if "train_policy" in stages and policy is not None:
         count = math.ceil(training.epochs / training.checkpoint_every)
         kept, beside = checkpoint_disk(policy, training, parameters.compute.dtype)
-        parts["checkpoints"] = iterations * count * kept
+        stay = staying(count, parameters, stages)
+        parts["checkpoints"] = ((iterations - 1) * stay + count) * kept
         parts["optimizer states"] = min(count, 2) * beside  # the newest, and the one before it while that is written
         if training.lora and "select_checkpoint" in stages:
-            parts["merged policies"] = iterations * policy.parameters * BYTES["float32"]
+            parts["merged policies"] = iterations * policy.parameters * BYTES[parameters.compute.dtype]  # as the base is stored, most likely
     return parts
 
 

@@ -4,11 +4,13 @@ from rlaifv_kedro.datasets.checkpoint import CheckpointDataset, CheckpointSetDat
 from rlaifv_kedro.datasets.chunks import Chunk, ChunkedTableDataset, Complete, FinishedChunksDataset
 from rlaifv_kedro.datasets.constants import IterationNumberDataset
 from rlaifv_kedro.datasets.documents import FigureDataset, JsonDataset, TextDataset
+from rlaifv_kedro.datasets.export import ExportFolderDataset
+from rlaifv_kedro.datasets.pair_sources import PairSource, PairSourceDataset
 from rlaifv_kedro.datasets.pair_store import FinishedPairsDataset, PairStore, PairStoreDataset
 from rlaifv_kedro.datasets.tables import TableDataset
 
 __all__ = [
-    "CheckpointDataset", "CheckpointSetDataset", "Chunk", "ChunkedTableDataset", "Complete", "FigureDataset", "FinishedChunksDataset",
-    "FinishedPairsDataset", "IterationNumberDataset", "JsonDataset", "PairStore", "PairStoreDataset", "TableDataset", "TextDataset",
-    "WorkFolderDataset",
+    "CheckpointDataset", "CheckpointSetDataset", "Chunk", "ChunkedTableDataset", "Complete", "ExportFolderDataset", "FigureDataset",
+    "FinishedChunksDataset", "FinishedPairsDataset", "IterationNumberDataset", "JsonDataset", "PairSource", "PairSourceDataset",
+    "PairStore", "PairStoreDataset", "TableDataset", "TextDataset", "WorkFolderDataset",
 ]  # fmt: skip

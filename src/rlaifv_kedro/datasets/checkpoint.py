@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaifv_kedro.datasets.chunks import MARKER
-from rlaifv_kedro.datasets.files import read_bytes, shown, sync_folder, write_atomically, writing
+from rlaifv_kedro.datasets.files import combined_sha256, file_hashes, files_of, read_bytes, shown, sync_folder, write_atomically, writing
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
 
@@ -15,6 +15,10 @@ CONFIG = "config.json"
 SHARD_INDEX = "model.safetensors.index.json"
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin")
 """How Hugging Face names weights, adapters' too; other ``*.bin`` files are a trainer's."""
+CARD = "README.md"
+"""What is said about a checkpoint; it may be completed later, and is not what the checkpoint is."""
+REMOVED = "_removed.json"
+"""Beside a set's marker: which of its checkpoints were removed, why, and the hashes of their files."""
 
 
 def check_checkpoint(folder: Path, remedy: str) -> None:
@@ -77,11 +81,16 @@ class CheckpointDataset(RunVersionedDataset[Path, Path]):
         with writing(target):
             shutil.rmtree(unfinished, ignore_errors=True)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(source, unfinished, copy_function=_link_or_copy)
+            link_folder(source, unfinished)
             if target.exists():
                 shutil.rmtree(target)
             os.replace(unfinished, target)
             sync_folder(target.parent)
+
+
+def link_folder(source: Path, target: Path, without: tuple[str, ...] = ()) -> None:
+    """Makes a folder of the same files, without those of some names, by hard links where the file system can: replace files there, alter none."""
+    shutil.copytree(source, target, copy_function=_link_or_copy, ignore=shutil.ignore_patterns(*without))
 
 
 def _link_or_copy(source: str, target: str) -> None:
@@ -119,21 +128,24 @@ class CheckpointSetDataset(RunVersionedDataset[list, list]):
     """The checkpoints in a work folder, complete with the marker that ``save`` writes there.
 
     ``save`` takes folder names, or dicts with ``path`` (relative to the folder, or inside it) and whatever else is worth knowing (JSON);
-    ``load`` gives dicts with ``path`` as an absolute :class:`pathlib.Path`.
+    ``load`` gives dicts with ``path`` as an absolute :class:`pathlib.Path`, ``own`` (whether this run made them) and, for those that
+    :func:`remove_checkpoints` has removed, ``removed``: why, as it was told.
     """
 
     def is_complete(self, path: Path) -> bool:
         try:
-            return all(folder.is_dir() for folder in (entry["path"] for entry in self._entries(path)))
+            return all("removed" in entry or entry["path"].is_dir() for entry in self._entries(path))
         except UserError:
             return False
 
     def load(self) -> list[dict[str, Any]]:
-        entries = self._entries(self.load_path())
+        folder = self.load_path()
+        entries = self._entries(folder)
         for entry in entries:
-            if not entry["path"].is_dir():
+            if "removed" not in entry and not entry["path"].is_dir():
                 raise UserError(f"{shown(entry['path'])} is missing, but {MARKER} beside it names it. {self.remedy()}")
-        return entries
+        own = folder.absolute() == self.save_path().absolute()
+        return [{**entry, "own": own} for entry in entries]
 
     def save(self, data: list[str] | list[dict[str, Any]]) -> None:
         folder = self.save_path()
@@ -145,9 +157,46 @@ class CheckpointSetDataset(RunVersionedDataset[list, list]):
             entry["path"] = path.relative_to(folder.resolve()).as_posix()
         write_atomically(folder / MARKER, json.dumps({"checkpoints": entries}, indent=2).encode() + b"\n")
 
+    def content_sha256(self, path: Path) -> str:
+        """The same before and after checkpoints are removed and their cards completed, so that manifests still know them."""
+        removed = _removed(path, self.remedy())
+        hashes = {f"{name}/{file}": digest for name, entry in removed.items() for file, digest in entry["files"].items()}
+        left = [file for file in files_of(path) if file.partition("/")[0] not in {*removed, REMOVED} and not file.endswith(f"/{CARD}")]
+        return combined_sha256({**hashes, **file_hashes(path, left)})
+
     def _entries(self, folder: Path) -> list[dict[str, Any]]:
-        marker = _read_json(folder / MARKER, self.remedy())
+        remedy = self.remedy()
+        marker, removed = _read_json(folder / MARKER, remedy), _removed(folder, remedy)
         try:
-            return [{**entry, "path": folder.absolute() / entry["path"]} for entry in marker["checkpoints"]]
+            entries = [{**entry, "path": folder.absolute() / entry["path"]} for entry in marker["checkpoints"]]
         except (KeyError, TypeError) as error:
-            raise UserError(f"{shown(folder / MARKER)} is damaged. {self.remedy()}") from error
+            raise UserError(f"{shown(folder / MARKER)} is damaged. {remedy}") from error
+        return [{**entry, "removed": removed[entry["path"].name]["why"]} if entry["path"].name in removed else entry for entry in entries]
+
+
+def remove_checkpoints(folder: Path, why: dict[str, Any]) -> None:
+    """Removes checkpoints of a set, and records it first: a kill at any moment leaves a set that says what is gone, and the next call ends the work.
+
+    Args:
+        folder: That of a :class:`CheckpointSetDataset`.
+        why: By the checkpoint's name; JSON.
+
+    Raises:
+        UserError: The folder can't be written.
+    """
+    removed = _removed(folder, "Delete it.")
+    fresh = {name: {"why": why[name], "files": _hashes(folder / name)} for name in why if name not in removed}
+    if fresh:
+        write_atomically(folder / REMOVED, json.dumps({**removed, **fresh}, indent=2).encode() + b"\n")
+    with writing(folder):
+        for name in why:
+            if (folder / name).exists():
+                shutil.rmtree(folder / name)
+
+
+def _hashes(checkpoint: Path) -> dict[str, str]:
+    return file_hashes(checkpoint, [file for file in files_of(checkpoint) if file != CARD])
+
+
+def _removed(folder: Path, remedy: str) -> dict[str, Any]:
+    return _read_json(folder / REMOVED, remedy) if (folder / REMOVED).exists() else {}

@@ -108,8 +108,25 @@ def content_sha256(path: str | os.PathLike) -> str:
     path = Path(path)
     if path.is_file():
         return file_sha256(path)
-    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-    names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    return combined_sha256(file_hashes(path, files_of(path)))
+
+
+def file_hashes(folder: Path, names: list[str]) -> dict[str, str]:
+    """The sha256 of some of a folder's files, by their names.
+
+    Raises:
+        OSError: One cannot be read.
+    """
     with ThreadPoolExecutor(max_workers=4) as pool:
-        hashes = pool.map(file_sha256, [path / name for name in names])
-    return hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in zip(names, hashes, strict=True)).encode()).hexdigest()
+        return dict(zip(names, pool.map(file_sha256, [folder / name for name in names]), strict=True))
+
+
+def files_of(folder: Path) -> list[str]:
+    """The relative names of the files in a folder, sorted, without hidden (unfinished) ones."""
+    names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    return [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+
+
+def combined_sha256(hashes: dict[str, str]) -> str:
+    """The sha256 of a folder, from those of its files by their names."""
+    return hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in sorted(hashes.items())).encode()).hexdigest()

@@ -40,11 +40,13 @@ class PairStore(Sequence[PreferencePair]):
 
     Args:
         rows: Columns of the table; may be parts of files that are mapped.
+        files: Where they lie; another process can open them.
     """
 
-    def __init__(self, rows: pa.Table):
+    def __init__(self, rows: pa.Table, files: Sequence[Path] = ()):
+        self.files = list(files)
         # Row by row from a column's chunks: slicing the whole table walks over all of them.
-        self._batches = rows.select(["idx", "question", "chosen", "rejected", "image"]).to_batches()
+        self._batches = rows.select(["idx", "question", "chosen", "rejected", "image", "origin_dataset", "origin_split"]).to_batches()
         self._ends = list(accumulate(batch.num_rows for batch in self._batches))
         self.idx: np.ndarray = rows["idx"].to_numpy()
         """int64 (pairs,)"""
@@ -54,7 +56,7 @@ class PairStore(Sequence[PreferencePair]):
     def open(cls, files: Sequence[Path]) -> PairStore:
         """The rows of these files, mapped into memory and not read."""
         tables = [pa.ipc.open_file(pa.memory_map(str(file))).read_all() for file in files]
-        return cls(pa.concat_tables(tables) if tables else table(_TABLE).schema.empty_table())
+        return cls(pa.concat_tables(tables) if tables else table(_TABLE).schema.empty_table(), files)
 
     @classmethod
     def of(cls, pairs: pd.DataFrame) -> PairStore:
@@ -71,6 +73,10 @@ class PairStore(Sequence[PreferencePair]):
             raise IndexError(row)
         columns = self._at(row, ("idx", "question", "chosen", "rejected", "image"))
         return PreferencePair(**columns)
+
+    def origin(self, row: int) -> tuple[str, str | None]:
+        """``origin_dataset`` and ``origin_split`` of a row."""
+        return tuple(self._at(row, ("origin_dataset", "origin_split")).values())
 
     def answers(self, rows: Sequence[int]) -> list[str]:
         """The answers of some rows, each text once, without reading their images."""

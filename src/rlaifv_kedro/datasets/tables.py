@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from kedro.io.core import DatasetError
 
 from rlaifv_kedro.datasets.files import read_bytes, shown, write_atomically
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
@@ -105,6 +106,13 @@ class TableDataset(RunVersionedDataset[pd.DataFrame, pd.DataFrame]):
 
     def save(self, data: pd.DataFrame) -> None:
         write_table(self.save_path(), self._table, data)
+
+    def footer(self) -> pq.FileMetaData | None:
+        """What the file notes about its rows and columns, without reading them; None if there is no such file."""
+        try:
+            return pq.read_metadata(self.load_path()) if self.exists() else None
+        except (DatasetError, pa.ArrowException, OSError):
+            return None  # whoever loads it says what is wrong
 
     def preview(self, nrows: int = 5) -> TablePreview:
         """The first rows, for Kedro-Viz."""

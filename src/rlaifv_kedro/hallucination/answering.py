@@ -16,24 +16,29 @@ from rlaifv_kedro.preference.pairs import accepted
 if TYPE_CHECKING:
     from rlaifv_kedro.models.transformers_backend import TransformersModel
 
-_BENCHMARK = "chair"
+BENCHMARK = "chair"
 
 
 def answer_prompts(policy: Path, prompts: pd.DataFrame, params: EvaluationParams, models: ModelsParams, compute: ComputeParams) -> pd.DataFrame:
     """Greedy answers of a policy: the ``answers`` table."""
     from rlaifv_kedro.models import Decoding, Question
 
-    model = _load(policy, params, models, compute)
+    model = load_policy(policy, params.batch_size, models, compute)
     rows = []
     for part in batches(list(prompts.itertuples(index=False)), params.batch_size, "answering"):
         questions = [Question(open_image(row.image, f"prompt {row.prompt_id}"), row.question) for row in part]
         sampled = model.sample(questions, [[0]] * len(part), Decoding(temperature=0, max_new_tokens=params.max_new_tokens))
-        rows += [(_BENCHMARK, p.prompt_id, p.image_id, p.question, a[0].text, a[0].token_count) for p, a in zip(part, sampled)]
+        rows += [(BENCHMARK, p.prompt_id, p.image_id, p.question, a[0].text, a[0].token_count) for p, a in zip(part, sampled)]
     return pd.DataFrame(rows, columns=["benchmark", "item_id", "image_id", "question", "answer", "token_count"])
 
 
-def score_answers(answers: pd.DataFrame, instances: dict[str, Any], captions: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def score_answers(
+    answers: pd.DataFrame, instances: dict[str, Any], captions: dict[str, Any], decoding: str = "greedy"
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """CHAIR by rule on COCO-format truth.
+
+    Args:
+        decoding: How the answers were come by, for the metrics' protocol.
 
     Returns:
         answer_scores (one row an answer), metrics (one row a metric, with its standard error). Beside CHAIR's: ``faulty_rate``, answers that name
@@ -45,8 +50,8 @@ def score_answers(answers: pd.DataFrame, instances: dict[str, Any], captions: di
     shares = {"faulty_rate": (items["hallucinated_count"] > 0) | items["repeats"], "empty_share": answers["answer"].str.strip() == ""}
     for name, hits in shares.items():
         metrics.loc[len(metrics)] = [name, *share(hits.to_numpy())]
-    metrics = metrics.assign(benchmark=_BENCHMARK, failed=0, protocol=f"CHAIR by rule, vocabulary {vocabulary.label}, greedy")
-    return items.assign(benchmark=_BENCHMARK), metrics
+    metrics = metrics.assign(benchmark=BENCHMARK, failed=0, protocol=f"CHAIR by rule, vocabulary {vocabulary.label}, {decoding}")
+    return items.assign(benchmark=BENCHMARK), metrics
 
 
 def answer_probes(
@@ -54,7 +59,7 @@ def answer_probes(
     compute: ComputeParams,
 ) -> pd.DataFrame:  # fmt: skip
     """How well a model sees: its accuracy on yes/no questions with a known answer, by kind of question (``metrics`` of benchmark ``yes_no``)."""
-    model = _load(policy, params, models, compute)
+    model = load_policy(policy, params.batch_size, models, compute)
     images = {row.image_id: open_image(row.image, f"prompt {row.prompt_id}") for row in prompts.itertuples()}
     judged = []
     for part in batches(list(probes.groupby("image_id", sort=False)), params.batch_size, "answering yes/no questions"):
@@ -67,7 +72,8 @@ def answer_probes(
     return metrics.assign(benchmark="yes_no", failed=0, protocol="p(yes) > p(no), one question a prompt")
 
 
-def _load(policy: Path, params: EvaluationParams, models: ModelsParams, compute: ComputeParams) -> "TransformersModel":
+def load_policy(policy: Path, batch_size: int, models: ModelsParams, compute: ComputeParams) -> "TransformersModel":
+    """A policy's checkpoint, loaded as ``models.policy`` says."""
     from rlaifv_kedro.models import load_model
 
-    return load_model(policy, batch_size=params.batch_size, **{**compute.loading(), **models.policy.loading()})
+    return load_model(policy, batch_size=batch_size, **{**compute.loading(), **models.policy.loading()})

@@ -18,6 +18,7 @@ from rlaifv_kedro.errors import UserError
 if TYPE_CHECKING:
     import torch
     from transformers import LlavaConfig, LlavaForConditionalGeneration
+    from transformers.core_model_loading import WeightRenaming
 
 TOWER = "model.vision_tower."
 PREFIXES = {
@@ -35,6 +36,7 @@ _TEXT_VALUES = (
     "max_position_embeddings", "initializer_range", "rms_norm_eps", "rope_theta", "rope_scaling", "attention_bias", "attention_dropout", "mlp_bias",
     "bos_token_id", "eos_token_id", "tie_word_embeddings",
 )  # fmt: skip
+_WRAPPED_TOWERS = ("clip_vision_model", "siglip_vision_model")  # published with one more level of names than they have in transformers 5
 _FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")  # transformers takes the first
 _LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError)  # torch's and transformers'
 
@@ -75,6 +77,22 @@ def original_name(name: str) -> str:
     return next((old + name.removeprefix(new) for old, new in PREFIXES.items() if name.startswith(new)), name)
 
 
+def published_names(config: "LlavaConfig") -> "list[WeightRenaming]":
+    """For ``model._weight_conversions``: a LLaVA's weights are saved by the names that llava-hf published, which every version of transformers and
+    vLLM reads. In memory they have others, and so have files of models that were never loaded from such a checkpoint.
+    """
+    from transformers.core_model_loading import WeightRenaming
+
+    inner = ".vision_model" if config.vision_config.model_type in _WRAPPED_TOWERS else ""
+    names = {
+        "language_model.lm_head": "lm_head",
+        "language_model.model": "model.language_model",
+        "multi_modal_projector": "model.multi_modal_projector",
+        f"vision_tower{inner}": "model.vision_tower",
+    }
+    return [WeightRenaming(f"^{published}", here) for published, here in names.items()]
+
+
 def load_llava_original(
     folder: str | Path, *, dtype: "torch.dtype", attn_implementation: str = "sdpa", vision_config: Mapping[str, Any] | None = None,
     device_map: Any = None, vision_tower: str | Path | None = None,
@@ -111,7 +129,7 @@ def load_llava_original(
     except (*_LOADING_ERRORS, SafetensorError) as error:
         raise UserError(f"{folder}: can't load the checkpoint: {first_line(error)}") from error
     # transformers would write the original's names again, wrong ones at that: a reload missed weights. Trainer's saves go the same way.
-    model._weight_conversions = []
+    model._weight_conversions = published_names(model.config)
     _refuse(folder, "hold what LLaVA-1.5 doesn't know:", loaded["unexpected_keys"])
     _refuse(folder, "don't have the shape that config.json gives:", [name for name, *_ in loaded["mismatched_keys"]])
     missing, source = set(loaded["missing_keys"]), str(folder)

@@ -9,6 +9,7 @@ import torch
 
 from rlaifv_kedro.branching import Pack, branch_log_probs, choose_way, collate, common_prefix, next_token_probs, pack
 from rlaifv_kedro.branching.sampling import sample_branches
+from rlaifv_kedro.branching.scoring import BranchLogProbs
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.encoding import ChatEncoder, EncodedImage
 from rlaifv_kedro.models.interface import Answer, Decoding, Question
@@ -87,10 +88,14 @@ class TransformersModel:
         return result
 
     @torch.no_grad()
+    def pack_log_probs(self, images: Sequence[EncodedImage], packs: Sequence[Pack]) -> BranchLogProbs:
+        """Log-probs of all tokens of all branches, in one forward pass."""
+        packed = collate(list(packs), self.encoder.pad_id).to(self._device)
+        return branch_log_probs(self.module, packed, max_tokens_per_pack=self.max_tokens_per_pack, **batched(images, self._device))
+
     def score_packs(self, images: Sequence[EncodedImage], packs: Sequence[Pack]) -> list[list[tuple[float, int]]]:
         """For each pack, in one forward pass, the (summed log-prob, token count) of each branch."""
-        packed = collate(list(packs), self.encoder.pad_id).to(self._device)
-        scored = branch_log_probs(self.module, packed, max_tokens_per_pack=self.max_tokens_per_pack, **batched(images, self._device))
+        scored = self.pack_log_probs(images, packs)
         flat = iter(zip(scored.sums.tolist(), scored.counts.tolist()))
         return [[next(flat) for _ in p.branches] for p in packs]
 

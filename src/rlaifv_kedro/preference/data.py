@@ -13,6 +13,7 @@ from rlaifv_kedro.branching import Pack, collate, pack
 from rlaifv_kedro.datasets.pair_store import PairStore, PreferencePair
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import open_image
+from rlaifv_kedro.preference.objective import SUM, Reduction, token_weights
 from rlaifv_kedro.seeds import generator_for
 
 if TYPE_CHECKING:
@@ -63,6 +64,12 @@ def pack_pairs(rows: Sequence[PreferencePair], answers: list[str], encoder: "Cha
     used = distinct_answers(rows)
     packed = Pack(whole.prefix, [whole.branches[answers.index(text)] for text in used])
     return PairPack(image, packed, [(used.index(row.chosen), used.index(row.rejected)) for row in rows])
+
+
+def branches_of_pairs(packs: Sequence[PairPack]) -> torch.Tensor:
+    """Each pair's chosen and rejected branch among those of all packs: int64 (pairs, 2)."""
+    starts = np.cumsum([0, *(len(p.pack.branches) for p in packs)])
+    return torch.tensor([(start + c, start + r) for start, p in zip(starts, packs) for c, r in p.pairs], dtype=torch.int64)
 
 
 @dataclass(frozen=True)
@@ -124,14 +131,15 @@ class PreferenceCollator:
 
     Args:
         merge: Pairs of one prompt share a pack; else each pair has its own.
+        reduction: Of an answer's log-probs, the one of the reference.
     """
 
-    def __init__(self, encoder: "ChatEncoder", truncation: Truncation, merge: bool):
-        self.encoder, self.truncation, self.merge = encoder, truncation, merge
+    def __init__(self, encoder: "ChatEncoder", truncation: Truncation, merge: bool, reduction: Reduction = SUM):
+        self.encoder, self.truncation, self.merge, self.reduction = encoder, truncation, merge, reduction
 
     def __call__(self, examples: list[PreferenceExample]) -> dict[str, Any]:
         """``packed``; ``chosen`` and ``rejected``, each pair's branches among those of all packs, int64 (pairs,); their reference log-probs, float32
-        (pairs,); and under ``images`` what the model takes for the packs' images.
+        (pairs,); ``images``, what the model takes for those of the packs; ``weights``, those of the answers' tokens, None for summed log-probs.
         """
         from rlaifv_kedro.models.transformers_backend import batched
 
@@ -139,8 +147,7 @@ class PreferenceCollator:
         for i, example in enumerate(examples):
             groups.setdefault(example.prompt if self.merge else i, []).append(example)
         packs = [pack_pairs([e.pair for e in group], group[0].answers, self.encoder, self.truncation) for group in groups.values()]
-        starts = np.cumsum([0, *(len(p.pack.branches) for p in packs)])
-        branches = torch.tensor([(start + c, start + r) for start, p in zip(starts, packs) for c, r in p.pairs], dtype=torch.int64)
+        branches = branches_of_pairs(packs)
         ordered = [e for group in groups.values() for e in group]
         return {
             "packed": collate([p.pack for p in packs], self.encoder.pad_id),
@@ -149,4 +156,5 @@ class PreferenceCollator:
             "reference_chosen": torch.tensor([e.reference_chosen for e in ordered], dtype=torch.float32),
             "reference_rejected": torch.tensor([e.reference_rejected for e in ordered], dtype=torch.float32),
             "images": batched([p.image for p in packs], "cpu"),
+            "weights": token_weights(packs, self.reduction),
         }

@@ -8,17 +8,19 @@ import torch.nn.functional as F
 
 @dataclass(frozen=True)
 class PreferenceLoss:
-    """Loss of a batch of pairs, and what is worth watching; all but ``loss`` detached, means over the batch.
+    """Loss of a batch of pairs, and what is worth watching; all but ``losses`` and ``loss`` detached, means over the batch.
 
     Attributes:
-        dpo: The DPO part, unweighted; ln 2 where the policy is its own reference.
-        largest_log_ratio: The largest absolute log-ratio of any answer, in nats; 0 where the policy is its own reference.
-        reward_margin: beta * (log-ratio of chosen - log-ratio of rejected).
+        losses: The loss of each pair, float (pairs,); ``loss`` is their mean.
+        dpo: The DPO part, unweighted; ln 2 where the policy is its own reference, whatever beta, reduction and label smoothing.
+        largest_log_ratio: The largest absolute log-ratio of any answer, in nats an answer; 0 where the policy is its own reference.
+        reward_margin: beta * (log-ratio of chosen - log-ratio of rejected), of the log-probs as they were reduced.
         reward_accuracy: Share of pairs with a positive margin.
-        log_ratio_chosen: log pi(chosen) - log pi_ref(chosen).
+        log_ratio_chosen: log pi(chosen) - log pi_ref(chosen), in nats an answer.
         log_ratio_rejected: The same for the rejected answers.
     """
 
+    losses: torch.Tensor
     loss: torch.Tensor
     dpo: torch.Tensor
     largest_log_ratio: torch.Tensor
@@ -30,24 +32,33 @@ class PreferenceLoss:
 
 def preference_loss(
     chosen: torch.Tensor, rejected: torch.Tensor, reference_chosen: torch.Tensor, reference_rejected: torch.Tensor, *, beta: float,
-    dpo_weight: float = 1.0, sft_weight: float = 0.0, chosen_tokens: torch.Tensor | None = None,
+    dpo_weight: float = 1.0, label_smoothing: float = 0.0, sft_weight: float = 0.0, chosen_mean: torch.Tensor | None = None,
+    lengths: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> PreferenceLoss:  # fmt: skip
-    """Sigmoid DPO on summed log-probs, optionally with an SFT term on the chosen answers.
+    """Sigmoid DPO, optionally with smoothed labels and an SFT term on the chosen answers.
 
-    loss = dpo_weight * -log sigmoid(beta * ((chosen - reference_chosen) - (rejected - reference_rejected)))
-           + sft_weight * -chosen / chosen_tokens
+    margin = beta * ((chosen - reference_chosen) - (rejected - reference_rejected))
+    loss   = dpo_weight * ((1 - label_smoothing) * -log sigmoid(margin) + label_smoothing * -log sigmoid(-margin)) + sft_weight * -chosen_mean
 
     Args:
-        chosen, rejected, reference_chosen, reference_rejected: Summed log-probs, float (pairs,).
+        chosen, rejected, reference_chosen, reference_rejected: Log-probs as :func:`rlaifv_kedro.preference.objective.reduced` makes them, in nats,
+            float (pairs,).
         dpo_weight: 0 leaves supervised fine-tuning on the chosen answers (rejection sampling), the baseline of docs/miniature.md.
-        chosen_tokens: Tokens of the chosen answers, (pairs,); needed with an SFT term.
+        label_smoothing: Share of pairs whose chosen answer is taken to be the worse one (conservative DPO, ericmitchell.ai/cdpo.pdf).
+        chosen_mean: Log-prob a token of the chosen answers, (pairs,), whatever the reduction; needed with an SFT term.
+        lengths: Tokens of the chosen and of the rejected answers, (pairs,) each, if log-probs are a token's and not an answer's: log-ratios are told
+            for whole answers.
     """
     ratio_chosen, ratio_rejected = chosen - reference_chosen, rejected - reference_rejected
     margin = beta * (ratio_chosen - ratio_rejected)
     dpo = -F.logsigmoid(margin)
-    loss = dpo_weight * dpo.mean()
+    if label_smoothing:
+        dpo = (1 - label_smoothing) * dpo - label_smoothing * F.logsigmoid(-margin)
+    losses = dpo_weight * dpo
     if sft_weight:
-        loss = loss - sft_weight * (chosen / chosen_tokens).mean()
+        losses = losses - sft_weight * chosen_mean
+    if lengths is not None:
+        ratio_chosen, ratio_rejected = ratio_chosen * lengths[0], ratio_rejected * lengths[1]
     largest = torch.cat([ratio_chosen, ratio_rejected]).abs().max()
     watched = (dpo, largest, margin, (margin > 0).float(), ratio_chosen, ratio_rejected)
-    return PreferenceLoss(loss, *(t.detach().mean() for t in watched))
+    return PreferenceLoss(losses, losses.mean(), *(t.detach().mean() for t in watched))

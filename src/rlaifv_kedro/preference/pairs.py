@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.seeds import generator_for
 
 # The thresholds that length balancing tries: 0, 0.02 .. 0.98.
@@ -33,6 +34,16 @@ def score_candidates(verdicts: pd.DataFrame, candidates: pd.DataFrame) -> pd.Dat
 def accepted(p_yes: np.ndarray, p_no: np.ndarray) -> np.ndarray:
     """A claim is accepted iff p_yes > p_no; a tie is a reject."""
     return np.asarray(p_yes) > np.asarray(p_no)
+
+
+def refuse_strangers(prompts: pd.DataFrame, candidates: pd.DataFrame) -> None:
+    """Raise UserError if candidates answer prompts that aren't there."""
+    strangers = set(candidates["prompt_id"]) - set(prompts["prompt_id"])
+    if strangers:
+        raise UserError(
+            f"candidates has answers to {len(strangers)} prompts that prompts doesn't hold, e.g. {min(strangers)}: they come from different runs. "
+            "Choose one run's with --load-versions, or make both again: kedro run --pipelines data_generation."
+        )
 
 
 def all_pairs(scores: pd.DataFrame, min_score_gap: int = 1) -> pd.DataFrame:

@@ -13,18 +13,20 @@ import pandas as pd
 
 from rlaifv_kedro.datasets.pair_store import PairStore
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.preference.data import Truncation, distinct_answers, pack_pairs
+from rlaifv_kedro.preference.data import Truncation, branches_of_pairs, distinct_answers, pack_pairs
+from rlaifv_kedro.preference.objective import SUM, Reduction, reduced, token_weights
 
 if TYPE_CHECKING:
     from rlaifv_kedro.models.transformers_backend import TransformersModel
+    from rlaifv_kedro.params import TrainingParams
 
 
 # Weights, adapters, configuration, tokenizer and processor; not the state of the training that made them.
 _FILES_THAT_COUNT = {".safetensors", ".bin", ".json", ".model", ".jinja", ".txt"}
 
 
-def fingerprint(policy: Path, pairs: PairStore, chat_template: str, dtype: str, truncation: Truncation) -> dict[str, str]:
-    """What reference log-probs depend on, each part as a sha256 (``dtype`` as its name; truncation is part of the data)."""
+def fingerprint(policy: Path, pairs: PairStore, chat_template: str, dtype: str, truncation: Truncation, reduction: Reduction = SUM) -> dict[str, str]:
+    """What reference log-probs depend on, each part as a sha256 (``dtype`` and ``log_probs`` as their names; truncation is part of the data)."""
     model = hashlib.sha256()
     for file in sorted(f for f in policy.rglob("*") if f.suffix in _FILES_THAT_COUNT):
         model.update(file.relative_to(policy).as_posix().encode())
@@ -32,11 +34,17 @@ def fingerprint(policy: Path, pairs: PairStore, chat_template: str, dtype: str, 
             model.update(hashlib.file_digest(stream, "sha256").digest())
     data = hashlib.sha256(f"{truncation!r} {pairs.fingerprint()}".encode())
     template = hashlib.sha256(chat_template.encode()).hexdigest()
-    return {"model": model.hexdigest(), "data": data.hexdigest(), "template": template, "dtype": dtype}
+    return {"model": model.hexdigest(), "data": data.hexdigest(), "template": template, "dtype": dtype, "log_probs": str(reduction)}
+
+
+def expected_fingerprint(policy: Path, pairs: PairStore, model: "TransformersModel", params: "TrainingParams", dtype: str) -> dict[str, str]:
+    """The fingerprint of reference log-probs as a training with these parameters needs them."""
+    truncation = Truncation(params.max_length, params.truncation)
+    return fingerprint(policy, pairs, model.processor.chat_template, dtype, truncation, Reduction.of(params))
 
 
 def refuse_mismatch(stored: dict[str, str] | None, expected: dict[str, str]) -> None:
-    """Raise UserError if reference log-probs were not computed from this policy, these pairs, this template and this dtype."""
+    """Raise UserError if reference log-probs were not computed from this policy, these pairs, this template, dtype and reduction."""
     if not stored:
         raise UserError("reference_log_probs carries no fingerprint, so nobody knows what it was computed from. Compute it again.")
     parts = {
@@ -44,28 +52,32 @@ def refuse_mismatch(stored: dict[str, str] | None, expected: dict[str, str]) -> 
         "data": "other preference pairs or another truncation",
         "template": "another chat template",
         "dtype": "another dtype",
+        "log_probs": "another reduction of log-probs",
     }
     wrong = [
-        f"{parts[part]} ({part} {str(stored.get(part))[:12]}, now {value[:12]})" for part, value in expected.items() if stored.get(part) != value
+        f"{parts[part]} ({part} {str(stored.get(part))[:16]}, now {value[:16]})" for part, value in expected.items() if stored.get(part) != value
     ]
     if wrong:
         raise UserError(f"reference_log_probs belongs to {' and '.join(wrong)}. Compute it again: kedro run --pipelines training.")
 
 
-def reference_log_probs(model: "TransformersModel", pairs: PairStore, prompts: Sequence[list[int]], truncation: Truncation) -> pd.DataFrame:
-    """Summed log-probs of the chosen and rejected answer of each pair: idx, chosen, rejected, chosen_tokens, rejected_tokens.
+def reference_log_probs(
+    model: "TransformersModel", pairs: PairStore, prompts: Sequence[list[int]], truncation: Truncation, reduction: Reduction = SUM
+) -> pd.DataFrame:
+    """Log-probs of the chosen and rejected answer of each pair, reduced to one number: idx, chosen, rejected, chosen_tokens, rejected_tokens.
 
     A prompt's distinct answers are computed in one pack, each once however many pairs it is in. Rows come prompt by prompt.
 
     Args:
         prompts: Rows of ``pairs`` by prompt; see :meth:`rlaifv_kedro.datasets.PairStore.by_prompt`.
     """
-    rows = []
+    rows: list[tuple[int, float, float, int, int]] = []
     for start in range(0, len(prompts), model.batch_size):
         part = [[pairs[row] for row in group] for group in prompts[start : start + model.batch_size]]
         packs = [pack_pairs(group, distinct_answers(group), model.encoder, truncation) for group in part]
-        scored = model.score_packs([p.image for p in packs], [p.pack for p in packs])
-        for group, p, branches in zip(part, packs, scored):
-            for pair, (chosen, rejected) in zip(group, p.pairs):
-                rows.append((pair.idx, branches[chosen][0], branches[rejected][0], branches[chosen][1], branches[rejected][1]))
+        scored = model.pack_log_probs([p.image for p in packs], [p.pack for p in packs])
+        branches = branches_of_pairs(packs).to(scored.sums.device)
+        log_probs = reduced(scored, branches[:, 0], branches[:, 1], token_weights(packs, reduction))
+        columns = (*log_probs, *scored.counts[branches].unbind(1))
+        rows += zip((pair.idx for group in part for pair in group), *(column.tolist() for column in columns))
     return pd.DataFrame(rows, columns=["idx", "chosen", "rejected", "chosen_tokens", "rejected_tokens"])

@@ -1,6 +1,5 @@
 """DPO on packed pairs, as a ``transformers.Trainer``: optimiser, schedule, checkpoints and resume are its own."""
 
-from collections import defaultdict
 from typing import Any
 
 import torch
@@ -10,7 +9,9 @@ from transformers import PreTrainedModel, Trainer
 from rlaifv_kedro.branching import branch_log_probs
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.preference.data import PromptSampler
+from rlaifv_kedro.preference.engines import refuse_other_engine
 from rlaifv_kedro.preference.loss import PreferenceLoss, preference_loss
+from rlaifv_kedro.preference.objective import reduced
 
 WATCHED = ("reward_margin", "reward_accuracy", "log_ratio_chosen", "log_ratio_rejected")
 
@@ -19,30 +20,61 @@ class PreferenceTrainer(Trainer):
     """Trains on batches of :class:`rlaifv_kedro.preference.data.PreferenceCollator`.
 
     Args:
-        beta, dpo_weight, sft_weight: See :func:`rlaifv_kedro.preference.loss.preference_loss`.
+        beta, dpo_weight, label_smoothing, sft_weight: See :func:`rlaifv_kedro.preference.loss.preference_loss`.
+        engine: What must spread the training over processes; see :mod:`rlaifv_kedro.preference.engines`.
 
     Raises:
-        UserError: At the first step of a training from scratch the policy isn't its own reference (the DPO loss isn't ln 2).
+        UserError: At the first step of a training from scratch the policy isn't its own reference (the DPO loss isn't ln 2); another engine runs.
     """
 
-    def __init__(self, *, beta: float, dpo_weight: float = 1.0, sft_weight: float = 0.0, **kwargs: Any):
+    def __init__(
+        self, *, beta: float, dpo_weight: float = 1.0, label_smoothing: float = 0.0, sft_weight: float = 0.0, engine: str = "none", **kwargs: Any
+    ):
         super().__init__(**kwargs)
-        self.beta, self.dpo_weight, self.sft_weight = beta, dpo_weight, sft_weight
-        self.model_accepts_loss_kwargs = False  # the loss is a mean over pairs, so accumulated batches are averaged
-        self._watched: dict[str, list[float]] = defaultdict(list)
+        self.objective = {"beta": beta, "dpo_weight": dpo_weight, "label_smoothing": label_smoothing, "sft_weight": sft_weight}
+        self.engine = engine
+        self.loss_is_scaled_for_ga = True  # by the pairs of the whole step, however they fall into micro-batches and processes
+        self._watched = torch.zeros(1 + len(WATCHED), dtype=torch.float64)
+        self._checked_engine = False
 
-    def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> torch.Tensor:
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        if not self._checked_engine:
+            refuse_other_engine(self, self.engine)
+            self._checked_engine = True
         result = self._pair_loss(model, dict(inputs))
         if self.state.global_step == 0:
             self._check_reference(result)
-        for name in WATCHED:
-            self._watched[name].append(float(getattr(result, name)))
-        return result.loss
+        pairs = len(result.losses)
+        means = [float(getattr(result, name)) for name in WATCHED]
+        self._watched += torch.tensor([1.0, *means], dtype=torch.float64) * pairs
+        if num_items_in_batch is None:
+            return result.losses.mean()
+        return result.losses.sum() / num_items_in_batch * self.args.world_size  # gradients are averaged over the processes
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        watched = {name: sum(values) / len(values) for name, values in self._watched.items()}
-        self._watched.clear()
+        pairs, *sums = self.accelerator.reduce(self._watched.to(self.args.device)).tolist()
+        self._watched.zero_()
+        watched = {name: total / pairs for name, total in zip(WATCHED, sums)} if pairs else {}
         super().log({**logs, **watched}, *args, **kwargs)
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
+        """Pairs of an optimiser step, over its micro-batches and all processes."""
+        return self.accelerator.reduce(torch.tensor(float(sum(len(batch["chosen"]) for batch in batch_samples)), device=device))
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """To the device. Under DeepSpeed, Trainer would round all numbers to bfloat16: right for pixels, wrong for log-probs of -123.4."""
+        prepared = super()._prepare_inputs(inputs)
+        exact = {name: value.to(self.args.device) for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+        return {**prepared, **exact}
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        """DeepSpeed gathers tied weights as two tensors: without this, checkpoints would hold the embeddings twice."""
+        if state_dict is not None:
+            tied = getattr(self.accelerator.unwrap_model(self.model), "all_tied_weights_keys", None) or {}
+            state_dict = {name: weight for name, weight in state_dict.items() if name not in tied}
+        super()._save(output_dir, state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         """Trainer looks for the names that weights have in memory. LLaVA's are written by the names of its release, so it finds none, warns, and goes
@@ -62,10 +94,11 @@ class PreferenceTrainer(Trainer):
 
     def _pair_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> PreferenceLoss:
         scored = branch_log_probs(model, inputs["packed"], **inputs["images"])
-        chosen, rejected = inputs["chosen"], inputs["rejected"]
+        chosen, rejected, weights = inputs["chosen"], inputs["rejected"], inputs.get("weights")
+        lengths = scored.counts[chosen], scored.counts[rejected]
         return preference_loss(
-            scored.sums[chosen], scored.sums[rejected], inputs["reference_chosen"], inputs["reference_rejected"], beta=self.beta,
-            dpo_weight=self.dpo_weight, sft_weight=self.sft_weight, chosen_tokens=scored.counts[chosen],
+            *reduced(scored, chosen, rejected, weights), inputs["reference_chosen"], inputs["reference_rejected"], **self.objective,
+            chosen_mean=scored.sums[chosen] / lengths[0], lengths=lengths if weights is not None else None,
         )  # fmt: skip
 
     def _check_reference(self, result: PreferenceLoss) -> None:

@@ -21,14 +21,19 @@ def draw_prompts(pool: pd.DataFrame, iteration: int, seed: int, params: DataGene
     Raises:
         UserError: The pool is too small for all iterations of the loop; said at the first one.
     """
-    start, stop, last = (iteration - 1) * params.prompts, iteration * params.prompts, max(iteration, loop.iterations)
-    if last * params.prompts > len(pool):
+    refuse_small_pool(len(pool), iteration, params, loop)
+    order = generator_for(seed, "prompt pool").permutation(len(pool))[(iteration - 1) * params.prompts : iteration * params.prompts]
+    return pool.iloc[order].reset_index(drop=True)
+
+
+def refuse_small_pool(rows: int, iteration: int, params: DataGenerationParams, loop: LoopParams) -> None:
+    """Raise UserError if the pool hasn't prompts enough for every iteration of the loop to draw its own."""
+    last = max(iteration, loop.iterations)
+    if last * params.prompts > rows:
         raise UserError(
-            f"{last} iterations of data_generation.prompts={params.prompts} need {last * params.prompts} prompts, but prompt_pool has {len(pool)}. "
+            f"{last} iterations of data_generation.prompts={params.prompts} need {last * params.prompts} prompts, but prompt_pool has {rows}. "
             "Give a larger pool (the miniature's size is miniature.pool_scenes), or lower data_generation.prompts or loop.iterations."
         )
-    order = generator_for(seed, "prompt pool").permutation(len(pool))[start:stop]
-    return pool.iloc[order].reset_index(drop=True)
 
 
 def sample_candidates(

@@ -1,117 +1,100 @@
 """Checkpoints to the selected policy, and a policy to answers and metrics."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
-from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.datasets.chunks import Chunk, Complete
+from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.hallucination.answering import answer_probes, answer_prompts, score_answers
-from rlaifv_kedro.params import CollapseParams, ComputeParams, EvaluationParams, ModelsParams
+from rlaifv_kedro.hallucination.best_of import choose_answers, decoding_of, sample_answers
+from rlaifv_kedro.params import ComputeParams, EvaluationParams, ModelsParams, RewardParams
+from rlaifv_kedro.preference.policy import empty, tidy_up, whole_policy
+from rlaifv_kedro.preference.selection import BASE, START, choose, draw_curve, what_stays
+from rlaifv_kedro.schemas import table
 
-__all__ = ["answer_probes", "answer_prompts", "collapse_signs", "measure_checkpoints", "score_answers", "select_checkpoint"]
+__all__ = [
+    "answer_probes", "answer_prompts", "choose_answers", "draw_curve", "measure_checkpoints", "prune_checkpoints", "sample_answers",
+    "score_answers", "score_best_answers", "select_checkpoint",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
-
-# The names, in checkpoint_metrics, of the policy that the iteration started from, and of the one that the loop started from.
-_START, _BASE = "start", "base"
 
 
 def measure_checkpoints(
     checkpoints: list[dict[str, Any]], policy: Path, base_policy: Path, prompts: pd.DataFrame, instances: dict[str, Any], captions: dict[str, Any],
-    params: EvaluationParams, models: ModelsParams, compute: ComputeParams,
-) -> pd.DataFrame:  # fmt: skip
-    """Measure the base policy, the starting policy and every checkpoint on the selection split: the ``checkpoint_metrics`` table."""
+    finished: set[str], params: EvaluationParams, models: ModelsParams, compute: ComputeParams,
+) -> Iterator[Chunk | Complete]:  # fmt: skip
+    """Measure the base policy, the starting policy and every checkpoint on the selection split, one a chunk: the ``checkpoint_metrics`` table.
+
+    A checkpoint that the storage policy has removed has no rows, unless it was measured before.
+    """
     named = [
-        {"path": base_policy, "step": 0, "epoch": 0.0, "name": _BASE},
-        {"path": policy, "step": 0, "epoch": 0.0, "name": _START},
+        {"path": base_policy, "step": 0, "epoch": 0.0, "name": BASE},
+        {"path": policy, "step": 0, "epoch": 0.0, "name": START},
         *({**c, "name": Path(c["path"]).name} for c in checkpoints),
     ]
     measured: dict[Path, pd.DataFrame] = {}
-    frames = []
-    for checkpoint in tqdm(named, desc="measuring checkpoints", unit="checkpoint", delay=2):
+
+    def work(one: list[dict[str, Any]]) -> pd.DataFrame:
+        [checkpoint] = one
         path = Path(checkpoint["path"])
+        if "removed" in checkpoint:
+            logger.warning("%s was removed by an earlier selection (evaluation.keep_best) and can't be measured: it takes no part", path.name)
+            return pd.DataFrame(columns=table("checkpoint_metrics").schema.names)
         if path not in measured:  # in the first iteration base and start are one
             measured[path] = score_answers(answer_prompts(path, prompts, params, models, compute), instances, captions)[1]
-        frame = measured[path].copy()
-        for position, (column, key) in enumerate((("checkpoint", "name"), ("step", "step"), ("epoch", "epoch"))):
-            frame.insert(position, column, checkpoint[key])
-        frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
+        return measured[path].assign(checkpoint=checkpoint["name"], step=checkpoint["step"], epoch=checkpoint["epoch"])
+
+    yield from map_chunks(named, 1, finished, work, "measuring checkpoints")
 
 
 def select_checkpoint(
     checkpoints: list[dict[str, Any]], metrics: pd.DataFrame, policy: Path, params: EvaluationParams, folder: Path
 ) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint with the lowest criterion on the selection split, collapsed ones left out; the first on a tie.
-
-    The policy that the iteration started from takes part: if no checkpoint is better, it stays, and the next iteration tries again with new prompts.
+    """The best checkpoint as the iteration's policy; see :func:`rlaifv_kedro.preference.selection.choose`.
 
     Args:
-        folder: Where LoRA adapters are merged.
+        folder: Where the policy is put together: adapters merged, the card completed.
 
     Returns:
-        The selected policy's folder (adapters merged), and what was decided and why.
+        The selected policy's folder, and what was decided and why.
 
     Raises:
         UserError: Every checkpoint has collapsed.
     """
-    table = metrics.pivot(index="checkpoint", columns="metric", values="value")
-    named = {Path(c["path"]).name: c for c in checkpoints}
-    signs = {name: collapse_signs(table.loc[name], {"base": table.loc[_BASE], "start": table.loc[_START]}, params.collapse) for name in named}
-    healthy = [name for name in named if not signs[name]]
-    if not healthy:
-        last = list(named)[-1]
-        raise UserError(
-            f"the training collapsed: every checkpoint shows {'; '.join(signs[last])}. No policy was selected. "
-            "Lower training.learning_rate or training.epochs, raise training.beta, or look at preference_pairs."
-        )
-    for name in sorted(set(named) - set(healthy)):
-        logger.warning("%s is left out of the selection: %s", name, "; ".join(signs[name]))
-    best = min([_START, *healthy], key=lambda name: table.at[name, params.criterion])
-    if best == _START:
-        logger.warning("no checkpoint is better than the policy the iteration started from, which stays")
-    chosen = named.get(best, {"path": policy, "step": 0, "epoch": 0.0})
-    selection = {
-        "selected": best,
-        "step": chosen["step"],
-        "epoch": chosen["epoch"],
-        "criterion": params.criterion,
-        "value": float(table.at[best, params.criterion]),
-        "start": float(table.at[_START, params.criterion]),
-        "collapsed": {name: found for name, found in signs.items() if found},
-    }
-    return _whole(Path(chosen["path"]), folder), selection
+    selection = choose(checkpoints, metrics, params)
+    if selection["selected"] == START:
+        return policy, selection
+    [chosen] = [Path(c["path"]) for c in checkpoints if Path(c["path"]).name == selection["selected"]]
+    return whole_policy(chosen, folder, metrics, selection), selection
 
 
-def collapse_signs(metrics: pd.Series, references: dict[str, pd.Series], limits: CollapseParams) -> list[str]:
-    """What shows that a policy has collapsed; empty if nothing does.
+def prune_checkpoints(
+    checkpoints: list[dict[str, Any]], metrics: pd.DataFrame, selection: dict[str, Any], folder: Path, params: EvaluationParams
+) -> dict[str, Any]:
+    """Keep the best checkpoints and the last, complete their cards, and remove the others, if this run has made them.
 
     Args:
-        references: Name -> metrics of the policies it is compared with. With the iteration's start alone, a slow decline over iterations would pass.
+        folder: Where the policy was put together; it is emptied.
+
+    Returns:
+        The ``kept_checkpoints`` entry; see :func:`rlaifv_kedro.preference.selection.what_stays`.
     """
-    signs = [f"{metrics['empty_share']:.0%} empty answers"] if metrics["empty_share"] > limits.empty_share else []
-    for name, before in references.items():
-        change = metrics["mean_words"] / max(before["mean_words"], 1e-9) - 1
-        if abs(change) > limits.length_change:
-            signs.append(f"answers {change:+.0%} in length against the {name} policy")
-        if metrics["repeat_rate"] - before["repeat_rate"] > limits.repeat_increase:
-            signs.append(f"{metrics['repeat_rate']:.0%} of the answers repeat an object ({name}: {before['repeat_rate']:.0%})")
-        if before["object_recall"] - metrics["object_recall"] > limits.recall_drop:
-            signs.append(f"object recall {metrics['object_recall']:.0%} ({name}: {before['object_recall']:.0%})")
-    return signs
+    decided = what_stays(checkpoints, metrics, selection, params.keep_best)
+    if all(c["own"] for c in checkpoints):
+        tidy_up(checkpoints, metrics, selection, decided)
+    elif decided["removed"]:
+        logger.info("another run has made the checkpoints, so all of them stay; that run removes some of them if it goes on with the evaluation")
+    empty(folder)
+    return decided
 
 
-def _whole(checkpoint: Path, folder: Path) -> Path:
-    """A folder with whole weights: the checkpoint's own, or one with its adapters merged."""
-    if not (checkpoint / "adapter_config.json").is_file():
-        return checkpoint
-    from rlaifv_kedro.models import load_model
-
-    merged = load_model(checkpoint, device="cpu")
-    target = folder / checkpoint.name
-    merged.module.save_pretrained(target)
-    merged.processor.save_pretrained(target)
-    return target
+def score_best_answers(
+    answers: pd.DataFrame, instances: dict[str, Any], captions: dict[str, Any], params: EvaluationParams, reward: RewardParams
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """:func:`rlaifv_kedro.hallucination.answering.score_answers` of best-of-N answers, with a protocol that says so."""
+    return score_answers(answers, instances, captions, decoding_of(params, reward))

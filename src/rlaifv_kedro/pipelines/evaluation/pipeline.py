@@ -1,21 +1,35 @@
-"""evaluation: checkpoints -> checkpoint_metrics -> trained_policy -> answers -> metrics."""
+"""evaluation: checkpoints -> checkpoint_metrics -> trained_policy -> answers (greedy, or best of N) -> metrics."""
 
 from kedro.pipeline import Pipeline, node
 
+from rlaifv_kedro.params import EvaluationParams
 from rlaifv_kedro.pipelines.evaluation import nodes
+from rlaifv_kedro.pipelines.reward.nodes import compute_rewards
+
+OWN_REWARD = ("trained_policy", "base_policy")
+CATALOG_REWARD = ("reward_policy", "reward_reference")
 
 
-def create_pipeline() -> Pipeline:
-    return selection_pipeline() + measurement_pipeline()
+def create_pipeline(params: EvaluationParams | None = None) -> Pipeline:
+    """Args:
+    params: ``best_of``, ``best_of_reward`` and ``select_on`` decide what there is to do; without them the defaults.
+    """
+    params = params or EvaluationParams()
+    reward = OWN_REWARD if params.best_of_reward == "own" else CATALOG_REWARD
+    return selection_pipeline(params.select_on) + measurement_pipeline(params.best_of, reward)
 
 
-def selection_pipeline() -> Pipeline:
-    """Every checkpoint on the selection split; the best becomes ``trained_policy``."""
+def selection_pipeline(split: str = "selection") -> Pipeline:
+    """Every checkpoint on a split; the best becomes ``trained_policy``, and only some of the others stay.
+
+    Args:
+        split: ``selection``, or ``test`` as in the original release.
+    """
     return Pipeline([
         node(
             nodes.measure_checkpoints,
-            inputs=["checkpoints", "policy", "base_policy", "selection_prompts", "selection_instances", "selection_captions", "params:evaluation",
-                    "params:models", "params:compute"],
+            inputs=["checkpoints", "policy", "base_policy", f"{split}_prompts", f"{split}_instances", f"{split}_captions",
+                    "finished_checkpoint_metrics", "params:evaluation", "params:models", "params:compute"],
             outputs="checkpoint_metrics",
             name="measure_checkpoints",
         ),
@@ -25,11 +39,35 @@ def selection_pipeline() -> Pipeline:
             outputs=["trained_policy", "selection"],
             name="select_checkpoint",
         ),
+        node(nodes.draw_curve, inputs=["checkpoint_metrics", "selection"], outputs="selection_curve", name="draw_selection_curve"),
+        node(
+            nodes.prune_checkpoints,
+            inputs=["checkpoints", "checkpoint_metrics", "selection", "merged_folder", "params:evaluation"],
+            outputs="kept_checkpoints",
+            name="prune_checkpoints",
+        ),
     ])  # fmt: skip
 
 
-def measurement_pipeline() -> Pipeline:
-    """``trained_policy`` on the test split."""
+def measurement_pipeline(best_of: int = 1, reward: tuple[str, str] = OWN_REWARD) -> Pipeline:
+    """``trained_policy`` on the test split.
+
+    Args:
+        best_of: 1 for greedy answers; else the best of so many samples.
+        reward: The entries of the policy and the reference that say which is the best.
+    """
+    answered = _greedy() if best_of == 1 else _best_of(*reward)
+    return answered + Pipeline([
+        node(
+            nodes.answer_probes,
+            inputs=["trained_policy", "test_prompts", "test_probes", "params:feedback", "params:evaluation", "params:models", "params:compute"],
+            outputs="probe_metrics",
+            name="answer_probes",
+        )
+    ])  # fmt: skip
+
+
+def _greedy() -> Pipeline:
     return Pipeline([
         node(
             nodes.answer_prompts,
@@ -43,10 +81,35 @@ def measurement_pipeline() -> Pipeline:
             outputs=["answer_scores", "metrics"],
             name="score_answers",
         ),
+    ])  # fmt: skip
+
+
+def _best_of(policy: str, reference: str) -> Pipeline:
+    return Pipeline([
         node(
-            nodes.answer_probes,
-            inputs=["trained_policy", "test_prompts", "test_probes", "params:feedback", "params:evaluation", "params:models", "params:compute"],
-            outputs="probe_metrics",
-            name="answer_probes",
+            nodes.sample_answers,
+            inputs=["trained_policy", "test_prompts", "finished_answer_candidates", "params:seed", "params:evaluation", "params:reward",
+                    "params:models", "params:compute"],
+            outputs="answer_candidates",
+            name="sample_answers",
+        ),
+        node(
+            compute_rewards,
+            inputs=["test_prompts", "answer_candidates", policy, reference, "finished_answer_rewards", "params:reward", "params:training",
+                    "params:models", "params:compute"],
+            outputs="answer_rewards",
+            name="reward_answers",
+        ),
+        node(
+            nodes.choose_answers,
+            inputs=["test_prompts", "answer_candidates", "answer_rewards", "params:reward"],
+            outputs="answers",
+            name="choose_answers",
+        ),
+        node(
+            nodes.score_best_answers,
+            inputs=["answers", "test_instances", "test_captions", "params:evaluation", "params:reward"],
+            outputs=["answer_scores", "metrics"],
+            name="score_answers",
         ),
     ])  # fmt: skip

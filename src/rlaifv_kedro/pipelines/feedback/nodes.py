@@ -13,8 +13,8 @@ from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.engine.progress import batches
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import open_image
-from rlaifv_kedro.params import ComputeParams, FeedbackParams, ModelsParams
-from rlaifv_kedro.preference.pairs import accepted, all_pairs, balance_lengths, draw_pairs, score_candidates
+from rlaifv_kedro.params import ComputeParams, FeedbackParams, ModelsParams, RewardParams
+from rlaifv_kedro.preference.pairs import accepted, all_pairs, balance_lengths, draw_pairs, refuse_strangers, score_candidates
 from rlaifv_kedro.seeds import seed_for
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def divide(
     """
     from rlaifv_kedro.models import close_model
 
-    _refuse_strangers(prompts, candidates)
+    refuse_strangers(prompts, candidates)
     splitter, opened = _splitter(seed, params, models, compute)
     by_prompt = dict(iter(candidates.groupby("prompt_id", sort=False)))
 
@@ -150,6 +150,20 @@ def score(
     return scores.assign(score=values)
 
 
+def score_rewards(
+    prompts: pd.DataFrame, candidates: pd.DataFrame, rewards: pd.DataFrame, params: FeedbackParams, reward: RewardParams
+) -> pd.DataFrame:
+    """Scores of the candidates by their rewards; see :func:`rlaifv_kedro.preference.reward.reward_scores`.
+
+    Raises:
+        UserError: More than ``max_reject_share`` of the answers asked for have no reward.
+    """
+    from rlaifv_kedro.preference.reward import reward_scores
+
+    _refuse_too_many(prompts, candidates, len(rewards), pd.DataFrame(), params)
+    return reward_scores(rewards, reward.ranking)
+
+
 def _labeler(labeler: Path, policy: Path, params: FeedbackParams, models: ModelsParams, compute: ComputeParams) -> "VisionLanguageModel":
     """The model that judges: the labeler, or the policy itself."""
     from rlaifv_kedro.models import open_model
@@ -187,15 +201,6 @@ def _refuse_too_many(prompts: pd.DataFrame, candidates: pd.DataFrame, usable: in
         )
 
 
-def _refuse_strangers(prompts: pd.DataFrame, candidates: pd.DataFrame) -> None:
-    strangers = set(candidates["prompt_id"]) - set(prompts["prompt_id"])
-    if strangers:
-        raise UserError(
-            f"candidates has answers to {len(strangers)} prompts that prompts doesn't hold, e.g. {min(strangers)}: they come from different runs. "
-            "Choose one run's with --load-versions, or make both again: kedro run --pipelines data_generation."
-        )
-
-
 def build_pairs(
     prompts: pd.DataFrame, candidates: pd.DataFrame, scores: pd.DataFrame, iteration: int, seed: int, params: FeedbackParams
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -217,12 +222,14 @@ def build_pairs(
     kept = drawn[balance.keep] if params.balance_lengths else drawn[drawn["chosen"] != drawn["rejected"]]
     if kept.empty:
         raise UserError(
-            f"no preference pair is left of {len(possible)} possible ones: the candidates of a prompt are all equally good to the labeler. "
-            "Sample more candidates (data_generation.candidates), raise data_generation.temperature, or check the labeler."
+            f"no preference pair is left of {len(possible)} possible ones: the candidates of a prompt are all equally good to the labeler or "
+            "reward. Sample more candidates (data_generation.candidates), raise data_generation.temperature, or check the labeler."
         )
     origin = prompts.set_index("prompt_id").loc[kept["prompt_id"]]
+    judge = "reward" if params.scoring == "reward" else params.labeler
+    answered = f"iteration_{iteration - 1}" if iteration > 1 else "base"
     origin_split = [
-        json.dumps({"model": f"iteration_{iteration - 1}" if iteration > 1 else "base", "labeler": params.labeler, "type": kind or None})
+        json.dumps({"model": answered, "labeler": judge, "type": kind or None, "iteration": iteration})
         for kind in origin["question_type"].fillna("")
     ]
     pairs = pd.DataFrame({

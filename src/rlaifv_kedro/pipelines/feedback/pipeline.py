@@ -1,11 +1,28 @@
-"""feedback: candidates, labeler -> claims -> verdicts -> scores -> preference_pairs."""
+"""feedback: candidates, labeler -> claims -> verdicts -> scores -> preference_pairs; or candidates -> rewards -> scores -> preference_pairs."""
 
 from kedro.pipeline import Pipeline, node
 
+from rlaifv_kedro.params import FeedbackParams
+from rlaifv_kedro.pipelines import reward
 from rlaifv_kedro.pipelines.feedback import nodes
 
 
-def create_pipeline() -> Pipeline:
+def create_pipeline(params: FeedbackParams | None = None) -> Pipeline:
+    """Args:
+    params: ``scoring`` decides what there is to do; without them the default's.
+    """
+    scored = _by_reward() if params is not None and params.scoring == "reward" else _by_labeler()
+    return scored + Pipeline([
+        node(
+            nodes.build_pairs,
+            inputs=["prompts", "candidates", "scores", "iteration_number", "params:seed", "params:feedback"],
+            outputs=["preference_pairs", "pair_statistics"],
+            name="build_pairs",
+        )
+    ])  # fmt: skip
+
+
+def _by_labeler() -> Pipeline:
     return Pipeline([
         node(
             nodes.divide,
@@ -28,10 +45,15 @@ def create_pipeline() -> Pipeline:
             outputs="scores",
             name="score_candidates",
         ),
+    ])  # fmt: skip
+
+
+def _by_reward() -> Pipeline:
+    return reward.create_pipeline() + Pipeline([
         node(
-            nodes.build_pairs,
-            inputs=["prompts", "candidates", "scores", "iteration_number", "params:seed", "params:feedback"],
-            outputs=["preference_pairs", "pair_statistics"],
-            name="build_pairs",
-        ),
+            nodes.score_rewards,
+            inputs=["prompts", "candidates", "candidate_rewards", "params:feedback", "params:reward"],
+            outputs="scores",
+            name="score_rewards",
+        )
     ])  # fmt: skip

@@ -69,7 +69,8 @@ def write_report(metrics: pd.DataFrame, prompts: pd.DataFrame, params: Reporting
     """A self-contained HTML page: the table, the figure, example answers, and what was rejected.
 
     Args:
-        tables: ``answers_<k>``, ``scores_<k>`` (k = 0 and the last iteration), ``pairs_<k>``, ``selection_<k>``, ``rejects_<stage>_<k>``.
+        tables: ``answers_<k>``, ``scores_<k>`` (k = 0 and the last iteration), ``pairs_<k>``, ``selection_<k>``, ``curve_<k>`` (a PNG),
+            ``rejects_<stage>_<k>``.
     """
     import io
 
@@ -101,7 +102,8 @@ def _rows(metrics: pd.DataFrame, iterations: list[int]) -> list[tuple[str, list[
 
 
 def _step(k: int, tables: dict[str, Any]) -> dict[str, Any]:
-    return {"iteration": k, "pairs": tables[f"pairs_{k}"], "selection": tables[f"selection_{k}"]}
+    curve = base64.b64encode(tables[f"curve_{k}"]).decode()
+    return {"iteration": k, "pairs": tables[f"pairs_{k}"], "selection": tables[f"selection_{k}"], "curve": curve}
 
 
 def _examples(prompts: pd.DataFrame, tables: dict[str, Any], last: int, count: int) -> list[dict[str, Any]]:

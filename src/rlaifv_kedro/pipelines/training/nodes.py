@@ -7,51 +7,70 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
+from rlaifv_kedro.datasets.pair_store import PairStore
 from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.params import ComputeParams, ModelsParams, TrainingParams
 from rlaifv_kedro.seeds import seed_for
 
 if TYPE_CHECKING:
-    from rlaifv_kedro.datasets import PairStore
-    from rlaifv_kedro.models.transformers_backend import TransformersModel
     from rlaifv_kedro.preference.data import Truncation
 
 
 def gather_pairs(
-    finished_rejects: set[str], finished: set[str], params: TrainingParams, preference_pairs: pd.DataFrame
+    finished_rejects: set[str], finished: set[str], seed: int, params: TrainingParams, *sources: Any
 ) -> Iterator[tuple[Chunk | Complete, Chunk | Complete]]:
-    """The pairs to train on, as rows that can be mapped into memory.
+    """The pairs to train on, of all sources of the mix, as rows that can be mapped into memory. Their ``idx`` is their place in the mix.
+
+    Args:
+        sources: What the catalog's entries ``params.sources()`` hold, in that order.
 
     Yields:
-        (rejects, training_pairs) of a chunk.
+        (rejects, training_pairs) of a chunk. Rows that are no pair, and damaged or missing images, are in rejects.
+
+    Raises:
+        UserError: A source holds no pairs, or its filter leaves none.
     """
-    from rlaifv_kedro.datasets.pair_store import with_keys
+    from rlaifv_kedro.preference.mix import gather, make_mix
 
-    def work(rows: list[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
-        part = preference_pairs.iloc[rows]
-        columns = ["question", "chosen", "rejected", "image", "origin_dataset", "origin_split"]
-        return pd.DataFrame(columns=["stage", "key", "why"]), with_keys(
-            part[columns].assign(idx=rows, source="preference_pairs", source_idx=part["idx"])
-        )
+    mix = make_mix(dict(zip(params.sources(), sources, strict=True)), params.mix, seed)
 
-    yield from map_chunks(range(len(preference_pairs)), 1000, finished & finished_rejects, work, "gathering pairs", 2)
+    def work(positions: range) -> tuple[pd.DataFrame, pd.DataFrame]:
+        return gather(mix, positions)
+
+    yield from map_chunks(range(len(mix)), params.gather_chunk_size, finished & finished_rejects, work, "gathering pairs", 2)
 
 
 def compute_reference(
-    pairs: "PairStore", policy: Path, finished: set[str], params: TrainingParams, models: ModelsParams, compute: ComputeParams
+    pairs: PairStore,
+    rejects: pd.DataFrame,
+    policy: Path,
+    finished: set[str],
+    params: TrainingParams,
+    models: ModelsParams,
+    compute: ComputeParams,
 ) -> Iterator[Chunk | Complete]:
     """Log-probs of all chosen and rejected answers by the policy the iteration starts from, with the fingerprint of what they depend on.
 
+    Args:
+        rejects: Of the pairs.
+
     Yields:
         Chunks of ``reference_log_probs``, by prompts.
-    """
-    from rlaifv_kedro.preference.reference import reference_log_probs
 
-    model = _load(policy, params, models, compute)
-    mark = _fingerprint(policy, pairs, model, params, compute)
+    Raises:
+        UserError: More than ``max_reject_share`` of the pairs can't be used.
+    """
+    from rlaifv_kedro.models import load_model
+    from rlaifv_kedro.preference.mix import refuse_too_many
+    from rlaifv_kedro.preference.objective import Reduction
+    from rlaifv_kedro.preference.reference import expected_fingerprint, reference_log_probs
+
+    refuse_too_many(pairs, rejects, params.max_reject_share)
+    model = load_model(policy, batch_size=params.micro_batch_size, **{**compute.loading(), **models.policy.loading()})
+    mark = expected_fingerprint(policy, pairs, model, params, compute.dtype)
 
     def work(prompts: list[list[int]]) -> pd.DataFrame:
-        rows = reference_log_probs(model, pairs, prompts, _truncation(params))
+        rows = reference_log_probs(model, pairs, prompts, _truncation(params), Reduction.of(params))
         rows.attrs["fingerprint"] = mark
         return rows
 
@@ -59,17 +78,22 @@ def compute_reference(
 
 
 def train_policy(
-    pairs: "PairStore",
+    pairs: PairStore,
     reference: pd.DataFrame,
     policy: Path,
     folder: Path,
+    logs: Path,
     seed: int,
     iteration: int,
     params: TrainingParams,
     models: ModelsParams,
     compute: ComputeParams,
 ) -> tuple[list[dict[str, Any]], pd.DataFrame]:
-    """DPO from the policy; see :func:`rlaifv_kedro.preference.training.train`.
+    """DPO from the policy, in this process or in as many as the parameters ask for; see :mod:`rlaifv_kedro.preference.launch`.
+
+    Args:
+        folder: Where checkpoints go.
+        logs: Where TensorBoard's files and the processes' log go.
 
     Returns:
         checkpoints, training_log.
@@ -77,27 +101,24 @@ def train_policy(
     Raises:
         UserError: The reference log-probs belong to another policy, other pairs, another template or dtype.
     """
-    from rlaifv_kedro.preference.reference import refuse_mismatch
-    from rlaifv_kedro.preference.training import train
+    from rlaifv_kedro.preference.card import provenance, write_cards
+    from rlaifv_kedro.preference.launch import REFERENCE, run_training
+    from rlaifv_kedro.preference.worker import TrainingSpec
 
-    model = _load(policy, params, models, compute)
-    refuse_mismatch(reference.attrs.get("fingerprint"), _fingerprint(policy, pairs, model, params, compute))
-    return train(model, policy, pairs, reference, folder, seed_for(seed, "training", iteration), params, compute.dtype)
+    spec = TrainingSpec(
+        policy=policy, pairs=pairs.files, reference=logs / REFERENCE, fingerprint=reference.attrs.get("fingerprint"), folder=folder, logs=logs,
+        seed=seed_for(seed, "training", iteration), training=params, model=models.policy, compute=compute,
+    )  # fmt: skip
+    result = run_training(spec, pairs, reference)
+    ran = {"processes": result.world_size, "engine": result.engine}
+    origin = provenance(
+        policy, reference.attrs["fingerprint"], len(pairs), iteration, seed, params.model_dump(mode="json", exclude={"launch"}), **ran
+    )
+    write_cards(folder, result.checkpoints, result.log, origin)
+    return result.checkpoints, result.log
 
 
 def _truncation(params: TrainingParams) -> "Truncation":
     from rlaifv_kedro.preference.data import Truncation
 
     return Truncation(params.max_length, params.truncation)
-
-
-def _fingerprint(policy: Path, pairs: "PairStore", model: "TransformersModel", params: TrainingParams, compute: ComputeParams) -> dict[str, str]:
-    from rlaifv_kedro.preference.reference import fingerprint
-
-    return fingerprint(policy, pairs, model.processor.chat_template, compute.dtype, _truncation(params))
-
-
-def _load(policy: Path, params: TrainingParams, models: ModelsParams, compute: ComputeParams) -> "TransformersModel":
-    from rlaifv_kedro.models import load_model
-
-    return load_model(policy, batch_size=params.micro_batch_size, **{**compute.loading(), **models.policy.loading()})

@@ -1,0 +1,57 @@
+"""Folders that other tools read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlaifv_kedro.datasets.export_formats import FORMATS
+from rlaifv_kedro.datasets.files import sync_folder, writing
+from rlaifv_kedro.datasets.versioned import RunVersionedDataset
+from rlaifv_kedro.errors import UserError
+
+if TYPE_CHECKING:
+    from kedro.io.core import Version
+
+
+class ExportFolderDataset(RunVersionedDataset[Iterable[Mapping[str, Any]], Path]):
+    """A folder with pairs in another tool's form; see :mod:`rlaifv_kedro.datasets.export_formats`. Loads as its path.
+
+    Records are written as they come, so that memory doesn't grow with their number; the folder gets its name when all are.
+    """
+
+    def __init__(self, filepath: str, format: str, version: Version | None = None, metadata: dict[str, Any] | None = None) -> None:
+        """Args:
+        filepath: The folder.
+        format: One of ``published``, ``trl``, ``llama_factory``, ``ms_swift``.
+        version: Set by Kedro for entries with ``versioned: true``.
+        metadata: For plugins such as Kedro-Viz.
+        """
+        super().__init__(filepath, version, metadata)
+        if format not in FORMATS:
+            raise UserError(f"There is no format called `{format}`. Use one of: {', '.join(FORMATS)}.")
+        self._format = format
+
+    def is_complete(self, path: Path) -> bool:
+        return path.is_dir()
+
+    def load(self) -> Path:
+        return self.load_path()
+
+    def save(self, data: Iterable[Mapping[str, Any]]) -> None:
+        target = self.save_path()
+        unfinished = target.with_name(f".{target.name}.tmp")
+        with writing(target):
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+            FORMATS[self._format](unfinished, data)
+            if target.exists():
+                shutil.rmtree(target)
+            os.replace(unfinished, target)
+            sync_folder(target.parent)
+
+    def _describe(self) -> dict[str, Any]:
+        return {**super()._describe(), "format": self._format}

@@ -1,0 +1,46 @@
+"""Pairs for other tools. What each of them reads is the datasets' business: rlaifv_kedro/datasets/export_formats.py."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from rlaifv_kedro.datasets.pair_store import PairStore
+from rlaifv_kedro.images import embed_image
+from rlaifv_kedro.schemas import table
+
+DS_NAME = "rlaifv_kedro"
+
+
+class PublishedRows:
+    """Pairs as records of the published dataset's columns, each with its image's bytes; made when they are asked for, as often as they are."""
+
+    def __init__(self, pairs: pd.DataFrame | PairStore):
+        self._pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Raises:
+        UserError: An image is neither in the row nor in the file that it names.
+        """
+        for record in self._of_store() if isinstance(self._pairs, PairStore) else self._of_frame():
+            yield {**record, "image": embed_image(record["image"], None, f"pair idx {record['idx']}")}
+
+    def _of_frame(self) -> Iterator[Mapping[str, Any]]:
+        names = [name for name in table("preference_pairs").schema.names if name in self._pairs.columns]
+        for row in self._pairs[names].itertuples(index=False, name=None):
+            yield dict(zip(names, row))
+
+    def _of_store(self) -> Iterator[Mapping[str, Any]]:
+        for row, pair in enumerate(self._pairs):
+            dataset, split = self._pairs.origin(row)
+            texts = {"question": pair.question, "chosen": pair.chosen, "rejected": pair.rejected}
+            origin = {"origin_dataset": dataset, "origin_split": split}
+            yield {"ds_name": DS_NAME, "image": pair.image, **texts, **origin, "idx": pair.idx, "image_path": pair.image.get("path")}
+
+
+def published_rows(pairs: pd.DataFrame | PairStore) -> PublishedRows:
+    """The pairs as records, in their order, for one of the exports."""
+    return PublishedRows(pairs)

@@ -1,0 +1,15 @@
+"""export: preference_pairs, or training_pairs -> a folder for each tool. One of them alone: --nodes export_trl."""
+
+from kedro.pipeline import Pipeline, node
+
+from rlaifv_kedro.datasets.export_formats import FORMATS
+from rlaifv_kedro.params import ExportParams
+from rlaifv_kedro.pipelines.export import nodes
+
+
+def create_pipeline(params: ExportParams | None = None) -> Pipeline:
+    """Args:
+    params: ``source`` says what is exported; without them the default's.
+    """
+    source = (params or ExportParams()).source
+    return Pipeline([node(nodes.published_rows, inputs=source, outputs=f"export_{name}", name=f"export_{name}") for name in FORMATS])

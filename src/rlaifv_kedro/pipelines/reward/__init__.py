@@ -1,0 +1,5 @@
+"""See pipeline.py."""
+
+from rlaifv_kedro.pipelines.reward.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

@@ -1,0 +1,54 @@
+"""Candidates to their rewards."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rlaifv_kedro.datasets.chunks import Chunk, Complete
+from rlaifv_kedro.engine.chunks import map_chunks
+from rlaifv_kedro.images import open_image
+from rlaifv_kedro.params import ComputeParams, ModelsParams, RewardParams, TrainingParams
+from rlaifv_kedro.preference.pairs import refuse_strangers
+
+
+def compute_rewards(
+    prompts: pd.DataFrame,
+    candidates: pd.DataFrame,
+    policy: Path,
+    reference: Path,
+    finished: set[str],
+    params: RewardParams,
+    training: TrainingParams,
+    models: ModelsParams,
+    compute: ComputeParams,
+) -> Iterator[Chunk | Complete]:
+    """The reward of every candidate that isn't empty, by two models that are in memory together.
+
+    Args:
+        policy: pi, the aligned model.
+        reference: pi_ref, the model that it started from.
+
+    Yields:
+        Chunks of ``candidate_rewards``, by prompts.
+
+    Raises:
+        UserError: Candidates belong to other prompts, the picture of an answered prompt can't be read, or the models write an answer in different
+            tokens.
+    """
+    from rlaifv_kedro.models import Question, load_model
+    from rlaifv_kedro.preference.reward import Reward
+
+    refuse_strangers(prompts, candidates)
+    loading = {"batch_size": params.batch_size, **compute.loading(), **models.policy.loading()}
+    reward = Reward(load_model(policy, **loading), load_model(reference, **loading), training.beta)
+    said = candidates[candidates["answer"].str.strip() != ""]
+    by_prompt = dict(iter(said.groupby("prompt_id", sort=False)))
+    answered = [row for row in prompts.itertuples(index=False) if row.prompt_id in by_prompt]
+
+    def work(rows: list[Any]) -> pd.DataFrame:
+        questions = [Question(open_image(row.image, f"prompt {row.prompt_id}"), row.question) for row in rows]
+        return reward.table(questions, [by_prompt[row.prompt_id] for row in rows])
+
+    yield from map_chunks(answered, params.chunk_size, finished, work, "rewards")
