@@ -55,6 +55,7 @@ class ModelParams(Params):
     model: str | None = Field(None, description="openai: the name that the server knows the model by")
     api_key_variable: str = Field("OPENAI_API_KEY", description="openai: environment variable with the key; a server without keys needs none")
     concurrency: Count = Field(16, description="openai: requests under way at once")
+    requests_per_minute: Count | None = Field(None, description="openai: most requests a minute, retries included; without it, no limit of ours")
     timeout: float = Field(120, gt=0, description="openai: seconds to wait for a reply")
     retries: int = Field(6, strict=True, ge=0, le=100, description="openai: tries after the first, with growing pauses")
     top_logprobs: int = Field(20, strict=True, ge=1, le=100, description="openai, vllm: most likely first tokens in which yes and no are looked for")
@@ -74,6 +75,7 @@ class ModelsParams(Params):
     labeler: ModelParams = ModelParams()
     splitter: ModelParams = ModelParams()
     question_writer: ModelParams | None = Field(None, description="turns claims into questions; without one, the splitter does")
+    judge: ModelParams | None = Field(None, description="text LLM that judges the answers of benchmarks; only those that need one ask for it")
 
     @field_validator("policy")
     @classmethod
@@ -170,9 +172,10 @@ class LaunchParams(Params):
         None, pattern=r"^[^:\s]+:\d+$", description="host:port where the processes of several hosts meet; the first host's name, a free port"
     )
     prefix: list[str] = Field(
-        [], description="command in front of torchrun that starts it on all hosts, e.g. srun --nodes=2 --ntasks-per-node=1; without one, the log says "
-        "what to start on the others"
-    )  # fmt: skip
+        [],
+        description="command in front of torchrun that starts it on all hosts, e.g. srun --nodes=2 --ntasks-per-node=1; without one, "
+        "the log says what to start on the others",
+    )
 
     def total(self) -> int:
         """Processes on all hosts."""
@@ -221,7 +224,9 @@ class TrainingParams(Params):
     sft_weight: float = Field(0.0, ge=0, description="weight of the log-prob a token of the chosen answer; not part of the method")
     epochs: float = Field(4, gt=0, description="passes over the pairs (release)")
     batch_size: Count = Field(8, description="pairs an optimiser step (release)")
-    micro_batch_size: Count = Field(8, description="at most so many pairs a forward pass, in each process; gradients are accumulated up to batch_size")
+    micro_batch_size: Count = Field(
+        8, description="at most so many pairs a forward pass, in each process; gradients are accumulated up to batch_size"
+    )
     pack: Literal["pair", "prompt"] = Field(
         "pair",
         description="what shares a computed prefix: the answers of one pair, pairs in random order (release), or those of all pairs of a prompt, "
@@ -249,7 +254,9 @@ class TrainingParams(Params):
     )
     loader_workers: int = Field(0, strict=True, ge=0, le=64, description="processes that prepare batches beside each training process")
     report_to: list[Literal["tensorboard", "mlflow"]] = Field(["tensorboard"], description="beside the training_log table; mlflow is an extra")
-    collapse_log_ratio: float = Field(-200.0, lt=0, description="stop if the mean log-ratio of the rejected answers falls below this, in nats an answer")
+    collapse_log_ratio: float = Field(
+        -200.0, lt=0, description="stop if the mean log-ratio of the rejected answers falls below this, in nats an answer"
+    )
 
     @field_validator("mix")
     @classmethod
@@ -320,6 +327,19 @@ class EvaluationParams(Params):
     collapse: CollapseParams = CollapseParams()
 
 
+class JudgeParams(Params):
+    """How ``models.judge`` is asked, and what it costs. A reply that was asked for with other values is another reply."""
+
+    temperature: float = Field(0, ge=0, le=5, description="of the first reply (protocols of MMHal-Bench and RefoMB)")
+    retry_temperature: float = Field(
+        0.5, ge=0, le=5, description="of replies that are asked for because the one before held no verdict: at 0 most models would say the same again"
+    )
+    max_new_tokens: Count = Field(1024, description="most tokens of a reply; one that is cut off is asked for once more with twice as many")
+    tries: Count = Field(3, description="replies asked for until one holds a verdict; then the item counts as failed")
+    batch_size: Count = Field(8, description="prompts a forward pass, of a judge in this process")
+    prices: str | None = Field("conf/judge_prices.yml", description="file with prices by model, where models.judge has none of its own")
+
+
 class ExportParams(Params):
     """Pairs for other tools."""
 
@@ -356,6 +376,7 @@ class Parameters(Params):
     reward: RewardParams = RewardParams()
     training: TrainingParams = TrainingParams()
     evaluation: EvaluationParams = EvaluationParams()
+    judge: JudgeParams = JudgeParams()
     export: ExportParams = ExportParams()
     reporting: ReportingParams = ReportingParams()
 

@@ -55,8 +55,8 @@ def make_spec(tiny: Path, store: PairStore) -> Callable[..., TrainingSpec]:
         mark = expected_fingerprint(tiny, store, load_model(tiny, device="cpu", dtype=dtype), params, dtype)
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         return TrainingSpec(
-            policy=tiny, pairs=store.files, reference=folder / "logs" / REFERENCE, fingerprint=mark, folder=folder / "work", logs=folder / "logs", seed=5,
-            training=params, model=ModelParams(), compute=compute,
+            policy=tiny, pairs=store.files, reference=folder / "logs" / REFERENCE, fingerprint=mark, folder=folder / "work",
+            logs=folder / "logs", seed=5, training=params, model=ModelParams(), compute=compute,
         )  # fmt: skip
 
     return make
