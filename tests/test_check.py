@@ -13,13 +13,16 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from kedro.framework.session import KedroSession
+from pair_files import published, write_published
 from PIL import Image
 
 from rlaifv_kedro.__main__ import cli
 from rlaifv_kedro.check import Finding, check_run, machine
 from rlaifv_kedro.check.checkpoints import Role, look_at, safetensors_shapes
+from rlaifv_kedro.check.inputs import Inputs, _check_entry
 from rlaifv_kedro.check.machine import GPU
 from rlaifv_kedro.check.run import check_combinations
+from rlaifv_kedro.datasets import PairSourceDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import ModelParams, Parameters
 from rlaifv_kedro.plan import Assumptions, plan_run
@@ -310,6 +313,17 @@ def test_tables_that_would_stop_the_run(project: Path, damage: Callable[[Path], 
     finding = only(check(project))
     assert finding.what.startswith(what)
     assert remedy in finding.remedy
+
+
+def test_a_source_of_pairs_is_counted_or_missed_with_its_command(tmp_path: Path) -> None:
+    source = PairSourceDataset(str(tmp_path), hub="openbmb/RLAIF-V-Dataset")
+    inputs = Inputs()
+    _check_entry("published_pairs", source, inputs, None)
+    write_published(tmp_path / "a.parquet", [published(0), published(1)])
+    _check_entry("published_pairs", source, inputs, None)
+    missing, there = inputs.findings
+    assert not missing.ok and missing.remedy.startswith("hf download openbmb/RLAIF-V-Dataset --repo-type dataset")
+    assert there.ok and "2 pairs" in there.what
 
 
 def test_too_few_prompts_for_all_iterations(project: Path) -> None:

@@ -20,17 +20,8 @@ def measured(rows: int, folder: Path) -> dict[str, float]:
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def check(rows: int, folder: Path) -> None:
-    few, many = measured(2000, folder), measured(rows, folder)
-    allowed = NOISE + (rows - 2000) * BYTES_A_ROW / 2**20
+def test_memory_with_all_published_rows(tmp_path: Path) -> None:
+    few, many = measured(2000, tmp_path), measured(83_132, tmp_path)
+    allowed = NOISE + (83_132 - 2000) * BYTES_A_ROW / 2**20
     assert many["gathering_mib"] - few["gathering_mib"] < allowed
     assert many["reading_mib"] - few["reading_mib"] < allowed
-
-
-def test_memory_with_20_000_rows(tmp_path: Path) -> None:
-    check(20_000, tmp_path)
-
-
-@pytest.mark.slow
-def test_memory_with_all_published_rows(tmp_path: Path) -> None:
-    check(83_132, tmp_path)

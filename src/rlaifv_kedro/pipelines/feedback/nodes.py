@@ -229,8 +229,7 @@ def build_pairs(
     judge = "reward" if params.scoring == "reward" else params.labeler
     answered = f"iteration_{iteration - 1}" if iteration > 1 else "base"
     origin_split = [
-        json.dumps({"model": answered, "labeler": judge, "type": kind or None, "iteration": iteration})
-        for kind in origin["question_type"].fillna("")
+        json.dumps({"model": answered, "labeler": judge, "type": kind or None, "iteration": iteration}) for kind in origin["question_type"].fillna("")
     ]
     pairs = pd.DataFrame({
         "ds_name": "rlaifv_kedro", "image": origin["image"].tolist(), "question": origin["question"].tolist(), "chosen": kept["chosen"].tolist(),
