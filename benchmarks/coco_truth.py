@@ -1,6 +1,6 @@
 """COCO's ground truth: parsed once into a table, against the four JSON files parsed each time. Synthetic files of COCO2014's real size.
 
-    python benchmarks/coco_truth.py --folder /tmp/coco            # writes the files there once, about 750 MB; --scale 0.01 for a trial
+    python benchmarks/coco_truth.py --folder /tmp/coco            # writes the files there once, about 700 MB; --scale 0.01 for a trial
     python benchmarks/coco_truth.py --folder /tmp/coco --zip      # reads them from a zip, as published
 
 Prints JSON: sizes, seconds, and the peak of the process's memory (VmHWM in /proc/self/status, MiB) above what its imports take. Each way is
@@ -26,18 +26,23 @@ from rlaifv_kedro.hallucination.coco_vocabulary import COCO_CATEGORIES, OWN_SYNO
 IMAGES = {"train": 82_783, "val": 40_504}  # COCO2014
 INSTANCES, CAPTIONS = 1_200_000, 600_000
 LOADS = 5
-WORDS = (
-    "a the on in of with and two three some several large small red white brown wooden green old young street field beach room kitchen sitting "
-    "standing next near holding walking playing looking lying parked grass snow water sky building wall floor window while"
-).split()
+WORDS = [
+    "a", "the", "on", "in", "of", "with", "and", "two", "three", "some", "several", "large", "small",
+    "red", "white", "brown", "wooden", "green",
+    "old", "young", "street", "field", "beach", "room", "kitchen", "sitting", "standing",
+    "next", "near", "holding", "walking", "playing", "looking", "lying",
+    "parked", "grass", "snow", "water", "sky", "building", "wall", "floor", "window", "while",
+]  # fmt: skip
 
 
 def write_files(folder: Path, scale: float) -> None:
-    """The four files: instances with polygons of 10 to 50 points, captions of 8 to 14 words of which about two name objects."""
+    """The four files. As in COCO an instance is about 500 bytes, polygons of 8 to 40 points, and an image has about three categories; of a caption's
+    6 to 12 words two name objects, most of them those of the image.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
-    words = [word for synonyms in OWN_SYNONYMS.values() for word in synonyms.split(", ") if word] + list(OWN_SYNONYMS)
-    polygons = [json.dumps([random.uniform(0, 640, 2 * random.integers(10, 50)).round(2).tolist()]) for _ in range(5000)]
+    words = [[category, *filter(None, synonyms.split(", "))] for category, synonyms in OWN_SYNONYMS.items()]
+    polygons = [json.dumps([random.uniform(0, 640, 2 * random.integers(8, 40)).round(2).tolist()]) for _ in range(5000)]
     ids, first = random.permutation(581_000), 0
     total = sum(IMAGES.values())
     for split, count in IMAGES.items():
@@ -49,19 +54,20 @@ def write_files(folder: Path, scale: float) -> None:
         share = IMAGES[split] / total * scale
         with open(folder / f"instances_{split}2014.json", "w") as file:
             file.write(start)
-            of, category, polygon = (random.integers(0, n, int(INSTANCES * share)).tolist() for n in (count, 80, len(polygons)))
-            names = list(COCO_CATEGORIES)
+            of, category, polygon = (random.integers(0, n, int(INSTANCES * share)).tolist() for n in (count, 3, len(polygons)))
+            numbers = list(COCO_CATEGORIES)
             for i in range(len(of)):
                 file.write(
                     f'{", " if i else ""}{{"segmentation": {polygons[polygon[i]]}, "area": 1041.25, "iscrowd": 0, "image_id": {images[of[i]]}, '
-                    f'"bbox": [116.95, 305.86, 285.3, 266.03], "category_id": {names[category[i]]}, "id": {i}}}'
+                    f'"bbox": [116.95, 305.86, 285.3, 266.03], "category_id": {numbers[(images[of[i]] + 29 * category[i]) % 80]}, "id": {i}}}'
                 )
             file.write('], "categories": ' + json.dumps([{"supercategory": "x", "id": i, "name": n} for i, n in COCO_CATEGORIES.items()]) + "}")
         with open(folder / f"captions_{split}2014.json", "w") as file:
             file.write(start)
             for i in range(int(CAPTIONS * share)):
                 chosen = [WORDS[j] for j in random.integers(0, len(WORDS), random.integers(6, 12))]
-                chosen[2], chosen[5] = (words[j] for j in random.integers(0, len(words), 2))
+                chosen[2] = random.choice(words[images[i % count] % 80])
+                chosen[5] = random.choice(words[(images[i % count] + (29 if random.random() < 0.8 else 7)) % 80])
                 caption = " ".join(chosen).capitalize() + "."
                 file.write(f'{", " if i else ""}{{"image_id": {images[i % count]}, "id": {i}, "caption": {json.dumps(caption)}}}')
             file.write("]}")

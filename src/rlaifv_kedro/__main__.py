@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -137,12 +137,11 @@ def check(context: click.Context, env: str | None, params: str, pipelines: str, 
     """Says what a run would lack: files, models, packages, keys, memory, disk. Exit status 1 if anything is missing."""
     from dataclasses import asdict
 
-    from kedro.framework.cli.utils import _split_params
-
     from rlaifv_kedro.check import check_run
+    from rlaifv_kedro.cli import split_params
 
     option = next(parameter for parameter in context.command.params if parameter.name == "params")
-    findings = check_run(project_path(), env, _split_params(context, option, params), [name.strip() for name in pipelines.split(",")])
+    findings = check_run(project_path(), env, split_params(context, option, params), [name.strip() for name in pipelines.split(",")])
     missing = sum(not finding.ok for finding in findings)
     if as_json:
         click.echo(json.dumps({"missing": missing, "findings": [asdict(finding) for finding in findings]}, indent=2))
@@ -163,8 +162,7 @@ def check(context: click.Context, env: str | None, params: str, pipelines: str, 
 @click.pass_context
 def plan(context: click.Context, env: str | None, params: str, pipelines: str, gpu: str, gpus: int | None, assume: str, as_json: bool) -> None:
     """Says what a run will take, stage by stage: calls, tokens, GPU hours, disk. Runs nothing, and needs neither models nor a GPU."""
-    from kedro.framework.cli.utils import _split_params
-
+    from rlaifv_kedro.cli import split_params
     from rlaifv_kedro.errors import UserError
     from rlaifv_kedro.plan import GPUS, plan_run
     from rlaifv_kedro.plan.assumptions import assumed
@@ -173,13 +171,47 @@ def plan(context: click.Context, env: str | None, params: str, pipelines: str, g
     if gpu.lower() not in GPUS:
         raise UserError(f"--gpu {gpu}: not known. Choose of {', '.join(GPUS)}.")
     options = {parameter.name: parameter for parameter in context.command.params}
-    given = {name: _split_params(context, options[name], value) for name, value in (("params", params), ("assume", assume))}
+    given = {name: split_params(context, options[name], value) for name, value in (("params", params), ("assume", assume))}
     names = [name.strip() for name in pipelines.split(",")]
     planned = plan_run(project_path(), env, given["params"], names, gpu.lower(), gpus, assumed(given["assume"]))
     if as_json:
         click.echo(json.dumps(planned.as_json(), indent=2))
     else:
         show(planned)
+
+
+@cli.command()
+@click.option("--judgements", required=True, type=click.Path(path_type=Path), metavar="FILE", help="Of the judge: a `judgements` table, or .jsonl.")
+@click.option("--reference", required=True, type=click.Path(path_type=Path), metavar="FILE", help="Known verdicts: item_id, verdict.")
+@click.option("--benchmark", metavar="NAME", help="Only this one's rows of the judgements.")
+@click.option("--step", metavar="NAME", help="Only this step's rows of the judgements, such as rating.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def calibrate(judgements: Path, reference: Path, benchmark: str | None, step: str | None, as_json: bool) -> None:
+    """Compares a judge's verdicts with known ones: agreement, kappa, confusion table. Files: .parquet or .jsonl."""
+    from rlaifv_kedro.hallucination import calibration
+
+    found = calibration.calibrate(calibration.read_verdicts(judgements, benchmark, step), calibration.read_verdicts(reference))
+    click.echo(json.dumps(found.as_json(), indent=2) if as_json else str(found))
+
+
+@cli.command()
+@click.argument("benchmark", type=click.Choice(["chair", "object_halbench", "mmhal", "refomb", "amber", "pope"]))
+@click.option("--answers", required=True, type=click.Path(path_type=Path), metavar="FILE", help="A JSON object a line: item_id or image_id, answer.")
+@click.option("--annotations", type=click.Path(path_type=Path), metavar="FOLDER", help="The published files: COCO's, or the benchmark's own.")
+@click.option("--vocabulary", type=click.Path(path_type=Path), metavar="FILE", help="Words for COCO's categories.  [default: our own list]")
+@click.option("--extracted", type=click.Path(path_type=Path), metavar="FILE", help="The objects of each answer, for object_halbench.")
+@click.option("--judgements", type=click.Path(path_type=Path), metavar="FILE", help="A judge's replies: item_id, step, reply.")
+@click.option("--spacy", metavar="NAME", help="Pipeline for object_halbench with --judgements, and amber; `exact` for amber without one.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def score(benchmark: str, as_json: bool, **given: Any) -> None:
+    """Scores answers that were made elsewhere. Needs no policy, and no server; docs/benchmarks.md has the files."""
+    from rlaifv_kedro.hallucination import score_command
+
+    scored = score_command.score_file(benchmark, score_command.ScoreInputs(**given))
+    if as_json:
+        click.echo(json.dumps(score_command.as_json(benchmark, scored), indent=2))
+    else:
+        score_command.show(benchmark, scored)
 
 
 def _typed_questions(at_terminal: bool) -> Iterator[str]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from transformers import GenerationConfig, PreTrainedConfig
 
+    from rlaifv_kedro.models import Answer
     from rlaifv_kedro.models.encoding import EncodedImage
     from rlaifv_kedro.models.transformers_backend import TransformersModel
 
@@ -78,10 +79,20 @@ class RLAIFVChat:
             raise UserError(f"dtype={dtype} is none of auto, float32, bfloat16, float16.")
         on = torch_device(device)
         chosen = ("float32" if on == "cpu" else "bfloat16") if dtype == "auto" else dtype
-        self.model = load_model(path, dtype=chosen, device=on)
-        self.decoding = decoding or decoding_of(self.model.module.config)
+        self._take(load_model(path, dtype=chosen, device=on), decoding)
+
+    @classmethod
+    def of(cls, model: "TransformersModel", decoding: ChatDecoding) -> "RLAIFVChat":
+        """The same on a model that is loaded already."""
+        chat = cls.__new__(cls)
+        chat._take(model, decoding)
+        return chat
+
+    def _take(self, model: "TransformersModel", decoding: ChatDecoding | None) -> None:
+        self.model = model
+        self.decoding = decoding or decoding_of(model.module.config)
         # generate fills whatever it isn't told from here, so a checkpoint's taste (temperature, penalties) must not stay.
-        self.model.module.generation_config = self._necessary()
+        model.module.generation_config = self._necessary()
 
     def chat(self, inputs: Mapping[str, Any], **overrides: Any) -> str:
         """Answer a question about an image.
@@ -98,14 +109,19 @@ class RLAIFVChat:
             UserError: There is no image or no question, the image can't be read, an override is unknown or impossible, or the prompt is longer than
                 the model's context.
         """
+        question = _question(inputs)
+        return self.answer(read_image(inputs.get("image")), question, **overrides).text
+
+    def answer(self, picture: "Image", question: str, **overrides: Any) -> "Answer":
+        """As :meth:`chat`, with the number of tokens and the reason for the end. Of beams the tokens are those of the best."""
         import torch
 
         from rlaifv_kedro.branching.ways import type_ids
+        from rlaifv_kedro.models import Answer
 
         decoding = _overridden(self.decoding, overrides)
-        question = _question(inputs)
         module = self.model.module
-        image = self.model.encoder.image(read_image(inputs.get("image")))
+        image = self.model.encoder.image(picture)
         prompt = _prompt(self.model, question, image)
         ids = torch.tensor([prompt], device=module.device)  # (1, prompt)
         # generate draws from the global generator, which is the caller's.
@@ -117,8 +133,9 @@ class RLAIFVChat:
                 input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=self._generation(decoding, len(prompt)),
                 logits_processor=_penalty(decoding.repetition_penalty, len(prompt)),
             )[0, len(prompt) :].tolist()  # fmt: skip
-        end = next((i for i, token in enumerate(row) if token in self.model.encoder.ends), len(row))
-        return self.model.encoder.tokenizer.decode(row[:end], skip_special_tokens=True).strip()
+        end = next((i for i, token in enumerate(row) if token in self.model.encoder.ends), None)
+        text = self.model.encoder.tokenizer.decode(row[:end], skip_special_tokens=True).strip()
+        return Answer(text, len(row) if end is None else end + 1, "length" if end is None else "stop")
 
     def _necessary(self, **settings: Any) -> "GenerationConfig":
         """What generate must know of any checkpoint: where an answer ends, and which tokens it can't have."""

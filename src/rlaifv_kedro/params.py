@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from rlaifv_kedro.errors import UserError
 
+Benchmark = Literal["chair", "object_halbench", "mmhal", "refomb", "amber", "pope"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 
@@ -91,6 +92,7 @@ class MiniatureParams(Params):
     pool_scenes: Count = Field(4000, description="prompts in the pool, for all iterations together")
     selection_scenes: Count = Field(300, description="scenes on which checkpoints are compared")
     test_scenes: Count = Field(400, description="scenes on which the result is measured")
+    benchmark_scenes: Count = Field(16, description="scenes of the miniature's six benchmarks (docs/benchmarks.md)")
     training_scenes: Count = Field(8000, description="scenes the foundation and the labeler learn from, each")
     policy_scenes: Count = Field(4000, description="scenes with careless captions the base policy learns from")
     training_fifth_share: Share = Field(0.5, description="share of the scenes to learn from that hold a fifth object; scenes to describe all do")
@@ -325,6 +327,20 @@ class EvaluationParams(Params):
     )
     keep_best: Count | None = Field(2, description="of an iteration's checkpoints so many of the best stay, and the last; null keeps all")
     collapse: CollapseParams = CollapseParams()
+    benchmarks: list[Benchmark] = Field([], description="published benchmarks that the policy answers; their files are fetched")
+    policy: str | list[str] | None = Field(
+        None, description="folders or hub names of checkpoints that answer the benchmarks; without one, the selected policy does, after the selection"
+    )
+
+    @model_validator(mode="after")
+    def _answers_something(self) -> "EvaluationParams":
+        if self.policy is not None and not self.benchmarks:
+            raise ValueError("evaluation.policy is what answers evaluation.benchmarks, and these name none; e.g. evaluation.benchmarks=[chair,pope]")
+        return self
+
+    def policies(self) -> list[str]:
+        """The checkpoints that are named."""
+        return [] if self.policy is None else [self.policy] if isinstance(self.policy, str) else list(dict.fromkeys(self.policy))
 
 
 class JudgeParams(Params):
@@ -338,6 +354,40 @@ class JudgeParams(Params):
     tries: Count = Field(3, description="replies asked for until one holds a verdict; then the item counts as failed")
     batch_size: Count = Field(8, description="prompts a forward pass, of a judge in this process")
     prices: str | None = Field("conf/judge_prices.yml", description="file with prices by model, where models.judge has none of its own")
+
+
+class BenchmarkDataParams(Params):
+    """Tables of the published benchmarks."""
+
+    vocabulary: Literal["own", "published"] = Field(
+        "own", description="by which words COCO's captions are read for coco_truth: the project's list, or the catalog's chair_vocabulary"
+    )
+    chair_images: Count = Field(500, description="images of COCO in chair_items (papers' practice), drawn by the seed")
+    chair_split: str = Field("val2014", description="of which split of COCO")
+    chair_prompt: str = Field("Please describe this image in detail.", min_length=1, description="what is asked about each")
+
+
+class BenchmarksParams(Params):
+    """How answers to the benchmarks of ``evaluation.benchmarks`` are made, judged and scored."""
+
+    beams: Count = Field(3, description="beams of the search for answers that an LLM judges (protocol); 1 is greedy, as the others are")
+    max_new_tokens: Count = Field(1024, description="at most so many tokens an answer (protocol)")
+    yes_no_tokens: Count = Field(32, description="at most so many tokens an answer to yes/no questions (POPE, and AMBER's)")
+    chunk_size: Count = Field(50, description="images a chunk: what a kill can lose")
+    batch_size: Count = Field(4, description="images a forward pass, each with all questions about it")
+    extraction: Literal["llm", "rules"] = Field(
+        "llm", description="how Object HalBench's objects are found: by models.judge (protocol), or by CHAIR's rules, without any model"
+    )
+    object_halbench_pipeline: str = Field("en_core_web_trf", description="spaCy pipeline that analyses extracted objects (protocol: this one, 3.7.3)")
+    amber_pipeline: str = Field(
+        "en_core_web_lg", description="spaCy pipeline whose vectors AMBER compares words by (protocol); exact: by the word alone"
+    )
+    refomb_runs: Count = Field(3, description="how often each answer is compared (protocol: at least 3)")
+    refomb_swap: bool = Field(True, description="compare in the other order as well, and report the position bias; twice as many calls")
+    object_halbench_prompt: str | None = Field(None, description="file with another wording; without one, ours")
+    mmhal_prompt: str | None = Field(None, description="the same for MMHal-Bench")
+    refomb_overall_prompt: str | None = Field(None, description="the same for RefoMB's first call")
+    refomb_trustworthiness_prompt: str | None = Field(None, description="the same for its second")
 
 
 class ExportParams(Params):
@@ -377,6 +427,8 @@ class Parameters(Params):
     training: TrainingParams = TrainingParams()
     evaluation: EvaluationParams = EvaluationParams()
     judge: JudgeParams = JudgeParams()
+    benchmark_data: BenchmarkDataParams = BenchmarkDataParams()
+    benchmarks: BenchmarksParams = BenchmarksParams()
     export: ExportParams = ExportParams()
     reporting: ReportingParams = ReportingParams()
 

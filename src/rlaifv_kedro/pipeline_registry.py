@@ -2,10 +2,10 @@
 
 from kedro.pipeline import Pipeline
 
-from rlaifv_kedro.params import EvaluationParams, ExportParams, FeedbackParams, LoopParams, TrainingParams
-from rlaifv_kedro.pipelines import data_generation, evaluation, export, feedback, miniature, reporting, reward, training
+from rlaifv_kedro.params import BenchmarkDataParams, BenchmarksParams, EvaluationParams, ExportParams, FeedbackParams, LoopParams, TrainingParams
+from rlaifv_kedro.pipelines import benchmark_data, benchmarks, data_generation, evaluation, export, feedback, miniature, reporting, reward, training
 from rlaifv_kedro.pipelines.evaluation.pipeline import CATALOG_REWARD, measurement_pipeline
-from rlaifv_kedro.pipelines.miniature.pipeline import world_pipeline
+from rlaifv_kedro.pipelines.miniature.pipeline import benchmark_pipeline, world_pipeline
 
 # Set from the parameters by project_hooks when a session starts; the defaults are what `kedro registry list` and kedro-viz show.
 LOOP_ITERATIONS: int = LoopParams().iterations
@@ -14,6 +14,8 @@ FEEDBACK = FeedbackParams()
 TRAINING = TrainingParams()
 EVALUATION = EvaluationParams()
 EXPORT = ExportParams()
+BENCHMARK_DATA = BenchmarkDataParams()
+BENCHMARKS = BenchmarksParams()
 
 _SHARED = {"prompt_pool", "base_policy", "labeler", "selection_prompts", "selection_instances", "selection_captions", *CATALOG_REWARD}
 _TEST = {"test_prompts", "test_instances", "test_captions", "test_probes"}
@@ -22,12 +24,16 @@ _TEST = {"test_prompts", "test_instances", "test_captions", "test_probes"}
 def register_pipelines() -> dict[str, Pipeline]:
     """All pipelines; ``__default__`` draws the miniature world and takes the shipped policy through the loop."""
     report = reporting.create_pipeline(LOOP_ITERATIONS, FEEDBACK)
-    loop = rlaif_loop(LOOP_ITERATIONS)
+    loop = rlaif_loop(LOOP_ITERATIONS) + _benchmarks({"base_policy": "base_policy", "last_policy": f"iteration_{LOOP_ITERATIONS}.trained_policy"})
+    stages = _stages()
     return {
         "miniature": _miniature(miniature.create_pipeline()),
-        **{name: _stage_run(stage) for name, stage in _stages().items()},
+        "miniature_benchmarks": _miniature(benchmark_pipeline()),
+        **{name: _stage_run(stage) for name, stage in stages.items() if name != "evaluation"},
+        "evaluation": _evaluation(stages["evaluation"]),
         "reward": reward.create_pipeline(),
         "export": export.create_pipeline(EXPORT),
+        "benchmark_data": benchmark_data.create_pipeline(BENCHMARK_DATA),
         "reporting": report,
         "iteration": _stage_run(iteration_pipeline()),
         "rlaif_loop": loop + report,
@@ -37,6 +43,16 @@ def register_pipelines() -> dict[str, Pipeline]:
 
 def _miniature(pipeline: Pipeline) -> Pipeline:
     return Pipeline(pipeline, namespace="miniature", prefix_datasets_with_namespace=False)
+
+
+def _benchmarks(policies: dict[str, str]) -> Pipeline:
+    """The published benchmarks that ``evaluation.benchmarks`` names, answered by entries of the catalog."""
+    return benchmarks.create_pipeline(EVALUATION.benchmarks, policies, BENCHMARKS, BENCHMARK_DATA)
+
+
+def _evaluation(stage: Pipeline) -> Pipeline:
+    """The stage, then the benchmarks; where ``evaluation.policy`` names what answers them, nothing else."""
+    return _benchmarks({}) if EVALUATION.policies() else _stage_run(stage) + _benchmarks({"trained_policy": "trained_policy"})
 
 
 def _stages() -> dict[str, Pipeline]:

@@ -43,6 +43,8 @@ class ProjectHooks:
         pipeline_registry.TRAINING = parameters.training
         pipeline_registry.EVALUATION = parameters.evaluation
         pipeline_registry.EXPORT = parameters.export
+        pipeline_registry.BENCHMARK_DATA = parameters.benchmark_data
+        pipeline_registry.BENCHMARKS = parameters.benchmarks
         if parameters.compute.threads:
             os.environ["OMP_NUM_THREADS"] = str(parameters.compute.threads)
         _quiet()

@@ -23,6 +23,7 @@ from rlaifv_kedro.manifest import RUNTIME_ONLY, flatten, load, path_of
 logger = logging.getLogger(__name__)
 
 RUN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+_PLAIN = re.compile(r"[\w./-]+")  # an item of a list that needs no quotes
 SELECTIONS = ("tags", "node_names", "from_nodes", "to_nodes", "from_inputs", "to_outputs", "namespaces")
 """Options of ``kedro run`` that choose nodes."""
 
@@ -130,12 +131,14 @@ def resume_command(run_params: dict[str, Any], run_id: str | None) -> str:
 
 
 def _as_given(value: Any) -> str:
-    """The value as ``--params`` must hold it, to be read back the same: Kedro splits at every comma, then YAML reads the rest."""
-    plain = str(value)
-    if _read_back(plain) == [value]:
-        return plain
+    """The value as ``--params`` must hold it, to be read back the same: split at commas (see cli.py), then YAML reads the rest."""
     if isinstance(value, list):
-        return "\n".join(f"- {_as_given(item)}" for item in value)  # a list of several in brackets has commas
+        return f"[{','.join(_as_given(item) if _PLAIN.fullmatch(str(item)) else _quoted(item) for item in value)}]"
+    plain = str(value)
+    return plain if _read_back(plain) == [value] else _quoted(value)
+
+
+def _quoted(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace(",", "\\u002c")
 
 

@@ -14,7 +14,9 @@ from kedro.pipeline import Pipeline
 from rlaifv_kedro import manifest as manifests
 from rlaifv_kedro.datasets.checkpoint import CheckpointDataset
 from rlaifv_kedro.datasets.files import content_sha256, shown
+from rlaifv_kedro.datasets.images import ImagesDataset
 from rlaifv_kedro.datasets.pair_sources import PairSourceDataset
+from rlaifv_kedro.datasets.remote import RemoteFileDataset
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.manifest import Entry, Manifest
@@ -22,6 +24,8 @@ from rlaifv_kedro.session import resume_command
 
 logger = logging.getLogger(__name__)
 
+FETCHED = PairSourceDataset | RemoteFileDataset | ImagesDataset
+"""They fetch what isn't there, or say how to: at the start of a run, before anything costs hours."""
 ITERATION = re.compile(r"iteration_(?P<number>\d+)\.(?P<name>.+)")
 
 
@@ -61,7 +65,7 @@ def pin(project: Path, pipeline: Pipeline, catalog: DataCatalog, run_params: dic
         asked = recorded.version if recorded else (run_params["load_versions"] or {}).get(name) if _versioned(found) else None
         version = asked or _newest(found, run_id, runs, seeds)
         _set_version(found, version, run_id)
-        there = _is_there(found, version) or isinstance(found, PairSourceDataset)  # which fetches what isn't, or says how to
+        there = _is_there(found, version) or isinstance(found, FETCHED)
         problem = _damage(found) if there else _missing(catalog, name, version, run_params, runs)
         if problem:
             problems.append(problem)
@@ -138,8 +142,8 @@ def _is_there(found: AbstractDataset, version: str | None) -> bool:
 
 
 def _damage(found: AbstractDataset) -> str | None:
-    """What is wrong with a checkpoint or a source of pairs, which else would come out only when a node loads it, maybe hours later."""
-    if isinstance(found, CheckpointDataset | PairSourceDataset):
+    """What is wrong with a checkpoint or with what is fetched, which else would come out only when a node loads it, maybe hours later."""
+    if isinstance(found, CheckpointDataset | FETCHED):
         try:
             found.load()
         except UserError as error:

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from transformers import PreTrainedModel
 
 from rlaifv_kedro.branching import Pack, attention, branch_log_probs, choose_way, collate, next_token_probs, scoring, separate
-from rlaifv_kedro.branching.sampling import sample_branches
+from rlaifv_kedro.branching.sampling import can_sample_after_branches, sample_after_branches, sample_branches
 
 TOKENS = [5, 17, 42]
 SEEDS = [[11, 12, 13], [21, 22, 23], [31, 32, 33]]
@@ -246,6 +246,21 @@ def test_a_candidate_is_the_same_alone_in_a_batch_and_in_another_order(case: Cas
     backwards = draw(case, [2, 1, 0], [row[::-1] for row in SEEDS[::-1]], temperature=1.5)
     assert [row[::-1] for row in backwards[::-1]] == together
     assert [[draw(case, [i], [[seed]], temperature=1.5)[0][0] for seed in row] for i, row in enumerate(SEEDS)] == together
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_what_follows_a_branch_is_what_follows_the_prompt_with_it(case: Case, temperature: float) -> None:
+    """Each branch's continuation against that of prefix and branch as one prompt about the image; packs have different numbers of branches."""
+    packs = [Pack(p.prefix, p.branches[: i + 1]) for i, p in enumerate(case.packs)]
+    if not can_sample_after_branches(case.model, packs, 8):
+        pytest.skip("computed as separate sequences")
+    seeds = [[10 * i + k for k in range(len(p.branches))] for i, p in enumerate(packs)]
+    rest = {"temperature": temperature, "max_new_tokens": 8, "pad": 0, "stop": {2}, "suppress": [60, 61]}
+    found = sample_after_branches(case.model, packs, seeds, inputs=case.inputs([0, 1, 2]), **rest)
+    assert len({tuple(ids) for row in found for ids in row}) > 2
+    for i, (p, row) in enumerate(zip(packs, found)):
+        for k, branch in enumerate(p.branches):
+            assert [[row[k]]] == sample_branches(case.model, [p.prefix + branch], [[seeds[i][k]]], inputs=case.inputs([i]), **rest)
 
 
 def test_prompts_of_one_length_keep_their_images_and_seeds(case: Case) -> None:

@@ -21,7 +21,7 @@ from chat_server import Body, ChatServer, Fault, completion, image_of, question_
 from PIL import Image
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.models import Decoding, Question, server_requests
+from rlaifv_kedro.models import Answer, Decoding, Question, server_requests
 from rlaifv_kedro.models.openai_backend import OpenAIModel, data_urls, server_seed
 from rlaifv_kedro.params import ModelParams
 
@@ -464,3 +464,55 @@ def test_the_account_is_logged_now_and_then(
     monkeypatch.setattr(server_requests, "SECONDS_BETWEEN_REPORTS", 0)
     model.complete([chat("c")], [1], WARM)
     assert len(caplog.messages) == 2
+
+
+class TestHeard:
+    def test_each_answer_as_soon_as_it_is_there(self, serve: Callable[..., ChatServer]) -> None:
+        """Also those of chats that come twice, and the errors; the slow one last."""
+        slow = threading.Event()
+
+        def fault(body: Body, before: int) -> Fault | None:
+            if question_of(body) == "slow":
+                slow.wait(10)
+            return chat_server.status(400, "no") if question_of(body) == "refused" else None
+
+        heard: list[tuple[int, str, str | None]] = []
+
+        def listen(index: int, answer: Answer) -> None:
+            heard.append((index, answer.text.split()[0] if answer.text else "", answer.error))
+            if len(heard) == 4:
+                slow.set()
+
+        chats = [chat(text) for text in ("slow", "a", "refused", "b", "a")]
+        answers = model_of(serve(fault=fault), concurrency=2).complete(chats, [1] * 5, WARM, listen)
+        assert sorted(heard) == [(0, "slow", None), (1, "a", None), (2, "", "HTTP 400: no"), (3, "b", None), (4, "a", None)]
+        assert heard[-1][0] == 0
+        assert [(a.prompt_tokens, a.model) for a in answers] == [(100, "tiny")] * 2 + [(None, None)] + [(100, "tiny")] * 2
+
+    def test_what_was_heard_stays_heard_when_listening_fails(self, serve: Callable[..., ChatServer]) -> None:
+        heard: list[int] = []
+
+        def listen(index: int, answer: Answer) -> None:
+            heard.append(index)
+            if len(heard) == 5:
+                raise UserError("the disk is full")
+
+        server = serve()
+        with pytest.raises(UserError, match="the disk is full"):
+            model_of(server, concurrency=1).complete([chat(f"{i}") for i in range(40)], [1] * 40, WARM, listen)
+        assert heard == [0, 1, 2, 3, 4] and len(server.bodies) <= 6
+
+
+def test_requests_a_minute(serve: Callable[..., ChatServer]) -> None:
+    """600 a minute are one in 0.1 s: the last of 12, two of which are sent twice, is sent 1.3 s after the first; the next call's after that."""
+    came: list[float] = []
+
+    def fault(body: Body, before: int) -> Fault | None:
+        came.append(time.monotonic())
+        return chat_server.status(429) if before == 0 and question_of(body) in ("3", "4") else None
+
+    model = model_of(serve(fault=fault), concurrency=12, requests_per_minute=600)
+    model.complete([chat(f"{i}") for i in range(12)], [1] * 12, WARM)
+    model.complete([chat("next")], [1], WARM)
+    assert len(came) == 15
+    assert came[13] - came[0] >= 1.1 and came[14] - came[0] >= 1.2  # less the time that the first took to arrive

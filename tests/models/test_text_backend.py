@@ -155,6 +155,23 @@ def test_replies_do_not_depend_on_batch_or_order(model: TransformersText, folder
     assert model.complete([], [], decoding) == []
 
 
+def test_answers_are_heard_a_forward_pass_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the next one begins; a chat that is too long at once."""
+    model = load_text_model(folder, device="cpu", batch_size=3)
+    asked = [*chats(), [{"role": "user", "content": " ".join(["w1"] * 60)}]]
+    heard: dict[int, Answer] = {}
+    before: list[int] = []
+
+    def counting(*args: Any, **options: Any) -> Any:
+        before.append(len(heard))
+        return sample_branches(*args, **options)
+
+    monkeypatch.setattr(text_backend, "sample_branches", counting)
+    answers = model.complete(asked, [0] * 9, GREEDY, heard.__setitem__)
+    assert heard == dict(enumerate(answers)) and before == [1, 4, 7]
+    assert [a.prompt_tokens for a in answers] == [len(model.encoder.prompt(c)) for c in asked[:8]] + [None]
+
+
 def test_the_seed_and_top_p_matter(model: TransformersText) -> None:
     chat = chats()[1]
     assert len({answer.text for answer in model.complete([chat] * 5, range(5), SAMPLED)}) == 5

@@ -193,3 +193,27 @@ def test_cut_off_adapters(tiny: Path, tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(UserError, match="adapter_model.safetensors is damaged"):
         load_model(tmp_path / "adapters")
+
+
+ABOUT = [["describe the image in detail.", "is there a cup?", "name three objects in the image."], ["is there a dog?"]]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_answers_about_an_image_are_those_of_the_questions_asked_alone(tiny: Path, pictures: list[Image.Image], temperature: float) -> None:
+    """Three questions about one image and one about another, of different lengths: greedy, and with seeds of their own."""
+    model = load_model(tiny, device="cpu", dtype="float64")
+    decoding, seeds = Decoding(temperature, 12), [[1, 2, 3], [4]]
+    together = model.sample_about(pictures[:2], ABOUT, seeds, decoding)
+    alone = [
+        [model.sample([Question(pictures[i], q)], [[seed]], decoding)[0][0] for q, seed in zip(asked, seeds[i])] for i, asked in enumerate(ABOUT)
+    ]
+    assert together == alone
+    assert len({answer.text for row in together for answer in row}) > 2
+
+
+def test_answers_of_models_that_are_not_packed(tiny: Path, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model(tiny, device="cpu", dtype="float64")
+    decoding, seeds = Decoding(0, 8), [[0, 0, 0], [0]]
+    packed = model.sample_about(pictures[:2], ABOUT, seeds, decoding)
+    monkeypatch.setattr("rlaifv_kedro.branching.sampling.choose_way", lambda model: "separate")
+    assert model.sample_about(pictures[:2], ABOUT, seeds, decoding) == packed

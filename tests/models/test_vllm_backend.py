@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.models import Decoding, Question, load_model
+from rlaifv_kedro.models import Answer, Decoding, Question, load_model
 from rlaifv_kedro.models.vllm_backend import VLLMModel
 from rlaifv_kedro.params import ModelParams
 
@@ -154,6 +154,8 @@ def test_chats(vllm: type, tiny: Path, tmp_path: Path) -> None:
     assert call.prompts == chats and [s.seed for s in call.settings] == [1, 2] and model.engine.options["dtype"] == "float32"
     assert call.options == {"chat_template": "{{ messages[0]['content'] }}", "chat_template_kwargs": {"enable_thinking": False}}
     assert model.complete([], [], WARM) == []
+    heard: dict[int, Answer] = {}
+    assert model.complete(chats, [1, 2], WARM, heard.__setitem__) == [heard[0], heard[1]]
     with pytest.raises(UserError, match="vLLM refuses a prompt: The decoder prompt is longer"):
         model.complete([[{"role": "user", "content": "too long"}]], [1], WARM)
 

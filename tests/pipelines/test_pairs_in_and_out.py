@@ -75,16 +75,16 @@ def test_own_pairs_and_half_of_a_policy_s(project: Project) -> None:
 
 def test_a_kill_while_gathering_costs_a_chunk(project: Project) -> None:
     """The run goes on with what is there, and ends with the same bytes."""
-    command = ["--pipelines", "training", "--nodes", "gather_pairs", "--params", f"run_id=killed,training.gather_chunk_size=5,{ONLY_PUBLISHED}"]
+    command = ["--pipelines", "training", "--nodes", "gather_pairs", "--params", f"run_id=cut-off,training.gather_chunk_size=5,{ONLY_PUBLISHED}"]
     project.kedro(*command)
-    whole = project.files("killed")
+    whole = project.files("cut-off")
     for name in ("training_pairs", "training_rejects"):  # as if killed before the markers, between the two files of a chunk
-        (of_run(project, "killed", name) / "_complete.json").unlink()
-    kept = of_run(project, "killed", "training_pairs") / "00003.arrow"
+        (of_run(project, "cut-off", name) / "_complete.json").unlink()
+    kept = of_run(project, "cut-off", "training_pairs") / "00003.arrow"
     before = kept.stat().st_mtime_ns
-    (of_run(project, "killed", "training_pairs") / "00005.arrow").unlink()
+    (of_run(project, "cut-off", "training_pairs") / "00005.arrow").unlink()
     project.kedro(*command)
-    assert project.files("killed") == whole
+    assert project.files("cut-off") == whole
     assert kept.stat().st_mtime_ns == before
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from rlaifv_kedro.branching.scoring import forward
+from rlaifv_kedro.branching.pack import Pack, PackedBatch, collate
+from rlaifv_kedro.branching.scoring import ends_of_branches, forward, position_ids
 from rlaifv_kedro.branching.separate import images_of_packs
 from rlaifv_kedro.branching.ways import choose_way, fits_window, spatial_positions, type_ids
 
@@ -47,6 +48,43 @@ def sample_branches(
     packed = choose_way(model) == "packed" and fits_window(model, length + max_new_tokens)
     drawn = (_over_one_cache if packed else _by_generate)(model, ids, real, choose, max_new_tokens, pad, stop, inputs)
     return [[_until_stop(sample, stop) for sample in row] for row in drawn.tolist()]
+
+
+@torch.no_grad()
+def sample_after_branches(
+    model: "PreTrainedModel", packs: Sequence[Pack], seeds: Sequence[Sequence[int]], *, temperature: float, max_new_tokens: int, pad: int,
+    stop: set[int], inputs: dict[str, Any], suppress: Collection[int] = (), top_p: float = 1.0,
+) -> list[list[list[int]]]:  # fmt: skip
+    """Sample one continuation of every branch: the answers to many questions about an image, which is computed once.
+
+    Args:
+        packs: See :class:`rlaifv_kedro.branching.Pack`; branches aren't empty. Their number may differ.
+        seeds: For each pack one seed a branch.
+
+    The rest, and what a sample depends on, is as in :func:`sample_branches`.
+
+    Returns:
+        For each pack and branch the new token ids, the stopping one included.
+
+    Raises:
+        ValueError: The model's masks can't be packed, or its window is too small; see :func:`can_sample_after_branches`.
+    """
+    if not can_sample_after_branches(model, packs, max_new_tokens):
+        raise ValueError("this model computes branches as separate sequences")
+    device = next(model.parameters()).device
+    uniforms = np.zeros((len(packs), max(map(len, seeds)), max_new_tokens))
+    for i, row in enumerate(seeds):
+        for k, seed in enumerate(row):
+            uniforms[i, k] = np.random.default_rng(seed).random(max_new_tokens)
+    choose = _Chooser(temperature, torch.from_numpy(uniforms).to(device), sorted(suppress), top_p)
+    drawn = _over_branches(model, collate(list(packs), pad).to(device), choose, max_new_tokens, pad, stop, inputs).tolist()
+    return [[_until_stop(drawn[i][k], stop) for k in range(len(p.branches))] for i, p in enumerate(packs)]
+
+
+def can_sample_after_branches(model: "PreTrainedModel", packs: Sequence[Pack], max_new_tokens: int) -> bool:
+    """Whether the packs can be computed as such, with so many tokens to follow."""
+    longest = max(len(p.prefix) + max(map(len, p.branches)) for p in packs)
+    return choose_way(model) == "packed" and fits_window(model, longest + max_new_tokens)
 
 
 class _Chooser:
@@ -101,11 +139,54 @@ def _over_one_cache(
     padded = real.long() if not real.all() else None
     types = type_ids(model, ids, torch.zeros_like(ids))
     logits = _last(model, ids, padded, positions, past_key_values=cache, **types, **inputs).expand(-1, samples, -1)
-    position = (real.sum(-1, keepdim=True) + offset).expand(-1, samples)  # (prompts, samples)
-    mask = real[:, None, None].expand(-1, 1, samples, -1)  # (prompts, 1, samples, keys)
-    own = torch.eye(samples, dtype=torch.bool, device=ids.device).expand(len(ids), 1, -1, -1)
-    stops = torch.tensor(sorted(stop), device=ids.device)
+    position = (real.sum(-1, keepdim=True) + offset).expand(-1, samples)
+    mask = real[:, None, None].expand(-1, 1, samples, -1)
     finished = torch.zeros(len(ids), samples, dtype=torch.bool, device=ids.device)
+    return _continue(model, cache, logits, mask, position, spatial is not None, finished, choose, steps, pad, stop)
+
+
+def _over_branches(
+    model: "PreTrainedModel", packed: PackedBatch, choose: _Chooser, steps: int, pad: int, stop: set[int], inputs: dict[str, Any]
+) -> torch.Tensor:
+    """(packs, most branches, at most steps) tokens that follow every branch, over one cache of prefixes and branches."""
+    from transformers import DynamicCache
+
+    most, device = max(map(len, packed.branch_lengths)), packed.input_ids.device
+    positions, types, cache = position_ids(model, packed, inputs), type_ids(model, packed.input_ids, packed.segments), DynamicCache()
+    keep = ends_of_branches(packed.segments)
+    logits = forward(
+        model, packed.input_ids, packed.attention_mask, positions, keep, None, use_cache=True, past_key_values=cache, **types, **inputs
+    )  # fmt: skip
+    rows = torch.nonzero(keep)[:, 0]
+    numbers = packed.segments[keep] - 1
+    first = logits.new_zeros(len(packed.prefix_lengths), most, logits.shape[-1])
+    first[rows, numbers] = logits
+    spatial = positions.dim() == 3
+    position = torch.zeros(first.shape[:2], dtype=torch.int64, device=device)
+    position[rows, numbers] = (positions[0] if spatial else positions)[keep] + 1
+    finished = torch.ones(first.shape[:2], dtype=torch.bool, device=device)  # places without a branch
+    finished[rows, numbers] = False
+    segments = packed.segments[:, None]
+    mask = (segments == 0) | (segments == torch.arange(1, most + 1, device=device)[:, None])  # (packs, branches, keys)
+    return _continue(model, cache, first, mask[:, None], position, spatial, finished, choose, steps, pad, stop)
+
+
+def _continue(
+    model: "PreTrainedModel", cache: Any, logits: torch.Tensor, mask: torch.Tensor, position: torch.Tensor, spatial: bool, finished: torch.Tensor,
+    choose: _Chooser, steps: int, pad: int, stop: set[int],
+) -> torch.Tensor:  # fmt: skip
+    """Tokens of all samples of all rows: (rows, samples, at most steps).
+
+    Args:
+        logits: Of the first token, (rows, samples, vocabulary).
+        mask: What a sample sees of the cache, bool (rows, 1, samples, keys).
+        position: Of the first token, int64 (rows, samples).
+        spatial: The family numbers positions in time, height and width.
+        finished: Samples that draw nothing, bool (rows, samples).
+    """
+    rows, samples = position.shape
+    own = torch.eye(samples, dtype=torch.bool, device=mask.device).expand(rows, 1, -1, -1)
+    stops = torch.tensor(sorted(stop), device=mask.device)
     drawn: list[torch.Tensor] = []
     for step in range(steps):
         token = torch.where(finished, pad, choose(logits, step))  # (prompts, samples)
@@ -115,7 +196,7 @@ def _over_one_cache(
             break
         mask = torch.cat([mask, own], dim=-1)
         here = position + step
-        logits = _last(model, token, mask, here.expand(3, -1, -1) if spatial is not None else here, keep=samples, past_key_values=cache)
+        logits = _last(model, token, mask, here.expand(3, -1, -1) if spatial else here, keep=samples, past_key_values=cache)
     return torch.stack(drawn, dim=-1)
 
 

@@ -16,7 +16,9 @@ from rlaifv_kedro.check.finding import Finding
 from rlaifv_kedro.datasets.checkpoint import CheckpointDataset
 from rlaifv_kedro.datasets.documents import JsonDataset
 from rlaifv_kedro.datasets.files import shown
+from rlaifv_kedro.datasets.images import ImagesDataset
 from rlaifv_kedro.datasets.pair_sources import PairSourceDataset
+from rlaifv_kedro.datasets.remote import RemoteFileDataset
 from rlaifv_kedro.datasets.tables import TableDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import open_image
@@ -90,7 +92,9 @@ def _check_entry(name: str, found: AbstractDataset, inputs: Inputs, env: str | N
     where = shown(getattr(found, "_filepath", name))
     inputs.metadata[name] = getattr(found, "metadata", None) or {}
     try:
-        if not found.exists():
+        if isinstance(found, RemoteFileDataset | ImagesDataset):
+            inputs.findings.append(_published(name, found, where))
+        elif not found.exists():
             inputs.findings.append(Finding(False, f"{name}: it is not there", where, inputs.fetch(name) or _maker(name, found, env)))
         elif isinstance(found, CheckpointDataset):
             inputs.checkpoints[name] = found.load_path()
@@ -103,6 +107,18 @@ def _check_entry(name: str, found: AbstractDataset, inputs: Inputs, env: str | N
             inputs.findings.append(Finding(True, f"{name}: it can be read", where))
     except DatasetError as error:
         inputs.findings.append(Finding(False, f"{name}: it can't be used", where, str(error)))
+
+
+def _published(name: str, found: RemoteFileDataset | ImagesDataset, where: str) -> Finding:
+    """A published file, or pictures; nothing is fetched here.
+
+    Raises:
+        UserError: It isn't there and can't be fetched, or is not the published one.
+    """
+    if found.waits():
+        return Finding(True, f"{name}: not there; the run will fetch it first, which needs a network", where)
+    found.load()
+    return Finding(True, f"{name}: it can be read", where)
 
 
 def _maker(name: str, found: AbstractDataset, env: str | None) -> str:

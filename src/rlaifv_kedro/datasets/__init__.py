@@ -2,15 +2,20 @@
 
 from rlaifv_kedro.datasets.checkpoint import CheckpointDataset, CheckpointSetDataset, WorkFolderDataset
 from rlaifv_kedro.datasets.chunks import Chunk, ChunkedTableDataset, Complete, FinishedChunksDataset
+from rlaifv_kedro.datasets.coco_annotations import CocoAnnotations, CocoAnnotationsDataset
 from rlaifv_kedro.datasets.constants import IterationNumberDataset
 from rlaifv_kedro.datasets.documents import FigureDataset, JsonDataset, TextDataset
 from rlaifv_kedro.datasets.export import ExportFolderDataset
+from rlaifv_kedro.datasets.file_set import FileSetDataset
+from rlaifv_kedro.datasets.images import Images, ImagesDataset
 from rlaifv_kedro.datasets.pair_sources import PairSource, PairSourceDataset
 from rlaifv_kedro.datasets.pair_store import FinishedPairsDataset, PairStore, PairStoreDataset
+from rlaifv_kedro.datasets.remote import RemoteFileDataset
 from rlaifv_kedro.datasets.tables import TableDataset
 
 __all__ = [
-    "CheckpointDataset", "CheckpointSetDataset", "Chunk", "ChunkedTableDataset", "Complete", "ExportFolderDataset", "FigureDataset",
-    "FinishedChunksDataset", "FinishedPairsDataset", "IterationNumberDataset", "JsonDataset", "PairSource", "PairSourceDataset",
-    "PairStore", "PairStoreDataset", "TableDataset", "TextDataset", "WorkFolderDataset",
+    "CheckpointDataset", "CheckpointSetDataset", "Chunk", "ChunkedTableDataset", "CocoAnnotations", "CocoAnnotationsDataset", "Complete",
+    "ExportFolderDataset", "FigureDataset", "FileSetDataset", "FinishedChunksDataset", "FinishedPairsDataset", "Images",
+    "ImagesDataset", "IterationNumberDataset", "JsonDataset", "PairSource", "PairSourceDataset", "PairStore", "PairStoreDataset", "RemoteFileDataset",
+    "TableDataset", "TextDataset", "WorkFolderDataset",
 ]  # fmt: skip

@@ -7,8 +7,9 @@ import pandas as pd
 
 from rlaifv_kedro.claims import yes_no_probs
 from rlaifv_kedro.engine.progress import batches
-from rlaifv_kedro.hallucination.chair import chair_items, chair_metrics, share, truth_from_coco
+from rlaifv_kedro.hallucination.chair import chair_items, chair_metrics, truth_from_coco
 from rlaifv_kedro.hallucination.coco_vocabulary import Vocabulary
+from rlaifv_kedro.hallucination.statistics import share
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, FeedbackParams, ModelsParams
 from rlaifv_kedro.preference.pairs import accepted

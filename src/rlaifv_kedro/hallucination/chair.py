@@ -1,29 +1,31 @@
 """CHAIR and Object HalBench's hallucination rates, by rule: the objects of an answer against those of the image.
 
-Two steps, as score and metric are two things: :func:`chair_items` judges each answer, :func:`chair_metrics` sums the answers up. No I/O.
+Two steps, as score and metric are two things: :func:`chair_items` judges each answer, :func:`score_objects` sums the answers up. No I/O.
 Source: Rohrbach et al. 2018, "Object Hallucination in Image Captioning"; the published rates are those of
 RLHF-V's and RLAIF-V's Object HalBench.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.hallucination.benchmark import Scored
 from rlaifv_kedro.hallucination.coco_vocabulary import Vocabulary
+from rlaifv_kedro.hallucination.measures import mean_of, ratio_of, scored, share_of
 
 ANSWER_COLUMNS = ("item_id", "image_id", "answer")
-ITEM_COLUMNS = (
+OBJECT_COLUMNS = (
     "item_id", "image_id", "mention_count", "hallucinated_count", "hallucinated", "mentioned", "correct_count", "truth_count", "word_count",
     "repeats",
 )  # fmt: skip
 
 
 def chair_items(answers: pd.DataFrame, truth: Mapping[int, frozenset[str]], vocabulary: Vocabulary) -> pd.DataFrame:
-    """Judge each answer.
+    """Judge each answer by what it mentions.
 
     Args:
         answers: One row an answer; columns item_id, image_id, answer (str).
@@ -31,44 +33,77 @@ def chair_items(answers: pd.DataFrame, truth: Mapping[int, frozenset[str]], voca
         vocabulary: The words that count as objects.
 
     Returns:
+        See :func:`object_items`.
+
+    Raises:
+        UserError: As for :func:`object_items`.
+    """
+    _check(answers, truth)
+    return object_items(answers, truth, [[category for _, category in vocabulary.mentions(answer)] for answer in answers["answer"]])
+
+
+def object_items(answers: pd.DataFrame, truth: Mapping[int, frozenset[str]], mentioned: Sequence[list[str] | None]) -> pd.DataFrame:
+    """Judge each answer by the objects that were found in it.
+
+    Args:
+        mentioned: (answers,) the categories that each mentions, repeats too; None where finding them failed.
+
+    Returns:
         One row an answer, in the order given: item_id, image_id, mention_count and hallucinated_count (mentions, repeats count), mentioned
         and hallucinated (their categories, lists in order of the text), correct_count (distinct categories that are there), truth_count
         (categories of the image), word_count (parts of the answer between white space, so "a cat ." has three), repeats (some category is
-        mentioned twice).
+        mentioned twice). Where finding the objects failed, NaN and empty lists, but for word_count.
 
     Raises:
         UserError: If a column is missing, an answer is no text, or an image has no truth; names the item.
     """
+    _check(answers, truth)
+    rows = [
+        (item_id, image_id, *_judge(answer, found, truth[image_id]))
+        for (item_id, image_id, answer), found in zip(zip(*(answers[column] for column in ANSWER_COLUMNS)), mentioned, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=list(OBJECT_COLUMNS))
+
+
+def _check(answers: pd.DataFrame, truth: Mapping[int, frozenset[str]]) -> None:
     missing = [column for column in ANSWER_COLUMNS if column not in answers.columns]
     if missing:
         raise UserError(f"The answers have no column {', '.join(missing)}. Needed are {', '.join(ANSWER_COLUMNS)}.")
-    rows = []
     for item_id, image_id, answer in zip(*(answers[column] for column in ANSWER_COLUMNS), strict=True):
         if image_id not in truth:
             raise UserError(f"Item {item_id!r}: image {image_id!r} has no annotations. Give the annotation files that the image is from.")
         if not isinstance(answer, str):
             raise UserError(f"Item {item_id!r}: its answer is {answer!r}, not text. Generate it again, or leave the item out.")
-        rows.append((item_id, image_id, *_judge(answer, truth[image_id], vocabulary)))
-    return pd.DataFrame(rows, columns=list(ITEM_COLUMNS))
 
 
-def _judge(answer: str, truth: frozenset[str], vocabulary: Vocabulary) -> tuple[int, int, list[str], list[str], int, int, int, bool]:
-    """The columns of :func:`chair_items` from mention_count on."""
-    mentioned = [category for _, category in vocabulary.mentions(answer)]
+def _judge(answer: str, mentioned: list[str] | None, truth: frozenset[str]) -> tuple[Any, ...]:
+    """The columns of :func:`object_items` from mention_count on."""
+    words = len(answer.split())
+    if mentioned is None:
+        return math.nan, math.nan, [], [], math.nan, math.nan, words, math.nan
     hallucinated = [category for category in mentioned if category not in truth]
     distinct = set(mentioned)
     counts = len(mentioned), len(hallucinated)
-    return *counts, hallucinated, mentioned, len(distinct & truth), len(truth), len(answer.split()), len(distinct) < len(mentioned)
+    return *counts, hallucinated, mentioned, len(distinct & truth), len(truth), words, len(distinct) < len(mentioned)
 
 
 def chair_metrics(items: pd.DataFrame) -> pd.DataFrame:
-    """Sum judged answers up.
+    """Sum judged answers up: metric, value, n and standard_error of :func:`score_objects`' metrics.
 
     Args:
         items: What :func:`chair_items` returns.
+    """
+    return score_objects(items, "").metrics[["metric", "value", "n", "standard_error"]]
+
+
+def score_objects(items: pd.DataFrame, protocol: str) -> Scored:
+    """Sum judged answers up.
+
+    Args:
+        items: What :func:`object_items` returns.
 
     Returns:
-        One row a metric; columns metric, value, n, standard_error. Shares are fractions 0..1 and n is what they are shares *of*:
+        Shares are fractions 0..1 and n is what they are shares *of*:
 
         - response_hallucination: answers with a hallucinated object / answers with any object. "Response hallucination" as published.
         - chair_s: the same / all answers (CHAIRs).
@@ -77,51 +112,28 @@ def chair_metrics(items: pd.DataFrame) -> pd.DataFrame:
         - mean_words: white-space words an answer; n = answers.
         - repeat_rate: answers that mention a category twice / all answers.
 
-        The standard error is over *answers*, mentions of one answer not being independent: binomial for shares of answers; that of the
-        linearised ratio estimator for mention_hallucination and object_recall; s / sqrt(n) for mean_words. Where the denominator is zero
-        the value is NaN, not 0; where the standard error needs two answers and there is one, it is NaN.
+        Answers whose objects could not be found are ``failed`` and count in mean_words alone. Standard errors are over *answers*, mentions of
+        one answer not being independent. Where the denominator is zero the value is NaN, not 0.
     """
-    hallucinates = items["hallucinated_count"].to_numpy() > 0
-    mentions = items["mention_count"].to_numpy()
-    metrics = {
-        "response_hallucination": share(hallucinates[mentions > 0]),
-        "chair_s": share(hallucinates),
-        "mention_hallucination": _ratio(items["hallucinated_count"].to_numpy(), mentions),
-        "object_recall": _ratio(items["correct_count"].to_numpy(), items["truth_count"].to_numpy()),
-        "mean_words": _mean(items["word_count"].to_numpy()),
-        "repeat_rate": share(items["repeats"].to_numpy()),
-    }
-    return pd.DataFrame([(name, *row) for name, row in metrics.items()], columns=["metric", "value", "n", "standard_error"])
+    mentions, hallucinated = (items[column].to_numpy(float) for column in ("mention_count", "hallucinated_count"))
+    failed = np.isnan(mentions)
+    hallucinates = np.where(failed, np.nan, hallucinated > 0)
+    judged = {"failed": failed}
+    measures = [
+        share_of("response_hallucination", np.where(mentions > 0, hallucinates, np.nan), **judged),
+        share_of("chair_s", hallucinates, **judged),
+        ratio_of("mention_hallucination", hallucinated, mentions, **judged),
+        ratio_of("object_recall", items["correct_count"], items["truth_count"], **judged),
+        mean_of("mean_words", items["word_count"]),
+        share_of("repeat_rate", items["repeats"], **judged),
+    ]
+    notes = [f"not there: {', '.join(found)}" if found else "" for found in items["hallucinated"]]
+    return scored(items["item_id"], measures, protocol, notes=notes)
 
 
-def share(hits: np.ndarray) -> tuple[float, int, float]:
-    """(p, n, sqrt(p (1 - p) / n)) of bools (n,); NaN for none."""
-    n = len(hits)
-    if not n:
-        return math.nan, 0, math.nan
-    p = int(hits.sum()) / n
-    return p, n, math.sqrt(p * (1 - p) / n)
-
-
-def _ratio(parts: np.ndarray, wholes: np.ndarray) -> tuple[float, int, float]:
-    """(R = sum(y) / sum(x), sum(x), its standard error) of counts y, x (answers,).
-
-    Linearised: sqrt(m / (m - 1) * sum((y - R x)^2)) / sum(x) over m answers; Cochran 1977, "Sampling Techniques", section 6.3.
-    """
-    m, total = len(wholes), int(wholes.sum())
-    if not total:
-        return math.nan, 0, math.nan
-    ratio = int(parts.sum()) / total
-    squares = float(np.square(parts - ratio * wholes).sum())
-    return ratio, total, math.sqrt(m / (m - 1) * squares) / total if m > 1 else math.nan
-
-
-def _mean(values: np.ndarray) -> tuple[float, int, float]:
-    """(mean, n, s / sqrt(n)) of numbers (n,)."""
-    n = len(values)
-    if not n:
-        return math.nan, 0, math.nan
-    return float(values.mean()), n, float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+def score_chair(answers: pd.DataFrame, truth: Mapping[int, frozenset[str]], vocabulary: Vocabulary) -> Scored:
+    """CHAIR by rule, without any model: :func:`chair_items`, then :func:`score_objects`."""
+    return score_objects(chair_items(answers, truth, vocabulary), f"CHAIR by rule, vocabulary {vocabulary.label}")
 
 
 def truth_from_coco(instances: dict[str, Any], captions: dict[str, Any], vocabulary: Vocabulary) -> dict[int, frozenset[str]]:

@@ -206,7 +206,10 @@ class Vocabulary:
         dropped: it is the toilet's. Source: Rohrbach et al. 2018, "Object Hallucination in Image Captioning", and its evaluation code.
         """
         singular = self._singular
-        words = self.join_double_words([singular.get(token, token) for token in _TOKEN.findall(text.lower())])
+        return self.listed(self.join_double_words([singular.get(token, token) for token in _TOKEN.findall(text.lower())]))
+
+    def listed(self, words: list[str]) -> list[tuple[str, str]]:
+        """(word, category) of the words that are listed; without "seat" if there is a "toilet", too."""
         if "seat" in words and "toilet" in words:
             words = [word for word in words if word != "seat"]
         category_of = self.category_of
@@ -214,17 +217,25 @@ class Vocabulary:
 
     def join_double_words(self, words: list[str]) -> list[str]:
         """Replace each pair of neighbours that is a double word by what it stands for, from left to right; ``words`` are singular."""
+        return [double or word for word, double in self._joined(words)]
+
+    def double_words(self, words: list[str]) -> list[str]:
+        """What the double words among the words stand for, alone."""
+        return [double for _, double in self._joined(words) if double]
+
+    def _joined(self, words: list[str]) -> list[tuple[str, str | None]]:
+        """The words without those that end a double word; with each that begins one, what it stands for."""
         pairs = self._pairs
-        joined: list[str] = []
+        joined: list[tuple[str, str | None]] = []
         skip = False
         for word, following in zip_longest(words, words[1:], fillvalue=""):
             if skip:
                 skip = False
             elif word in pairs and following in pairs[word]:
-                joined.append(pairs[word][following])
+                joined.append((word, pairs[word][following]))
                 skip = True
             else:
-                joined.append(word)
+                joined.append((word, None))
         return joined
 
     @cached_property

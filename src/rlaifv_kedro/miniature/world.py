@@ -13,7 +13,7 @@ from rlaifv_kedro.miniature.scenes import NAMES, Scene, draw_scene
 from rlaifv_kedro.seeds import generator_for
 
 # First image id of each split, far enough apart that the ids of a world are unique.
-_FIRST_IMAGE_ID = {"pool": 1_000_000, "selection": 2_000_000, "test": 3_000_000}
+FIRST_IMAGE_ID = {"pool": 1_000_000, "selection": 2_000_000, "test": 3_000_000, "benchmarks": 4_000_000}
 
 
 def draw_split(seed: int, split: str, count: int, **shares: float) -> list[Scene]:
@@ -30,7 +30,7 @@ def prompt_table(scenes: list[Scene], split: str, seed: int, *, all_prompts: boo
     texts = list(language.PROMPTS)
     rows = []
     for i, scene in enumerate(scenes):
-        image_id = _FIRST_IMAGE_ID[split] + i
+        image_id = FIRST_IMAGE_ID[split] + i
         kind = generator_for(seed, "prompt", split, i).integers(len(texts)) if all_prompts else 0
         rows.append({
             "prompt_id": f"{split}-{i:06d}",
@@ -49,7 +49,7 @@ def truth(scenes: list[Scene], split: str, seed: int) -> tuple[dict[str, Any], d
     for i, scene in enumerate(scenes):
         rng = generator_for(seed, "true captions", split, i)
         captions.append([language.caption(scene.kind, language.true_mentions(scene, 4, rng), rng) for _ in range(3)])
-    return coco_annotations(scenes, captions, split, _FIRST_IMAGE_ID[split])
+    return coco_annotations(scenes, captions, split, FIRST_IMAGE_ID[split])
 
 
 def probe_questions(scenes: list[Scene], split: str, seed: int) -> pd.DataFrame:
@@ -69,6 +69,6 @@ def probe_questions(scenes: list[Scene], split: str, seed: int) -> pd.DataFrame:
             kind, answer = ("second_true", "yes") if count > 1 else ("second_false", "no")
             asked.append((kind, language.second_question(category), answer))
         asked.append(("scene", language.scene_question(scene.kind), "yes"))
-        image_id = _FIRST_IMAGE_ID[split] + i
+        image_id = FIRST_IMAGE_ID[split] + i
         rows += [(f"{split}-{i:06d}-{k:02d}", image_id, kind, question, answer) for k, (kind, question, answer) in enumerate(asked)]
     return pd.DataFrame(rows, columns=["item_id", "image_id", "kind", "question", "answer"])

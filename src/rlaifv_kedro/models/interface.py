@@ -1,7 +1,7 @@
 """What a stage may ask of a multimodal LLM, whatever runs it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -32,13 +32,20 @@ class Decoding:
 class Answer:
     """One answer. ``token_count`` includes the end-of-sequence token; ``finish_reason`` is ``stop`` or ``length``.
 
-    ``error`` says why there is none, of a server that gave none after all retries.
+    ``error`` says why there is none, of a server that gave none after all retries. ``prompt_tokens`` and ``model``, the name that a server gives the
+    model, are known of text models' replies only, and not of every server's; they tell how an answer was come by, and two answers that differ in
+    nothing else are equal.
     """
 
     text: str
     token_count: int
     finish_reason: str
     error: str | None = None
+    prompt_tokens: int | None = field(default=None, compare=False)
+    model: str | None = field(default=None, compare=False)
+
+
+Heard = Callable[[int, Answer], None]
 
 
 class VisionLanguageModel(Protocol):
@@ -65,6 +72,13 @@ class VisionLanguageModel(Protocol):
 class TextModel(Protocol):
     """A splitter or judge: a text LLM, or an MLLM without an image."""
 
-    def complete(self, chats: Sequence[Sequence[Mapping[str, str]]], seeds: Sequence[int], decoding: Decoding) -> list[Answer]:
-        """The reply to each chat, a list of messages with ``role`` (system, user, assistant) and ``content``. It depends on its chat and seed."""
+    def complete(
+        self, chats: Sequence[Sequence[Mapping[str, str]]], seeds: Sequence[int], decoding: Decoding, heard: Heard | None = None
+    ) -> list[Answer]:
+        """The reply to each chat, a list of messages with ``role`` (system, user, assistant) and ``content``. It depends on its chat and seed.
+
+        Args:
+            heard: Called with the index and the answer of a chat as soon as it is there, maybe in another thread, but once at a time: whoever keeps
+                it then loses only what was under way when the process is killed.
+        """
         ...

@@ -24,9 +24,9 @@ import numpy as np
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import png_bytes
-from rlaifv_kedro.models.interface import Answer, Decoding, Question
+from rlaifv_kedro.models.interface import Answer, Decoding, Heard, Question
 from rlaifv_kedro.models.server_replies import Account, Reply, TryAgain, Unanswered
-from rlaifv_kedro.models.server_requests import Body, Mend, Result, Server
+from rlaifv_kedro.models.server_requests import Body, Mend, Result, Server, Told
 from rlaifv_kedro.params import ModelParams
 
 if TYPE_CHECKING:
@@ -72,9 +72,11 @@ class OpenAIModel:
         answers = iter(self._generate(items, lambda item: _generation([about_image(*item[:2])], item[2], decoding)))
         return [[next(answers) for _ in row] for row in seeds]
 
-    def complete(self, chats: Sequence[Sequence[Mapping[str, str]]], seeds: Sequence[int], decoding: Decoding) -> list[Answer]:
+    def complete(
+        self, chats: Sequence[Sequence[Mapping[str, str]]], seeds: Sequence[int], decoding: Decoding, heard: Heard | None = None
+    ) -> list[Answer]:
         items = [(tuple((m["role"], m["content"]) for m in chat), server_seed(seed)) for chat, seed in zip(chats, seeds)]
-        return self._generate(items, lambda item: _generation([{"role": r, "content": c} for r, c in item[0]], item[1], decoding))
+        return self._generate(items, lambda item: _generation([{"role": r, "content": c} for r, c in item[0]], item[1], decoding), heard)
 
     def first_token_probs(self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], words: Sequence[Sequence[str]]) -> list[np.ndarray]:
         """See :meth:`rlaifv_kedro.models.VisionLanguageModel.first_token_probs`. Servers return texts of tokens, not ids, and only the likeliest:
@@ -113,15 +115,28 @@ class OpenAIModel:
         """Log the account. Connections are closed at the end of each call."""
         self.server.report()
 
-    def _generate(self, items: Sequence[Item], body: Callable[[Item], Body]) -> list[Answer]:
-        outcomes = self._once(items, body, _answer)
-        return [Answer("", 0, "error", str(o)) if isinstance(o, Unanswered) else o for o in outcomes]
+    def _generate(self, items: Sequence[Item], body: Callable[[Item], Body], heard: Heard | None = None) -> list[Answer]:
+        def told(index: int, outcome: Answer | Unanswered) -> None:
+            if heard:
+                heard(index, _or_error(outcome))
+
+        return [_or_error(outcome) for outcome in self._once(items, body, _answer, told=told)]
 
     def _once(
-        self, items: Sequence[Item], body: Callable[[Item], Body], read: Callable[[Reply], Result], mend: Mend | None = None
-    ) -> list[Result | Unanswered]:
-        different = list(dict.fromkeys(items))
-        known = dict(zip(different, self.server.ask([partial(body, item) for item in different], read, mend)))
+        self, items: Sequence[Item], body: Callable[[Item], Body], read: Callable[[Reply], Result], mend: Mend | None = None,
+        told: Told[Result] | None = None,
+    ) -> list[Result | Unanswered]:  # fmt: skip
+        where: defaultdict[Item, list[int]] = defaultdict(list)
+        for index, item in enumerate(items):
+            where[item].append(index)
+        different = list(where)
+
+        def told_all(k: int, outcome: Result | Unanswered) -> None:
+            for index in where[different[k]]:
+                told(index, outcome)
+
+        outcomes = self.server.ask([partial(body, item) for item in different], read, mend, told_all if told else None)
+        known = dict(zip(different, outcomes))
         return [known[item] for item in items]
 
     def _first_token(self, item: tuple[str, str]) -> Body:
@@ -194,7 +209,13 @@ def _answer(reply: Reply) -> Answer:
     if message.content is None and (message.reasoning or message.reasoning_content):
         raise Unanswered("the reply is thinking only: switch it off on the server")
     tokens = reply.usage.completion_tokens if reply.usage else 0
-    return Answer((message.content or "").strip(), tokens, "length" if choice.finish_reason == "length" else "stop")
+    finish = "length" if choice.finish_reason == "length" else "stop"
+    prompt_tokens = reply.usage.prompt_tokens if reply.usage else None
+    return Answer((message.content or "").strip(), tokens, finish, prompt_tokens=prompt_tokens, model=reply.model)
+
+
+def _or_error(outcome: Answer | Unanswered) -> Answer:
+    return Answer("", 0, "error", str(outcome)) if isinstance(outcome, Unanswered) else outcome
 
 
 def _checked(words: Sequence[Sequence[str]]) -> list[list[str]]:

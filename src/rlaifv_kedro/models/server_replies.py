@@ -47,6 +47,16 @@ class Reply(BaseModel):
     usage: Usage | None = None
 
 
+class ModelName(BaseModel):
+    id: str
+
+
+class ModelNames(BaseModel):
+    """What is read of a list of models."""
+
+    data: list[ModelName] = Field(min_length=1)
+
+
 class Unanswered(Exception):
     """Why an item has no answer. ``disconnected``: because nothing was heard from the server at all."""
 

@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI, OpenAI, Timeout
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.models.server_replies import Account, Reply, TryAgain, Unanswered
+from rlaifv_kedro.models.server_replies import Account, ModelNames, Reply, TryAgain, Unanswered
 from rlaifv_kedro.params import ModelParams
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 Body = dict[str, Any]
 Mend = Callable[[Body, Unanswered], bool]
+Told = Callable[[int, Result | Unanswered], None]
 
 SECONDS_BETWEEN_REPORTS = 60.0
 _LONGEST_PAUSE = 60.0  # seconds, of our own
@@ -38,14 +39,6 @@ _KEY_REFUSED = {401, 403}
 _ALL_REFUSED = {402, 404}  # no money, no such model or path: the same for every item
 _NOT_READY = {502, 503, 504}
 _jitter = random.Random()
-
-
-class _ModelName(BaseModel):
-    id: str
-
-
-class _ModelNames(BaseModel):
-    data: list[_ModelName] = Field(min_length=1)
 
 
 class Server:
@@ -72,7 +65,7 @@ class Server:
         self._key = os.environ.get(params.api_key_variable, "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
             raise UserError(f"The environment variable {params.api_key_variable} holds characters that no key has. Set it again.")
-        self._unanswered_in_a_row, self._reported = 0, time.monotonic()
+        self._unanswered_in_a_row, self._reported, self._next_turn = 0, time.monotonic(), 0.0
 
     def check(self) -> None:
         """Ask for the list of models, before any work. A server that has no list gets a warning.
@@ -82,7 +75,7 @@ class Server:
         """
         try:
             with OpenAI(**self._options(min(self.params.timeout, 30)), max_retries=2) as client:
-                names = [m.id for m in _ModelNames.model_validate_json(client.models.with_raw_response.list().content).data]
+                names = [m.id for m in ModelNames.model_validate_json(client.models.with_raw_response.list().content).data]
         except APIConnectionError as error:
             raise UserError(
                 f"{self.where}: no answer ({_cause(error)}). Start the server, or mend url under models.<role> (the address up to /v1)."
@@ -100,20 +93,23 @@ class Server:
                 known = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
                 raise UserError(f"{self.where}: the server has no such model. Choose one of its own in model under models.<role>: {known}.")
 
-    def ask(self, bodies: Sequence[Callable[[], Body]], read: Callable[[Reply], Result], mend: Mend | None = None) -> list[Result | Unanswered]:
+    def ask(
+        self, bodies: Sequence[Callable[[], Body]], read: Callable[[Reply], Result], mend: Mend | None = None, told: Told[Result] | None = None
+    ) -> list[Result | Unanswered]:
         """Send chat completions, ``concurrency`` at once. May be called beside a running event loop.
 
         Args:
             bodies: Called before each try for what to send, without the model's name.
             read: Takes what is wanted from a reply; raises TryAgain or Unanswered if it isn't there.
             mend: Whether an item that was refused should be sent again.
+            told: Called with the index and the outcome of an item as soon as there is one, in the thread of the requests.
 
         Raises:
             UserError: The server refuses the key or the model; or it has answered none of the last requests after all retries.
         """
         if not bodies:
             return []
-        answered = in_own_loop(lambda: self._all(bodies, read, mend))
+        answered = in_own_loop(lambda: self._all(bodies, read, mend, told))
         lost = [a for a in answered if isinstance(a, Unanswered) and a.disconnected]
         if len(lost) == len(answered):
             raise self._down(lost[-1])
@@ -124,13 +120,17 @@ class Server:
         self._reported = time.monotonic()
         log.info("%s: %s", self.where, self.account.line())
 
-    async def _all(self, bodies: Sequence[Callable[[], Body]], read: Callable[[Reply], Result], mend: Mend | None) -> list[Result | Unanswered]:
+    async def _all(
+        self, bodies: Sequence[Callable[[], Body]], read: Callable[[Reply], Result], mend: Mend | None, told: Told[Result] | None
+    ) -> list[Result | Unanswered]:
         answered: dict[int, Result | Unanswered] = {}
         todo = iter(enumerate(bodies))
 
         async def worker(client: AsyncOpenAI) -> None:
             for k, body in todo:
                 answered[k] = await self._item(client, body, read, mend)
+                if told:
+                    told(k, answered[k])
 
         async with AsyncOpenAI(**self._options(self.params.timeout), max_retries=0) as client:
             workers = [asyncio.create_task(worker(client)) for _ in range(min(self.params.concurrency, len(bodies)))]
@@ -147,6 +147,7 @@ class Server:
         troubles = 0
         while True:
             sent = body()
+            await self._turn()
             try:
                 result = read(await self._reply(client, sent))
             except TryAgain as trouble:
@@ -165,6 +166,14 @@ class Server:
                     self.report()
                 return result
             self.account.retries += 1
+
+    async def _turn(self) -> None:
+        """Wait until the next request may be sent: they are spread evenly over the minute."""
+        if self.params.requests_per_minute:
+            now = time.monotonic()
+            turn = max(now, self._next_turn)
+            self._next_turn = turn + 60 / self.params.requests_per_minute
+            await asyncio.sleep(turn - now)
 
     async def _reply(self, client: AsyncOpenAI, body: Body) -> Reply:
         content = b""

@@ -13,7 +13,7 @@ from rlaifv_kedro.branching import choose_way
 from rlaifv_kedro.branching.sampling import sample_branches
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.encoding import FIXED_DATE
-from rlaifv_kedro.models.interface import Answer, Decoding
+from rlaifv_kedro.models.interface import Answer, Decoding, Heard
 from rlaifv_kedro.models.loading import base_of, first_line, folder_of, load_model, torch_device
 
 if TYPE_CHECKING:
@@ -37,10 +37,16 @@ class TransformersText:
         choose_way(module)
 
     @torch.no_grad()
-    def complete(self, chats: Sequence[Chat], seeds: Sequence[int], decoding: Decoding) -> list[Answer]:
-        """See :class:`rlaifv_kedro.models.TextModel`. A chat too long for the model gets an ``Answer.error``: nothing is cut off."""
+    def complete(self, chats: Sequence[Chat], seeds: Sequence[int], decoding: Decoding, heard: Heard | None = None) -> list[Answer]:
+        """See :class:`rlaifv_kedro.models.TextModel`. A chat too long for the model gets an ``Answer.error``: nothing is cut off. The answers of a
+        forward pass are heard together.
+        """
         prompts = [self.encoder.prompt(chat) for chat in chats]
         answers = [self._too_long(len(prompt), decoding) for prompt in prompts]
+        tell = heard or (lambda index, answer: None)
+        for i, answer in enumerate(answers):
+            if answer is not None:
+                tell(i, answer)
         # Prompts of like length share a batch, the longest first: little padding, and memory that doesn't suffice is found out at once.
         asked = sorted((i for i, answer in enumerate(answers) if answer is None), key=lambda i: -len(prompts[i]))
         for start in range(0, len(asked), self.batch_size):
@@ -51,7 +57,8 @@ class TransformersText:
                 suppress=self.module.generation_config.suppress_tokens or (),
             )  # fmt: skip
             for i, (ids,) in zip(part, replies):
-                answers[i] = self._answer(ids)
+                answers[i] = self._answer(ids, len(prompts[i]))
+                tell(i, answers[i])
         return answers
 
     def _too_long(self, tokens: int, decoding: Decoding) -> Answer | None:
@@ -66,9 +73,9 @@ class TransformersText:
         ids = eos if isinstance(eos, list) else [eos]
         return {i for i in (*ids, *self.encoder.end_ids) if i is not None}
 
-    def _answer(self, ids: list[int]) -> Answer:
+    def _answer(self, ids: list[int], prompt_tokens: int) -> Answer:
         text = self.encoder.tokenizer.decode(ids, skip_special_tokens=True).strip()
-        return Answer(text, len(ids), "stop" if ids[-1] in self._stop_ids() else "length")
+        return Answer(text, len(ids), "stop" if ids[-1] in self._stop_ids() else "length", prompt_tokens=prompt_tokens)
 
 
 class TextEncoder:

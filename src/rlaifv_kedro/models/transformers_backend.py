@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from rlaifv_kedro.branching import Pack, branch_log_probs, choose_way, collate, common_prefix, next_token_probs, pack
-from rlaifv_kedro.branching.sampling import sample_branches
+from rlaifv_kedro.branching.sampling import can_sample_after_branches, sample_after_branches, sample_branches
 from rlaifv_kedro.branching.scoring import BranchLogProbs
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.encoding import ChatEncoder, EncodedImage
@@ -57,6 +57,32 @@ class TransformersModel:
             replies = sample_branches(
                 self.module, prompts, seeds[start : start + self.batch_size], temperature=decoding.temperature, top_p=decoding.top_p,
                 max_new_tokens=decoding.max_new_tokens, pad=self.encoder.pad_id, stop=self.encoder.ends, inputs=batched(images, self._device),
+                suppress=self.module.generation_config.suppress_tokens or (),
+            )  # fmt: skip
+            answers += [[self._answer(ids) for ids in row] for row in replies]
+        return answers
+
+    @torch.no_grad()
+    def sample_about(
+        self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], seeds: Sequence[Sequence[int]], decoding: Decoding
+    ) -> list[list[Answer]]:
+        """For each image one answer to each of its questions; the image is computed once. See :meth:`sample` for what an answer depends on.
+
+        Args:
+            questions, seeds: Of each image.
+        """
+        answers: list[list[Answer]] = []
+        for start in range(0, len(images), self.batch_size):
+            encoded = [self.encoder.image(i) for i in images[start : start + self.batch_size]]
+            part = slice(start, start + len(encoded))
+            packs = [_shared(self.encoder.prompts(list(q), i)) for q, i in zip(questions[part], encoded)]
+            if not can_sample_after_branches(self.module, packs, decoding.max_new_tokens):
+                for image, asked, own in zip(images[part], questions[part], seeds[part]):
+                    answers.append([self.sample([Question(image, q)], [[seed]], decoding)[0][0] for q, seed in zip(asked, own)])
+                continue
+            replies = sample_after_branches(
+                self.module, packs, seeds[part], temperature=decoding.temperature, top_p=decoding.top_p, max_new_tokens=decoding.max_new_tokens,
+                pad=self.encoder.pad_id, stop=self.encoder.ends, inputs=batched(encoded, self._device),
                 suppress=self.module.generation_config.suppress_tokens or (),
             )  # fmt: skip
             answers += [[self._answer(ids) for ids in row] for row in replies]

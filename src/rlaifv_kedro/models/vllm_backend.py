@@ -15,7 +15,7 @@ import numpy as np
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.encoding import ChatEncoder
-from rlaifv_kedro.models.interface import Answer, Decoding, Question
+from rlaifv_kedro.models.interface import Answer, Decoding, Heard, Question
 from rlaifv_kedro.params import ModelParams
 
 if TYPE_CHECKING:
@@ -73,11 +73,17 @@ class VLLMModel:
         answers = iter(self._run(self.engine.generate, prompts, settings))
         return [[_answer(next(answers)) for _ in row] for row in seeds]
 
-    def complete(self, chats: Sequence[Sequence[Mapping[str, str]]], seeds: Sequence[int], decoding: Decoding) -> list[Answer]:
+    def complete(
+        self, chats: Sequence[Sequence[Mapping[str, str]]], seeds: Sequence[int], decoding: Decoding, heard: Heard | None = None
+    ) -> list[Answer]:
+        """See :class:`rlaifv_kedro.models.TextModel`. The engine gives all answers of a call at its end, and then they are heard."""
         settings = [self._settings(decoding, seed) for seed in seeds]
         messages = [[dict(message) for message in chat] for chat in chats]
         options = {"chat_template": self._template, "chat_template_kwargs": {"enable_thinking": False}}
-        return [_answer(output) for output in self._run(self.engine.chat, messages, settings, **options)]
+        answers = [_answer(output) for output in self._run(self.engine.chat, messages, settings, **options)]
+        for index, answer in enumerate(answers if heard else []):
+            heard(index, answer)
+        return answers
 
     def first_token_probs(self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], words: Sequence[Sequence[str]]) -> list[np.ndarray]:
         """See :meth:`rlaifv_kedro.models.VisionLanguageModel.first_token_probs`. vLLM's logprobs are those before temperature and penalties."""

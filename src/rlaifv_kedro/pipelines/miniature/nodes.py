@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from rlaifv_kedro.hallucination.answering import answer_probes, answer_prompts, score_answers
+from rlaifv_kedro.miniature.benchmarks import benchmark_files
 from rlaifv_kedro.miniature.world import draw_split, probe_questions, prompt_table, truth
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, FeedbackParams, MiniatureParams, ModelsParams
 
@@ -26,6 +27,11 @@ def draw_test(seed: int, params: MiniatureParams) -> tuple[pd.DataFrame, dict[st
     """The split on which the result is measured: prompts, instances, captions, and yes/no questions with known answers."""
     scenes = draw_split(seed, "test", params.test_scenes, double_share=params.double_share)
     return prompt_table(scenes, "test", seed, all_prompts=False), *truth(scenes, "test", seed), probe_questions(scenes, "test", seed)
+
+
+def draw_benchmarks(seed: int, params: MiniatureParams) -> dict[str, bytes]:
+    """The six benchmarks on scenes of their own, as files in the published formats."""
+    return benchmark_files(seed, params.benchmark_scenes, params.double_share)
 
 
 def make_models(seed: int, params: MiniatureParams, folder: Path) -> tuple[Path, Path]:

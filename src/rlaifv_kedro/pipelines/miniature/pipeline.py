@@ -28,6 +28,13 @@ def world_pipeline() -> Pipeline:
     ])  # fmt: skip
 
 
+def benchmark_pipeline() -> Pipeline:
+    """What stands for the published benchmarks in the environment ``miniature_benchmarks``."""
+    return Pipeline([
+        node(nodes.draw_benchmarks, inputs=["params:seed", "params:miniature"], outputs="miniature_benchmark_files", name="draw_benchmarks")
+    ])  # fmt: skip
+
+
 def model_pipeline() -> Pipeline:
     """Base policy and labeler: about ten minutes on a core. Those of seed 0 are in the repository."""
     return Pipeline([

@@ -1,0 +1,136 @@
+"""COCO's annotation files, read as a stream: the four of 2014 are 600 MB of JSON, most of it polygons that nobody here needs."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rlaifv_kedro.datasets.files import shown
+from rlaifv_kedro.datasets.remote import RemoteFileDataset
+from rlaifv_kedro.errors import UserError
+
+BUFFER = 1 << 20  # bytes read at once
+_FILE = re.compile(r"(?P<kind>instances|captions)_(?P<split>\w+)\.json")
+
+FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
+    "instances": {"images": ("id", "file_name"), "annotations": ("id", "image_id", "category_id"), "categories": ("id", "name")},
+    "captions": {"images": ("id", "file_name"), "annotations": ("id", "image_id", "caption")},
+}
+"""What is read of each kind of file: its lists, and which fields of their entries."""
+_TEXT = {"file_name", "caption", "name"}
+
+
+class CocoAnnotations:
+    """Pairs of ``instances_<split>.json`` and ``captions_<split>.json``, in a folder or a zip archive. Nothing is read before it is asked for.
+
+    Args:
+        path: Folder or archive; both may hold a folder ``annotations``, and other files.
+
+    Raises:
+        UserError: It holds no instances file, or one without captions.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._names: dict[tuple[str, str], str] = {}
+        for name in self._listing():
+            match = _FILE.fullmatch(name.rpartition("/")[2])
+            if match:
+                self._names[match["kind"], match["split"]] = name
+        self.splits = sorted(split for kind, split in self._names if kind == "instances")
+        """Such as ``train2014``."""
+        if not self.splits:
+            raise UserError(f"{shown(path)} holds no instances_*.json. Give the folder or the archive of COCO's annotations.")
+        for split in self.splits:
+            if ("captions", split) not in self._names:
+                raise UserError(f"{shown(path)} holds instances_{split}.json, but no captions_{split}.json. Put it beside the other.")
+
+    def where(self, kind: str, split: str) -> str:
+        """File and folder, for people."""
+        return f"{shown(self._path)}, {self._names[kind, split]}"
+
+    def entries(self, kind: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The entries of a file's lists, in the order of the file: (list, the fields that :data:`FIELDS` names).
+
+        Raises:
+            UserError: The file is damaged, lacks a list, or an entry lacks a field or has one of another type; names the entry.
+        """
+        import ijson
+
+        where, fields = self.where(kind, split), FIELDS[kind]
+        seen = set()
+        try:
+            with self._open(self._names[kind, split]) as file:
+                for part, entry in _entries(file, fields):
+                    seen.add(part)
+                    if entry is not None:
+                        yield part, _checked(part, entry, fields[part], where)
+        except (ijson.JSONError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise UserError(f"{where} is damaged ({reason}). Delete it and fetch it again.") from error
+        for part in fields:
+            if part not in seen:
+                raise UserError(f"{where}: the file has no {part!r}. Give the {kind}_*.json of COCO's annotations.")
+
+    def _listing(self) -> list[str]:
+        if self._path.is_dir():
+            return sorted(path.relative_to(self._path).as_posix() for path in [*self._path.glob("*.json"), *self._path.glob("annotations/*.json")])
+        try:
+            with zipfile.ZipFile(self._path) as archive:
+                return archive.namelist()
+        except (zipfile.BadZipFile, OSError) as error:
+            raise UserError(f"{shown(self._path)} is damaged or no zip archive ({error}). Delete it, and it is fetched anew.") from error
+
+    def _open(self, name: str) -> BinaryIO:
+        if self._path.is_dir():
+            return open(self._path / name, "rb")
+        with zipfile.ZipFile(self._path) as archive:
+            return io.BufferedReader(archive.open(name), BUFFER)  # the member keeps the archive's file open until it is closed
+
+
+def _entries(file: BinaryIO, fields: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """(list, entry), and (list, None) where a list begins. Polygons pass as single numbers and are let go."""
+    import ijson
+
+    begins = {part: part for part in fields}
+    ends = {f"{part}.item": part for part in fields}
+    wanted = {f"{part}.item.{name}": name for part, names in fields.items() for name in names}
+    known = {**begins, **ends, **wanted}
+    entry: dict[str, Any] = {}
+    for prefix, event, value in ijson.parse(file, use_float=True, buf_size=BUFFER):
+        if prefix not in known:
+            continue
+        if prefix in wanted:
+            entry[wanted[prefix]] = value
+        elif prefix in ends and event == "end_map":
+            yield ends[prefix], entry
+            entry = {}
+        elif prefix in begins and event == "start_array":
+            yield prefix, None
+
+
+def _checked(part: str, entry: dict[str, Any], names: Sequence[str], where: str) -> dict[str, Any]:
+    for name in names:
+        value = entry.get(name)
+        if type(value) is not (str if name in _TEXT else int):
+            kind = "text" if name in _TEXT else "a whole number"
+            raise UserError(
+                f"{where}: in {part!r} the entry of id {entry.get('id')!r} has {name!r} = {value!r}, which should be {kind}. The file is damaged or "
+                "of another kind: fetch it again."
+            )
+    return entry
+
+
+class CocoAnnotationsDataset(RemoteFileDataset):
+    """The published archive, or a folder in its place. Loads as :class:`CocoAnnotations`."""
+
+    def load(self) -> CocoAnnotations:
+        """Raises:
+        UserError: It can't be fetched, or holds no annotations.
+        """
+        return CocoAnnotations(self.fetch())

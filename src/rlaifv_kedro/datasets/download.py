@@ -1,0 +1,178 @@
+"""One file from the web, whole or not at all: continued where it was cut, verified, and then put in place."""
+
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlaifv_kedro.datasets.files import file_sha256, sync_folder, writing
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 1 << 20  # bytes read at once
+RETRIES = 4  # in a row without a new byte
+PAUSE = 1.0  # seconds before the first of them; doubled each time
+CONNECT, SILENCE = 30, 60  # seconds until a connection stands, and without a byte; a long download has no limit
+BUSY = {408, 425, 429}
+"""Answers that say "later", like all from 500 on."""
+
+
+class DownloadError(Exception):
+    """No address gave the file; the text says why, one reason an address."""
+
+
+class _Cut(Exception):
+    """The answer broke off or the server is busy: worth another try."""
+
+
+def download(urls: Sequence[str], target: Path, sha256: str | None = None) -> None:
+    """Fetch a file to ``target``; does nothing if it is there.
+
+    What came before a cut stays beside it, in ``.<name>.part``, and is continued by HTTP's Range, in this call or a later one: if the server
+    says that the file is still the same (If-Range with its ETag or date), or if ``sha256`` will tell.
+
+    Args:
+        urls: http or https; tried in this order.
+        target: Its folder is made. Other processes that want the same file wait.
+        sha256: Of the whole file, hexadecimal.
+
+    Raises:
+        DownloadError: No address gives the file, or what they give has another sha256.
+        UserError: The disk can't be written.
+    """
+    from filelock import FileLock
+
+    reasons = []
+    part = target.with_name(f".{target.name}.part")
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_name(f".{target.name}.lock")):
+            for url in urls:
+                if target.exists():
+                    return
+                try:
+                    _fetch(url, part, sha256)
+                except DownloadError as error:
+                    reasons.append(f"{url}: {error}")
+                    continue
+                os.replace(part, target)
+                _notes_of(part).unlink(missing_ok=True)
+                sync_folder(target.parent)
+                return
+    raise DownloadError("; ".join(reasons))
+
+
+def _fetch(url: str, part: Path, sha256: str | None) -> None:
+    """Fill ``part`` from this address, with retries, and compare its hash."""
+    logger.info("Fetching %s", url)
+    failures, again = 0, False
+    while True:
+        start = _size(part)
+        try:
+            _stream(url, part, trusted=sha256 is not None)
+        except _Cut as cut:
+            failures = 1 if _size(part) > start else failures + 1
+            if failures > RETRIES:
+                raise DownloadError(f"{cut}, {failures} times") from cut
+            time.sleep(PAUSE * 2 ** (failures - 1))
+            continue
+        found = file_sha256(part) if sha256 is not None else None
+        if found == sha256:
+            return
+        _forget(part)
+        if again or not start:
+            raise DownloadError(f"what it gives has the sha256 {found}, not {sha256}: it is not the published file any more")
+        again = True  # the beginning may have been of another file, or damaged: once more from the start
+
+
+def _stream(url: str, part: Path, trusted: bool) -> None:
+    """One request: append to ``part`` what is missing, or write it anew where the server can't continue or has another file now."""
+    import aiohttp
+
+    start, headers = _request(url, part, trusted)
+    try:
+        with _http().open(url, "rb", block_size=0, size=1, headers=headers) as answer:
+            status, says = answer.r.status, answer.r.headers
+            if status == 206 and not says.get("Content-Range", "").startswith(f"bytes {start}-"):
+                _forget(part)
+                raise _Cut("the server continued at another place than asked")
+            if status != 206:
+                start = 0
+                _write_notes(part, url, says)
+            with open(part, "ab" if start else "wb") as file:
+                while chunk := answer.read(CHUNK):
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+    except FileNotFoundError as error:
+        raise DownloadError("404, there is no such file") from error
+    except aiohttp.ClientResponseError as error:
+        if error.status == 416:
+            return _beyond_the_end(part, (error.headers or {}).get("Content-Range", ""), trusted)
+        if error.status in BUSY or error.status >= 500:
+            raise _Cut(f"{error.status} {error.message}") from error
+        raise DownloadError(f"{error.status} {error.message}") from error
+    except aiohttp.ClientConnectorDNSError as error:
+        raise DownloadError("its host is not known here; is there a network?") from error
+    except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+        raise _Cut(str(error).partition("\n")[0] or type(error).__name__) from error
+
+
+def _http() -> Any:
+    import aiohttp
+    import fsspec
+
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=SILENCE)
+    return fsspec.filesystem("http", client_kwargs={"timeout": timeout, "trust_env": True})
+
+
+def _request(url: str, part: Path, trusted: bool) -> tuple[int, dict[str, str]]:
+    """From which byte to ask, and the request's headers. Compressed answers can't be continued, so none is asked for."""
+    headers, start, notes = {"Accept-Encoding": "identity"}, _size(part), _read_notes(part)
+    same = notes.get("validator") if notes.get("url") == url else None
+    if not start or not (trusted or same):
+        return 0, headers
+    headers["Range"] = f"bytes={start}-"
+    if same:
+        headers["If-Range"] = same
+    return start, headers
+
+
+def _beyond_the_end(part: Path, content_range: str, trusted: bool) -> None:
+    """The server has nothing after the part: it is whole, or not of this file. With a hash to compare that is seen later."""
+    total = re.fullmatch(r"bytes \*/(\d+)", content_range.strip())
+    if trusted or (total and int(total[1]) == _size(part)):
+        return
+    _forget(part)
+    raise _Cut("what was fetched before is not the beginning of this file")
+
+
+def _write_notes(part: Path, url: str, headers: Mapping[str, str]) -> None:
+    """Keep what tells two versions of a file apart. A weak ETag doesn't (RFC 9110, 13.1.5)."""
+    etag = headers.get("ETag", "")
+    validator = etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
+    _notes_of(part).write_text(json.dumps({"url": url, "validator": validator}))
+
+
+def _read_notes(part: Path) -> dict[str, Any]:
+    try:
+        return json.loads(_notes_of(part).read_bytes())
+    except (OSError, ValueError):
+        return {}
+
+
+def _notes_of(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _forget(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _notes_of(part).unlink(missing_ok=True)
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0

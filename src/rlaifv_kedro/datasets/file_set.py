@@ -1,0 +1,53 @@
+"""Files of a folder that are made together."""
+
+import os
+import shutil
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from kedro.io import AbstractDataset
+
+from rlaifv_kedro.datasets.files import sync_folder, write_atomically, writing
+from rlaifv_kedro.errors import UserError
+
+
+class FileSetDataset(AbstractDataset[dict[str, bytes], Path]):
+    """A folder that is saved as {path in it: content}, whole or not at all, and loads as its path.
+
+    Without versions: it stands for files that others publish, which have one place. Saving again replaces all of it.
+    """
+
+    def __init__(self, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        """Args:
+        filepath: The folder.
+        metadata: For plugins such as Kedro-Viz.
+        """
+        self._filepath, self.metadata = PurePosixPath(filepath), metadata
+
+    def save(self, data: dict[str, bytes]) -> None:
+        """Raises:
+        UserError: The folder can't be written.
+        """
+        folder = Path(self._filepath)
+        unfinished = folder.with_name(f".{folder.name}.tmp")
+        with writing(folder):
+            shutil.rmtree(unfinished, ignore_errors=True)
+            for name, content in data.items():
+                write_atomically(unfinished / name, content)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(unfinished, folder)
+            sync_folder(folder.parent)
+
+    def load(self) -> Path:
+        """Raises:
+        UserError: It isn't there.
+        """
+        if not self._exists():
+            raise UserError(f"{self._filepath} is not there. Run the pipeline that makes it.")
+        return Path(self._filepath)
+
+    def _exists(self) -> bool:
+        return Path(self._filepath).is_dir()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}

@@ -1,0 +1,155 @@
+"""Pictures that tables name: in a folder or an archive, and fetched one by one where only some of many are needed."""
+
+from __future__ import annotations
+
+import posixpath
+import zipfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from kedro.io import AbstractDataset
+
+from rlaifv_kedro.datasets.download import DownloadError, download
+from rlaifv_kedro.datasets.files import shown
+from rlaifv_kedro.datasets.remote import RemoteFileDataset
+from rlaifv_kedro.errors import UserError
+
+AT_ONCE = 8  # downloads
+NAMED = 3  # of the missing pictures, in a message
+HTTP = ("http://", "https://")
+BY_HAND = "Put them there by hand, or change `filepath` in the catalog."
+
+Image = dict[str, Any]
+
+
+class Images:
+    """Pictures by their file names, wherever in the folder or archive they lie.
+
+    Args:
+        path: Folder or zip archive.
+        base_url: Where a picture that the folder lacks is fetched from by its name.
+        from_addresses: Whether one that is named by its address is fetched from there.
+        manual: How to get all of them by hand, as a sentence.
+    """
+
+    def __init__(self, path: Path, base_url: str | None = None, from_addresses: bool = False, manual: str = ""):
+        self._path, self._base_url, self._from_addresses, self._manual = path, base_url, from_addresses, manual
+
+    def find(self, names: Iterable[str]) -> dict[str, Image]:
+        """The pictures by the names as given, for an ``image`` column: those of a folder as their paths, those of an archive as bytes.
+
+        Args:
+            names: File names, or http addresses, whose last part is the file name.
+
+        Raises:
+            UserError: Some can't be had; names how many, the first of them, and what to do.
+        """
+        files = {name: file_name(name) for name in names}
+        missing = {file: self._address(name) for name, file in files.items() if file not in self._places}
+        problems = {file: "not there" for file, url in missing.items() if not url}
+        problems |= self._fetch({file: url for file, url in missing.items() if url})
+        if problems:
+            some = "; ".join(f"{file}: {why}" for file, why in list(problems.items())[:NAMED])
+            raise UserError(
+                f"{shown(self._path)} lacks {len(problems):,} of {len(set(files.values())):,} pictures, and they can't be fetched. First: {some}. "
+                f"{self._manual or BY_HAND}"
+            )
+        if not self._path.is_file():
+            return {name: {"bytes": None, "path": shown(self._places[file])} for name, file in files.items()}
+        with zipfile.ZipFile(self._path) as archive:
+            return {name: {"bytes": archive.read(self._places[file]), "path": file} for name, file in files.items()}
+
+    @cached_property
+    def _places(self) -> dict[str, str]:
+        """File name -> member of the archive, or path in the folder."""
+        if self._path.is_file():
+            try:
+                with zipfile.ZipFile(self._path) as archive:
+                    return {posixpath.basename(member): member for member in archive.namelist() if not member.endswith("/")}
+            except (zipfile.BadZipFile, OSError) as error:
+                raise UserError(f"{shown(self._path)} is damaged or no zip archive ({error}). Delete it, and it is fetched anew.") from error
+        return {path.name: str(path) for path in sorted(self._path.rglob("*")) if path.is_file() and not path.name.startswith(".")}
+
+    def _address(self, name: str) -> str | None:
+        if self._path.is_file():
+            return None
+        if name.startswith(HTTP):
+            return name if self._from_addresses else None
+        return posixpath.join(self._base_url, name) if self._base_url else None
+
+    def _fetch(self, missing: dict[str, str]) -> dict[str, str]:
+        """Fetch pictures into the folder; returns why some couldn't be, by file name."""
+
+        def fetch(file: str) -> str | None:
+            try:
+                download([missing[file]], self._path / file)
+            except DownloadError as error:
+                return str(error)
+            self._places[file] = str(self._path / file)
+            return None
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            found = zip(missing, pool.map(fetch, missing))
+            return {file: why for file, why in found if why}
+
+
+class ImagesDataset(AbstractDataset[Images, None]):
+    """A folder or a zip archive of pictures, which loads as :class:`Images`.
+
+    A folder grows as pictures are asked for, so a run's manifest holds no hash of it.
+    """
+
+    def __init__(
+        self,
+        filepath: str,
+        url: str | list[str] | None = None,
+        sha256: str | None = None,
+        base_url: str | None = None,
+        from_addresses: bool = False,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        """Args:
+        filepath: The folder; or the archive, by a name that ends in ``.zip``.
+        url: Where the archive is fetched from.
+        sha256: Of the archive, where one is published.
+        base_url: Where single pictures are fetched from by their names, into the folder.
+        from_addresses: Whether pictures that are named by their addresses are fetched into the folder.
+        metadata: ``licence``, ``manual``, and what plugins want.
+        """
+        self._folder, self._base_url, self._from_addresses, self.metadata = Path(filepath), base_url, from_addresses, metadata
+        self._archive = RemoteFileDataset(filepath, url, sha256, metadata=metadata) if filepath.endswith(".zip") else None
+        if url and not self._archive:
+            raise UserError(f"The catalog's entry of {shown(filepath)}: a `url` is that of a .zip archive. Name `filepath` so, or use `base_url`.")
+
+    def waits(self) -> bool:
+        """Whether ``load`` will need a network; single pictures may need one later."""
+        return self._archive is not None and self._archive.waits()
+
+    def load(self) -> Images:
+        """Raises:
+        UserError: The archive can't be fetched, or there is no folder and nothing to fetch pictures from.
+        """
+        manual = (self.metadata or {}).get("manual", "")
+        if self._archive is not None:
+            self._archive.fetch()
+        elif not (self._folder.is_dir() or self._base_url or self._from_addresses):
+            raise UserError(f"{shown(self._folder)} is not there, and its pictures can't be fetched by a program. {manual or BY_HAND}")
+        return Images(self._folder, self._base_url, self._from_addresses, manual)
+
+    def save(self, data: Any) -> None:
+        raise TypeError("pictures are read only")
+
+    def _exists(self) -> bool:
+        return True  # what isn't there is fetched when it is asked for, or named then
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._folder), "base_url": self._base_url}
+
+
+def file_name(name: str) -> str:
+    """The file name in an address, or the name itself."""
+    return unquote(posixpath.basename(urlsplit(name).path)) if name.startswith(HTTP) else posixpath.basename(name)

@@ -1,0 +1,106 @@
+"""A benchmark's items and policies to answers, judgements, scores, and one table of all benchmarks and policies."""
+
+import logging
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rlaifv_kedro.datasets.chunks import Chunk, Complete
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.hallucination import suite
+from rlaifv_kedro.hallucination.benchmark_answers import answer_items
+from rlaifv_kedro.params import BenchmarksParams, ComputeParams, EvaluationParams, JudgeParams, ModelsParams
+
+logger = logging.getLogger(__name__)
+
+
+def answer_benchmark(
+    items: pd.DataFrame, finished: set[str], evaluation: EvaluationParams, params: BenchmarksParams, models: ModelsParams, compute: ComputeParams,
+    **policies: Path,
+) -> Iterator[Chunk | Complete]:  # fmt: skip
+    """See :func:`rlaifv_kedro.hallucination.benchmark_answers.answer_items`.
+
+    Args:
+        policies: Of the catalog; those that ``evaluation.policy`` names come after them.
+    """
+    benchmark = items["benchmark"].iloc[0]
+    suite.refuse_unready(benchmark, items, params)
+    if suite.is_judged(benchmark, params) and models.judge is None:
+        raise UserError(
+            f"{benchmark} needs a judge, and none is named. Set models.judge: for a server backend: openai with url and model, for a model in this "
+            "process path; docs/judges.md." + (" Or benchmarks.extraction=rules." if benchmark == "object_halbench" else "")
+        )
+    yield from answer_items(items, policies | {name: name for name in evaluation.policies()}, finished, params, models, compute)
+
+
+def judge_benchmark(
+    items: pd.DataFrame, answers: pd.DataFrame, store: Path, params: BenchmarksParams, judging: JudgeParams, models: ModelsParams,
+    compute: ComputeParams,
+) -> pd.DataFrame:  # fmt: skip
+    """The judge's verdicts on all policies' answers: ``policy_judgements``. What is in the store isn't asked again, so a killed run goes on there."""
+    from rlaifv_kedro.hallucination.judge import judgement_table, open_judge
+
+    benchmark = items["benchmark"].iloc[0]
+    judge = open_judge(models, judging, compute, store)
+    tables = []
+    for policy, own in answers.groupby("policy", sort=False):
+        judgements = suite.judge_answers(benchmark, suite.answered_items(items, own), judge, params)
+        tables.append(judgement_table(benchmark, judgements).assign(policy=policy))
+    judge.close()
+    return pd.concat(tables, ignore_index=True)
+
+
+def score_benchmark(
+    items: pd.DataFrame, answers: pd.DataFrame, params: BenchmarksParams, judgements: pd.DataFrame | None = None, truth: pd.DataFrame | None = None,
+    vocabulary: Path | None = None, relation: dict[str, Any] | None = None, safe_words: str | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
+    """Items' values and metrics of every policy.
+
+    Args:
+        judgements: Of a benchmark with a judge.
+        truth: ``coco_truth``, of CHAIR and Object HalBench; made with ``vocabulary``, or with the project's own.
+        relation, safe_words: AMBER's.
+
+    Returns:
+        item_scores, policy_metrics.
+    """
+    benchmark = items["benchmark"].iloc[0]
+    known = suite.known_of(truth, vocabulary, relation, safe_words)
+    scored = {}
+    for policy, own in answers.groupby("policy", sort=False):
+        found, judge = suite.stored_judgements(benchmark, judgements, policy)
+        scored[policy] = suite.score_answers(benchmark, suite.answered_items(items, own), found, known, params, judge)
+    how = f"; answers {suite.decoding_of(benchmark, params)}"
+    metrics = [s.metrics.assign(policy=policy, benchmark=benchmark, protocol=s.metrics["protocol"] + how) for policy, s in scored.items()]
+    values = [s.items.assign(policy=policy, benchmark=benchmark) for policy, s in scored.items()]
+    return pd.concat(values, ignore_index=True), pd.concat(metrics, ignore_index=True)
+
+
+def compare_policies(**scores: pd.DataFrame) -> pd.DataFrame:
+    """95 % intervals of the differences of every two policies, by a paired bootstrap over items: ``policy_comparisons``.
+
+    Args:
+        scores: ``item_scores`` of each benchmark.
+    """
+    from rlaifv_kedro.hallucination.statistics import paired_bootstrap
+
+    rows = []
+    for table in scores.values():
+        by_policy = dict(iter(table.groupby("policy", sort=False)))
+        for a, b in combinations(by_policy, 2):
+            for metric in dict.fromkeys(by_policy[a]["metric"]):
+                found = paired_bootstrap(by_policy[a], by_policy[b], metric)
+                rows.append((table["benchmark"].iloc[0], metric, a, b, found.difference, found.low, found.high, found.n))
+    return pd.DataFrame(rows, columns=["benchmark", "metric", "policy", "other", "difference", "low", "high", "n"])
+
+
+def collect_benchmarks(**metrics: pd.DataFrame) -> pd.DataFrame:
+    """All benchmarks and policies in one table: ``benchmark_metrics``.
+
+    Args:
+        metrics: ``policy_metrics`` of each benchmark.
+    """
+    return pd.concat(metrics.values(), ignore_index=True)
