@@ -1,5 +1,8 @@
 """``--params`` of ``kedro run``."""
 
+import subprocess
+import sys
+
 import click
 import pytest
 
@@ -36,3 +39,10 @@ def test_values_are_yaml_and_names_are_nested() -> None:
 def test_an_item_without_a_value_is_refused() -> None:
     with pytest.raises(click.UsageError, match="Item `chair` must contain a key and a value"):
         split("seed=1,chair")
+
+
+def test_the_list_of_pipelines_needs_no_heavy_package() -> None:
+    """``kedro registry list`` answers at once: torch and the like are imported where they are used."""
+    heavy = ("torch", "transformers", "spacy", "deepspeed", "inflect", "matplotlib", "openai")
+    code = f"import sys, rlaifv_kedro.pipeline_registry as r; r.register_pipelines(); print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

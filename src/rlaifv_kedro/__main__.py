@@ -195,19 +195,52 @@ def calibrate(judgements: Path, reference: Path, benchmark: str | None, step: st
 
 
 @cli.command()
+@click.option("--run", "run_id", required=True, metavar="ID", help="Whose answers.")
+@click.option("--params", default="", metavar="NAME=VALUE,...", help="Other than that run's, e.g. models.judge.model=NAME.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.pass_context
+def judge_cost(context: click.Context, run_id: str, params: str, as_json: bool) -> None:
+    """Says what judging a run's answers would still take: calls, tokens, cost. Asks nothing."""
+    from rlaifv_kedro import judge_cost as judging
+    from rlaifv_kedro.cli import split_params
+
+    option = next(parameter for parameter in context.command.params if parameter.name == "params")
+    costs = judging.judge_cost(project_path(), run_id, split_params(context, option, params))
+    if as_json:
+        click.echo(json.dumps([cost._asdict() for cost in costs], indent=2))
+    else:
+        judging.show(costs)
+
+
+@cli.command()
 @click.argument("benchmark", type=click.Choice(["chair", "object_halbench", "mmhal", "refomb", "amber", "pope"]))
 @click.option("--answers", required=True, type=click.Path(path_type=Path), metavar="FILE", help="A JSON object a line: item_id or image_id, answer.")
 @click.option("--annotations", type=click.Path(path_type=Path), metavar="FOLDER", help="The published files: COCO's, or the benchmark's own.")
 @click.option("--vocabulary", type=click.Path(path_type=Path), metavar="FILE", help="Words for COCO's categories.  [default: our own list]")
 @click.option("--extracted", type=click.Path(path_type=Path), metavar="FILE", help="The objects of each answer, for object_halbench.")
 @click.option("--judgements", type=click.Path(path_type=Path), metavar="FILE", help="A judge's replies: item_id, step, reply.")
-@click.option("--spacy", metavar="NAME", help="Pipeline for object_halbench with --judgements, and amber; `exact` for amber without one.")
+@click.option("--spacy", metavar="NAME", help="Pipeline for object_halbench with a judge, and amber; `exact` for amber without one.")
+@click.option("--env", metavar="NAME", help="Environment whose models.judge is asked; with --params, where there are no --judgements.")
+@click.option("--params", default="", metavar="NAME=VALUE,...", help="As for kedro run, e.g. models.judge.url=...,models.judge.model=...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-def score(benchmark: str, as_json: bool, **given: Any) -> None:
-    """Scores answers that were made elsewhere. Needs no policy, and no server; docs/benchmarks.md has the files."""
+@click.pass_context
+def score(context: click.Context, benchmark: str, as_json: bool, env: str | None, params: str, **given: Any) -> None:
+    """Scores answers that were made elsewhere. Needs no policy; docs/benchmarks.md has the files."""
     from rlaifv_kedro.hallucination import score_command
 
-    scored = score_command.score_file(benchmark, score_command.ScoreInputs(**given))
+    if env is None and not params:
+        scored = score_command.score_file(benchmark, score_command.ScoreInputs(**given))
+    else:
+        from rlaifv_kedro.check.run import configured
+        from rlaifv_kedro.cli import split_params
+        from rlaifv_kedro.hallucination.judge import open_judge
+
+        option = next(parameter for parameter in context.command.params if parameter.name == "params")
+        parameters, catalog, _ = configured(project_path(), env, split_params(context, option, params), [])
+        judge = open_judge(parameters.models, parameters.judge, parameters.compute, catalog.load("judge_store"))
+        inputs = score_command.ScoreInputs(**given, judge=judge, judge_label=judge.store.asked_model)
+        scored = score_command.score_file(benchmark, inputs)
+        judge.close()
     if as_json:
         click.echo(json.dumps(score_command.as_json(benchmark, scored), indent=2))
     else:

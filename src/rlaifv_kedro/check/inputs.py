@@ -93,7 +93,7 @@ def _check_entry(name: str, found: AbstractDataset, inputs: Inputs, env: str | N
     inputs.metadata[name] = getattr(found, "metadata", None) or {}
     try:
         if isinstance(found, RemoteFileDataset | ImagesDataset):
-            inputs.findings.append(_published(name, found, where))
+            inputs.findings.append(_published(name, found))
         elif not found.exists():
             inputs.findings.append(Finding(False, f"{name}: it is not there", where, inputs.fetch(name) or _maker(name, found, env)))
         elif isinstance(found, CheckpointDataset):
@@ -109,15 +109,19 @@ def _check_entry(name: str, found: AbstractDataset, inputs: Inputs, env: str | N
         inputs.findings.append(Finding(False, f"{name}: it can't be used", where, str(error)))
 
 
-def _published(name: str, found: RemoteFileDataset | ImagesDataset, where: str) -> Finding:
+def _published(name: str, found: RemoteFileDataset | ImagesDataset) -> Finding:
     """A published file, or pictures; nothing is fetched here.
 
     Raises:
         UserError: It isn't there and can't be fetched, or is not the published one.
     """
+    pictures = isinstance(found, ImagesDataset)
+    where = shown(found.folder if pictures else found._filepath)
     if found.waits():
         return Finding(True, f"{name}: not there; the run will fetch it first, which needs a network", where)
     found.load()
+    if pictures and found.grows():
+        return Finding(True, f"{name}: pictures that lack will be fetched when they are asked for", where)
     return Finding(True, f"{name}: it can be read", where)
 
 

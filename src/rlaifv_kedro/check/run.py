@@ -22,9 +22,10 @@ from rlaifv_kedro.session import user_message
 
 # Nodes' functions, by the model they load.
 POLICY = {"sample_candidates", "compute_reference", "train_policy", "measure_checkpoints", "answer_prompts", "answer_probes"}
-POLICY |= {"compute_rewards", "sample_answers"}
+POLICY |= {"compute_rewards", "sample_answers", "answer_benchmark"}
 LABELER = {"verify_claims", "score"}
 SPLITTER = {"divide"}
+JUDGE = {"judge_benchmark"}
 
 FLASH_ATTENTION = "pip install flash-attn; or set attn_implementation: sdpa, which shares prefixes and is faster here."
 VLLM = "Install it in an environment of its own: pip install 'rlaifv_kedro[vllm]'; or serve the model there and take backend: openai."
@@ -115,6 +116,8 @@ def check_combinations(parameters: Parameters, stages: set[str]) -> list[Finding
     served = feedback.labeler == "fixed" and models.labeler.backend != "transformers"
     if "score" in stages and feedback.scoring == "answer" and served:
         refuse("only a labeler in this process can score whole answers", "feedback.scoring", "Set models.labeler.backend: transformers.")
+    if stages & JUDGE and models.judge is None:
+        refuse("no judge is named", "models.judge", "Set backend: openai with url and model, or path; docs/judges.md.")
     if "divide" in stages and feedback.splitter == "llm":
         prompts = {"divide_prompt": (feedback.divide_prompt, ["question", "answer"]), "question_prompt": (feedback.question_prompt, ["claims"])}
         for name, (path, marks) in prompts.items():
@@ -135,6 +138,8 @@ def roles_of(parameters: Parameters, stages: set[str], inputs: Inputs) -> list[R
     for entry, folder in inputs.checkpoints.items():
         if entry != "labeler" and stages & (POLICY | (LABELER if parameters.feedback.labeler == "self" else set())):
             roles.append(Role("policy", str(folder), f"the catalog's {entry}", models.policy, inputs.fetch(entry)))
+    if "answer_benchmark" in stages:
+        roles += [Role("policy", folder, "evaluation.policy", models.policy) for folder in parameters.evaluation.policies()]
     for name, params in serving(parameters, stages).items():
         if params.backend == "openai" or name == "policy":
             continue
@@ -157,6 +162,8 @@ def serving(parameters: Parameters, stages: set[str]) -> dict[str, ModelParams]:
         used["splitter"] = models.splitter
         if models.question_writer is not None:
             used["question_writer"] = models.question_writer
+    if stages & JUDGE and models.judge is not None:
+        used["judge"] = models.judge
     return used
 
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import zip_longest
 from pathlib import Path
-from typing import Self
-
-import inflect
+from typing import TYPE_CHECKING, Self
 
 from rlaifv_kedro.errors import UserError
+
+if TYPE_CHECKING:
+    import inflect
 
 # category id -> name, from the COCO 2014 instance annotations; the ids have gaps
 COCO_CATEGORIES: dict[int, str] = {
@@ -134,8 +135,6 @@ DOUBLE_WORD_RULES: dict[str, str] = {
 # part double words ("a baby, dogs").
 _TOKEN = re.compile(r"\w+(?:-\w+|['’](?!s\b)\w+)*|[^\w\s]")
 _LISTED = re.compile(r"\w[\w '’.-]*")
-_MODERN, _CLASSICAL = inflect.engine(), inflect.engine()
-_CLASSICAL.classical(all=True)
 # where inflect 7.6.0 errs: it says "gentlemans", "grandchilds", "dobermen"
 _CORRECTED = {"gentleman": "gentlemen", "grandchild": "grandchildren", "doberman": "dobermans"}
 
@@ -146,7 +145,17 @@ def plurals(noun: str) -> frozenset[str]:
     if noun in _CORRECTED:
         return frozenset({_CORRECTED[noun]})
     with_s = {noun + "s"} if noun.endswith("o") else set()
-    return frozenset({_MODERN.plural_noun(noun), _CLASSICAL.plural_noun(noun), *with_s})
+    return frozenset({*(engine.plural_noun(noun) for engine in _engines()), *with_s})
+
+
+@cache
+def _engines() -> tuple["inflect.engine", "inflect.engine"]:
+    """One for modern plurals, one for classical ones. Imported here: it takes longer than all else that the list of pipelines needs."""
+    import inflect
+
+    modern, classical = inflect.engine(), inflect.engine()
+    classical.classical(all=True)
+    return modern, classical
 
 
 @dataclass(frozen=True)
