@@ -123,6 +123,7 @@ def test_pictures_of_a_folder_are_fetched_when_they_are_asked_for(pictures: File
     }  # fmt: skip
     dataset.load().find([f"{i}.jpg" for i in range(20)])
     assert sorted(path for path, _ in pictures.requests) == sorted(f"/p/{i}.jpg" for i in range(1, 20))  # each once
+    assert {path.name for path in (tmp_path / "images").glob("*")} == {"sub", ".lock", *(f"{i}.jpg" for i in range(1, 20))}
 
 
 def test_pictures_by_their_addresses(pictures: FileServer, tmp_path: Path) -> None:
@@ -133,9 +134,15 @@ def test_pictures_by_their_addresses(pictures: FileServer, tmp_path: Path) -> No
 
 def test_missing_pictures_are_counted_and_the_others_kept(pictures: FileServer, tmp_path: Path) -> None:
     dataset = ImagesDataset(str(tmp_path / "images"), base_url=pictures.url("/p"), metadata={"manual": "Unpack the archive there."})
-    with pytest.raises(UserError, match=r"lacks 5 of 10 pictures.* First: 20.jpg: .*404.*; .*Unpack the archive there\."):
+    with pytest.raises(UserError, match=r"lacks 5 of 10 pictures.* First: http.*20.jpg: 404.*; .*Unpack the archive there\."):
         dataset.load().find([f"{i}.jpg" for i in range(15, 25)])
     assert len(list((tmp_path / "images").glob("*.jpg"))) == 5
+
+
+def test_a_server_that_gives_nothing_is_not_asked_for_everything(pictures: FileServer, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="lacks 500 of 500 pictures"):
+        ImagesDataset(str(tmp_path / "images"), base_url=pictures.url("/elsewhere")).load().find([f"{i}.jpg" for i in range(500)])
+    assert len(pictures.requests) < 50
 
 
 def test_pictures_of_an_archive(tmp_path: Path) -> None:

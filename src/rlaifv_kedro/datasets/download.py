@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class _Cut(Exception):
     """The answer broke off or the server is busy: worth another try."""
 
 
-def download(urls: Sequence[str], target: Path, sha256: str | None = None) -> None:
+def download(urls: Sequence[str], target: Path, sha256: str | None = None, lock: bool = True) -> None:
     """Fetch a file to ``target``; does nothing if it is there.
 
     What came before a cut stays beside it, in ``.<name>.part``, and is continued by HTTP's Range, in this call or a later one: if the server
@@ -37,8 +38,9 @@ def download(urls: Sequence[str], target: Path, sha256: str | None = None) -> No
 
     Args:
         urls: http or https; tried in this order.
-        target: Its folder is made. Other processes that want the same file wait.
+        target: Its folder is made.
         sha256: Of the whole file, hexadecimal.
+        lock: Whether others that want the same file wait, by a ``.<name>.lock`` beside it. False: the caller sees to that.
 
     Raises:
         DownloadError: No address gives the file, or what they give has another sha256.
@@ -50,7 +52,7 @@ def download(urls: Sequence[str], target: Path, sha256: str | None = None) -> No
     part = target.with_name(f".{target.name}.part")
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.with_name(f".{target.name}.lock")):
+        with FileLock(target.with_name(f".{target.name}.lock")) if lock else nullcontext():
             for url in urls:
                 if target.exists():
                     return

@@ -14,11 +14,12 @@ from urllib.parse import unquote, urlsplit
 from kedro.io import AbstractDataset
 
 from rlaifv_kedro.datasets.download import DownloadError, download
-from rlaifv_kedro.datasets.files import shown
+from rlaifv_kedro.datasets.files import shown, writing
 from rlaifv_kedro.datasets.remote import RemoteFileDataset
 from rlaifv_kedro.errors import UserError
 
 AT_ONCE = 8  # downloads
+BATCH = 16
 NAMED = 3  # of the missing pictures, in a message
 HTTP = ("http://", "https://")
 BY_HAND = "Put them there by hand, or change `filepath` in the catalog."
@@ -50,10 +51,10 @@ class Images:
         """
         files = {name: file_name(name) for name in names}
         missing = {file: self._address(name) for name, file in files.items() if file not in self._places}
-        problems = {file: "not there" for file, url in missing.items() if not url}
-        problems |= self._fetch({file: url for file, url in missing.items() if url})
+        problems = [f"{file}: not there" for file, url in missing.items() if not url]
+        problems += self._fetch({file: url for file, url in missing.items() if url})
         if problems:
-            some = "; ".join(f"{file}: {why}" for file, why in list(problems.items())[:NAMED])
+            some = "; ".join(problems[:NAMED])
             raise UserError(
                 f"{shown(self._path)} lacks {len(problems):,} of {len(set(files.values())):,} pictures, and they can't be fetched. First: {some}. "
                 f"{self._manual or BY_HAND}"
@@ -81,20 +82,33 @@ class Images:
             return name if self._from_addresses else None
         return posixpath.join(self._base_url, name) if self._base_url else None
 
-    def _fetch(self, missing: dict[str, str]) -> dict[str, str]:
-        """Fetch pictures into the folder; returns why some couldn't be, by file name."""
+    def _fetch(self, missing: dict[str, str]) -> list[str]:
+        """Fetch pictures into the folder, by file name and address; returns why some couldn't be. Gives up after a batch of which none came."""
+
+        from filelock import FileLock
 
         def fetch(file: str) -> str | None:
             try:
-                download([missing[file]], self._path / file)
+                download([missing[file]], self._path / file, lock=False)
             except DownloadError as error:
                 return str(error)
             self._places[file] = str(self._path / file)
             return None
 
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            found = zip(missing, pool.map(fetch, missing))
-            return {file: why for file, why in found if why}
+        problems: list[str] = []
+        files = list(missing)
+        if not files:
+            return problems
+        with writing(self._path):
+            self._path.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._path / ".lock"), ThreadPoolExecutor(AT_ONCE) as pool:
+            for start in range(0, len(files), BATCH):
+                batch = files[start : start + BATCH]
+                failed = list(filter(None, pool.map(fetch, batch)))
+                problems += failed
+                if len(failed) == len(batch):
+                    return problems + [f"{missing[file]}: not tried" for file in files[start + BATCH :]]
+        return problems
 
 
 class ImagesDataset(AbstractDataset[Images, None]):
@@ -120,14 +134,18 @@ class ImagesDataset(AbstractDataset[Images, None]):
         from_addresses: Whether pictures that are named by their addresses are fetched into the folder.
         metadata: ``licence``, ``manual``, and what plugins want.
         """
-        self._folder, self._base_url, self._from_addresses, self.metadata = Path(filepath), base_url, from_addresses, metadata
+        self.folder, self._base_url, self._from_addresses, self.metadata = Path(filepath), base_url, from_addresses, metadata
         self._archive = RemoteFileDataset(filepath, url, sha256, metadata=metadata) if filepath.endswith(".zip") else None
         if url and not self._archive:
             raise UserError(f"The catalog's entry of {shown(filepath)}: a `url` is that of a .zip archive. Name `filepath` so, or use `base_url`.")
 
     def waits(self) -> bool:
-        """Whether ``load`` will need a network; single pictures may need one later."""
+        """Whether ``load`` will need a network."""
         return self._archive is not None and self._archive.waits()
+
+    def grows(self) -> bool:
+        """Whether single pictures that lack are fetched when they are asked for."""
+        return self._archive is None and bool(self._base_url or self._from_addresses)
 
     def load(self) -> Images:
         """Raises:
@@ -136,9 +154,9 @@ class ImagesDataset(AbstractDataset[Images, None]):
         manual = (self.metadata or {}).get("manual", "")
         if self._archive is not None:
             self._archive.fetch()
-        elif not (self._folder.is_dir() or self._base_url or self._from_addresses):
-            raise UserError(f"{shown(self._folder)} is not there, and its pictures can't be fetched by a program. {manual or BY_HAND}")
-        return Images(self._folder, self._base_url, self._from_addresses, manual)
+        elif not (self.folder.is_dir() or self.grows()):
+            raise UserError(f"{shown(self.folder)} is not there, and its pictures can't be fetched by a program. {manual or BY_HAND}")
+        return Images(self.folder, self._base_url, self._from_addresses, manual)
 
     def save(self, data: Any) -> None:
         raise TypeError("pictures are read only")
@@ -147,7 +165,7 @@ class ImagesDataset(AbstractDataset[Images, None]):
         return True  # what isn't there is fetched when it is asked for, or named then
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._folder), "base_url": self._base_url}
+        return {"filepath": str(self.folder), "base_url": self._base_url}
 
 
 def file_name(name: str) -> str:
