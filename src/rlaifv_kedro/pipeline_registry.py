@@ -16,6 +16,8 @@ EVALUATION = EvaluationParams()
 EXPORT = ExportParams()
 BENCHMARK_DATA = BenchmarkDataParams()
 BENCHMARKS = BenchmarksParams()
+NO_TABLES: frozenset[str] = frozenset()
+"""Tables of benchmarks of which no run has made one yet."""
 
 _SHARED = {"prompt_pool", "base_policy", "labeler", "selection_prompts", "selection_instances", "selection_captions", *CATALOG_REWARD}
 _TEST = {"test_prompts", "test_instances", "test_captions", "test_probes"}
@@ -46,8 +48,12 @@ def _miniature(pipeline: Pipeline) -> Pipeline:
 
 
 def _benchmarks(policies: dict[str, str]) -> Pipeline:
-    """The published benchmarks that ``evaluation.benchmarks`` names, answered by entries of the catalog."""
-    return benchmarks.create_pipeline(EVALUATION.benchmarks, policies, BENCHMARKS, BENCHMARK_DATA)
+    """The published benchmarks that ``evaluation.benchmarks`` names, answered by entries of the catalog; before them what makes their tables, where
+    there are none.
+    """
+    measured = benchmarks.create_pipeline(EVALUATION.benchmarks, policies, BENCHMARKS, BENCHMARK_DATA)
+    missing = measured.inputs() & NO_TABLES
+    return measured + benchmark_data.create_pipeline(BENCHMARK_DATA).to_outputs(*missing) if missing else measured
 
 
 def _evaluation(stage: Pipeline) -> Pipeline:

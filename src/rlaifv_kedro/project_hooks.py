@@ -15,6 +15,7 @@ from rlaifv_kedro import pipeline_registry
 from rlaifv_kedro.datasets.tables import TableDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import Parameters, validate_parameters
+from rlaifv_kedro.pipelines.benchmarks.nodes import refuse_unready
 from rlaifv_kedro.pipelines.data_generation.nodes import draw_prompts, refuse_small_pool
 from rlaifv_kedro.versions import dataset
 
@@ -45,17 +46,20 @@ class ProjectHooks:
         pipeline_registry.EXPORT = parameters.export
         pipeline_registry.BENCHMARK_DATA = parameters.benchmark_data
         pipeline_registry.BENCHMARKS = parameters.benchmarks
+        pipeline_registry.NO_TABLES = _tables_without_version(context, parameters)
         if parameters.compute.threads:
             os.environ["OMP_NUM_THREADS"] = str(parameters.compute.threads)
         _quiet()
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Looks whether the prompts suffice for all iterations. The node that draws them comes after the base policy was measured.
+        """Looks whether the prompts suffice for all iterations, since the node that draws them comes after the base policy was measured; and whether
+        the benchmarks' judge and spaCy pipelines are there.
 
         Raises:
-            UserError: They don't.
+            UserError: They don't, or aren't.
         """
+        refuse_unready(pipeline, self._parameters.evaluation, self._parameters.benchmarks, self._parameters.models)
         if any(node.func is draw_prompts for node in pipeline.nodes):
             rows = _pool_rows(pipeline, catalog, self._parameters)
             if rows is not None:
@@ -74,6 +78,14 @@ def _pool_rows(pipeline: Pipeline, catalog: DataCatalog, parameters: Parameters)
     pool = dataset(catalog, "prompt_pool") if "prompt_pool" in catalog else None
     footer = pool.footer() if isinstance(pool, TableDataset) and pool._version is None else None
     return None if footer is None else footer.num_rows
+
+
+def _tables_without_version(context: KedroContext, parameters: Parameters) -> frozenset[str]:
+    """Of the tables that ``evaluation.benchmarks`` needs. The catalog isn't there yet when pipelines are made, so its configuration is asked."""
+    entries = context.config_loader["catalog"]
+    names = ["coco_truth", *(f"{name}_items" for name in parameters.evaluation.benchmarks)] if parameters.evaluation.benchmarks else []
+    paths = {name: context.project_path / entries[name]["filepath"] for name in names if name in entries}
+    return frozenset(name for name, path in paths.items() if not path.is_file() and not any(path.glob(f"*/{path.name}")))
 
 
 def _refuse_halves(in_files: dict[str, Any], runtime: dict[str, Any], shared: dict[str, Any]) -> None:

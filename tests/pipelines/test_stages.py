@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 def test_registry_has_every_pipeline():
     names = {
         "miniature",
+        "miniature_benchmarks",
         "data_generation",
         "feedback",
         "reward",

@@ -19,9 +19,9 @@ class Project:
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", *arguments]
 
-    def kedro(self, *arguments: str, expect: int = 0) -> str:
+    def kedro(self, *arguments: str, expect: int = 0, env: str = "test") -> str:
         """Run ``kedro run --env test ...``; returns what the terminal shows."""
-        return self._run(self.command("kedro", "run", "--env", "test", *arguments), expect)
+        return self._run(self.command("kedro", "run", "--env", env, *arguments), expect)
 
     def rlaifv(self, *arguments: str, expect: int = 0) -> str:
         """Run ``python -m rlaifv_kedro ...``."""

@@ -15,7 +15,9 @@ from rlaifv_kedro.check.finding import Finding
 from rlaifv_kedro.check.inputs import Inputs, check_inputs
 from rlaifv_kedro.claims.llm_splitter import PromptFile
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.hallucination import suite
 from rlaifv_kedro.params import ModelParams, Parameters, validate_parameters
+from rlaifv_kedro.pipelines.benchmarks.nodes import benchmarks_with, score_benchmark
 from rlaifv_kedro.preference.engines import deepspeed_config
 from rlaifv_kedro.project_hooks import RUNTIME_ONLY
 from rlaifv_kedro.session import user_message
@@ -61,7 +63,7 @@ def check_run(project: Path, env: str | None, params: dict[str, Any], names: lis
         findings += found
         if size is not None:
             known[role.name] = size
-    findings += check_services(parameters, stages, inputs)
+    findings += check_services(parameters, stages, inputs) + check_scorers(parameters, pipeline)
     return findings + check_resources(parameters, stages, known, inputs.image_bytes, iterations_of(pipeline), project / "data")
 
 
@@ -187,6 +189,16 @@ def check_services(parameters: Parameters, stages: set[str], inputs: Inputs) -> 
             machine.check_package(package, f"the catalog's {' and '.join(entries)}", f"pip install {package}; docs/recipes.md says which build.")
         )
     return findings
+
+
+def check_scorers(parameters: Parameters, pipeline: Pipeline) -> list[Finding]:
+    """The spaCy pipelines that some benchmarks are scored with."""
+    scored = benchmarks_with(score_benchmark, pipeline)
+    try:
+        suite.refuse_unready((), scored, parameters.benchmarks, parameters.models)
+    except UserError as error:
+        return [Finding(False, "a benchmark can't be scored", "benchmarks", error.message)]
+    return [Finding(True, f"what scores {', '.join(scored)} is there", "benchmarks")] if scored else []
 
 
 def check_resources(parameters: Parameters, stages: set[str], known: Sizes, image_bytes: float, iterations: int, data: Path) -> list[Finding]:

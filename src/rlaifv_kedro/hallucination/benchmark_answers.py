@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
+from rlaifv_kedro.datasets.files import content_sha256
 from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.hallucination.amber import GENERATIVE
 from rlaifv_kedro.hallucination.suite import is_judged
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.params import BenchmarksParams, ComputeParams, ModelsParams
+from rlaifv_kedro.schemas import FINGERPRINT
 
 if TYPE_CHECKING:
     from rlaifv_kedro.models import Answer, VisionLanguageModel
@@ -35,11 +37,14 @@ def answer_items(
         policies: Name in the tables -> checkpoint.
 
     Yields:
-        Chunks of ``policy_answers``, by images.
+        Chunks of ``policy_answers``, by images. ``attrs["fingerprint"]`` has each policy's sha256: a run that goes on with other weights at the same
+        place has chunks that don't fit together, which is said when they are loaded.
 
     Raises:
         UserError: A picture is missing or damaged, said before a model is loaded; a policy can't be loaded, or can't search with beams.
     """
+    from rlaifv_kedro.models.loading import folder_of
+
     benchmark = items["benchmark"].iloc[0]
     beams = params.beams if is_judged(benchmark, params) else 1
     if beams > 1 and models.policy.backend != "transformers":
@@ -48,6 +53,7 @@ def answer_items(
     for group in groups:
         _picture(group[0])
     answerer = _Answerer(policies, beams, params, models, compute)
+    weights = {name: content_sha256(folder_of(policy)) for name, policy in policies.items()}
 
     def work(part: Sequence[tuple[str, list[Any]]]) -> pd.DataFrame:
         rows = []
@@ -55,7 +61,9 @@ def answer_items(
             asked = [group for policy, group in part if policy == name]
             for group, answers in zip(asked, answerer(name, asked)):
                 rows += [(name, benchmark, r.item_id, r.question, a.text, a.token_count, a.finish_reason) for r, a in zip(group, answers)]
-        return pd.DataFrame(rows, columns=COLUMNS)
+        frame = pd.DataFrame(rows, columns=COLUMNS)
+        frame.attrs[FINGERPRINT] = weights
+        return frame
 
     asked = [(name, group) for name in policies for group in groups]
     yield from map_chunks(asked, params.chunk_size, finished, work, f"answering {benchmark}")

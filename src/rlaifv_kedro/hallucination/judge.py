@@ -194,7 +194,7 @@ def open_judge(models: ModelsParams, params: JudgeParams, compute: ComputeParams
     Raises:
         UserError: No judge is named, or the file with prices is damaged.
     """
-    named = _named(models)
+    named = named_judge(models)
     price = price_of(named, params.prices)
     priced = named if price is None else named.model_copy(update={"price_input": price.input, "price_output": price.output})
 
@@ -212,7 +212,7 @@ def open_store(models: ModelsParams, folder: Path) -> ReplyStore:
     Raises:
         UserError: No judge is named, or the folder can't be written.
     """
-    return ReplyStore(folder, asked_model(_named(models)))
+    return ReplyStore(folder, asked_model(named_judge(models)))
 
 
 def asked_model(params: ModelParams) -> str:
@@ -258,7 +258,12 @@ def judgement_table(benchmark: str, judgements: Iterable[StoredJudgement]) -> pd
     return table.astype({"prompt_tokens": "Int64", "reply_tokens": "Int64"})
 
 
-def _named(models: ModelsParams) -> ModelParams:
+def named_judge(models: ModelsParams) -> ModelParams:
+    """``models.judge``.
+
+    Raises:
+        UserError: It names none.
+    """
     named = models.judge
     if named is None or not (named.model if named.backend == "openai" else named.path):
         raise UserError(

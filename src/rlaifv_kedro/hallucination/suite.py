@@ -1,19 +1,20 @@
 """The six benchmarks by one rule: items and a policy's answers to judgements, and these to scores."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
 import pandas as pd
 
+from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.hallucination import amber, mmhal, object_halbench, pope, refomb
 from rlaifv_kedro.hallucination.benchmark import Judge, Judgement, Scored, judgements_of
 from rlaifv_kedro.hallucination.chair import score_chair
 from rlaifv_kedro.hallucination.coco_truth import truth_of
 from rlaifv_kedro.hallucination.coco_vocabulary import Vocabulary
-from rlaifv_kedro.params import Benchmark, BenchmarksParams
+from rlaifv_kedro.params import Benchmark, BenchmarksParams, ModelsParams
 
 BENCHMARKS: tuple[Benchmark, ...] = get_args(Benchmark)
 EXACT: Literal["exact"] = "exact"
@@ -44,14 +45,26 @@ def needs_truth(benchmark: Benchmark) -> bool:
     return benchmark in ("chair", "object_halbench")
 
 
-def refuse_unready(benchmark: Benchmark, items: pd.DataFrame, params: BenchmarksParams) -> None:
-    """Raises UserError if a spaCy pipeline that the scores need isn't installed: before anything is computed or paid for."""
+def refuse_unready(judged: Collection[Benchmark], scored: Collection[Benchmark], params: BenchmarksParams, models: ModelsParams) -> None:
+    """Looks for what judging and scoring will need, before anything is computed or paid for.
+
+    Raises:
+        UserError: No judge is named, or a spaCy pipeline isn't installed.
+    """
+    from rlaifv_kedro.hallucination.judge import named_judge
+
+    if judged:
+        try:
+            named_judge(models)
+        except UserError as error:
+            rules = " Or take benchmarks.extraction=rules." if set(judged) == {"object_halbench"} else ""
+            raise UserError(f"{' and '.join(judged)}: {error.message}{rules}") from None
     from rlaifv_kedro.hallucination.spacy_pipeline import load_pipeline
 
-    if benchmark == "object_halbench" and params.extraction == "llm":
+    if "object_halbench" in scored and params.extraction == "llm":
         load_pipeline(params.object_halbench_pipeline)
-    if benchmark == "amber" and params.amber_pipeline != EXACT and (items["kind"] == amber.GENERATIVE).any():
-        load_pipeline(params.amber_pipeline)
+    if "amber" in scored and params.amber_pipeline != EXACT:
+        amber.VectorMatcher(load_pipeline(params.amber_pipeline))
 
 
 def decoding_of(benchmark: Benchmark, params: BenchmarksParams) -> str:
@@ -86,7 +99,17 @@ def stored_judgements(benchmark: Benchmark, table: pd.DataFrame | None, policy: 
 
 
 def answered_items(items: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    """The items with a column ``answer`` and one for each part of their reference: what scorers take."""
+    """The items with a column ``answer`` and one for each part of their reference: what scorers take.
+
+    Raises:
+        UserError: The answers are not those to these items.
+    """
+    strangers = set(items["item_id"]) ^ set(answers["item_id"])
+    if strangers:
+        raise UserError(
+            f"{items['benchmark'].iloc[0]}: the answers are to other items than these, e.g. {min(strangers)!r} is in one of the two alone. The items "
+            "were made anew after the policy answered: answer them again, in a new run."
+        )
     reference = pd.DataFrame([json.loads(text) for text in items["reference"]], index=items.index)
     known = items.drop(columns=["image", "reference", *(c for c in items.columns if c in reference)]).join(reference)
     joined = known.merge(answers[["item_id", "answer"]], on="item_id", validate="one_to_one")

@@ -1,20 +1,43 @@
 """A benchmark's items and policies to answers, judgements, scores, and one table of all benchmarks and policies."""
 
-import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from kedro.pipeline import Pipeline
 
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.hallucination import suite
 from rlaifv_kedro.hallucination.benchmark_answers import answer_items
-from rlaifv_kedro.params import BenchmarksParams, ComputeParams, EvaluationParams, JudgeParams, ModelsParams
+from rlaifv_kedro.hallucination.measures import slug
+from rlaifv_kedro.params import Benchmark, BenchmarksParams, ComputeParams, EvaluationParams, JudgeParams, ModelsParams
 
-logger = logging.getLogger(__name__)
+
+def refuse_unready(pipeline: Pipeline, evaluation: EvaluationParams, params: BenchmarksParams, models: ModelsParams) -> None:
+    """At the start of a run, before policies answer for hours. Named policies of the model hub are fetched.
+
+    Raises:
+        UserError: A policy, judge or spaCy pipeline that the run's benchmarks need isn't there.
+    """
+    suite.refuse_unready(benchmarks_with(judge_benchmark, pipeline), benchmarks_with(score_benchmark, pipeline), params, models)
+    for policy in evaluation.policies() if benchmarks_with(answer_benchmark, pipeline) else ():
+        _refuse_missing(policy)
+
+
+def benchmarks_with(step: Callable, pipeline: Pipeline) -> list[Benchmark]:
+    """Those that the pipeline has this step of: one of the nodes' functions below."""
+    return [name for name in suite.BENCHMARKS if any(node.func is step and name in node.tags for node in pipeline.nodes)]
+
+
+def _refuse_missing(policy: str) -> None:
+    from rlaifv_kedro.models.loading import folder_of
+
+    folder = folder_of(policy)
+    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise UserError(f"evaluation.policy: {policy} is no checkpoint, it has no config.json. Name the folder of one, or a name on the model hub.")
 
 
 def answer_benchmark(
@@ -26,13 +49,6 @@ def answer_benchmark(
     Args:
         policies: Of the catalog; those that ``evaluation.policy`` names come after them.
     """
-    benchmark = items["benchmark"].iloc[0]
-    suite.refuse_unready(benchmark, items, params)
-    if suite.is_judged(benchmark, params) and models.judge is None:
-        raise UserError(
-            f"{benchmark} needs a judge, and none is named. Set models.judge: for a server backend: openai with url and model, for a model in this "
-            "process path; docs/judges.md." + (" Or benchmarks.extraction=rules." if benchmark == "object_halbench" else "")
-        )
     yield from answer_items(items, policies | {name: name for name in evaluation.policies()}, finished, params, models, compute)
 
 
@@ -79,21 +95,27 @@ def score_benchmark(
     return pd.concat(values, ignore_index=True), pd.concat(metrics, ignore_index=True)
 
 
-def compare_policies(**scores: pd.DataFrame) -> pd.DataFrame:
+def compare_policies(metrics: pd.DataFrame, **scores: pd.DataFrame) -> pd.DataFrame:
     """95 % intervals of the differences of every two policies, by a paired bootstrap over items: ``policy_comparisons``.
 
     Args:
+        metrics: ``benchmark_metrics``. Where a metric is only of each type of items, as with POPE's splits, so is the comparison.
         scores: ``item_scores`` of each benchmark.
     """
     from rlaifv_kedro.hallucination.statistics import paired_bootstrap
 
     rows = []
     for table in scores.values():
+        benchmark = table["benchmark"].iloc[0]
+        known = set(metrics.loc[metrics["benchmark"] == benchmark, "metric"])
         by_policy = dict(iter(table.groupby("policy", sort=False)))
-        for a, b in combinations(by_policy, 2):
-            for metric in dict.fromkeys(by_policy[a]["metric"]):
-                found = paired_bootstrap(by_policy[a], by_policy[b], metric)
-                rows.append((table["benchmark"].iloc[0], metric, a, b, found.difference, found.low, found.high, found.n))
+        for metric, own in table.groupby("metric", sort=False):
+            parts = {metric: own} if metric in known else {f"{metric}_{slug(kind)}": part for kind, part in own.groupby("kind", sort=False)}
+            for name, part in parts.items():
+                items = dict(iter(part.groupby("policy", sort=False)))
+                for a, b in combinations(by_policy, 2):
+                    found = paired_bootstrap(items[a], items[b], metric)
+                    rows.append((benchmark, name, a, b, found.difference, found.low, found.high, found.n))
     return pd.DataFrame(rows, columns=["benchmark", "metric", "policy", "other", "difference", "low", "high", "n"])
 
 

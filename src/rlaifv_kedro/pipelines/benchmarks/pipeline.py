@@ -31,7 +31,7 @@ def create_pipeline(
         ),
         node(
             nodes.compare_policies,
-            inputs={name: f"benchmark.{name}.item_scores" for name in chosen},
+            inputs={"metrics": "benchmark_metrics"} | {name: f"benchmark.{name}.item_scores" for name in chosen},
             outputs="policy_comparisons",
             name="compare_policies",
         ),
