@@ -32,7 +32,11 @@ def split(text: str) -> dict:
 
 def test_values_are_yaml_and_names_are_nested() -> None:
     found = split("evaluation.policy=PATH,evaluation.benchmarks=[object_halbench,mmhal],training.lora.rank=64,run_id=a-1")
-    assert found == {"evaluation": {"policy": "PATH", "benchmarks": ["object_halbench", "mmhal"]}, "training": {"lora": {"rank": 64}}, "run_id": "a-1"}
+    assert found == {
+        "evaluation": {"policy": "PATH", "benchmarks": ["object_halbench", "mmhal"]},
+        "training": {"lora": {"rank": 64}},
+        "run_id": "a-1",
+    }
     assert split("") == {}
 
 

@@ -37,6 +37,17 @@ def test_the_separate_way_with_images_in_patches(monkeypatch: pytest.MonkeyPatch
             assert_close(probs, by_hand_next(model, family, packs, images)[:, [5, 17]], atol=1e-8, rtol=0)
 
 
+def test_with_gradients_it_takes_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under ZeRO-3 processes wait for each other in every pass: a number of passes that depends on the pairs' lengths would stop them for ever."""
+    model = llama()
+    model._branching_way = "separate"
+    monkeypatch.setattr(separate, "_BUDGET", 1)
+    passes: list[int] = []
+    model.register_forward_hook(lambda *_: passes.append(1))
+    branch_log_probs(model, collate([Pack([5, 6, 7], [[8], [9, 10]])], pad=0)).sums.sum().backward()
+    assert len(passes) == 1
+
+
 @pytest.mark.parametrize(("way", "budget"), [("packed", None), ("packed", 1), ("separate", None)])
 @pytest.mark.parametrize("lengths", [[[0, 3], [2]], [[], [2]], [[0], [0]], [[]]], ids=str)
 @torch.no_grad()

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +22,11 @@ from rlaifv_kedro.datasets.pair_store import with_keys
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import load_model
 from rlaifv_kedro.params import ComputeParams, LaunchParams, LoraParams, ModelParams
-from rlaifv_kedro.preference.launch import LOG, REFERENCE, SPEC, run_training
+from rlaifv_kedro.preference.engines import deepspeed_config
+from rlaifv_kedro.preference.launch import LOG, REFERENCE, SPEC, _wait, run_training
 from rlaifv_kedro.preference.reference import expected_fingerprint
 from rlaifv_kedro.preference.training import TrainingResult
-from rlaifv_kedro.preference.worker import RESULT, TrainingSpec
+from rlaifv_kedro.preference.worker import RESULT, TrainingSpec, run
 
 PROJECT = Path(__file__).parents[2]
 ZERO = {stage: str(PROJECT / f"conf/deepspeed/{stage}.json") for stage in ("zero2", "zero3", "zero2_offload", "zero3_offload")}
@@ -161,29 +163,74 @@ class Parent:
 
 @pytest.mark.distributed
 @pytest.mark.parametrize(
-    ("engine", "lora"), [("ddp", None), ("zero2", LoraParams(rank=4, dropout=0.1)), ("zero3", None)], ids=["ddp-full", "zero2-lora", "zero3-full"]
+    ("engine", "lora", "pack"),
+    [("ddp", None, "prompt"), ("zero2", LoraParams(rank=4, dropout=0.1), "pair"), ("zero3", None, "pair")],
+    ids=["ddp-full", "zero2-lora", "zero3-full"],
 )
 def test_killed_and_resumed_it_has_the_losses_of_the_whole(
-    training: Trainer, make_spec: Callable[..., TrainingSpec], reference: pd.DataFrame, tmp_path: Path, engine: str, lora: LoraParams | None
-) -> None:
-    """kill -9 of the node's process while its workers train: the kernel ends them, and the same training goes on from the last checkpoint."""
-    changes = {"launch": TWO, "lora": lora, "epochs": 10, "checkpoint_every": 1} | ({} if engine == "ddp" else {"deepspeed": ZERO[engine]})
+    training: Trainer, make_spec: Callable[..., TrainingSpec], reference: pd.DataFrame, tmp_path: Path,
+    engine: str, lora: LoraParams | None, pack: str,
+) -> None:  # fmt: skip
+    """kill -9 of the node's process while its workers train: the kernel ends them, and the same training goes on from the last checkpoint. Of three
+    steps an epoch and a checkpoint every four, most are in the middle of one.
+    """
+    changes = {"launch": TWO, "lora": lora, "pack": pack, "epochs": 10, "checkpoint_every": 4 / 3, "loader_workers": 1}
+    changes |= {} if engine == "ddp" else {"deepspeed": ZERO[engine]}
     whole = training(tmp_path / "whole", **changes)
     parent = Parent(make_spec(tmp_path / "killed", **changes), reference, tmp_path)
-    parent.wait_for("checkpoint-6")
+    parent.wait_for("checkpoint-4")
     parent.process.send_signal(signal.SIGKILL)
     parent.process.wait()
     done = len(list((tmp_path / "killed/work").glob("checkpoint-*/saved.json")))
-    assert done < 10, "it was over before the kill"
+    assert done < 8, "it was over before the kill"
     resumed = training(tmp_path / "killed", **changes)
     assert not parent.workers()
     pd.testing.assert_frame_equal(resumed.log, whole.log)
-    assert resumed.checkpoints == whole.checkpoints and len(whole.checkpoints) == 10
+    assert resumed.checkpoints == whole.checkpoints and len(whole.checkpoints) == 8
     assert weights_equal(tmp_path, "adapter_model.safetensors" if lora else "model.safetensors")
 
 
 def weights_equal(folder: Path, name: str) -> bool:
     return (folder / "whole/work/checkpoint-30" / name).read_bytes() == (folder / "killed/work/checkpoint-30" / name).read_bytes()
+
+
+@pytest.mark.distributed
+def test_a_finished_training_is_not_begun_again(training: Trainer, tmp_path: Path) -> None:
+    """Killed after the last step, before the node has saved what it says: DeepSpeed's states are gone, which it would refuse to resume without."""
+    changes = {"epochs": 1, "launch": TWO, "deepspeed": ZERO["zero2"]}
+    first, second = training(tmp_path, **changes), training(tmp_path, **changes)
+    assert second.checkpoints == first.checkpoints
+    assert (second.world_size, second.engine) == (2, "zero2")
+    pd.testing.assert_frame_equal(second.log, first.log)
+
+
+def test_under_zero3_the_model_begins_in_host_memory_and_trains_on_the_gpu(
+    make_spec: Callable[..., TrainingSpec], store: PairStore, reference: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[tuple[Any, ...]] = []
+    monkeypatch.setattr("rlaifv_kedro.models.loading.torch_device", lambda device: device)
+    monkeypatch.setattr("rlaifv_kedro.preference.training.train", lambda *args, **_: trained.append(args))
+    spec = make_spec(tmp_path, deepspeed=ZERO["zero3"])
+    run(spec.model_copy(update={"compute": ComputeParams(device="cuda", dtype="float32")}), store, reference, print)
+    [(model, *_, device)] = trained
+    assert (model.module.device.type, device) == ("cpu", "cuda")
+
+
+def test_checkpoints_without_weights_are_refused(tmp_path: Path) -> None:
+    """Trainer would save DeepSpeed's states alone, with a warning."""
+    (tmp_path / "zero3.json").write_text('{"zero_optimization": {"stage": 3}}')
+    with pytest.raises(UserError, match="stage3_gather_16bit_weights_on_model_save"):
+        deepspeed_config(PARAMS.model_copy(update={"deepspeed": str(tmp_path / "zero3.json")}))
+
+
+def test_a_hangup_that_is_ignored_ends_nothing(tmp_path: Path) -> None:
+    """``nohup kedro run``, and the terminal is closed."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        threading.Timer(1, os.kill, (os.getpid(), signal.SIGHUP)).start()
+        assert _wait([sys.executable, "-c", "import time; time.sleep(2)"], tmp_path, print) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.distributed

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from tiny_training import PARAMS, Runner, changed, last, reference_of, weights
+from transformers import Idefics3Config, Idefics3ForConditionalGeneration
 
 from rlaifv_kedro.datasets import PairStore
 from rlaifv_kedro.errors import UserError
@@ -14,7 +15,7 @@ from rlaifv_kedro.models import load_model
 from rlaifv_kedro.models.transformers_backend import TransformersModel
 from rlaifv_kedro.params import LoraParams
 from rlaifv_kedro.preference.data import Truncation
-from rlaifv_kedro.preference.training import train
+from rlaifv_kedro.preference.training import _with_adapters, train
 
 
 def test_reference_of_another_policy_is_refused_at_the_first_step(run: Runner, trained: tuple, tmp_path: Path) -> None:
@@ -148,6 +149,16 @@ def test_lora_writes_adapters_that_load_merged(run: Runner, tiny: Path, tmp_path
     margins = reference_of(merged, pairs)
     change = (margins["chosen"] - reference["chosen"]) - (margins["rejected"] - reference["rejected"])
     assert change.mean() > 0 and log["loss"].iloc[-1] < np.log(2)
+
+
+def test_adapters_find_the_language_model_of_idefics() -> None:
+    """It is called ``text_model`` there; its vision tower has layers of the same names."""
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision, text = {**sizes, "image_size": 8, "patch_size": 4}, {**sizes, "model_type": "llama", "num_key_value_heads": 2, "vocab_size": 64}
+    model = Idefics3ForConditionalGeneration(Idefics3Config(vision_config=vision, text_config=text, image_token_id=3, scale_factor=2, pad_token_id=0))
+    adapted = _with_adapters(model, Path("policy"), LoraParams(rank=2))
+    learning = {name for name, weight in adapted.named_parameters() if weight.requires_grad}
+    assert len(learning) == 2 * 7 and all("text_model.layers.0" in name for name in learning)
 
 
 def test_a_training_that_runs_away_stops(run: Runner, tmp_path: Path) -> None:

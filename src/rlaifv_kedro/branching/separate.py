@@ -41,7 +41,9 @@ def _batches(
     """Sequences padded on the right: ids, mask, segments (0 prefix, 1 branch, -1 padding), each (rows, length), and their images."""
     rows = [(i, p.prefix, branch) for i, p in enumerate(packed.unpack()) for branch in p.branches]
     images = images_of_packs(inputs, len(packed.prefix_lengths))
-    for group in within_budget([len(prefix) + len(branch) for _, prefix, branch in rows], _BUDGET):
+    lengths = [len(prefix) + len(branch) for _, prefix, branch in rows]
+    # With gradients all activations are kept anyway, and processes that share a model's weights (ZeRO-3) must take as many passes as each other.
+    for group in within_budget(lengths, sum(lengths) if torch.is_grad_enabled() else _BUDGET):
         part = [rows[i] for i in group]
         length = max(len(prefix) + len(branch) for _, prefix, branch in part)
         ids = torch.zeros(len(part), length, dtype=torch.int64)

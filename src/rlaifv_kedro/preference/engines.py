@@ -20,7 +20,7 @@ def deepspeed_config(params: "TrainingParams") -> dict[str, Any] | None:
     """The DeepSpeed configuration that the parameters name.
 
     Raises:
-        UserError: The file is missing or no JSON object, or sets no ZeRO stage.
+        UserError: The file is missing or no JSON object, sets no ZeRO stage, or has checkpoints without weights.
     """
     if params.deepspeed is None:
         return None
@@ -35,6 +35,10 @@ def deepspeed_config(params: "TrainingParams") -> dict[str, Any] | None:
         ) from error
     if stage not in (1, 2, 3):
         raise UserError(f"training.deepspeed={path}: zero_optimization.stage is {stage!r}. Give 1, 2 or 3, or leave training.deepspeed out.")
+    if stage == 3 and not config["zero_optimization"].get("stage3_gather_16bit_weights_on_model_save"):
+        raise UserError(
+            f"training.deepspeed={path}: checkpoints would hold no weights. Set zero_optimization.stage3_gather_16bit_weights_on_model_save to true."
+        )
     return config
 
 

@@ -4,6 +4,7 @@ One process without DeepSpeed needs none of it and trains in the node's own proc
 """
 
 import ctypes
+import gc
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 SPEC, LOG, REFERENCE = "spec.json", "training.log", "reference_log_probs.parquet"
 _POLL = 0.2  # seconds
 _SHOWN_LINES = 30
-_PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 def run_training(spec: TrainingSpec, pairs: "PairStore", reference: pd.DataFrame) -> "TrainingResult":
@@ -67,8 +68,9 @@ def _launched(spec: TrainingSpec, reference: pd.DataFrame, on_step: Callable[[in
     if spec.model.device_map is not None:
         raise UserError("models.policy.device_map spreads one process over several GPUs, which several training processes can't share. Leave it out.")
     folder = spec.logs
-    for left in (RESULT, PROGRESS, LOG_TABLE, *(ERROR.format(rank) for rank in range(expected["world_size"]))):
-        (folder / left).unlink(missing_ok=True)
+    for left in (*(folder / name for name in (RESULT, PROGRESS, LOG_TABLE)), *folder.glob(ERROR.format("*"))):
+        left.unlink(missing_ok=True)
+    _free_memory()
     reference.to_parquet(spec.reference, index=False)
     write_atomically(folder / SPEC, spec.model_dump_json(indent=2).encode() + b"\n")
     status = _wait(_command(spec, folder / SPEC), folder, on_step)
@@ -79,6 +81,15 @@ def _launched(spec: TrainingSpec, reference: pd.DataFrame, on_step: Callable[[in
     if found != expected:
         raise UserError(f"the training was to run as {expected}, but ran as {found}: {shown(folder / LOG)} says more. Nothing of it is used.")
     return TrainingResult(said["checkpoints"], pd.read_parquet(folder / LOG_TABLE), said["world_size"], said["engine"])
+
+
+def _free_memory() -> None:
+    """Of the GPU, what earlier nodes' models have taken and torch keeps for the next: the first of the processes needs it."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _command(spec: TrainingSpec, path: Path) -> list[str]:
@@ -117,7 +128,7 @@ def _wait(command: list[str], folder: Path, on_step: Callable[[int], None]) -> i
             with _signals_passed_on(process):
                 while process.poll() is None:
                     time.sleep(_POLL)
-                    if (folder / PROGRESS).is_file():
+                    with suppress(OSError, ValueError):  # not there yet; or, on a network's file system, just being replaced by another host
                         on_step(json.loads((folder / PROGRESS).read_text())["step"])
         finally:
             if process.poll() is None:
@@ -142,9 +153,11 @@ def _signals_passed_on(process: subprocess.Popen) -> Iterator[None]:
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        os.killpg(process.pid, number)
+        with suppress(ProcessLookupError):  # they have just ended
+            os.killpg(process.pid, number)
 
-    before = {getattr(signal, name): signal.signal(getattr(signal, name), pass_on) for name in _PASSED_ON}
+    wanted = [number for number in _PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]  # under nohup, SIGHUP is to do nothing
+    before = {number: signal.signal(number, pass_on) for number in wanted}
     try:
         yield
     finally:

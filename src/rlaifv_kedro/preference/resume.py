@@ -6,8 +6,8 @@ from pathlib import Path
 
 # Written into a checkpoint after all its other files: a folder without it was cut off by a kill.
 SAVED = "saved.json"
-# What resuming needs and nobody else: optimiser, schedule, random numbers of each process; DeepSpeed's states.
-_RESUME_FILES = ("optimizer.pt", "scheduler.pt", "rng_state*.pth", "training_args.bin", "global_step*", "latest", "zero_to_*.py")
+# What resuming needs and nobody else: optimiser, schedule, scale of float16's loss, random numbers of each process; DeepSpeed's states.
+_RESUME_FILES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth", "training_args.bin", "global_step*", "latest", "zero_to_*.py")
 
 
 def mark_saved(checkpoint: Path, step: int) -> None:

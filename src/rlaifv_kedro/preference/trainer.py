@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import Dataset, Sampler
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rlaifv_kedro.branching import branch_log_probs
 from rlaifv_kedro.errors import UserError
@@ -14,6 +14,16 @@ from rlaifv_kedro.preference.loss import PreferenceLoss, preference_loss
 from rlaifv_kedro.preference.objective import reduced
 
 WATCHED = ("reward_margin", "reward_accuracy", "log_ratio_chosen", "log_ratio_rejected")
+
+
+class TellEpoch(TrainerCallback):
+    """Tells a sampler the epoch. Where batches are skipped after a resume, accelerate reaches it in one process, but not in one of several."""
+
+    def __init__(self, sampler: PromptSampler):
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.sampler.set_epoch(int(state.epoch or 0))
 
 
 class PreferenceTrainer(Trainer):
@@ -90,7 +100,9 @@ class PreferenceTrainer(Trainer):
         """Pairs in random order, or, if packs are made by prompt, prompts in random order with their pairs."""
         if not self.data_collator.merge:
             return super()._get_train_sampler(train_dataset)
-        return PromptSampler(self.train_dataset.pairs.prompts, self.args.data_seed)
+        sampler = PromptSampler(self.train_dataset.pairs.prompts, self.args.data_seed)
+        self.add_callback(TellEpoch(sampler))
+        return sampler
 
     def _pair_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> PreferenceLoss:
         scored = branch_log_probs(model, inputs["packed"], **inputs["images"])

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
-from transformers import PrinterCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, TrainerState, TrainingArguments, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 
 from rlaifv_kedro.datasets.pair_store import PairStore
 from rlaifv_kedro.errors import UserError
@@ -45,20 +46,21 @@ class TrainingResult:
 
 def train(
     model: "TransformersModel", policy: Path, pairs: PairStore, reference: pd.DataFrame, folder: Path, seed: int, params: "TrainingParams",
-    dtype: str, logs: Path | None = None, on_step: Callable[[int], None] = lambda step: None,
+    dtype: str, device: str | None = None, logs: Path | None = None, on_step: Callable[[int], None] = lambda step: None,
 ) -> TrainingResult:  # fmt: skip
     """Train, or go on with a training that was cut off. In a process group every process calls this.
 
     Args:
         policy: Folder the model was loaded from; LoRA adapters record it.
         folder: Where checkpoints go, ``checkpoint-<step>`` each.
+        device: ``cpu`` or ``cuda``; without one, where the model lies.
         logs: Folder for TensorBoard or mlflow; without one, there are none.
         on_step: Told the number of steps done after each.
 
     Raises:
         UserError: The policy isn't its own reference, the training collapses, memory runs out, or another engine runs than was asked for.
     """
-    device = model.module.device.type
+    device = device or model.module.device.type
     if dtype == "float16" and device == "cpu":
         raise UserError("compute.dtype=float16 can't be trained on a CPU. Choose float32 or bfloat16, or a GPU.")
     steps_an_epoch = math.ceil(len(pairs) / params.batch_size)
@@ -84,21 +86,32 @@ def train(
         callbacks=[Watch(params.collapse_log_ratio), Progress(on_step), *loggers(params, logs)],
     )
     trainer.remove_callback(PrinterCallback)  # its lines are in training_log
+    found = [saved_checkpoints(folder)]
     if torch.distributed.is_initialized():
-        torch.distributed.barrier()  # rank 0 has waited for the processes of a killed run, which may have finished one more checkpoint
-    saved = saved_checkpoints(folder)
+        # By rank 0, which has waited for the processes of a killed run; another host may still see an older state of a shared folder.
+        torch.distributed.broadcast_object_list(found)
+    [saved] = found
+    if saved and saved[-1][0] >= steps:  # cut off while tidying up: what DeepSpeed would resume from may be gone
+        trainer.state = TrainerState.load_from_json(str(saved[-1][1] / TRAINER_STATE_NAME))
+        engine = expected_engine(params)
+    else:
+        _train(trainer, saved[-1][1] if saved else None)
+        engine = running_engine(trainer)
+    checkpoints = [{"path": path.name, "step": step, "epoch": step / steps_an_epoch} for step, path in saved_checkpoints(folder)]
+    if trainer.is_world_process_zero():
+        for checkpoint in checkpoints:
+            drop_resume_files(folder / checkpoint["path"])
+    return TrainingResult(checkpoints, _training_log(trainer.state.log_history), trainer.args.world_size, engine)
+
+
+def _train(trainer: PreferenceTrainer, checkpoint: Path | None) -> None:
     try:
-        trainer.train(resume_from_checkpoint=str(saved[-1][1]) if saved else None)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"the GPU's memory ran out in training ({str(error).splitlines()[0]}). Lower training.micro_batch_size, set "
             "training.gradient_checkpointing=true, use training.lora, or spread the states: training.deepspeed=conf/deepspeed/zero3.json."
         ) from error
-    checkpoints = [{"path": path.name, "step": step, "epoch": step / steps_an_epoch} for step, path in saved_checkpoints(folder)]
-    if trainer.is_world_process_zero():
-        for checkpoint in checkpoints:
-            drop_resume_files(folder / checkpoint["path"])
-    return TrainingResult(checkpoints, _training_log(trainer.state.log_history), trainer.args.world_size, running_engine(trainer))
 
 
 def total_steps(pairs: int, params: "TrainingParams") -> int:
@@ -168,8 +181,9 @@ def _with_adapters(module: torch.nn.Module, policy: Path, lora: "LoraParams") ->
     """Adapters on the linear layers of the language model. The pattern names it: a bare list of suffixes would hit the vision tower too."""
     from peft import LoraConfig, get_peft_model
 
-    # Where the language model lies: in OmniLMM beside the tower, in MiniCPM-V under "llm", elsewhere under "language_model".
-    within = {"omnilmm": r".*\bmodel\.layers", "minicpmv": r".*\bllm\.model"}.get(module.config.model_type, r".*\blanguage_model")
+    # Where the language model lies: in OmniLMM beside the tower, in MiniCPM-V under "llm", in Idefics "text_model", elsewhere "language_model".
+    places = {"omnilmm": r"model\.layers", "minicpmv": r"llm\.model", **dict.fromkeys(("idefics2", "idefics3", "smolvlm"), "text_model")}
+    within = rf".*\b{places.get(module.config.model_type, 'language_model')}"
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, task_type="CAUSAL_LM",
         target_modules=within + r"\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",

@@ -54,18 +54,20 @@ def run(spec: TrainingSpec, pairs: PairStore, reference: pd.DataFrame, on_step: 
         UserError: The reference log-probs belong to something else; see also :func:`rlaifv_kedro.preference.training.train`.
     """
     from rlaifv_kedro.models import load_model
+    from rlaifv_kedro.models.loading import torch_device
     from rlaifv_kedro.preference.engines import expected_engine
     from rlaifv_kedro.preference.reference import expected_fingerprint, refuse_mismatch
     from rlaifv_kedro.preference.training import train
 
     loading = {**spec.compute.loading(), **spec.model.loading()}
+    device = None
     if expected_engine(spec.training) == "zero3":
-        loading["device"] = "cpu"  # each process holds the whole model only until DeepSpeed has spread it
+        device, loading["device"] = torch_device(spec.compute.device), "cpu"  # DeepSpeed takes it from there and spreads it
     model = load_model(spec.policy, batch_size=spec.training.micro_batch_size, **loading)
     if int(os.environ.get("RANK", "0")) == 0:  # reads all weights once more: enough if one process does
-        refuse_mismatch(spec.fingerprint, expected_fingerprint(spec.policy, pairs, model, spec.training, spec.compute.dtype))
+        refuse_mismatch(spec.fingerprint, expected_fingerprint(spec.policy, pairs, model, spec.training, loading["dtype"]))
     return train(
-        model, spec.policy, pairs, reference, spec.folder, spec.seed, spec.training, spec.compute.dtype, logs=spec.logs, on_step=on_step
+        model, spec.policy, pairs, reference, spec.folder, spec.seed, spec.training, loading["dtype"], device, logs=spec.logs, on_step=on_step
     )  # fmt: skip
 
 
@@ -83,10 +85,13 @@ def alone_in(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError as error:
+            except BlockingIOError as error:
                 if time.monotonic() > until:
                     raise UserError(f"another process trains in {folder}. Wait until it has ended, or end it.") from error
                 time.sleep(0.2)
+            except OSError as error:
+                raise UserError(f"{folder} lies on a file system that can't lock files ({error.strerror}), so that two trainings could mix there. "
+                                "Put data/ on another one, or have it mounted with locks.") from error  # fmt: skip
         remove_unfinished(folder)
         yield
 
@@ -136,4 +141,7 @@ def _die_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    # torchrun then ends its log with the first traceback, instead of only saying that there was one.
+    sys.exit(record(main)(Path(sys.argv[1])))

@@ -66,8 +66,9 @@ def compute_reference(
     from rlaifv_kedro.preference.reference import expected_fingerprint, reference_log_probs
 
     refuse_too_many(pairs, rejects, params.max_reject_share)
-    model = load_model(policy, batch_size=params.micro_batch_size, **{**compute.loading(), **models.policy.loading()})
-    mark = expected_fingerprint(policy, pairs, model, params, compute.dtype)
+    loading = {**compute.loading(), **models.policy.loading()}
+    model = load_model(policy, batch_size=params.micro_batch_size, **loading)
+    mark = expected_fingerprint(policy, pairs, model, params, loading["dtype"])
 
     def work(prompts: list[list[int]]) -> pd.DataFrame:
         rows = reference_log_probs(model, pairs, prompts, _truncation(params), Reduction.of(params))
