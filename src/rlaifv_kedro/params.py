@@ -83,6 +83,11 @@ class ModelsParams(Params):
     def _is_the_catalogs(cls, value: ModelParams) -> ModelParams:
         if value.path is not None or value.backend == "openai":
             raise ValueError("the policy that is trained is a checkpoint of the catalog: set the entry base_policy there")
+        if value.adapter is not None:
+            raise ValueError(
+                "adapters would be merged again into every policy of the loop: merge them once (python -m rlaifv_kedro merge --adapter ... --out ...), "
+                "and set the entry base_policy to the result"
+            )
         return value
 
 

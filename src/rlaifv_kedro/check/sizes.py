@@ -116,7 +116,10 @@ def training_memory(policy: ModelSize, params: TrainingParams, answer_tokens: in
     if params.gradient_checkpointing:  # each layer's input, in float32 as the residual stream is, and one layer at a time
         kept = policy.layers * policy.hidden * 4 * tokens + policy.layer(tokens)
     logits = LOGIT_BYTES * policy.vocabulary * answers
-    return _states(policy, params, dtype) + kept + logits + RESERVE
+    config = deepspeed_config(params)
+    # Before DeepSpeed spreads the weights (stage 3), it puts all of them on each GPU.
+    whole = policy.parameters * BYTES[dtype] if config and config["zero_optimization"]["stage"] == 3 else 0
+    return max(whole, _states(policy, params, dtype) + kept + logits) + RESERVE
 
 
 def _states(policy: ModelSize, params: TrainingParams, dtype: str) -> int:
