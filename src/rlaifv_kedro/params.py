@@ -85,8 +85,8 @@ class ModelsParams(Params):
             raise ValueError("the policy that is trained is a checkpoint of the catalog: set the entry base_policy there")
         if value.adapter is not None:
             raise ValueError(
-                "adapters would be merged again into every policy of the loop: merge them once (python -m rlaifv_kedro merge --adapter ... --out ...), "
-                "and set the entry base_policy to the result"
+                "adapters would be merged again into every policy of the loop: merge them once (python -m rlaifv_kedro merge --adapter ... "
+                "--out ...), and set the entry base_policy to the result"
             )
         return value
 
