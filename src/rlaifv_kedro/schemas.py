@@ -61,6 +61,13 @@ _PAIR_ORIGIN = {
     "chosen_candidate": _I32,
     "rejected_candidate": _I32,
 }
+_JUDGEMENT = {
+    **dict.fromkeys(("benchmark", "item_id", "step", "prompt_hash", "asked_model", "returned_model", "reply", "verdict", "error"), _TEXT),
+    "replies": _I32,
+    "prompt_tokens": _I64,
+    "reply_tokens": _I64,
+}
+_UNKNOWN = ("returned_model", "reply", "verdict", "error", "prompt_tokens", "reply_tokens")
 _LOGGED = ("epoch", "loss", "learning_rate", "grad_norm", "reward_margin", "reward_accuracy", "log_ratio_chosen", "log_ratio_rejected")
 
 TABLES: dict[str, Table] = {
@@ -246,46 +253,9 @@ TABLES: dict[str, Table] = {
         key=("benchmark", "item_id"),
         filled=("item_id",),
     ),
-    "judgements": Table(
-        _schema(
-            {
-                "benchmark": _TEXT,
-                "item_id": _TEXT,
-                "step": _TEXT,
-                "prompt_hash": _TEXT,
-                "asked_model": _TEXT,
-                "returned_model": _TEXT,
-                "reply": _TEXT,
-                "verdict": _TEXT,
-                "error": _TEXT,
-                "replies": _I32,
-                "prompt_tokens": _I64,
-                "reply_tokens": _I64,
-            },
-            nullable=("returned_model", "reply", "verdict", "error", "prompt_tokens", "reply_tokens"),
-        ),
-        key=("benchmark", "item_id", "step"),
-        filled=("item_id", "step", "asked_model"),
-    ),
+    "judgements": Table(_schema(_JUDGEMENT, nullable=_UNKNOWN), key=("benchmark", "item_id", "step"), filled=("item_id", "step", "asked_model")),
     "policy_judgements": Table(
-        _schema(
-            {
-                "policy": _TEXT,
-                "benchmark": _TEXT,
-                "item_id": _TEXT,
-                "step": _TEXT,
-                "prompt_hash": _TEXT,
-                "asked_model": _TEXT,
-                "returned_model": _TEXT,
-                "reply": _TEXT,
-                "verdict": _TEXT,
-                "error": _TEXT,
-                "replies": _I32,
-                "prompt_tokens": _I64,
-                "reply_tokens": _I64,
-            },
-            nullable=("returned_model", "reply", "verdict", "error", "prompt_tokens", "reply_tokens"),
-        ),
+        _schema({"policy": _TEXT, **_JUDGEMENT}, nullable=_UNKNOWN),
         key=("policy", "benchmark", "item_id", "step"),
         filled=("item_id", "step", "asked_model"),
     ),
