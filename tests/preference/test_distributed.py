@@ -250,7 +250,7 @@ def test_two_hosts_meet(training: Trainer, tmp_path: Path, caplog: pytest.LogCap
     second: list[subprocess.Popen] = []
 
     def start_second(launch: LaunchParams, command: list[str]) -> None:
-        second.append(subprocess.Popen(command, cwd=PROJECT, env={**os.environ, "RANK_NOTE": "second host"}, stdout=subprocess.DEVNULL))
+        second.append(subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL))
 
     monkeypatch.setattr("rlaifv_kedro.preference.launch._tell_other_hosts", start_second)
     found = training(tmp_path / "hosts", epochs=1, launch=LaunchParams(processes=1, hosts=2, address="localhost:29417"))

@@ -21,7 +21,7 @@ from rlaifv_kedro.hallucination.measures import binary_measures, join, mean_word
 if TYPE_CHECKING:
     from spacy.language import Language
 
-PIPELINE = "en_core_web_lg"
+PIPELINE, EXACT = "en_core_web_lg", "exact"  # EXACT: words are compared as they are, without any model
 SIMILAR = 0.8
 GENERATIVE = "generative"
 _DISCRIMINATIVE = {

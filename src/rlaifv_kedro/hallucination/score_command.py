@@ -26,8 +26,6 @@ from rlaifv_kedro.hallucination.published import (
     without_items,
 )
 
-EXACT = "exact"  # instead of a spaCy pipeline: AMBER without any model
-
 
 @dataclass(frozen=True)
 class ScoreInputs:
@@ -39,7 +37,7 @@ class ScoreInputs:
         vocabulary: File of words in the published format; None is our own.
         extracted: File of the objects of each answer.
         judgements: File of a judge's replies.
-        spacy: Name or folder of a pipeline, or :data:`EXACT`.
+        spacy: Name or folder of a pipeline, or :data:`amber.EXACT`.
         judge: Asked where no judgements are given.
         judge_label: Who that is, for the protocol.
     """
@@ -160,7 +158,7 @@ def _amber(inputs: ScoreInputs) -> Scored:
     items, words = amber_items(inputs.annotations)
     answers = put_to(items, read_records(inputs.answers))
     matcher: amber.Matcher
-    if inputs.spacy == EXACT or not (answers["type"] == amber.GENERATIVE).any():
+    if inputs.spacy == amber.EXACT or not (answers["type"] == amber.GENERATIVE).any():
         matcher = amber.ExactMatcher(words)
     else:
         from rlaifv_kedro.hallucination.spacy_pipeline import load_pipeline
@@ -168,7 +166,7 @@ def _amber(inputs: ScoreInputs) -> Scored:
         try:
             matcher = amber.VectorMatcher(load_pipeline(inputs.spacy or amber.PIPELINE))
         except UserError as error:
-            raise UserError(f"{error.message} Or --spacy {EXACT} matches words exactly, without any model.") from error
+            raise UserError(f"{error.message} Or --spacy {amber.EXACT} matches words exactly, without any model.") from error
     return _partly(amber.score_amber(answers, words, matcher), answers, items)
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import pandas as pd
 
@@ -17,7 +17,6 @@ from rlaifv_kedro.hallucination.coco_vocabulary import Vocabulary
 from rlaifv_kedro.params import Benchmark, BenchmarksParams, ModelsParams
 
 BENCHMARKS: tuple[Benchmark, ...] = get_args(Benchmark)
-EXACT: Literal["exact"] = "exact"
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def refuse_unready(judged: Collection[Benchmark], scored: Collection[Benchmark],
 
     if "object_halbench" in scored and params.extraction == "llm":
         load_pipeline(params.object_halbench_pipeline)
-    if "amber" in scored and params.amber_pipeline != EXACT:
+    if "amber" in scored and params.amber_pipeline != amber.EXACT:
         amber.VectorMatcher(load_pipeline(params.amber_pipeline))
 
 
@@ -171,7 +170,7 @@ def score_answers(
 
 
 def _matcher(answered: pd.DataFrame, words: amber.Words, params: BenchmarksParams) -> amber.Matcher:
-    if params.amber_pipeline == EXACT or not (answered["kind"] == amber.GENERATIVE).any():
+    if params.amber_pipeline == amber.EXACT or not (answered["kind"] == amber.GENERATIVE).any():
         return amber.ExactMatcher(words)
     from rlaifv_kedro.hallucination.spacy_pipeline import load_pipeline
 

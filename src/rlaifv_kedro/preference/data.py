@@ -18,6 +18,7 @@ from rlaifv_kedro.seeds import generator_for
 
 if TYPE_CHECKING:
     from rlaifv_kedro.models.encoding import ChatEncoder, EncodedImage
+    from rlaifv_kedro.params import TrainingParams
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Truncation:
 
     max_length: int | None = None
     side: Literal["right", "left"] = "right"
+
+    @classmethod
+    def of(cls, params: "TrainingParams") -> "Truncation":
+        """As the parameters of a training ask for."""
+        return cls(params.max_length, params.truncation)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 One process without DeepSpeed needs none of it and trains in the node's own process.
 """
 
-import ctypes
 import gc
 import json
 import logging
@@ -25,7 +24,7 @@ from tqdm import tqdm
 
 from rlaifv_kedro.datasets.files import shown, write_atomically
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.preference.worker import ERROR, LOG_TABLE, PROGRESS, RESULT, TrainingSpec, alone_in, run
+from rlaifv_kedro.preference.worker import ERROR, LOG_TABLE, PROGRESS, RESULT, TrainingSpec, alone_in, end_with_parent, run
 
 if TYPE_CHECKING:
     from rlaifv_kedro.datasets.pair_store import PairStore
@@ -121,7 +120,7 @@ def _wait(command: list[str], folder: Path, on_step: Callable[[int], None]) -> i
     logger.info("training in several processes; their log: %s", shown(folder / LOG))
     with (folder / LOG).open("ab") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_end_with_parent,
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_end_on_kill,
             env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
         try:
@@ -137,10 +136,9 @@ def _wait(command: list[str], folder: Path, on_step: Callable[[int], None]) -> i
     return process.returncode
 
 
-def _end_with_parent() -> None:
-    """Where the kernel can: torchrun ends its workers when this process is killed, before a resumed run starts others."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+def _end_on_kill() -> None:
+    """torchrun ends its workers when this process is killed, before a resumed run starts others."""
+    end_with_parent(signal.SIGTERM)
 
 
 @contextmanager

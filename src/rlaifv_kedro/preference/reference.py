@@ -39,7 +39,7 @@ def fingerprint(policy: Path, pairs: PairStore, chat_template: str, dtype: str, 
 
 def expected_fingerprint(policy: Path, pairs: PairStore, model: "TransformersModel", params: "TrainingParams", dtype: str) -> dict[str, str]:
     """The fingerprint of reference log-probs as a training with these parameters needs them."""
-    truncation = Truncation(params.max_length, params.truncation)
+    truncation = Truncation.of(params)
     return fingerprint(policy, pairs, model.processor.chat_template, dtype, truncation, Reduction.of(params))
 
 

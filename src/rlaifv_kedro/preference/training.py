@@ -78,7 +78,7 @@ def train(
         train_dataset=PreferenceDataset(pairs, reference),
         data_collator=PreferenceCollator(
             model.encoder,
-            Truncation(params.max_length, params.truncation),
+            Truncation.of(params),
             merge=params.pack == "prompt",
             reduction=Reduction.of(params),
         ),

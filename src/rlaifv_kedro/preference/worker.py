@@ -99,7 +99,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 def main(path: Path) -> int:
     """Train as the spec says: exit status 0, or 1 with the reason in a file."""
     spec, rank = TrainingSpec.model_validate_json(path.read_text()), int(os.environ["RANK"])
-    _die_with_parent()
+    end_with_parent(signal.SIGKILL)  # a worker that outlived torchrun would go on writing checkpoints
     from rlaifv_kedro.preference.callbacks import write_progress
 
     try:
@@ -134,10 +134,10 @@ def _take_gpu(compute: ComputeParams) -> None:
     torch.cuda.set_device(own)
 
 
-def _die_with_parent() -> None:
-    """Where the kernel can: a worker that outlived torchrun would go on writing checkpoints."""
+def end_with_parent(number: int) -> None:
+    """This process gets the signal when its parent has ended, where the kernel can do that."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -11,9 +11,6 @@ from rlaifv_kedro.datasets.pair_store import PairStore
 from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.params import ComputeParams, ModelsParams, TrainingParams
 from rlaifv_kedro.seeds import seed_for
-
-if TYPE_CHECKING:
-    from rlaifv_kedro.preference.data import Truncation
 
 
 def gather_pairs(
@@ -61,6 +58,7 @@ def compute_reference(
         UserError: More than ``max_reject_share`` of the pairs can't be used.
     """
     from rlaifv_kedro.models import load_model
+    from rlaifv_kedro.preference.data import Truncation
     from rlaifv_kedro.preference.mix import refuse_too_many
     from rlaifv_kedro.preference.objective import Reduction
     from rlaifv_kedro.preference.reference import expected_fingerprint, reference_log_probs
@@ -71,7 +69,7 @@ def compute_reference(
     mark = expected_fingerprint(policy, pairs, model, params, loading["dtype"])
 
     def work(prompts: list[list[int]]) -> pd.DataFrame:
-        rows = reference_log_probs(model, pairs, prompts, _truncation(params), Reduction.of(params))
+        rows = reference_log_probs(model, pairs, prompts, Truncation.of(params), Reduction.of(params))
         rows.attrs["fingerprint"] = mark
         return rows
 
@@ -117,9 +115,3 @@ def train_policy(
     )
     write_cards(folder, result.checkpoints, result.log, origin)
     return result.checkpoints, result.log
-
-
-def _truncation(params: TrainingParams) -> "Truncation":
-    from rlaifv_kedro.preference.data import Truncation
-
-    return Truncation(params.max_length, params.truncation)
