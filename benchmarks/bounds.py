@@ -1,10 +1,12 @@
-"""The most that computing a prefix once can gain: floating point operations of the peers' way over ours, for LLaVA-1.5-7B and the benchmarks' shape.
+"""The most that computing a prefix once can gain: floating point operations of the peers' way over ours, for
+LLaVA-1.5-7B and the benchmarks' shape.
 
     python benchmarks/bounds.py
 
-A multiply-add is two operations. Counted are the matrix products of the language model, its head, the vision tower and the projector, and attention
-over the keys that a query may see. Not counted: softmax, norms, memory traffic, caches. So a measured ratio can lie above (a peer's softmax over all
-logits, its copies of the cache) or below (masks, small products) the bound.
+A multiply-add is two operations. Counted are the matrix products of the language model, its head, the vision
+tower and the projector, and attention over the keys that a query may see. Not counted: softmax, norms, memory
+traffic, caches. So a measured ratio can lie above (a peer's softmax over all logits, its copies of the cache)
+or below (masks, small products) the bound.
 """
 
 from dataclasses import dataclass
@@ -30,7 +32,9 @@ class Shape:
     vision_mlp: int
 
     def text(self, tokens: float, pairs: float) -> float:
-        """A language model's forward over so many tokens with so many (query, key) pairs, without its head."""
+        """A language model's forward over so many tokens with so many (query, key) pairs, without its
+        head.
+        """
         weights = self.layers * (4 * self.hidden**2 + 3 * self.hidden * self.mlp)
         return 2 * tokens * weights + self.layers * 4 * pairs * self.hidden
 
@@ -68,7 +72,9 @@ def feedback(s: Shape, questions: int = 60, tokens: int = 25, prefix: int = IMAG
 
 
 def scoring(s: Shape, pairs: int, tokens: int = 100, full_logits: bool = True, train: bool = False) -> float:
-    """Reference log-probs, or a DPO step: its backward costs twice the forward, but the vision tower is frozen."""
+    """Reference log-probs, or a DPO step: its backward costs twice the forward, but the vision tower is
+    frozen.
+    """
     prefix, answers = IMAGE + TEXT, 2 * pairs
     one = prefix + tokens
     times = 3 if train else 1

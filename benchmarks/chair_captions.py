@@ -1,4 +1,5 @@
-"""How many captions a second CHAIR's rule mode judges on one core: python benchmarks/chair_captions.py [--vocabulary FILE]
+"""How many captions a second CHAIR's rule mode judges on one core: python benchmarks/chair_captions.py
+[--vocabulary FILE]
 
 Reading alone, and judging (with checks and the table of items), of made captions about as long as COCO's.
 """
@@ -13,7 +14,14 @@ import pandas as pd
 from rlaifv_kedro.hallucination.chair import chair_items
 from rlaifv_kedro.hallucination.coco_vocabulary import Vocabulary
 
-PLACES = ("in a kitchen", "on the street", "next to a tree", "in a grassy field", "at home plate during a game", "near a body of water")
+PLACES = (
+    "in a kitchen",
+    "on the street",
+    "next to a tree",
+    "in a grassy field",
+    "at home plate during a game",
+    "near a body of water",
+)
 WAYS = ("sitting", "standing", "lying", "waiting", "placed")
 
 
@@ -52,9 +60,16 @@ def main() -> None:
     vocabulary.mentions("a cat")  # plurals are made once
     words = sum(len(text.split()) for text in texts) / args.count
     mentions = sum(len(vocabulary.mentions(text)) for text in texts) / args.count
-    print(f"vocabulary {vocabulary.label}, {args.count:,} captions of {words:.1f} words and {mentions:.1f} mentions")
-    print(f"reading: {rate(lambda: [vocabulary.mentions(text) for text in texts], args.count, args.repeats):,.0f} captions/s")
-    print(f"judging: {rate(lambda: chair_items(answers, truth, vocabulary), args.count, args.repeats):,.0f} captions/s")
+    print(
+        f"vocabulary {vocabulary.label}, {args.count:,} captions of {words:.1f} words and {mentions:.1f} "
+        "mentions"
+    )
+    read = rate(lambda: [vocabulary.mentions(text) for text in texts], args.count, args.repeats)
+    print(f"reading: {read:,.0f} captions/s")
+    print(
+        f"judging: {rate(lambda: chair_items(answers, truth, vocabulary), args.count, args.repeats):,.0f} "
+        "captions/s"
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""A DPO step, forward and backward: the vision tower frozen, projector and language model learning, reference log-probs given, no optimiser.
+"""A DPO step, forward and backward: the vision tower frozen, projector and language model learning, reference
+log-probs given, no optimiser.
 
-Ours is one pack [prompt | answers] for all pairs of a prompt. "concatenation" is the original release's way: each answer a row of its own with the
-prompt and its image, right-padded, log-softmax over all positions. "TRL" is the loss of TRL's own ``DPOTrainer`` on the same token ids. Batches are
-made before the clock starts, as a data loader makes them beside the training.
+Ours is one pack [prompt | answers] for all pairs of a prompt. "concatenation" is the original release's way:
+each answer a row of its own with the prompt and its image, right-padded, log-softmax over all positions.
+"TRL" is the loss of TRL's own ``DPOTrainer`` on the same token ids. Batches are made before the clock starts,
+as a data loader makes them beside the training.
 """
 
 import argparse
@@ -24,8 +26,15 @@ from rlaifv_kedro.branching import PackedBatch, branch_log_probs, collate, pack
 from rlaifv_kedro.preference.loss import preference_loss
 
 BETA = 0.1
-TARGETS = {"concatenation": ("≥ 1.7", "≥ 2.6"), "TRL": ("≥ 2.2", "≥ 3.2"), "TRL and reference": ("≥ 2.2", "≥ 3.2")}
-TOLERANCES = {True: {"losses": 1e-4, "gradients": 5e-5}, False: {"losses": 5e-2, "gradients": 1e-1}}  # by whether all is float32
+TARGETS = {
+    "concatenation": ("≥ 1.7", "≥ 2.6"),
+    "TRL": ("≥ 2.2", "≥ 3.2"),
+    "TRL and reference": ("≥ 2.2", "≥ 3.2"),
+}
+TOLERANCES = {
+    True: {"losses": 1e-4, "gradients": 5e-5},
+    False: {"losses": 5e-2, "gradients": 1e-1},
+}  # by whether all is float32
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,9 @@ def draw(bench: Bench, count: int) -> Pairs:
     prompt = texts.prompt(30)
     answers = texts.answers(bench.model, prompt, texts.lengths(2 * count, 90, 110))
     chosen, rejected = answers[:count], answers[count:]
-    pairs = Pairs(prompt, chosen, rejected, texts.pixel_values, texts.pad_id, torch.zeros(count), torch.zeros(count))
+    pairs = Pairs(
+        prompt, chosen, rejected, texts.pixel_values, texts.pad_id, torch.zeros(count), torch.zeros(count)
+    )
     with torch.no_grad():
         policy = branch_log_probs(bench.model, packed(bench, pairs), pixel_values=texts.pixel_values).sums
     # A reference near the policy, as in training: far away the loss is flat and its gradient nothing.
@@ -92,7 +103,9 @@ def against(bench: Bench, pairs: Pairs, name: str, peer_loss: Callable[[], torch
     def ours_loss() -> torch.Tensor:
         sums = branch_log_probs(bench.model, batch, pixel_values=pairs.pixel_values).sums
         chosen, rejected = sums.split(len(pairs.chosen))
-        return preference_loss(chosen, rejected, pairs.reference_chosen, pairs.reference_rejected, beta=BETA).loss
+        return preference_loss(
+            chosen, rejected, pairs.reference_chosen, pairs.reference_rejected, beta=BETA
+        ).loss
 
     def step(loss_fn: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
         loss = loss_fn()
@@ -103,19 +116,34 @@ def against(bench: Bench, pairs: Pairs, name: str, peer_loss: Callable[[], torch
     label = {
         "concatenation": "concatenation: a row an answer",
         "TRL": f"TRL {trl_version()} DPOTrainer, given the reference's log-probs",
-        "TRL and reference": f"TRL {trl_version()} DPOTrainer, as it runs with images: with its reference model",
+        "TRL and reference": f"TRL {trl_version()} DPOTrainer, as it runs with images: with its reference "
+        "model",
     }[name]
     result = compare(
-        bench, f"DPO step, {count} pair{'s' * (count > 1)} of a prompt", label, lambda: step(ours_loss), lambda: step(peer_loss), differences,
-        TOLERANCES[bench.exact], lambda: SavedActivations(bench.model, [pairs.pixel_values]), target=f"{TARGETS[name][count - 1]}, memory ≤ 0.5",
+        bench,
+        f"DPO step, {count} pair{'s' * (count > 1)} of a prompt",
+        label,
+        lambda: step(ours_loss),
+        lambda: step(peer_loss),
+        differences,
+        TOLERANCES[bench.exact],
+        lambda: SavedActivations(bench.model, [pairs.pixel_values]),
+        target=f"{TARGETS[name][count - 1]}, memory ≤ 0.5",
         before=lambda: bench.model.zero_grad(set_to_none=True),
-    )  # fmt: skip
-    yield replace(result, further=utilisation(bench, pairs, result, name)) if bench.device == "cuda" else result
+    )
+    yield (
+        replace(result, further=utilisation(bench, pairs, result, name)) if bench.device == "cuda" else result
+    )
 
 
-def differences(ours: tuple[torch.Tensor, list[torch.Tensor]], peer: tuple[torch.Tensor, list[torch.Tensor]]) -> dict[str, float]:
+def differences(
+    ours: tuple[torch.Tensor, list[torch.Tensor]], peer: tuple[torch.Tensor, list[torch.Tensor]]
+) -> dict[str, float]:
     """Of losses absolute; of gradients the norm of the difference over the norm."""
-    norms = [(torch.linalg.vector_norm((a - b).float()), torch.linalg.vector_norm(b.float())) for a, b in zip(ours[1], peer[1])]
+    norms = [
+        (torch.linalg.vector_norm((a - b).float()), torch.linalg.vector_norm(b.float()))
+        for a, b in zip(ours[1], peer[1])
+    ]
     apart, whole = (torch.linalg.vector_norm(torch.stack(column)) for column in zip(*norms))
     return {"losses": float((ours[0] - peer[0]).abs()), "gradients": float(apart / whole)}
 
@@ -141,8 +169,12 @@ def concatenation(bench: Bench, pairs: Pairs) -> Callable[[], torch.Tensor]:
     images = pairs.pixel_values.repeat(len(ids), 1, 1, 1)
 
     def loss() -> torch.Tensor:
-        logits = bench.model(input_ids=ids, attention_mask=mask, pixel_values=images, use_cache=False).logits.float()
-        per_token = logits[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2)  # (rows, longest - 1)
+        logits = bench.model(
+            input_ids=ids, attention_mask=mask, pixel_values=images, use_cache=False
+        ).logits.float()
+        per_token = (
+            logits[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2)
+        )  # (rows, longest - 1)
         chosen, rejected = (per_token * answers[:, 1:]).sum(-1).chunk(2)
         margin = (chosen - pairs.reference_chosen) - (rejected - pairs.reference_rejected)
         return -F.logsigmoid(BETA * margin).mean()
@@ -151,24 +183,30 @@ def concatenation(bench: Bench, pairs: Pairs) -> Callable[[], torch.Tensor]:
 
 
 def trl(trainer: Any, bench: Bench, pairs: Pairs) -> Callable[[], torch.Tensor]:
-    """``DPOTrainer.compute_loss`` on a batch in the form of its vision collator: rows chosen then rejected, flush left, an image a row.
+    """``DPOTrainer.compute_loss`` on a batch in the form of its vision collator: rows chosen then rejected,
+    flush left, an image a row.
 
-    Timed is the loss as TRL computes it, its metrics and all, and the backward pass. Not timed: its collator and the optimiser.
+    Timed is the loss as TRL computes it, its metrics and all, and the backward pass. Not timed: its collator
+    and the optimiser.
     """
     ids, mask, answers = padded(bench, pairs)
     batch = {
-        "input_ids": ids, "attention_mask": mask, "completion_mask": answers, "pixel_values": pairs.pixel_values.repeat(len(ids), 1, 1, 1),
-        "ref_chosen_logps": pairs.reference_chosen, "ref_rejected_logps": pairs.reference_rejected,
-    }  # fmt: skip
+        "input_ids": ids,
+        "attention_mask": mask,
+        "completion_mask": answers,
+        "pixel_values": pairs.pixel_values.repeat(len(ids), 1, 1, 1),
+        "ref_chosen_logps": pairs.reference_chosen,
+        "ref_rejected_logps": pairs.reference_rejected,
+    }
     return lambda: trainer.compute_loss(bench.model, batch)
 
 
 def trl_trainer(bench: Bench, folder: Path) -> Any:
     """TRL's trainer around the model.
 
-    TRL refuses ``precompute_ref_log_probs`` for data with images: each of its steps runs a reference model too. It is timed as it is, and, with the
-    switch set after construction, reading the reference's log-probs from the batch as ours does. Dataset and processor are stubs; batches are made
-    above.
+    TRL refuses ``precompute_ref_log_probs`` for data with images: each of its steps runs a reference model
+    too. It is timed as it is, and, with the switch set after construction, reading the reference's log-probs
+    from the batch as ours does. Dataset and processor are stubs; batches are made above.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"  # TRL would report that it was constructed
     from datasets import Dataset
@@ -177,11 +215,22 @@ def trl_trainer(bench: Bench, folder: Path) -> Any:
     from rlaifv_kedro.miniature.tiny_llava import build_processor
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # TRL still uses the former name of activation checkpointing
-        arguments = DPOConfig(output_dir=str(folder), beta=BETA, bf16=False, use_cpu=bench.device == "cpu", report_to=[], max_length=None)
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # TRL still uses the former name of activation checkpointing
+        arguments = DPOConfig(
+            output_dir=str(folder),
+            beta=BETA,
+            bf16=False,
+            use_cpu=bench.device == "cpu",
+            report_to=[],
+            max_length=None,
+        )
     stub = Dataset.from_list([{"images": [], "prompt": "", "chosen": "", "rejected": ""}])
     reference = copy.deepcopy(bench.model).eval().requires_grad_(False)
-    return DPOTrainer(bench.model, reference, arguments, train_dataset=stub, processing_class=build_processor())
+    return DPOTrainer(
+        bench.model, reference, arguments, train_dataset=stub, processing_class=build_processor()
+    )
 
 
 def trl_version() -> str:
@@ -194,8 +243,15 @@ def utilisation(bench: Bench, pairs: Pairs, result: Result, name: str) -> dict[s
     """Share of the GPU's peak, in operations that each way of computing really needs for its own tokens."""
     prompt, answers = len(pairs.prompt), [len(a) for a in (*pairs.chosen, *pairs.rejected)]
     rows = len(answers) * max(map(len, pairs.rows))
-    ours = Work(prompt + sum(answers), triangle(prompt) + sum(a * prompt + triangle(a) for a in answers), sum(answers), 1)
-    heads = rows if name == "concatenation" else sum(answers)  # on a GPU TRL's head runs on the answers' positions only
+    ours = Work(
+        prompt + sum(answers),
+        triangle(prompt) + sum(a * prompt + triangle(a) for a in answers),
+        sum(answers),
+        1,
+    )
+    heads = (
+        rows if name == "concatenation" else sum(answers)
+    )  # on a GPU TRL's head runs on the answers' positions only
     peer = Work(rows, sum(triangle(len(row)) for row in pairs.rows), heads, len(answers))
     peak = 1e12 * bench.options.peak_tflops
     again = bench.options.checkpointing
@@ -211,7 +267,9 @@ def triangle(length: int) -> int:
 
 @dataclass(frozen=True)
 class Work:
-    """What a step computes: language-model tokens, (query, key) pairs attended to, positions with logits, images."""
+    """What a step computes: language-model tokens, (query, key) pairs attended to, positions with logits,
+    images.
+    """
 
     tokens: int
     attended: int
@@ -219,21 +277,30 @@ class Work:
     images: int
 
     def operations(self, shape: Shape, vocabulary: int, checkpointing: bool) -> float:
-        """Floating-point operations. A weight costs 2 a token forward and 4 backward; with checkpointing the layers' forward runs twice; what is
-        frozen runs forward only.
+        """Floating-point operations. A weight costs 2 a token forward and 4 backward; with checkpointing the
+        layers' forward runs twice; what is frozen runs forward only.
         """
         layer = 4 * shape.hidden**2 + 3 * shape.hidden * shape.mlp
         layers = shape.layers * (2 * layer * self.tokens + 4 * shape.hidden * self.attended)
         head = 2 * shape.hidden * vocabulary * self.logits
         patches = self.images * (IMAGE_TOKENS + 1)
-        tower = shape.vision_layers * (2 * 12 * shape.vision_hidden**2 * patches + 4 * shape.vision_hidden * patches * (IMAGE_TOKENS + 1))
+        tower = shape.vision_layers * (
+            2 * 12 * shape.vision_hidden**2 * patches + 4 * shape.vision_hidden * patches * (IMAGE_TOKENS + 1)
+        )
         projector = 2 * (shape.vision_hidden + shape.hidden) * shape.hidden * self.images * IMAGE_TOKENS
         return (4 if checkpointing else 3) * layers + 3 * (head + projector) + tower
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing, for ours and peers")
-    parser.add_argument("--peak-tflops", type=float, default=989.0, help="of the GPU, for MFU; by default an H100's in dense bfloat16")
+    parser.add_argument(
+        "--checkpointing", action="store_true", help="gradient checkpointing, for ours and peers"
+    )
+    parser.add_argument(
+        "--peak-tflops",
+        type=float,
+        default=989.0,
+        help="of the GPU, for MFU; by default an H100's in dense bfloat16",
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Yes/no feedback: 60 questions about one image, the probabilities of 4 words after each.
 
-Ours is one pack with the image computed once. The peers are the original release's way: every question encodes the image and computes the prompt
-anew, and the head runs over all positions.
+Ours is one pack with the image computed once. The peers are the original release's way: every question
+encodes the image and computes the prompt anew, and the head runs over all positions.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,19 +31,32 @@ def measure(bench: Bench) -> Iterator[Result]:
     for batch in (1, 8):
         peer = separate_prompts(bench, prompts, batch, words, texts)
         yield compare(
-            bench, "feedback", f"a full forward a question, batch {batch}", ours, peer, lambda a, b: {"probabilities": largest(a, b)},
-            {"probabilities": 1e-5 if bench.exact else 2e-2}, PeakTensors, target="≥ 15",
-        )  # fmt: skip
+            bench,
+            "feedback",
+            f"a full forward a question, batch {batch}",
+            ours,
+            peer,
+            lambda a, b: {"probabilities": largest(a, b)},
+            {"probabilities": 1e-5 if bench.exact else 2e-2},
+            PeakTensors,
+            target="≥ 15",
+        )
 
 
 @torch.no_grad()
 def likely_words(bench: Bench, prompt: list[int], pixel_values: torch.Tensor) -> list[int]:
-    """The 4 most likely next tokens: of unlikely ones the probabilities would be 0 in both ways of computing."""
-    logits = bench.model(input_ids=torch.tensor([prompt], device=bench.device), pixel_values=pixel_values, logits_to_keep=1).logits
+    """The 4 most likely next tokens: of unlikely ones the probabilities would be 0 in both ways of
+    computing.
+    """
+    logits = bench.model(
+        input_ids=torch.tensor([prompt], device=bench.device), pixel_values=pixel_values, logits_to_keep=1
+    ).logits
     return logits[0, -1].topk(4).indices.tolist()
 
 
-def separate_prompts(bench: Bench, prompts: list[list[int]], batch: int, words: list[int], texts: Texts) -> Callable[[], torch.Tensor]:
+def separate_prompts(
+    bench: Bench, prompts: list[list[int]], batch: int, words: list[int], texts: Texts
+) -> Callable[[], torch.Tensor]:
     """The original's way; several prompts in a batch are padded on the left, as for generation."""
 
     @torch.no_grad()
@@ -53,8 +66,15 @@ def separate_prompts(bench: Bench, prompts: list[list[int]], batch: int, words: 
             part = prompts[start : start + batch]
             longest = max(map(len, part))
             ids = torch.tensor([[texts.pad_id] * (longest - len(p)) + p for p in part], device=bench.device)
-            mask = (ids != texts.pad_id).long() if len(part) > 1 else None  # without a mask attention takes its causal path
-            output = bench.model(input_ids=ids, attention_mask=mask, pixel_values=texts.pixel_values.expand(len(part), -1, -1, -1), use_cache=False)
+            mask = (
+                (ids != texts.pad_id).long() if len(part) > 1 else None
+            )  # without a mask attention takes its causal path
+            output = bench.model(
+                input_ids=ids,
+                attention_mask=mask,
+                pixel_values=texts.pixel_values.expand(len(part), -1, -1, -1),
+                use_cache=False,
+            )
             rows.append(output.logits[:, -1].float().softmax(-1)[:, words])
         return torch.cat(rows)
 

@@ -1,9 +1,10 @@
 """Host memory while pairs of the published schema are gathered, and then read for training, by their number.
 
-    python benchmarks/pair_memory.py --rows 2000 --folder /tmp/pairs        # small PNGs; --picture-kb 150 for pictures as large as the published
-    python benchmarks/pair_memory.py --rows 83132 --folder /tmp/pairs
+    python benchmarks/pair_memory.py --rows 2000 --folder /tmp/pairs        # small PNGs; --picture-kb 150 for
+    pictures as large as the published python benchmarks/pair_memory.py --rows 83132 --folder /tmp/pairs
 
-Prints JSON. Memory is the process's own (``RssAnon`` in /proc/self/status, MiB): what the kernel can't take back, unlike pages of mapped files.
+Prints JSON. Memory is the process's own (``RssAnon`` in /proc/self/status, MiB): what the kernel can't take
+back, unlike pages of mapped files.
 """
 
 import argparse
@@ -30,36 +31,51 @@ FILES = 14  # as published
 READ = 2000  # pairs, at random
 MODELS = ["llava15-7b", "omnilmm-12b"]
 PUBLISHED = pa.schema(
-    {"ds_name": pa.string(), "image": IMAGE} | dict.fromkeys(
+    {"ds_name": pa.string(), "image": IMAGE}
+    | dict.fromkeys(
         ("question", "chosen", "rejected", "origin_dataset", "origin_split", "idx", "image_path"), pa.string()
     )
-)  # fmt: skip
+)
 
 
 def memory() -> float:
     """MiB of anonymous memory."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    line = next(
+        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")
+    )
     return int(line.split()[1]) / 1024
 
 
 def write_rows(folder: Path, rows: int, picture_kb: int) -> None:
-    """Synthetic rows in 14 files, each of one row group: the worst case for a reader. ``idx`` is text, as the published card says."""
+    """Synthetic rows in 14 files, each of one row group: the worst case for a reader. ``idx`` is text, as
+    the published card says.
+    """
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
     sides = max(8, int((picture_kb * 1024 / 3) ** 0.5))
     numbers = np.array_split(np.arange(rows), FILES)
     for file, part in enumerate(numbers):
-        with pq.ParquetWriter(folder / f"RLAIF-V-Dataset_{file:03d}.parquet", PUBLISHED, compression="none") as writer:
+        with pq.ParquetWriter(
+            folder / f"RLAIF-V-Dataset_{file:03d}.parquet", PUBLISHED, compression="none"
+        ) as writer:
             columns: list[dict] = []
             for i in part.tolist():
                 buffer = io.BytesIO()
                 pixels = random.integers(0, 256, (sides, sides, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(buffer, format="PNG", compress_level=0)
-                columns.append({
-                    "ds_name": "RLAIF-V", "image": {"bytes": buffer.getvalue(), "path": f"{i}.png"}, "question": f"What is in picture {i}?",
-                    "chosen": f"A small picture, {i}, of noise. " * 5, "rejected": f"A dog in the noise, {i}. " * 5, "origin_dataset": "noise",
-                    "origin_split": json.dumps({"model": MODELS[i % 2], "type": "detailed_description"}), "idx": str(i), "image_path": f"{i}.png",
-                })  # fmt: skip
+                columns.append(
+                    {
+                        "ds_name": "RLAIF-V",
+                        "image": {"bytes": buffer.getvalue(), "path": f"{i}.png"},
+                        "question": f"What is in picture {i}?",
+                        "chosen": f"A small picture, {i}, of noise. " * 5,
+                        "rejected": f"A dog in the noise, {i}. " * 5,
+                        "origin_dataset": "noise",
+                        "origin_split": json.dumps({"model": MODELS[i % 2], "type": "detailed_description"}),
+                        "idx": str(i),
+                        "image_path": f"{i}.png",
+                    }
+                )
             writer.write_table(pa.Table.from_pylist(columns, PUBLISHED), row_group_size=len(columns) or 1)
 
 
@@ -67,8 +83,15 @@ def gather(source: Path, folder: Path) -> Iterator[float]:
     """Runs the node as Kedro does, and yields memory after each chunk."""
     pairs = PairStoreDataset(str(folder / "training_pairs"), "training_pairs", Version("run", "run"))
     rejects = ChunkedTableDataset(str(folder / "training_rejects"), "rejects", Version("run", "run"))
-    params = TrainingParams(mix={"preference_pairs": {"weight": 0}, "published_pairs": {"where": {"type": "detailed_description"}}})
-    for some_rejects, some_pairs in gather_pairs(set(), set(), 0, params, PairSourceDataset(str(source)).load()):
+    params = TrainingParams(
+        mix={
+            "preference_pairs": {"weight": 0},
+            "published_pairs": {"where": {"type": "detailed_description"}},
+        }
+    )
+    for some_rejects, some_pairs in gather_pairs(
+        set(), set(), 0, params, PairSourceDataset(str(source)).load()
+    ):
         rejects.save(some_rejects)
         pairs.save(some_pairs)
         yield memory()
@@ -89,11 +112,17 @@ def read(folder: Path) -> Iterator[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, required=True)
     parser.add_argument("--folder", type=Path, required=True, help="for the data, which is left there")
     parser.add_argument("--picture-kb", type=int, default=0)
-    parser.add_argument("--write-only", action="store_true", help="only the synthetic rows: writing them takes memory of its own")
+    parser.add_argument(
+        "--write-only",
+        action="store_true",
+        help="only the synthetic rows: writing them takes memory of its own",
+    )
     given = parser.parse_args()
     place = given.folder / f"{given.rows}_{given.picture_kb}"
     if not (place / "source").is_dir():
@@ -104,10 +133,18 @@ def main() -> None:
     gathering = max(gather(place / "source", place))
     gathered = time.perf_counter()
     reading = max(read(place))
-    print(json.dumps({
-        "rows": given.rows, "gigabytes": round(sum(f.stat().st_size for f in (place / "source").iterdir()) / 1e9, 2),
-        "before_mib": round(before), "gathering_mib": round(gathering), "reading_mib": round(reading), "gather_seconds": round(gathered - start, 1),
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "rows": given.rows,
+                "gigabytes": round(sum(f.stat().st_size for f in (place / "source").iterdir()) / 1e9, 2),
+                "before_mib": round(before),
+                "gathering_mib": round(gathering),
+                "reading_mib": round(reading),
+                "gather_seconds": round(gathered - start, 1),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Sampling 10 answers of 64 tokens to one prompt.
 
-Ours computes the prompt once and hands its cache to the samples. The peer is transformers' ``generate`` with ``num_return_sequences``, which computes
-the prompt, image and all, once a sample.
+Ours computes the prompt once and hands its cache to the samples. The peer is transformers' ``generate`` with
+``num_return_sequences``, which computes the prompt, image and all, once a sample.
 """
 
 from collections.abc import Iterator
@@ -24,38 +24,73 @@ def measure(bench: Bench) -> Iterator[Result]:
     @torch.no_grad()
     def ours(temperature: float = TEMPERATURE) -> list[list[int]]:
         return sample_branches(
-            bench.model, [prompt], [range(SAMPLES)], temperature=temperature, max_new_tokens=NEW_TOKENS, pad=texts.pad_id, stop=set(),
+            bench.model,
+            [prompt],
+            [range(SAMPLES)],
+            temperature=temperature,
+            max_new_tokens=NEW_TOKENS,
+            pad=texts.pad_id,
+            stop=set(),
             inputs={"pixel_values": texts.pixel_values},
-        )[0]  # fmt: skip
+        )[0]
 
     def generate(**decoding: object) -> object:
         return bench.model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=texts.pixel_values, pad_token_id=texts.pad_id, **lengths, **decoding
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            pixel_values=texts.pixel_values,
+            pad_token_id=texts.pad_id,
+            **lengths,
+            **decoding,
         )
 
     def peer() -> list[list[int]]:
-        made = generate(do_sample=True, num_return_sequences=SAMPLES, temperature=TEMPERATURE, top_k=0, top_p=1.0)
+        made = generate(
+            do_sample=True, num_return_sequences=SAMPLES, temperature=TEMPERATURE, top_k=0, top_p=1.0
+        )
         return made[:, len(prompt) :].tolist()
 
     def differences(sampled: list[list[int]], generated: list[list[int]]) -> dict[str, float]:
         """Sampled ids come from different random streams, so greedy ones are compared."""
         greedy = generate(do_sample=False, return_dict_in_generate=True, output_logits=True)
-        reference, logits = greedy.sequences[0, len(prompt) :].tolist(), torch.cat(greedy.logits)  # (new tokens, vocabulary)
+        reference, logits = (
+            greedy.sequences[0, len(prompt) :].tolist(),
+            torch.cat(greedy.logits),
+        )  # (new tokens, vocabulary)
         gaps = (logit_gap(row, reference, logits) for row in ours(temperature=0))
-        return {"token counts": abs(sum(map(len, sampled)) - sum(map(len, generated))), "greedy ids": max(gaps)}
+        return {
+            "token counts": abs(sum(map(len, sampled)) - sum(map(len, generated))),
+            "greedy ids": max(gaps),
+        }
 
     # In bfloat16 two ways of computing may part at a near tie; how near, in logits, is what counts then.
     tolerance = {"token counts": 0, "greedy ids": 0.0 if bench.exact else 0.5}
-    result = compare(bench, "sampling", "generate, num_return_sequences", ours, peer, differences, tolerance, PeakTensors, target="≥ 1.9")
+    result = compare(
+        bench,
+        "sampling",
+        "generate, num_return_sequences",
+        ours,
+        peer,
+        differences,
+        tolerance,
+        PeakTensors,
+        target="≥ 1.9",
+    )
     tokens = SAMPLES * NEW_TOKENS
     speeds = {"ours tokens/s": tokens / result.seconds_ours, "peer tokens/s": tokens / result.seconds_peer}
     yield replace(result, further=speeds)
 
 
 def logit_gap(ids: list[int], reference: list[int], logits: torch.Tensor) -> float:
-    """Where the ids part from the reference: by how much the reference's logits prefer their own token. 0 for equal ids."""
+    """Where the ids part from the reference: by how much the reference's logits prefer their own token. 0
+    for equal ids.
+    """
     parting = next((i for i, (a, b) in enumerate(zip(ids, reference)) if a != b), None)
-    return 0.0 if parting is None else float(logits[parting, reference[parting]] - logits[parting, ids[parting]]) + 1e-9
+    return (
+        0.0
+        if parting is None
+        else float(logits[parting, reference[parting]] - logits[parting, ids[parting]]) + 1e-9
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Two ways to compute one thing, side by side: equal results first, then seconds and bytes in turn.
 
-A ratio is the median of the ratios of neighbouring runs, peer / ours, so that what else the machine does falls on both. The run whose results and
-memory are compared is the warm-up. On CPU everything runs in one thread and seconds are the processor's: what a clock on the wall says when nothing
-else runs.
+A ratio is the median of the ratios of neighbouring runs, peer / ours, so that what else the machine does
+falls on both. The run whose results and memory are compared is the warm-up. On CPU everything runs in one
+thread and seconds are the processor's: what a clock on the wall says when nothing else runs.
 """
 
 import argparse
@@ -50,9 +50,12 @@ class Bench:
 
     def described(self) -> dict[str, Any]:
         return {
-            "shape": self.shape.name, "vocabulary": self.vocabulary, "device": self.device, "threads": torch.get_num_threads(),
+            "shape": self.shape.name,
+            "vocabulary": self.vocabulary,
+            "device": self.device,
+            "threads": torch.get_num_threads(),
             "dtype": str(self.shape.dtype).removeprefix("torch."),
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)
@@ -83,16 +86,20 @@ class Result:
 class SavedActivations(AbstractContextManager["SavedActivations"]):
     """Bytes that autograd keeps for the backward pass: each storage once, without parameters and inputs.
 
-    With gradient checkpointing these are the layers' inputs and what follows the layers, without the one layer at a time that is computed again.
+    With gradient checkpointing these are the layers' inputs and what follows the layers, without the one
+    layer at a time that is computed again.
     """
 
     def __init__(self, model: torch.nn.Module, inputs: Iterable[torch.Tensor]):
         self.bytes = 0
-        self._seen = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers(), *inputs)}
+        self._seen = {
+            t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers(), *inputs)
+        }
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._saved, lambda tensor: tensor)
 
     def _saved(self, tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()  # its address stays taken: autograd keeps it until the backward pass, where nothing is saved any more
+        # Its address stays taken: autograd keeps it until the backward pass, where nothing is saved any more
+        storage = tensor.untyped_storage()
         if storage.data_ptr() not in self._seen:
             self._seen.add(storage.data_ptr())
             self.bytes += storage.nbytes()
@@ -114,9 +121,13 @@ class PeakTensors(TorchDispatchMode):
         self.bytes = self._live = 0
         self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         for tensor in _tensors((args, kwargs)):
-            self._known.add(tensor.untyped_storage())  # what comes from outside isn't counted, nor are views of it
+            self._known.add(
+                tensor.untyped_storage()
+            )  # what comes from outside isn't counted, nor are views of it
         made = func(*args, **(kwargs or {}))
         for tensor in _tensors(made):
             self._count(tensor.untyped_storage())
@@ -154,10 +165,18 @@ def _tensors(tree: Any) -> Iterator[torch.Tensor]:
 
 
 def compare(
-    bench: Bench, step: str, peer: str, ours_fn: Callable[[], Any], peer_fn: Callable[[], Any],
-    difference_fn: Callable[[Any, Any], dict[str, float]], tolerance: dict[str, float], memory_fn: Callable[[], Any], *, target: str,
+    bench: Bench,
+    step: str,
+    peer: str,
+    ours_fn: Callable[[], Any],
+    peer_fn: Callable[[], Any],
+    difference_fn: Callable[[Any, Any], dict[str, float]],
+    tolerance: dict[str, float],
+    memory_fn: Callable[[], Any],
+    *,
+    target: str,
     before: Callable[[], None] = lambda: None,
-) -> Result:  # fmt: skip
+) -> Result:
     """Measure ours against a peer.
 
     Args:
@@ -174,24 +193,44 @@ def compare(
     differences = difference_fn(result_ours, result_peer)
     for name, value in differences.items():
         if not value <= tolerance[name]:
-            raise ResultsDiffer(f"{step}, peer {peer!r}: {name} differ by {value:.3g}, more than {tolerance[name]:.3g}. Nothing was timed.")
+            raise ResultsDiffer(
+                f"{step}, peer {peer!r}: {name} differ by {value:.3g}, more than {tolerance[name]:.3g}. "
+                "Nothing was timed."
+            )
     del result_ours, result_peer
-    seconds = [(_seconds(bench, ours_fn, before), _seconds(bench, peer_fn, before)) for _ in range(bench.repeats)]
+    seconds = [
+        (_seconds(bench, ours_fn, before), _seconds(bench, peer_fn, before)) for _ in range(bench.repeats)
+    ]
     ratios = [theirs / ours for ours, theirs in seconds]
     ours, theirs = (statistics.median(column) for column in zip(*seconds))
     return Result(
-        step, peer, statistics.median(ratios), bytes_ours / bytes_peer, max(differences.values()),
-        "" if bench.options.quick else target, ours, theirs, ratios, bytes_ours, bytes_peer, differences, bench.described(),
-    )  # fmt: skip
+        step,
+        peer,
+        statistics.median(ratios),
+        bytes_ours / bytes_peer,
+        max(differences.values()),
+        "" if bench.options.quick else target,
+        ours,
+        theirs,
+        ratios,
+        bytes_ours,
+        bytes_peer,
+        differences,
+        bench.described(),
+    )
 
 
-def _first_run(bench: Bench, fn: Callable[[], Any], memory_fn: Callable[[], Any], before: Callable[[], None]) -> tuple[int, Any]:
+def _first_run(
+    bench: Bench, fn: Callable[[], Any], memory_fn: Callable[[], Any], before: Callable[[], None]
+) -> tuple[int, Any]:
     if bench.device == "cpu":
         before()
         with memory_fn() as memory:
             result = fn()
         return memory.bytes, result
-    fn()  # once without counting: kernels are loaded, and gradients are allocated, which any way of computing them has
+    # Once without counting: kernels are loaded, and gradients are allocated, which any way of computing them
+    # has
+    fn()
     with CudaPeak() as memory:
         fn()
     before()
@@ -216,15 +255,27 @@ def largest(ours: torch.Tensor, peer: torch.Tensor) -> float:
     return float((ours.double() - peer.double()).abs().max())
 
 
-def run(description: str, measure: Callable[[Bench], Iterator[Result]], add_options: Callable[[argparse.ArgumentParser], Any] | None = None) -> None:
+def run(
+    description: str,
+    measure: Callable[[Bench], Iterator[Result]],
+    add_options: Callable[[argparse.ArgumentParser], Any] | None = None,
+) -> None:
     """The command line of a benchmark."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON object a line a peer instead of a table")
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object a line a peer instead of a table"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--shape", choices=["tiny", "llava-7b"], default="tiny")
     parser.add_argument("--vocabulary", type=int, nargs="+", help="2000 32000 by default, 32000 for llava-7b")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help=f"2 layers, vocabulary 2000, {QUICK_REPEATS} repeats: under a minute")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"2 layers, vocabulary 2000, {QUICK_REPEATS} repeats: under a minute",
+    )
     if add_options:
         add_options(parser)
     options = parser.parse_args()
@@ -235,7 +286,14 @@ def run(description: str, measure: Callable[[Bench], Iterator[Result]], add_opti
     results = []
     for vocabulary in options.vocabulary or ([32000] if options.shape == "llava-7b" else [2000, 32000]):
         shape = SHAPES[options.shape]
-        bench = Bench(shape, vocabulary, options.device, options.repeats, build(shape, vocabulary, options.device), options)
+        bench = Bench(
+            shape,
+            vocabulary,
+            options.device,
+            options.repeats,
+            build(shape, vocabulary, options.device),
+            options,
+        )
         try:
             for result in measure(bench):
                 results.append(result)
@@ -249,20 +307,41 @@ def run(description: str, measure: Callable[[Bench], Iterator[Result]], add_opti
 
 
 def _show(results: list[Result]) -> None:
-    table = Table(title=f"ours side by side with peers ({', '.join(f'{k} {v}' for k, v in _common(results).items())})")
+    table = Table(
+        title=f"ours side by side with peers ({', '.join(f'{k} {v}' for k, v in _common(results).items())})"
+    )
     for name in ("step", "vocabulary", "peer"):
         table.add_column(name)
     further = list(results[0].further)
-    for name in ("ours s", "peer s", "peer / ours", "least .. most", "target", "memory ours / peer", "largest difference", *further):
+    for name in (
+        "ours s",
+        "peer s",
+        "peer / ours",
+        "least .. most",
+        "target",
+        "memory ours / peer",
+        "largest difference",
+        *further,
+    ):
         table.add_column(name, justify="right")
     for r in results:
         table.add_row(
-            r.step, f"{r.setting['vocabulary']:,}", r.peer, f"{r.seconds_ours:.3f}", f"{r.seconds_peer:.3f}", f"{r.ratio:.2f}",
-            f"{min(r.ratios):.2f} .. {max(r.ratios):.2f}", r.target, f"{r.memory_ratio:.2f}", f"{r.largest_difference:.1e}",
+            r.step,
+            f"{r.setting['vocabulary']:,}",
+            r.peer,
+            f"{r.seconds_ours:.3f}",
+            f"{r.seconds_peer:.3f}",
+            f"{r.ratio:.2f}",
+            f"{min(r.ratios):.2f} .. {max(r.ratios):.2f}",
+            r.target,
+            f"{r.memory_ratio:.2f}",
+            f"{r.largest_difference:.1e}",
             *(f"{r.further[name]:.3g}" for name in further),
-        )  # fmt: skip
+        )
     Console(width=max(150, Console().width)).print(table)
 
 
 def _common(results: list[Result]) -> dict[str, Any]:
-    return {k: v for k, v in results[0].setting.items() if k != "vocabulary"} | {"repeats": len(results[0].ratios)}
+    return {k: v for k, v in results[0].setting.items() if k != "vocabulary"} | {
+        "repeats": len(results[0].ratios)
+    }

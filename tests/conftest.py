@@ -26,10 +26,12 @@ def pictures(scenes: list[Scene]) -> list[Image.Image]:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoint folder of a miniature LLaVA whose random weights make it say different things about different images.
+    """Checkpoint folder of a miniature LLaVA whose random weights make it say different things about
+    different images.
 
-    As initialised for training it repeats its last token for ever: attention copies, and the embeddings are tied. So the language model's layers
-    are drawn anew, large against the embeddings. Read only: a test that changes files copies the folder.
+    As initialised for training it repeats its last token for ever: attention copies, and the embeddings are
+    tied. So the language model's layers are drawn anew, large against the embeddings. Read only: a test that
+    changes files copies the folder.
     """
     from rlaifv_kedro.miniature.tiny_llava import build_model, build_processor
 

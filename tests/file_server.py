@@ -18,8 +18,9 @@ class FileServer:
         files: Path ("/a.txt") -> content.
         ranges: Whether it gives parts of files.
         etags: Path -> ETag; none where it has none.
-        cuts: For the next answers, in turn: after so many bytes the connection is closed. Used up one by one; None: not cut. Half of the bytes come
-            a little earlier: a client loses what lies in its buffers when it learns of the cut.
+        cuts: For the next answers, in turn: after so many bytes the connection is closed. Used up one by one;
+            None: not cut. Half of the bytes come a little earlier: a client loses what lies in its buffers
+            when it learns of the cut.
         statuses: For the next answers, in turn: answered with this status in place of a file; 200: not.
         requests: (path, its headers) in the order they came.
     """
@@ -45,7 +46,9 @@ class FileServer:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -79,7 +82,14 @@ class FileServer:
             return self._send(request, 206, content[start:], headers, cut)
         self._send(request, 200, content, headers, cut)
 
-    def _send(self, request: BaseHTTPRequestHandler, status: int, content: bytes, headers: Mapping[str, str], cut: int | None = None) -> None:
+    def _send(
+        self,
+        request: BaseHTTPRequestHandler,
+        status: int,
+        content: bytes,
+        headers: Mapping[str, str],
+        cut: int | None = None,
+    ) -> None:
         request.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(content))}.items():
             request.send_header(name, value)

@@ -12,7 +12,9 @@ from PIL import Image
 from rlaifv_kedro.schemas import IMAGE
 
 TEXTS = ("ds_name", "question", "chosen", "rejected", "origin_dataset", "origin_split", "idx", "image_path")
-PUBLISHED = pa.schema({"image": IMAGE, **dict.fromkeys(TEXTS, pa.string())})  # the published card: idx is text
+PUBLISHED = pa.schema(
+    {"image": IMAGE, **dict.fromkeys(TEXTS, pa.string())}
+)  # the published card: idx is text
 
 _PARTS = pa.list_(pa.struct([("type", pa.string()), ("text", pa.string())]))
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", _PARTS)]))
@@ -30,24 +32,40 @@ def published(number: int, **changes: Any) -> dict[str, Any]:
     """A row as the published dataset has them; policies a and b take turns."""
     split = json.dumps({"model": "ab"[number % 2], "iteration": number % 3, "type": "detailed_description"})
     return {
-        "ds_name": "RLAIF-V", "image": {"bytes": picture(number), "path": f"{number}.png"}, "question": f"What is in picture {number}?",
-        "chosen": f"A colour, {number}.", "rejected": f"A dog, {number}.", "origin_dataset": "drawn", "origin_split": split, "idx": str(number),
-        "image_path": f"pictures/{number}.png", **changes,
-    }  # fmt: skip
+        "ds_name": "RLAIF-V",
+        "image": {"bytes": picture(number), "path": f"{number}.png"},
+        "question": f"What is in picture {number}?",
+        "chosen": f"A colour, {number}.",
+        "rejected": f"A dog, {number}.",
+        "origin_dataset": "drawn",
+        "origin_split": split,
+        "idx": str(number),
+        "image_path": f"pictures/{number}.png",
+        **changes,
+    }
 
 
 def message(role: str, *texts: str, image: bool = False) -> list[dict[str, Any]]:
     """One message of parts, in a list."""
-    return [{"role": role, "content": [{"type": "image", "text": None}] * image + [{"type": "text", "text": text} for text in texts]}]
+    return [
+        {
+            "role": role,
+            "content": [{"type": "image", "text": None}] * image
+            + [{"type": "text", "text": text} for text in texts],
+        }
+    ]
 
 
 def conversation(number: int, **changes: Any) -> dict[str, Any]:
     """A row as trl-lib/rlaif-v has them (TRL's examples/datasets/rlaif-v.py)."""
     row = published(number)
     return {
-        "images": [row["image"]], "prompt": message("user", row["question"], image=True), "chosen": message("assistant", row["chosen"]),
-        "rejected": message("assistant", row["rejected"]), **changes,
-    }  # fmt: skip
+        "images": [row["image"]],
+        "prompt": message("user", row["question"], image=True),
+        "chosen": message("assistant", row["chosen"]),
+        "rejected": message("assistant", row["rejected"]),
+        **changes,
+    }
 
 
 def write_published(path: Path, rows: list[dict[str, Any]], row_group: int = 1000) -> Path:
@@ -60,6 +78,8 @@ def write_trl(path: Path, rows: list[dict[str, Any]], plain: bool = False) -> Pa
     """``plain``: messages whose content is a text."""
     path.parent.mkdir(parents=True, exist_ok=True)
     messages = _PLAIN if plain else _MESSAGES
-    schema = pa.schema({"images": pa.list_(IMAGE), "prompt": messages, "chosen": messages, "rejected": messages})
+    schema = pa.schema(
+        {"images": pa.list_(IMAGE), "prompt": messages, "chosen": messages, "rejected": messages}
+    )
     pq.write_table(pa.Table.from_pylist(rows, schema), path)
     return path

@@ -1,4 +1,6 @@
-"""The check before a run: a project with a recipe and tiny models in the places of the real ones, and then one thing missing after another."""
+"""The check before a run: a project with a recipe and tiny models in the places of the real ones, and then
+one thing missing after another.
+"""
 
 import json
 import re
@@ -30,14 +32,18 @@ from rlaifv_kedro.plan import Assumptions, plan_run
 ROOT = Path(__file__).parents[1]
 PARITY = ROOT / "tests/fixtures/parity"
 PROMPTS = Path("data/01_raw/prompts")
-POLICY, LABELER, SPLITTER = (Path("data/06_models") / name for name in ("llava-1.5-7b-hf", "OmniLMM-12B", "llama3_split"))
+POLICY, LABELER, SPLITTER = (
+    Path("data/06_models") / name for name in ("llava-1.5-7b-hf", "OmniLMM-12B", "llama3_split")
+)
 SMALL = {"compute": {"device": "cpu"}, "loop": {"iterations": 2}, "data_generation": {"prompts": 4}}
 CATEGORIES = ["dog", "cat", "car", "chair"]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, tiny: Path, pictures: list[Image.Image]) -> Path:
-    """A project in which nothing is missing: its tables are what the examples in docs/recipes.md make of a tiny COCO."""
+    """A project in which nothing is missing: its tables are what the examples in docs/recipes.md make of a
+    tiny COCO.
+    """
     project = tmp_path_factory.mktemp("whole")
     shutil.copytree(ROOT / "conf", project / "conf")
     shutil.copy(ROOT / "pyproject.toml", project)
@@ -52,9 +58,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny: Path, pictures: list[I
     instances = [{"id": i, "image_id": i, "category_id": i % 4} for i in range(7)]
     captions = [{"id": i, "image_id": i, "caption": "A dog on a chair."} for i in range(7)]
     categories = [{"id": i, "name": name} for i, name in enumerate(CATEGORIES)]
-    write_json(project / "coco/annotations/instances_val2014.json", {"images": images, "annotations": instances, "categories": categories})
-    write_json(project / "coco/annotations/captions_val2014.json", {"images": images, "annotations": captions})
-    write_json(project / "my_prompts.json", [{"id": str(i), "image": f"coco/val2014/{i % 7}.png", "question": "What is it?"} for i in range(8)])
+    write_json(
+        project / "coco/annotations/instances_val2014.json",
+        {"images": images, "annotations": instances, "categories": categories},
+    )
+    write_json(
+        project / "coco/annotations/captions_val2014.json", {"images": images, "annotations": captions}
+    )
+    write_json(
+        project / "my_prompts.json",
+        [{"id": str(i), "image": f"coco/val2014/{i % 7}.png", "question": "What is it?"} for i in range(8)],
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
         for example in re.findall(r"```python\n(.*?)```", (ROOT / "docs/recipes.md").read_text(), re.DOTALL):
@@ -96,7 +110,9 @@ def test_nothing_is_missing(project: Path) -> None:
     assert "selection_prompts: 3 rows, all images open" in told
     assert "test_prompts: 4 rows, all images open" in told
     for role in ("policy", "labeler", "splitter", "question_writer"):
-        assert any(line.startswith(f"{role}: 0.5") and "million parameters, all files there" in line for line in told), role
+        assert any(
+            line.startswith(f"{role}: 0.5") and "million parameters, all files there" in line for line in told
+        ), role
     assert any(line.startswith("disk: the run writes about") and "checkpoints" in line for line in told)
 
 
@@ -106,7 +122,12 @@ def test_all_that_is_missing_is_told_at_once(project: Path) -> None:
     (project / PROMPTS / "prompt_pool.parquet").unlink()
     (project / PROMPTS / "annotations/captions_test.json").unlink()
     findings = check(project)
-    expected = {"labeler: it is not there", "splitter: the folder is not there", "prompt_pool: it is not there", "test_captions: it is not there"}
+    expected = {
+        "labeler: it is not there",
+        "splitter: the folder is not there",
+        "prompt_pool: it is not there",
+        "test_captions: it is not there",
+    }
     assert set(missing(findings)) == expected
     labeler = next(finding for finding in findings if finding.what.startswith("labeler"))
     assert labeler.where == str(LABELER)
@@ -130,7 +151,9 @@ def test_the_command_says_it_on_the_terminal_as_json_and_by_its_status(project: 
 
 
 def test_wrong_parameters_are_all_told(project: Path) -> None:
-    finding = only(check_run(project, "llava15_7b", {"loop": {"iteration": 2}, "training": {"beta": 0}}, ["rlaif_loop"]))
+    finding = only(
+        check_run(project, "llava15_7b", {"loop": {"iteration": 2}, "training": {"beta": 0}}, ["rlaif_loop"])
+    )
     assert "training.beta=0" in finding.remedy
     assert "did you mean loop.iterations?" in finding.remedy
     assert "no pipeline loop" in only(check_run(project, "llava15_7b", {}, ["loop"])).remedy
@@ -140,7 +163,10 @@ def test_wrong_parameters_are_all_told(project: Path) -> None:
 def test_a_run_with_too_few_prompts_stops_before_its_first_node(project: Path) -> None:
     """The pool has 8. The loop would measure the base policy before it draws prompts."""
     params = {**SMALL, "data_generation": {"prompts": 5}}
-    with KedroSession.create(project, env="llava15_7b", runtime_params=params) as session, pytest.raises(UserError, match="need 10 prompts.* has 8"):
+    with (
+        KedroSession.create(project, env="llava15_7b", runtime_params=params) as session,
+        pytest.raises(UserError, match="need 10 prompts.* has 8"),
+    ):
         session.run(pipeline_names=["rlaif_loop"])
     assert not (project / "data/runs").exists()
     plan = plan_run(project, "llava15_7b", params, ["rlaif_loop"], "h100", None, Assumptions())
@@ -150,8 +176,14 @@ def test_a_run_with_too_few_prompts_stops_before_its_first_node(project: Path) -
 
 def test_the_default_pipeline_would_overwrite_a_recipe_s_prompts(project: Path) -> None:
     findings = check_run(project, "llava15_7b", SMALL, ["__default__"])
-    overwritten = {finding.what.partition(":")[0] for finding in findings if "would overwrite" in finding.what}
-    assert overwritten == {"prompt_pool", *(f"{s}_{n}" for s in ("selection", "test") for n in ("prompts", "instances", "captions")), "test_probes"}
+    overwritten = {
+        finding.what.partition(":")[0] for finding in findings if "would overwrite" in finding.what
+    }
+    assert overwritten == {
+        "prompt_pool",
+        *(f"{s}_{n}" for s in ("selection", "test") for n in ("prompts", "instances", "captions")),
+        "test_probes",
+    }
 
 
 def test_the_embedded_default_s_inputs_are_made_by_a_run(project: Path) -> None:
@@ -163,7 +195,8 @@ def shard(folder: Path) -> None:
     """Two shards in the index, one of them there."""
     (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
     write_json(
-        folder / "model.safetensors.index.json", {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+        folder / "model.safetensors.index.json",
+        {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}},
     )
 
 
@@ -182,24 +215,43 @@ def alter(folder: Path, name: str, **values: Any) -> None:
         (shard, "policy: model-00002-of-00002.safetensors, a part of its weights, is missing or empty"),
         (cut, "policy: model.safetensors is damaged: it has"),
         (lambda folder: (folder / "config.json").write_text("{"), "policy: config.json can't be read"),
-        (lambda folder: alter(folder, "config.json", model_type="gpt9"), "policy: nothing here can load its architecture, model_type 'gpt9'"),
+        (
+            lambda folder: alter(folder, "config.json", model_type="gpt9"),
+            "policy: nothing here can load its architecture, model_type 'gpt9'",
+        ),
         (lambda folder: (folder / "tokenizer.json").unlink(), "policy: the tokenizer is missing"),
-        (lambda folder: (folder / "processor_config.json").unlink(), "policy: the image processor is missing"),
+        (
+            lambda folder: (folder / "processor_config.json").unlink(),
+            "policy: the image processor is missing",
+        ),
         (lambda folder: (folder / "chat_template.jinja").unlink(), "policy: it has no chat template"),
-        (lambda folder: (folder / "tokenizer.json").write_text("{"), "policy: its processor or tokenizer can't be loaded"),
+        (
+            lambda folder: (folder / "tokenizer.json").write_text("{"),
+            "policy: its processor or tokenizer can't be loaded",
+        ),
     ],
 )
 def test_a_damaged_checkpoint(whole: Path, tmp_path: Path, damage: Callable[[Path], None], what: str) -> None:
     shutil.copytree(whole / POLICY, tmp_path / "policy")
     damage(tmp_path / "policy")
-    findings, _ = look_at(Role("policy", str(tmp_path / "policy"), "the catalog's base_policy", ModelParams(), fetch="hf download it"))
+    findings, _ = look_at(
+        Role(
+            "policy",
+            str(tmp_path / "policy"),
+            "the catalog's base_policy",
+            ModelParams(),
+            fetch="hf download it",
+        )
+    )
     finding = only(findings)
     assert finding.what.startswith(what)
     assert finding.where.startswith(str(tmp_path / "policy"))
     assert finding.remedy
 
 
-@pytest.mark.parametrize(("layout", "tokens"), [("llava_original", 576), ("omnilmm", 64), ("minicpm_llama3_v25", 640)])
+@pytest.mark.parametrize(
+    ("layout", "tokens"), [("llava_original", 576), ("omnilmm", 64), ("minicpm_llama3_v25", 640)]
+)
 def test_the_release_s_layouts_are_known(layout: str, tokens: int, tmp_path: Path) -> None:
     """The fixtures have weights and a config of the release's, and no tokenizer."""
     findings, size = look_at(Role("labeler", str(PARITY / layout), "the catalog's labeler", ModelParams()))
@@ -211,11 +263,18 @@ def test_the_release_s_layouts_are_known(layout: str, tokens: int, tmp_path: Pat
 
 def test_an_original_llava_without_its_vision_tower_names_one_that_must_be_there(tmp_path: Path) -> None:
     shutil.copytree(PARITY / "llava_original", tmp_path / "llava")
-    names = {name: "pytorch_model.bin" for name in safetensors_shapes(tmp_path / "llava/model.safetensors") if "vision_tower" not in name}
+    names = {
+        name: "pytorch_model.bin"
+        for name in safetensors_shapes(tmp_path / "llava/model.safetensors")
+        if "vision_tower" not in name
+    }
     (tmp_path / "llava/model.safetensors").rename(tmp_path / "llava/pytorch_model.bin")
     write_json(tmp_path / "llava/pytorch_model.bin.index.json", {"weight_map": names})
     (tmp_path / "llava/pytorch_model.bin").rename(tmp_path / "llava/pytorch_model-1.bin")
-    write_json(tmp_path / "llava/pytorch_model.bin.index.json", {"weight_map": dict.fromkeys(names, "pytorch_model-1.bin")})
+    write_json(
+        tmp_path / "llava/pytorch_model.bin.index.json",
+        {"weight_map": dict.fromkeys(names, "pytorch_model-1.bin")},
+    )
     alter(tmp_path / "llava", "config.json", mm_vision_tower="/nowhere/clip")
     (tmp_path / "llava/tokenizer.model").write_bytes(b"x")
     findings, _ = look_at(Role("policy", str(tmp_path / "llava"), "the catalog's base_policy", ModelParams()))
@@ -232,11 +291,18 @@ def test_adapters_and_what_they_belong_to(whole: Path, tmp_path: Path) -> None:
     assert missing(look_at(role)[0]) == []
     write_json(adapters / "adapter_config.json", {"base_model_name_or_path": "/nowhere/base"})
     assert only(look_at(role)[0]).where == "/nowhere/base"
-    beside = Role("labeler", str(whole / LABELER), "the catalog's labeler", ModelParams(adapter="/nowhere/lora", chat_template="/nowhere/t.jinja"))
+    beside = Role(
+        "labeler",
+        str(whole / LABELER),
+        "the catalog's labeler",
+        ModelParams(adapter="/nowhere/lora", chat_template="/nowhere/t.jinja"),
+    )
     assert [finding.where for finding in look_at(beside)[0]] == ["/nowhere/lora", "/nowhere/t.jinja"]
 
 
-def test_a_hub_name_is_looked_for_in_the_cache_and_not_fetched(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_name_is_looked_for_in_the_cache_and_not_fetched(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import huggingface_hub
     from huggingface_hub import constants
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -260,10 +326,14 @@ def test_a_hub_name_is_looked_for_in_the_cache_and_not_fetched(whole: Path, monk
     assert missing(look_at(role)[0]) == []
 
 
-def test_a_path_of_a_folder_that_is_there_is_no_hub_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_of_a_folder_that_is_there_is_no_hub_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "models").mkdir()
     monkeypatch.chdir(tmp_path)
-    findings, _ = look_at(Role("splitter", "models/llama", "models.splitter.path", ModelParams(), vision=False))
+    findings, _ = look_at(
+        Role("splitter", "models/llama", "models.splitter.path", ModelParams(), vision=False)
+    )
     assert only(findings).what == "splitter: the folder is not there"
 
 
@@ -271,10 +341,18 @@ def test_a_model_whose_size_can_t_be_told_is_no_fault(whole: Path, tmp_path: Pat
     """Of a LLaVA in its original layout, say, whose config leaves out what is as in Llama."""
     shutil.copytree(PARITY / "llava_original", tmp_path / "llava")
     config = json.loads((tmp_path / "llava/config.json").read_text())
-    write_json(tmp_path / "llava/config.json", {name: value for name, value in config.items() if name != "num_attention_heads"})
+    write_json(
+        tmp_path / "llava/config.json",
+        {name: value for name, value in config.items() if name != "num_attention_heads"},
+    )
     (tmp_path / "llava/tokenizer.model").write_bytes(b"x")
-    findings, size = look_at(Role("policy", str(tmp_path / "llava"), "the catalog's base_policy", ModelParams()))
-    assert ([finding.what for finding in findings], size) == (["policy: of unknown size, all files there, its processor loads"], None)
+    findings, size = look_at(
+        Role("policy", str(tmp_path / "llava"), "the catalog's base_policy", ModelParams())
+    )
+    assert ([finding.what for finding in findings], size) == (
+        ["policy: of unknown size, all files there, its processor loads"],
+        None,
+    )
 
 
 def change(name: str, **columns: Any) -> Callable[[Path], None]:
@@ -283,7 +361,9 @@ def change(name: str, **columns: Any) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
         frame = pd.read_parquet(folder / f"{name}.parquet")
         kept = frame.drop(columns=[column for column, value in columns.items() if value is None])
-        kept.assign(**{column: value for column, value in columns.items() if value is not None}).to_parquet(folder / f"{name}.parquet")
+        kept.assign(**{column: value for column, value in columns.items() if value is not None}).to_parquet(
+            folder / f"{name}.parquet"
+        )
 
     return apply
 
@@ -291,24 +371,66 @@ def change(name: str, **columns: Any) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("damage", "what", "remedy"),
     [
-        (change("prompt_pool", question=None), "prompt_pool: it can't be used", "needs the column `question`"),
-        (change("prompt_pool", prompt_id="1"), "prompt_pool: it can't be used", "the key prompt_id=1 comes twice"),
-        (change("prompt_pool", question=[*["What?"] * 7, " "]), "prompt_pool: it can't be used", "row 7 has an empty text"),
-        (lambda folder: (folder / "prompt_pool.parquet").write_text("?"), "prompt_pool: it can't be used", "no parquet file"),
-        (change("prompt_pool", image=[{"bytes": b"?", "path": "a.png"}] * 8), "prompt_pool: it can't be used", "8 of the first 8 images don't open"),
-        (change("test_prompts", image=[{"bytes": None, "path": "gone.png"}] * 4), "test_prompts: it can't be used", "gone.png"),
+        (
+            change("prompt_pool", question=None),
+            "prompt_pool: it can't be used",
+            "needs the column `question`",
+        ),
+        (
+            change("prompt_pool", prompt_id="1"),
+            "prompt_pool: it can't be used",
+            "the key prompt_id=1 comes twice",
+        ),
+        (
+            change("prompt_pool", question=[*["What?"] * 7, " "]),
+            "prompt_pool: it can't be used",
+            "row 7 has an empty text",
+        ),
+        (
+            lambda folder: (folder / "prompt_pool.parquet").write_text("?"),
+            "prompt_pool: it can't be used",
+            "no parquet file",
+        ),
+        (
+            change("prompt_pool", image=[{"bytes": b"?", "path": "a.png"}] * 8),
+            "prompt_pool: it can't be used",
+            "8 of the first 8 images don't open",
+        ),
+        (
+            change("test_prompts", image=[{"bytes": None, "path": "gone.png"}] * 4),
+            "test_prompts: it can't be used",
+            "gone.png",
+        ),
         (
             change("selection_prompts", image_id=[77, 78, 79]),
             "selection_prompts: 3 images without annotations, such as image_id 77",
             "annotation files",
         ),
-        (change("test_probes", image_id=99), "test_probes: 1 images that test_prompts doesn't have, such as image_id 99", "Leave out"),
-        (change("test_probes", answer="Yes"), "test_probes: answers other than yes and no, such as 'Yes'", "small letters"),
-        (lambda folder: (folder / "annotations/captions_test.json").write_text("{}"), "test_instances, test_captions: not COCO", "no 'images'"),
-        (lambda folder: (folder / "annotations/captions_test.json").write_text("{"), "test_captions: it can't be used", "is not JSON"),
+        (
+            change("test_probes", image_id=99),
+            "test_probes: 1 images that test_prompts doesn't have, such as image_id 99",
+            "Leave out",
+        ),
+        (
+            change("test_probes", answer="Yes"),
+            "test_probes: answers other than yes and no, such as 'Yes'",
+            "small letters",
+        ),
+        (
+            lambda folder: (folder / "annotations/captions_test.json").write_text("{}"),
+            "test_instances, test_captions: not COCO",
+            "no 'images'",
+        ),
+        (
+            lambda folder: (folder / "annotations/captions_test.json").write_text("{"),
+            "test_captions: it can't be used",
+            "is not JSON",
+        ),
     ],
 )
-def test_tables_that_would_stop_the_run(project: Path, damage: Callable[[Path], None], what: str, remedy: str) -> None:
+def test_tables_that_would_stop_the_run(
+    project: Path, damage: Callable[[Path], None], what: str, remedy: str
+) -> None:
     damage(project / PROMPTS)
     finding = only(check(project))
     assert finding.what.startswith(what)
@@ -322,7 +444,9 @@ def test_a_source_of_pairs_is_counted_or_missed_with_its_command(tmp_path: Path)
     write_published(tmp_path / "a.parquet", [published(0), published(1)])
     _check_entry("published_pairs", source, inputs, None)
     missing, there = inputs.findings
-    assert not missing.ok and missing.remedy.startswith("hf download openbmb/RLAIF-V-Dataset --repo-type dataset")
+    assert not missing.ok and missing.remedy.startswith(
+        "hf download openbmb/RLAIF-V-Dataset --repo-type dataset"
+    )
     assert there.ok and "2 pairs" in there.what
 
 
@@ -337,7 +461,11 @@ class _Models(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         known = self.headers.get("Authorization") == "Bearer secret"
-        body = json.dumps({"object": "list", "data": [{"id": "omnilmm", "object": "model"}]} if known else {"error": {"message": "no"}}).encode()
+        body = json.dumps(
+            {"object": "list", "data": [{"id": "omnilmm", "object": "model"}]}
+            if known
+            else {"error": {"message": "no"}}
+        ).encode()
         self.send_response(200 if known else 401)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -358,7 +486,9 @@ def server() -> Iterator[str]:
         thread.join()
 
 
-def test_a_served_labeler_needs_its_key_and_its_model(project: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_served_labeler_needs_its_key_and_its_model(
+    project: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("MY_KEY", raising=False)
     labeler = {"backend": "openai", "url": server, "model": "omnilmm", "api_key_variable": "MY_KEY"}
     finding = only(check(project, models={"labeler": labeler}))
@@ -367,9 +497,18 @@ def test_a_served_labeler_needs_its_key_and_its_model(project: Path, server: str
     monkeypatch.setenv("MY_KEY", "secret")
     findings = check(project, models={"labeler": labeler})
     assert missing(findings) == []
-    assert not any(finding.what.startswith("labeler: 0.5") for finding in findings)  # the catalog's is not asked
-    assert "no such model" in only(machine.check_server("labeler", ModelParams.model_validate({**labeler, "model": "other"}))).remedy
-    assert "needs url and model" in only(machine.check_server("labeler", ModelParams(backend="openai"))).remedy
+    assert not any(
+        finding.what.startswith("labeler: 0.5") for finding in findings
+    )  # the catalog's is not asked
+    assert (
+        "no such model"
+        in only(
+            machine.check_server("labeler", ModelParams.model_validate({**labeler, "model": "other"}))
+        ).remedy
+    )
+    assert (
+        "needs url and model" in only(machine.check_server("labeler", ModelParams(backend="openai"))).remedy
+    )
 
 
 def test_a_server_that_is_not_there() -> None:
@@ -406,18 +545,29 @@ def test_memory_is_of_one_gpu_unless_the_model_is_spread() -> None:
 def test_qwen_needs_torchvision(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Known from the recipe, before the model is fetched."""
     find = machine.importlib.util.find_spec
-    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None if name == "torchvision" else find(name))
+    monkeypatch.setattr(
+        machine.importlib.util, "find_spec", lambda name: None if name == "torchvision" else find(name)
+    )
     findings = check(project, env="qwen")
-    assert "the package torchvision is not installed; the catalog's base_policy and labeler needs it" in missing(findings)
+    assert (
+        "the package torchvision is not installed; the catalog's base_policy and labeler needs it"
+        in missing(findings)
+    )
 
 
 @pytest.mark.parametrize(
     ("raw", "what"),
     [
-        ({"training": {"deepspeed": "conf/deepspeed/zero9.json"}}, "training.deepspeed=conf/deepspeed/zero9.json can't be used (FileNotFoundError"),
+        (
+            {"training": {"deepspeed": "conf/deepspeed/zero9.json"}},
+            "training.deepspeed=conf/deepspeed/zero9.json can't be used (FileNotFoundError",
+        ),
         ({"compute": {"dtype": "float16", "device": "cpu"}}, "float16 can't be trained on a CPU"),
         (
-            {"feedback": {"scoring": "answer", "splitter": "miniature"}, "models": {"labeler": {"backend": "openai"}}},
+            {
+                "feedback": {"scoring": "answer", "splitter": "miniature"},
+                "models": {"labeler": {"backend": "openai"}},
+            },
             "only a labeler in this process",
         ),
         ({"models": {}}, "models.splitter names no model"),

@@ -31,7 +31,9 @@ def split(text: str) -> dict:
 
 
 def test_values_are_yaml_and_names_are_nested() -> None:
-    found = split("evaluation.policy=PATH,evaluation.benchmarks=[object_halbench,mmhal],training.lora.rank=64,run_id=a-1")
+    found = split(
+        "evaluation.policy=PATH,evaluation.benchmarks=[object_halbench,mmhal],training.lora.rank=64,run_id=a-1"
+    )
     assert found == {
         "evaluation": {"policy": "PATH", "benchmarks": ["object_halbench", "mmhal"]},
         "training": {"lora": {"rank": 64}},
@@ -48,5 +50,13 @@ def test_an_item_without_a_value_is_refused() -> None:
 def test_the_list_of_pipelines_needs_no_heavy_package() -> None:
     """``kedro registry list`` answers at once: torch and the like are imported where they are used."""
     heavy = ("torch", "transformers", "spacy", "deepspeed", "inflect", "matplotlib", "openai")
-    code = f"import sys, rlaifv_kedro.pipeline_registry as r; r.register_pipelines(); print([name for name in {heavy} if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    code = (
+        "import sys, rlaifv_kedro.pipeline_registry as r; r.register_pipelines(); print([name for name "
+        f"in {heavy} if name in sys.modules])"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )

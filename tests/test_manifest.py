@@ -20,7 +20,14 @@ from rlaifv_kedro.session import resume_command
 
 
 def begin(project, run_id="r", **changes):
-    usual = {"command": "kedro run", "env": None, "pipelines": ["p"], "parameters": {"a": {"b": 1}}, "replay": None, "read": {}}
+    usual = {
+        "command": "kedro run",
+        "env": None,
+        "pipelines": ["p"],
+        "parameters": {"a": {"b": 1}},
+        "replay": None,
+        "read": {},
+    }
     return manifests.begin(project, run_id=run_id, **{**usual, **changes})
 
 
@@ -41,7 +48,10 @@ def test_resumed_run_keeps_its_start_and_adds_up(tmp_path):
         ({"parameters": {"a": {"b": 2}}}, "a.b: 1 in the run, 2 now"),
         ({"parameters": {"a": {"b": 1}, "c": None}}, "c: not set in the run, None now"),
         ({"env": "large"}, "--env: None in the run, 'large' now"),
-        ({"read": {"x": Entry(path="data/x", version="v", sha256="2")}}, "`x` (data/x) has changed since run `r` read it"),
+        (
+            {"read": {"x": Entry(path="data/x", version="v", sha256="2")}},
+            "`x` (data/x) has changed since run `r` read it",
+        ),
     ],
 )
 def test_another_run_is_not_resumed_under_this_id(tmp_path, changes, message):
@@ -58,7 +68,9 @@ def test_state_goes_by_the_process_that_wrote_it(tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     assert run.model_copy(update={"pid": gone.pid}).state() == "killed"
-    assert run.model_copy(update={"pid_started": "1"}).state() == "killed"  # the pid was given to another process
+    assert (
+        run.model_copy(update={"pid_started": "1"}).state() == "killed"
+    )  # the pid was given to another process
     assert run.model_copy(update={"host": "elsewhere", "pid": gone.pid}).state() == "running"
     assert run.model_copy(update={"status": "finished", "pid": gone.pid}).state() == "finished"
 
@@ -66,7 +78,9 @@ def test_state_goes_by_the_process_that_wrote_it(tmp_path):
 def test_a_living_run_is_not_started_twice(tmp_path):
     run = begin(tmp_path)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        run.model_copy(update={"pid": other.pid, "pid_started": manifests.process_started(other.pid)}).save(tmp_path)
+        run.model_copy(update={"pid": other.pid, "pid_started": manifests.process_started(other.pid)}).save(
+            tmp_path
+        )
         with pytest.raises(UserError, match=f"still running .process {other.pid} on {socket.gethostname()}"):
             begin(tmp_path)
         other.communicate(b"\n")
@@ -89,7 +103,9 @@ def test_going_on_with_other_software_is_said_in_one_line(tmp_path, caplog):
     first = begin(tmp_path)
     begin(tmp_path)
     assert caplog.messages == []
-    first.model_copy(update={"git_commit": "abc", "packages": {**first.packages, "torch": "1.0"}}).save(tmp_path)
+    first.model_copy(update={"git_commit": "abc", "packages": {**first.packages, "torch": "1.0"}}).save(
+        tmp_path
+    )
     second = begin(tmp_path)
     (message,) = caplog.messages
     assert "git commit 'abc' then, None now" in message
@@ -112,16 +128,48 @@ def test_folder_hash_goes_by_names_and_contents_not_by_time_or_leftovers(tmp_pat
 
 
 def test_resume_command_has_all_that_was_given():
-    given = {"env": "llava15_7b", "pipeline_names": ["b", "a"], "from_nodes": ["x"], "runtime_params": {"run_id": "old", "loop": {"k": 2}}}
-    assert resume_command(given, "r") == "kedro run --env llava15_7b --pipelines a,b --from-nodes x --params run_id=r,loop.k=2"
+    given = {
+        "env": "llava15_7b",
+        "pipeline_names": ["b", "a"],
+        "from_nodes": ["x"],
+        "runtime_params": {"run_id": "old", "loop": {"k": 2}},
+    }
+    assert (
+        resume_command(given, "r")
+        == "kedro run --env llava15_7b --pipelines a,b --from-nodes x --params run_id=r,loop.k=2"
+    )
     assert resume_command({"pipeline_names": []}, None) == "kedro run"
 
 
 @pytest.mark.parametrize(
     "value",
-    ["{question}", "{question} Yes, or no?", "0123", "yes", "", " x ", "null", "it's", "a: b", "a=b", "# no", "$x `y` \"z\" \\", "- x", "1e-5",
-     None, True, 12, 5e-7, -1.0, [], {}, ["yes"], ["yes", "No", "a, b"], [1, 2]],
-)  # fmt: skip
+    [
+        "{question}",
+        "{question} Yes, or no?",
+        "0123",
+        "yes",
+        "",
+        " x ",
+        "null",
+        "it's",
+        "a: b",
+        "a=b",
+        "# no",
+        '$x `y` "z" \\',
+        "- x",
+        "1e-5",
+        None,
+        True,
+        12,
+        5e-7,
+        -1.0,
+        [],
+        {},
+        ["yes"],
+        ["yes", "No", "a, b"],
+        [1, 2],
+    ],
+)
 def test_resume_command_gives_back_every_value(value):
     """Read as a shell, then Kedro and YAML, read it."""
     command = shlex.split(resume_command({"runtime_params": {"a": {"b": value}, "c": 1}}, "0123"))
@@ -156,16 +204,24 @@ def test_a_damaged_summary_is_named(with_summary, content):
     assert "kedro run --params run_id=old" in done.stderr
 
 
-@pytest.mark.parametrize(("status", "pid", "said"), [("failed", os.getpid(), "failed"), ("running", 2**22 + 1, "was killed")])
+@pytest.mark.parametrize(
+    ("status", "pid", "said"), [("failed", os.getpid(), "failed"), ("running", 2**22 + 1, "was killed")]
+)
 def test_an_older_runs_summary_says_so_beside_the_json(with_summary, status, pid, said):
     assert summary("--json").stderr == ""
-    newer = begin(with_summary.parent, "newer", pipelines=["rlaif_loop"], command="kedro run --params run_id=newer")
+    newer = begin(
+        with_summary.parent, "newer", pipelines=["rlaif_loop"], command="kedro run --params run_id=newer"
+    )
     newer.model_copy(update={"status": status, "pid": pid}).save(with_summary.parent)
     begin(with_summary.parent, "stage", pipelines=["feedback"])
     done = summary("--json")
     assert json.loads(done.stdout) == [{"iteration": 0, "rate": 0.5}]
     (line,) = done.stderr.splitlines()
-    assert f"Run newer is newer, but {said}" in line and "This is run old" in line and "kedro run --params run_id=newer" in line
+    assert (
+        f"Run newer is newer, but {said}" in line
+        and "This is run old" in line
+        and "kedro run --params run_id=newer" in line
+    )
 
 
 def test_runs_command(tmp_path, monkeypatch):

@@ -21,12 +21,32 @@ def test_defaults_are_the_method_s() -> None:
     parameters = validate_parameters({})
     generation, feedback, training = parameters.data_generation, parameters.feedback, parameters.training
     assert parameters.loop.iterations == 4
-    assert (generation.prompts, generation.candidates, generation.temperature, generation.max_new_tokens) == (4000, 10, 0.7, 512)
-    assert (feedback.min_score_gap, feedback.pairs_per_prompt, feedback.balance_lengths, feedback.scoring) == (1, 2, True, "claims")
+    assert (generation.prompts, generation.candidates, generation.temperature, generation.max_new_tokens) == (
+        4000,
+        10,
+        0.7,
+        512,
+    )
+    assert (
+        feedback.min_score_gap,
+        feedback.pairs_per_prompt,
+        feedback.balance_lengths,
+        feedback.scoring,
+    ) == (1, 2, True, "claims")
     assert feedback.question_template.format(question="Is it?") == "Is it? Please answer yes or no."
     assert (feedback.yes_words, feedback.no_words) == (["yes", "Yes"], ["no", "No"])
-    assert (training.beta, training.learning_rate, training.batch_size, training.epochs, training.checkpoint_every) == (0.1, 5e-7, 8, 4, 0.25)
-    assert (training.warmup_share, training.weight_decay, training.gradient_checkpointing) == (0.05, 0.01, True)
+    assert (
+        training.beta,
+        training.learning_rate,
+        training.batch_size,
+        training.epochs,
+        training.checkpoint_every,
+    ) == (0.1, 5e-7, 8, 4, 0.25)
+    assert (training.warmup_share, training.weight_decay, training.gradient_checkpointing) == (
+        0.05,
+        0.01,
+        True,
+    )
     assert (training.dpo_weight, training.sft_weight, training.lora, training.pack) == (1, 0, None, "pair")
     assert "vision_tower" in training.freeze
     assert (LoraParams().rank, LoraParams().alpha, LoraParams().dropout) == (64, 16, 0.05)
@@ -38,7 +58,10 @@ def test_defaults_are_the_method_s() -> None:
     [
         ({"trainning": {}}, "trainning: unknown parameter; did you mean training?"),
         ({"training": {"betta": 1}}, "training.betta: unknown parameter; did you mean training.beta?"),
-        ({"training": {"lora": {"ranks": 8}}}, "training.lora.ranks: unknown parameter; did you mean training.lora.rank?"),
+        (
+            {"training": {"lora": {"ranks": 8}}},
+            "training.lora.ranks: unknown parameter; did you mean training.lora.rank?",
+        ),
         ({"loop": {"zzz": 1}}, "loop.zzz: unknown parameter; known here: iterations"),
     ],
 )
@@ -52,14 +75,22 @@ def test_unknown_keys_are_named_with_a_suggestion(raw: dict, line: str) -> None:
         ({"training": {"beta": 0}}, "training.beta=0: ", "> 0"),
         ({"training": {"learning_rate": 1.0}}, "training.learning_rate=1.0: ", "> 0 and < 1"),
         ({"training": {"label_smoothing": 0.5}}, "training.label_smoothing=0.5: ", ">= 0 and < 0.5"),
-        ({"training": {"log_probs": "average"}}, "training.log_probs='average': ", "'sum', 'mean' or 'weighted'"),
+        (
+            {"training": {"log_probs": "average"}},
+            "training.log_probs='average': ",
+            "'sum', 'mean' or 'weighted'",
+        ),
         ({"training": {"warmup_share": 1.5}}, "training.warmup_share=1.5: ", ">= 0 and <= 1"),
         ({"training": {"lora": {"dropout": 1}}}, "training.lora.dropout=1: ", ">= 0 and < 1"),
         ({"data_generation": {"candidates": 1}}, "data_generation.candidates=1: ", ">= 2 and <= 1000"),
         ({"loop": {"iterations": 0}}, "loop.iterations=0: ", ">= 1 and <= 100"),
         ({"seed": -1}, "seed=-1: ", ">= 0 and < 2147483648"),
         ({"compute": {"dtype": "int8"}}, "compute.dtype='int8': ", "'float32', 'bfloat16' or 'float16'"),
-        ({"feedback": {"question_template": "yes or no?"}}, "feedback.question_template='yes or no?': ", "{question"),
+        (
+            {"feedback": {"question_template": "yes or no?"}},
+            "feedback.question_template='yes or no?': ",
+            "{question",
+        ),
         ({"feedback": {"yes_words": [3]}}, "feedback.yes_words.0=3: ", "string"),
         ({"training": {"epochs": float("inf")}}, "training.epochs=inf: ", "finite"),
         ({"training": {"beta": float("nan")}}, "training.beta=nan: ", "finite"),
@@ -78,12 +109,16 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 
 def test_a_pool_smaller_than_the_loop_needs_is_refused_at_the_first_iteration() -> None:
-    """4 iterations of 10 prompts need 40: 39 are too few, and with 40 every prompt of the pool comes exactly once."""
+    """4 iterations of 10 prompts need 40: 39 are too few, and with 40 every prompt of the pool comes
+    exactly once.
+    """
     params, loop = DataGenerationParams(prompts=10), LoopParams(iterations=4)
     pool = pd.DataFrame({"prompt_id": [f"p{i}" for i in range(40)]})
     with pytest.raises(UserError, match=r"4 iterations .*prompts=10 need 40 prompts, but prompt_pool has 39"):
         draw_prompts(pool.iloc[:39], 1, 0, params, loop)
-    drawn = [draw_prompts(pool, iteration, 0, params, loop)["prompt_id"].tolist() for iteration in (1, 2, 3, 4)]
+    drawn = [
+        draw_prompts(pool, iteration, 0, params, loop)["prompt_id"].tolist() for iteration in (1, 2, 3, 4)
+    ]
     assert sorted(sum(drawn, [])) == sorted(pool["prompt_id"])
     assert drawn[0] == draw_prompts(pool, 1, 0, params, LoopParams(iterations=1))["prompt_id"].tolist()
 
@@ -105,4 +140,6 @@ def test_parameters_can_not_change_after_they_were_checked() -> None:
 
 def test_adapters_of_the_policy_are_merged_once_before_the_loop() -> None:
     """Merged at each loading they would be in every policy that is trained, and be merged into it again."""
-    assert "merge them once (python -m rlaifv_kedro merge" in refusal({"models": {"policy": {"adapter": "lora"}}})
+    assert "merge them once (python -m rlaifv_kedro merge" in refusal(
+        {"models": {"policy": {"adapter": "lora"}}}
+    )

@@ -10,35 +10,66 @@ from rlaifv_kedro.schemas import TABLES, check
 
 def verdicts(**changes):
     frame = pd.DataFrame(
-        {"prompt_id": ["a", "a"], "candidate": [0, 0], "claim": [0, 1], "p_yes": [0.9, 0.1], "p_no": [0.1, 0.9], "accepted": [True, False]}
+        {
+            "prompt_id": ["a", "a"],
+            "candidate": [0, 0],
+            "claim": [0, 1],
+            "p_yes": [0.9, 0.1],
+            "p_no": [0.1, 0.9],
+            "accepted": [True, False],
+        }
     )
     return frame.assign(**changes)
 
 
 def pair(**changes):
     published = {
-        "ds_name": "d", "image": {"bytes": b"x", "path": "x.jpg"}, "question": "q", "chosen": "c", "rejected": "r",
-        "origin_dataset": "o", "origin_split": "{}", "idx": 3, "image_path": "x.jpg",
-    }  # fmt: skip
+        "ds_name": "d",
+        "image": {"bytes": b"x", "path": "x.jpg"},
+        "question": "q",
+        "chosen": "c",
+        "rejected": "r",
+        "origin_dataset": "o",
+        "origin_split": "{}",
+        "idx": 3,
+        "image_path": "x.jpg",
+    }
     return pd.DataFrame([{**published, **changes}])
 
 
 def test_orders_casts_and_keeps_other_columns():
-    frame = verdicts(note=["x", None])[["note", "accepted", "p_no", "p_yes", "claim", "candidate", "prompt_id"]]
+    frame = verdicts(note=["x", None])[
+        ["note", "accepted", "p_no", "p_yes", "claim", "candidate", "prompt_id"]
+    ]
     checked = check("verdicts", frame.set_index(pd.Index([7, 9])), "here")
     assert list(checked.columns) == [*TABLES["verdicts"].schema.names, "note"]
     assert list(checked.index) == [0, 1]
-    assert (checked.dtypes["candidate"], checked.dtypes["p_yes"], checked.dtypes["accepted"]) == (np.int32, np.float64, np.bool_)
+    assert (checked.dtypes["candidate"], checked.dtypes["p_yes"], checked.dtypes["accepted"]) == (
+        np.int32,
+        np.float64,
+        np.bool_,
+    )
 
 
 def test_published_pairs_need_no_columns_of_ours_and_lists_stay_lists():
     assert "chosen_score" not in check("preference_pairs", pair(), "here")
     assert check("preference_pairs", pair(), "here").loc[0, "image"] == {"bytes": b"x", "path": "x.jpg"}
     row = {
-        "benchmark": "chair", "item_id": "1", "image_id": None, "mention_count": 2, "hallucinated_count": 1, "hallucinated": ["cat"],
-        "mentioned": [], "correct_count": 1, "truth_count": 3, "word_count": 9, "repeats": False,
-    }  # fmt: skip
-    frame = pd.DataFrame([row, {**row, "item_id": "2"}]).assign(image_id=pd.array([None, 2**60 + 1], dtype="Int64"))
+        "benchmark": "chair",
+        "item_id": "1",
+        "image_id": None,
+        "mention_count": 2,
+        "hallucinated_count": 1,
+        "hallucinated": ["cat"],
+        "mentioned": [],
+        "correct_count": 1,
+        "truth_count": 3,
+        "word_count": 9,
+        "repeats": False,
+    }
+    frame = pd.DataFrame([row, {**row, "item_id": "2"}]).assign(
+        image_id=pd.array([None, 2**60 + 1], dtype="Int64")
+    )
     scored = check("answer_scores", frame, "here")
     assert scored.loc[0, "hallucinated"] == ["cat"]
     assert scored.loc[1, "image_id"] == 2**60 + 1  # not rounded to a float
@@ -47,12 +78,28 @@ def test_published_pairs_need_no_columns_of_ours_and_lists_stay_lists():
 @pytest.mark.parametrize(
     ("name", "frame", "message"),
     [
-        ("verdicts", verdicts().drop(columns=["p_no", "claim"]), "here: a table of verdicts needs the columns `claim`, `p_no`"),
+        (
+            "verdicts",
+            verdicts().drop(columns=["p_no", "claim"]),
+            "here: a table of verdicts needs the columns `claim`, `p_no`",
+        ),
         ("verdicts", verdicts(p_yes=[0.5, float("nan")]), "here: row 1 has no value in the column `p_yes`"),
-        ("verdicts", verdicts(p_yes=[0.5, "maybe"]), "the column `p_yes` must be double, row 1 holds 'maybe'"),
+        (
+            "verdicts",
+            verdicts(p_yes=[0.5, "maybe"]),
+            "the column `p_yes` must be double, row 1 holds 'maybe'",
+        ),
         ("verdicts", verdicts(candidate=[0, 0.5]), "the column `candidate` must be int32, row 1 holds 0.5"),
-        ("verdicts", verdicts(candidate=[0, 2**40]), "the column `candidate` must be int32, row 1 holds 1099511627776"),
-        ("verdicts", verdicts(claim=[4, 4]), "the key prompt_id=a, candidate=0, claim=4 comes twice, in rows 0 and 1"),
+        (
+            "verdicts",
+            verdicts(candidate=[0, 2**40]),
+            "the column `candidate` must be int32, row 1 holds 1099511627776",
+        ),
+        (
+            "verdicts",
+            verdicts(claim=[4, 4]),
+            "the key prompt_id=a, candidate=0, claim=4 comes twice, in rows 0 and 1",
+        ),
         ("preference_pairs", pair(chosen=" \n"), "row 0 has an empty text in the column `chosen`"),
         ("preference_pairs", pair(image="x.jpg"), "the column `image` must be struct"),
         ("preference_pairs", pair(idx=None), "row 0 has no value in the column `idx`"),
@@ -66,7 +113,15 @@ def test_says_where_and_what(name, frame, message):
 
 
 def test_undefined_metrics_and_empty_tables_are_fine():
-    row = {"benchmark": "chair", "metric": "chair_s", "value": float("nan"), "n": 0, "failed": 0, "standard_error": None, "protocol": "p"}
+    row = {
+        "benchmark": "chair",
+        "metric": "chair_s",
+        "value": float("nan"),
+        "n": 0,
+        "failed": 0,
+        "standard_error": None,
+        "protocol": "p",
+    }
     assert check("metrics", pd.DataFrame([row]), "here")["value"].isna().all()
     for name, table in TABLES.items():
         assert check(name, table.schema.empty_table().to_pandas(), "here").empty

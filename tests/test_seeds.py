@@ -13,7 +13,9 @@ KEYS = st.lists(st.one_of(st.text(max_size=4), st.integers(-3, 3)), max_size=3)
 
 
 def test_it_is_the_documented_hash() -> None:
-    """Stored candidates name their seeds, so another release must not change them: blake2b-64 of the key's repr, without its last bit."""
+    """Stored candidates name their seeds, so another release must not change them: blake2b-64 of the key's
+    repr, without its last bit.
+    """
     digest = hashlib.blake2b(b"(0, 'candidate', 'p1', 3)", digest_size=8).digest()
     assert seed_for(0, "candidate", "p1", 3) == int.from_bytes(digest, "big") >> 1
 
@@ -31,12 +33,16 @@ def test_a_number_is_not_its_digits_and_neighbours_do_not_run_together() -> None
 
 
 def test_numpy_and_pandas_scalars_are_the_same_key_as_python_s() -> None:
-    """Keys come out of tables: prompt ids and image ids of a NumPy type must give what the Python values give."""
+    """Keys come out of tables: prompt ids and image ids of a NumPy type must give what the Python values
+    give.
+    """
     assert seed_for(np.int64(3), np.str_("p1"), np.int32(4)) == seed_for(3, "p1", 4)
 
 
 def test_streams_of_neighbouring_items_are_unrelated() -> None:
-    """Pearson's r of two independent streams of 4000 numbers has a standard deviation of 1 / sqrt(4000) = 0.016; 0.08 is five of them."""
+    """Pearson's r of two independent streams of 4000 numbers has a standard deviation of 1 / sqrt(4000) =
+    0.016; 0.08 is five of them.
+    """
     streams = [generator_for(0, "item", i).random(4000) for i in range(4)]
     for first, second in itertools.combinations(streams, 2):
         assert abs(np.corrcoef(first, second)[0, 1]) < 0.08

@@ -1,4 +1,6 @@
-"""Runs of a small project from the command line: kills, resumed and replayed runs, and what users are told."""
+"""Runs of a small project from the command line: kills, resumed and replayed runs, and what users are
+told.
+"""
 
 import json
 import shlex
@@ -45,7 +47,9 @@ def test_killed_in_a_chunk_then_resumed_gives_the_same_bytes(reference):
     manifest = reference.manifest("killed")
     assert (manifest["status"], manifest["resumed"]) == ("finished", 1)
     whole = reference.manifest("whole")["written"]
-    assert {name: entry["sha256"] for name, entry in manifest["written"].items()} == {name: e["sha256"] for name, e in whole.items()}
+    assert {name: entry["sha256"] for name, entry in manifest["written"].items()} == {
+        name: e["sha256"] for name, e in whole.items()
+    }
 
 
 def test_killed_between_the_saves_of_two_tables_or_two_markers(reference):
@@ -64,7 +68,9 @@ def test_killed_between_the_saves_of_two_tables_or_two_markers(reference):
 @pytest.mark.parametrize("write", [6, pytest.param(range(1, 27), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_at_any_write_loses_one_chunk_at_most(reference, write, when):
-    """Write 6 is the first chunk of `rejects`: its chunk of `candidates` is there already. A whole run makes 26 writes."""
+    """Write 6 is the first chunk of `rejects`: its chunk of `candidates` is there already. A whole run
+    makes 26 writes.
+    """
     for number in write if isinstance(write, range) else [write]:
         run_id = f"{when}_{number}_of_{write}" if write == number else f"{when}_{number}"
         (reference.path / "die_at_write").write_text(f"{number} {when}")
@@ -89,7 +95,11 @@ def test_a_finished_run_started_again_computes_nothing(reference):
 
 
 def test_other_parameters_are_refused_with_their_values(reference):
-    refused(reference.run("run_id=whole,nested.beta=0.2,count=8"), "nested.beta: 0.1 in the run, 0.2 now", "count: 7 in the run, 8 now")
+    refused(
+        reference.run("run_id=whole,nested.beta=0.2,count=8"),
+        "nested.beta: 0.1 in the run, 0.2 now",
+        "count: 7 in the run, 8 now",
+    )
     assert reference.calls() == []
 
 
@@ -125,10 +135,21 @@ def test_inputs_are_the_newest_complete_run_and_replay_gives_back_the_older(tmp_
 
     assert project.run("run_id=f2", "--pipelines", "feedback").returncode == 0
     assert project.run("run_id=f3,replay=f1", "--pipelines", "feedback").returncode == 0
-    assert [project.manifest(run)["read"]["candidates"]["version"] for run in ("f1", "f2", "f3")] == ["z_first", "a_second", "z_first"]
+    assert [project.manifest(run)["read"]["candidates"]["version"] for run in ("f1", "f2", "f3")] == [
+        "z_first",
+        "a_second",
+        "z_first",
+    ]
     assert project.files("f3") == project.files("f1") != project.files("f2")
-    refused(project.run("run_id=f4,replay=f1", "--pipelines", "generation"), "Run `f1` neither read nor wrote `prompts`")
-    refused(project.run("run_id=f4,replay=nothing", "--pipelines", "feedback"), "There is no run `nothing` to replay", "f3")
+    refused(
+        project.run("run_id=f4,replay=f1", "--pipelines", "generation"),
+        "Run `f1` neither read nor wrote `prompts`",
+    )
+    refused(
+        project.run("run_id=f4,replay=nothing", "--pipelines", "feedback"),
+        "There is no run `nothing` to replay",
+        "f3",
+    )
 
     # A resumed run reads what it read, also when there is something newer by now.
     (project.path / "die_in_score").touch()
@@ -144,24 +165,41 @@ def test_a_stage_run_replays_a_loop_and_the_loop_a_stage_run(reference):
     assert reference.run("run_id=later,count=2", "--pipelines", "data,generation").returncode == 0
     assert reference.run("run_id=stage,replay='0123',count=3", "--pipelines", "feedback").returncode == 0
     assert reference.manifest("stage")["read"]["candidates"]["version"] == "0123"
-    assert reference.run("run_id=scored,replay=stage,count=3", "--pipelines", "loop", "--nodes", "iteration_1.score").returncode == 0
+    assert (
+        reference.run(
+            "run_id=scored,replay=stage,count=3", "--pipelines", "loop", "--nodes", "iteration_1.score"
+        ).returncode
+        == 0
+    )
     assert reference.manifest("scored")["read"]["iteration_1.candidates"]["version"] == "0123"
     assert reference.files("scored") == reference.files("stage")
-    assert reference.manifest("0123")["command"] == """kedro run --pipelines loop --params 'run_id="0123",count=3'"""
+    assert (
+        reference.manifest("0123")["command"]
+        == """kedro run --pipelines loop --params 'run_id="0123",count=3'"""
+    )
 
     chunk = reference.path / "data/candidates/0123/candidates/00000.parquet"
     chunk.write_bytes(chunk.read_bytes() + b" ")
-    refused(reference.run("run_id=stage2,replay='0123'", "--pipelines", "feedback"), "`candidates`", "has changed since run `0123` used it")
+    refused(
+        reference.run("run_id=stage2,replay='0123'", "--pipelines", "feedback"),
+        "`candidates`",
+        "has changed since run `0123` used it",
+    )
 
 
 def test_the_parameters_recorded_do_not_depend_on_the_pipelines(reference):
-    """Kedro fills in the defaults of `nested` for `feedback`, which has a node typed with its model, and not for `data`."""
+    """Kedro fills in the defaults of `nested` for `feedback`, which has a node typed with its model, and
+    not for `data`.
+    """
     assert reference.run("run_id=one", "--pipelines", "data").returncode == 0
     begun = reference.manifest("one")["parameters"]
     assert begun["nested"] == {"beta": 0.1, "template": "{question}"}
     assert reference.run("run_id=one", "--pipelines", "generation,feedback").returncode == 0
     assert reference.manifest("one")["parameters"] == begun
-    refused(reference.run("run_id=one,nested.template=x", "--pipelines", "data"), "nested.template: '{question}' in the run, 'x' now")
+    refused(
+        reference.run("run_id=one,nested.template=x", "--pipelines", "data"),
+        "nested.template: '{question}' in the run, 'x' now",
+    )
 
 
 def test_inputs_of_different_runs_are_named_and_checkpoints_checked_first(tmp_path):
@@ -180,8 +218,14 @@ def test_inputs_of_different_runs_are_named_and_checkpoints_checked_first(tmp_pa
     assert project.run("run_id=b,count=4", "--pipelines", "data").returncode == 0
     mixed = project.run("run_id=y", "--pipelines", "audit")
     assert mixed.returncode == 0
-    assert "different runs: candidates of run a; prompts of run b. To choose: --load-versions" in mixed.stdout + mixed.stderr
-    for run_id, choice in {"z1": ("run_id=z1,replay=y",), "z2": ("run_id=z2", "--load-versions", "candidates:a,prompts:b")}.items():
+    assert (
+        "different runs: candidates of run a; prompts of run b. To choose: --load-versions"
+        in mixed.stdout + mixed.stderr
+    )
+    for run_id, choice in {
+        "z1": ("run_id=z1,replay=y",),
+        "z2": ("run_id=z2", "--load-versions", "candidates:a,prompts:b"),
+    }.items():
         chosen = project.run(*choice, "--pipelines", "audit")
         assert (chosen.returncode, "different runs" in chosen.stdout + chosen.stderr) == (0, False)
         assert project.files(run_id) == project.files("y")
@@ -222,8 +266,13 @@ def test_after_a_users_error_in_a_node_mending_comes_first(reference):
     output = done.stdout + done.stderr
     assert "Traceback" not in output
     (hint,) = [line for line in output.splitlines() if "collapse stopped" in line]
-    command = hint.partition("After mending this, go on with: ")[2].partition("hooks.py")[0].strip()  # the place in the code, at the margin
-    assert command == """kedro run --pipelines feedback --params 'run_id=collapse,nested.template="{question}"'"""
+    command = (
+        hint.partition("After mending this, go on with: ")[2].partition("hooks.py")[0].strip()
+    )  # the place in the code, at the margin
+    assert (
+        command
+        == """kedro run --pipelines feedback --params 'run_id=collapse,nested.template="{question}"'"""
+    )
     again = reference.python("-m", *shlex.split(command))
     assert again.returncode == 0, again.stderr
 
@@ -235,6 +284,10 @@ def test_an_unversioned_output_and_a_broken_configuration_are_refused(tmp_path):
     catalog.write_text(text.replace("data/scored.json\n  versioned: true", "data/scored.json"))
     refused(project.run("run_id=u"), "`scored` would be overwritten by every run")
     catalog.write_text(text.replace("filepath: data/scored.json", "filepaht: data/scored.json"))
-    refused(project.run("run_id=u"), "unexpected keyword argument 'filepaht'", "Dataset 'scored' must only contain")
+    refused(
+        project.run("run_id=u"),
+        "unexpected keyword argument 'filepaht'",
+        "Dataset 'scored' must only contain",
+    )
     catalog.write_text("prompts: {type: [")
     refused(project.run("run_id=u"), "catalog.yml")

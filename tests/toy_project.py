@@ -215,7 +215,15 @@ class ToyProject:
     def python(self, *arguments: str) -> subprocess.CompletedProcess:
         """Runs this Python in the project's folder, with a wide terminal."""
         env = {**os.environ, "PYTHONPATH": str(SOURCE), "COLUMNS": "400", "DO_NOT_TRACK": "1"}
-        return subprocess.run([sys.executable, *arguments], cwd=self.path, env=env, capture_output=True, text=True, check=False, timeout=120)
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.path,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
 
     def run(self, params: str = "", *arguments: str) -> subprocess.CompletedProcess:
         """``kedro run``."""
@@ -234,5 +242,11 @@ class ToyProject:
 
     def files(self, run_id: str) -> dict[str, bytes]:
         """Every file that the run wrote, under its path with the run id taken out."""
-        found = sorted(path for path in (self.path / "data").rglob("*") if path.is_file() and f"/{run_id}/" in str(path))
-        return {str(path.relative_to(self.path)).replace(f"/{run_id}/", "/RUN/"): path.read_bytes() for path in found if "/runs/" not in str(path)}
+        found = sorted(
+            path for path in (self.path / "data").rglob("*") if path.is_file() and f"/{run_id}/" in str(path)
+        )
+        return {
+            str(path.relative_to(self.path)).replace(f"/{run_id}/", "/RUN/"): path.read_bytes()
+            for path in found
+            if "/runs/" not in str(path)
+        }

@@ -1,4 +1,6 @@
-"""``kedro run`` of this project: as Kedro's, but a value of ``--params`` may be a list or a mapping, such as ``benchmarks=[chair,pope]``."""
+"""``kedro run`` of this project: as Kedro's, but a value of ``--params`` may be a list or a mapping, such
+as ``benchmarks=[chair,pope]``.
+"""
 
 import copy
 from typing import Any

@@ -5,9 +5,11 @@ from kedro.io.core import DatasetError
 
 
 class UserError(click.ClickException, DatasetError):
-    """A mistake that the user can mend: says what is wrong, where, and what to do. Shown without a traceback by every command.
+    """A mistake that the user can mend: says what is wrong, where, and what to do. Shown without a traceback
+    by every command.
 
-    As a ``DatasetError`` it passes Kedro's load and save wrappers; as a ``ClickException`` the command line shows only its message.
+    As a ``DatasetError`` it passes Kedro's load and save wrappers; as a ``ClickException`` the command line
+    shows only its message.
     """
 
     def __init__(self, message: str) -> None:

@@ -1,4 +1,6 @@
-"""Kedro hooks that make a run repeatable: they pin versions before the first node, and keep the run's manifest."""
+"""Kedro hooks that make a run repeatable: they pin versions before the first node, and keep the run's
+manifest.
+"""
 
 import logging
 import threading
@@ -25,9 +27,11 @@ class RunHooks:
     """Pins every version and writes ``data/runs/<run id>/manifest.json``.
 
     Args:
-        on_finished: Called with manifest, pipeline and catalog after a run that finished, e.g. to show a summary.
-        complete_parameters: Gives the parameters, as JSON holds them, all their defaults. Kedro fills in only those of the pipelines that are
-            run, so without it a run that another pipeline goes on with would seem to have other parameters.
+        on_finished: Called with manifest, pipeline and catalog after a run that finished, e.g. to show a
+            summary.
+        complete_parameters: Gives the parameters, as JSON holds them, all their defaults. Kedro fills in only
+            those of the pipelines that are run, so without it a run that another pipeline goes on with would
+            seem to have other parameters.
     """
 
     def __init__(
@@ -47,7 +51,9 @@ class RunHooks:
         self._parameters = parameters["parameters"]
 
     @hook_impl(trylast=True)
-    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+    def before_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
+    ) -> None:
         """Pins versions, checks that all inputs are there, and starts or takes up the manifest.
 
         Raises:
@@ -85,7 +91,9 @@ class RunHooks:
 
     @hook_impl
     def after_node_run(self, node: Node) -> None:
-        """Takes the time of a node that saves nothing; a generator node has not worked yet, its time grows with every save."""
+        """Takes the time of a node that saves nothing; a generator node has not worked yet, its time grows
+        with every save.
+        """
         with self._lock:
             self._clock(node)
 
@@ -119,11 +127,15 @@ class RunHooks:
             version = versions.pinned(dataset)
             path = versions.path_of(dataset, version)
             sha256_of = versions.sha256_of(dataset)
-            self._manifest.written[name] = manifests.entry_of(self._project, path, version, complete=dataset.exists(), sha256_of=sha256_of)
+            self._manifest.written[name] = manifests.entry_of(
+                self._project, path, version, complete=dataset.exists(), sha256_of=sha256_of
+            )
 
     def _clock(self, node: Node) -> None:
         started, before = self._begun[node.name]
-        self._manifest.nodes[node.name] = manifests.NodeRecord(seconds=round(before + time.perf_counter() - started, 3))
+        self._manifest.nodes[node.name] = manifests.NodeRecord(
+            seconds=round(before + time.perf_counter() - started, 3)
+        )
 
     def _close(self, status: str, error: str | None = None) -> None:
         self._manifest.status, self._manifest.ended, self._manifest.error = status, manifests.now(), error

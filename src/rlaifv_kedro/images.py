@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 def open_image(image: dict[str, Any], where: str) -> "Image":
-    """The picture of an ``image`` column (the datasets library's Image feature): its bytes if there, else the file it names.
+    """The picture of an ``image`` column (the datasets library's Image feature): its bytes if there, else the
+    file it names.
 
     Raises:
         UserError: It can't be read; the message names ``where``.
@@ -26,12 +27,15 @@ def open_image(image: dict[str, Any], where: str) -> "Image":
         picture = Image.open(source)
         picture.load()
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{where}: the image can't be read ({_reason(error, image)}). Replace it or remove the row.") from error
+        raise UserError(
+            f"{where}: the image can't be read ({_reason(error, image)}). Replace it or remove the row."
+        ) from error
     return picture
 
 
 def embed_image(image: dict[str, Any], folder: Path | None, where: str) -> dict[str, Any]:
-    """The image with the bytes of the file that it names, where it has none, so that nothing depends on that file any more.
+    """The image with the bytes of the file that it names, where it has none, so that nothing depends on that
+    file any more.
 
     Args:
         image: As of an ``image`` column.
@@ -49,7 +53,8 @@ def embed_image(image: dict[str, Any], folder: Path | None, where: str) -> dict[
     except OSError as error:
         places = dict.fromkeys([inside.as_posix(), path.as_posix()])
         raise UserError(
-            f"{where}: the image can't be read ({error.strerror or error}: {' or '.join(places)}). Put the file there, or remove the row."
+            f"{where}: the image can't be read ({error.strerror or error}: {' or '.join(places)}). Put the "
+            "file there, or remove the row."
         ) from error
 
 
@@ -60,8 +65,12 @@ def png_bytes(picture: "Image") -> bytes:
     return buffer.getvalue()
 
 
-def readable_images(rows: Iterable[Any], stage: str) -> tuple[list[tuple[Any, "Image"]], list[tuple[str, str, str]]]:
-    """Split rows of ``prompts`` into (row, picture) and rows of ``rejects`` (stage, key, why) for damaged pictures."""
+def readable_images(
+    rows: Iterable[Any], stage: str
+) -> tuple[list[tuple[Any, "Image"]], list[tuple[str, str, str]]]:
+    """Split rows of ``prompts`` into (row, picture) and rows of ``rejects`` (stage, key, why) for damaged
+    pictures.
+    """
     readable, rejects = [], []
     for row in rows:
         try:
@@ -73,4 +82,8 @@ def readable_images(rows: Iterable[Any], stage: str) -> tuple[list[tuple[Any, "I
 
 def _reason(error: Exception, image: dict[str, Any]) -> str:
     """Pillow names the buffer's address, which differs from run to run; name the file instead."""
-    return f"not a picture: {image.get('path') or 'no file name'}" if "cannot identify" in str(error) else str(error)
+    return (
+        f"not a picture: {image.get('path') or 'no file name'}"
+        if "cannot identify" in str(error)
+        else str(error)
+    )

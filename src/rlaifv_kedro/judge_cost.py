@@ -18,7 +18,8 @@ from rlaifv_kedro.params import Benchmark, Parameters, validate_parameters
 
 
 class Cost(NamedTuple):
-    """Of a benchmark's answers, by all policies of a run; see :class:`rlaifv_kedro.hallucination.judge_dry_run.DryJudge` for what is counted.
+    """Of a benchmark's answers, by all policies of a run; see
+    :class:`rlaifv_kedro.hallucination.judge_dry_run.DryJudge` for what is counted.
 
     Attributes:
         cost: At most; None where the model has no price.
@@ -48,17 +49,32 @@ def judge_cost(project: Path, run_id: str, params: dict[str, Any]) -> list[Cost]
         raise UserError(f"There is no run {run_id}. All runs: python -m rlaifv_kedro runs")
     merged = OmegaConf.to_container(OmegaConf.merge(run.parameters, params))
     parameters = validate_parameters(merged)
-    answered = {name: path for name in suite.BENCHMARKS if (path := _complete(run, name)) and suite.is_judged(name, parameters.benchmarks)}
+    answered = {
+        name: path
+        for name in suite.BENCHMARKS
+        if (path := _complete(run, name)) and suite.is_judged(name, parameters.benchmarks)
+    }
     if not answered:
         raise UserError(
-            f"Run {run_id} has no complete answers to a benchmark that an LLM judges. To have them without judging: kedro run --pipelines evaluation "
+            f"Run {run_id} has no complete answers to a benchmark that an LLM judges. To have them without "
+            "judging: kedro run --pipelines evaluation "
             "--to-outputs benchmark.mmhal.policy_answers --params ..."
         )
     named_judge(parameters.models)
     store = _store(project, run.env)
     price, currency = _price(parameters)
-    return [_cost(name, project / str(run.read[f"{name}_items"].path), project / path, parameters, store, price, currency)
-            for name, path in answered.items()]  # fmt: skip
+    return [
+        _cost(
+            name,
+            project / str(run.read[f"{name}_items"].path),
+            project / path,
+            parameters,
+            store,
+            price,
+            currency,
+        )
+        for name, path in answered.items()
+    ]
 
 
 def _complete(run: Manifest, benchmark: Benchmark) -> str | None:
@@ -80,13 +96,28 @@ def _price(parameters: Parameters) -> tuple[Price | None, str]:
     return price_of(judge, prices), "" if own or prices is None else PriceTable.read(prices).currency
 
 
-def _cost(benchmark: Benchmark, items: Path, answers: Path, parameters: Parameters, store: Path, price: Price | None, currency: str) -> Cost:
+def _cost(
+    benchmark: Benchmark,
+    items: Path,
+    answers: Path,
+    parameters: Parameters,
+    store: Path,
+    price: Price | None,
+    currency: str,
+) -> Cost:
     judge = DryJudge(open_store(parameters.models, store), parameters.judge)
     rows = TableDataset(str(items), "benchmark_items").load()
     for _, own in ChunkedTableDataset(str(answers), "policy_answers").load().groupby("policy", sort=False):
         suite.judge_answers(benchmark, suite.answered_items(rows, own), judge, parameters.benchmarks)
     return Cost(
-        benchmark, judge.store.asked_model, judge.stored, judge.calls, judge.prompt_tokens, judge.most_reply_tokens, judge.cost(price), currency
+        benchmark,
+        judge.store.asked_model,
+        judge.stored,
+        judge.calls,
+        judge.prompt_tokens,
+        judge.most_reply_tokens,
+        judge.cost(price),
+        currency,
     )
 
 
@@ -97,11 +128,19 @@ def show(costs: list[Cost]) -> None:
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("benchmark", no_wrap=True)
-    for title in ("calls to make", "stored already", "tokens of prompts, about", "of replies, at most", "cost, at most"):
+    for title in (
+        "calls to make",
+        "stored already",
+        "tokens of prompts, about",
+        "of replies, at most",
+        "cost, at most",
+    ):
         table.add_column(title, justify="right", no_wrap=True)
     for c in costs:
         money = "price unknown" if c.cost is None else f"{c.cost:.2f} {c.currency}".rstrip()
-        table.add_row(c.benchmark, *(f"{n:,}" for n in (c.calls, c.stored, c.prompt_tokens, c.most_reply_tokens)), money)
+        table.add_row(
+            c.benchmark, *(f"{n:,}" for n in (c.calls, c.stored, c.prompt_tokens, c.most_reply_tokens)), money
+        )
     console = Console(width=max(Console().width, 120))
     console.print(f"Judge: {costs[0].judge}")
     console.print(table)

@@ -1,4 +1,6 @@
-"""What a run was: ``data/runs/<run id>/manifest.json``, written at its start, after every saved dataset, and at its end."""
+"""What a run was: ``data/runs/<run id>/manifest.json``, written at its start, after every saved dataset,
+and at its end.
+"""
 
 import logging
 import os
@@ -23,15 +25,29 @@ FILE = "manifest.json"
 RUNTIME_ONLY = ("run_id", "replay")
 """Runtime parameters that name runs and change no result."""
 PACKAGES = (
-    "kedro", "kedro-datasets", "torch", "transformers", "tokenizers", "accelerate", "peft", "safetensors", "numpy", "pandas", "pyarrow",
-    "pillow", "inflect", "contourpy", "matplotlib",
-)  # fmt: skip
+    "kedro",
+    "kedro-datasets",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+    "peft",
+    "safetensors",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pillow",
+    "inflect",
+    "contourpy",
+    "matplotlib",
+)
 
 
 class Entry(BaseModel):
     """One catalog entry that a run read or wrote.
 
-    ``path`` is relative to the project where it lies in it; ``sha256`` is None until the entry is complete, and where it is no local file.
+    ``path`` is relative to the project where it lies in it; ``sha256`` is None until the entry is complete,
+    and where it is no local file.
     """
 
     path: str | None
@@ -46,7 +62,9 @@ class NodeRecord(BaseModel):
 
 
 class Manifest(BaseModel):
-    """One run, over all its starts. ``status`` is what the run wrote last: use :meth:`state` to know whether it still lives."""
+    """One run, over all its starts. ``status`` is what the run wrote last: use :meth:`state` to know
+    whether it still lives.
+    """
 
     run_id: str
     status: str = "running"
@@ -79,7 +97,9 @@ class Manifest(BaseModel):
         write_atomically(path_of(project, self.run_id), self.model_dump_json(indent=2).encode() + b"\n")
 
     def state(self) -> str:
-        """``running``, ``finished``, ``failed``, or ``killed``: running by its own word, but its process is gone from this machine."""
+        """``running``, ``finished``, ``failed``, or ``killed``: running by its own word, but its process
+        is gone from this machine.
+        """
         here = self.host == socket.gethostname()
         return "killed" if self.status == "running" and here and not self._alive() else self.status
 
@@ -94,7 +114,11 @@ class Manifest(BaseModel):
 
     def seconds(self) -> float | None:
         """From the first start to the end; None while there is no end."""
-        return (datetime.fromisoformat(self.ended) - datetime.fromisoformat(self.started)).total_seconds() if self.ended else None
+        return (
+            (datetime.fromisoformat(self.ended) - datetime.fromisoformat(self.started)).total_seconds()
+            if self.ended
+            else None
+        )
 
 
 def path_of(project: Path, run_id: str) -> Path:
@@ -119,14 +143,19 @@ def load(project: Path, run_id: str) -> Manifest | None:
 
 
 def all_runs(project: Path, on_damage: Callable[[str], object]) -> list[Manifest]:
-    """All runs with a readable manifest, the newest start last; ``on_damage`` is told of each that cannot be read."""
+    """All runs with a readable manifest, the newest start last; ``on_damage`` is told of each that cannot
+    be read.
+    """
     manifests = []
     for path in sorted((project / RUNS).glob(f"*/{FILE}")):
         try:
             manifests.append(load(project, path.parent.name))
         except UserError as error:
             on_damage(f"A run is left out: {error.message}")
-    return sorted((manifest for manifest in manifests if manifest), key=lambda manifest: (manifest.started, manifest.run_id))
+    return sorted(
+        (manifest for manifest in manifests if manifest),
+        key=lambda manifest: (manifest.started, manifest.run_id),
+    )
 
 
 def begin(
@@ -142,25 +171,55 @@ def begin(
 ) -> Manifest:
     """Starts a run's manifest, or takes up that of a run that is resumed, and writes it.
 
-    Other code or packages than at the start are not refused, since a mended bug must not cost the run; a warning names them.
+    Other code or packages than at the start are not refused, since a mended bug must not cost the run; a
+    warning names them.
 
     Raises:
-        UserError: The run is running in another process, or was started with other parameters, another environment, or other inputs.
+        UserError: The run is running in another process, or was started with other parameters, another
+            environment, or other inputs.
     """
     commit, dirty = git_state(project)
     fresh = Manifest(
-        run_id=run_id, started=now(), pid=os.getpid(), pid_started=process_started(os.getpid()), host=socket.gethostname(), command=command,
-        env=env, pipelines=pipelines, parameters=dict(parameters), replay=replay, read=read, packages=package_versions(),
-        python=platform.python_version(), git_commit=commit, git_dirty=dirty,
-    )  # fmt: skip
+        run_id=run_id,
+        started=now(),
+        pid=os.getpid(),
+        pid_started=process_started(os.getpid()),
+        host=socket.gethostname(),
+        command=command,
+        env=env,
+        pipelines=pipelines,
+        parameters=dict(parameters),
+        replay=replay,
+        read=read,
+        packages=package_versions(),
+        python=platform.python_version(),
+        git_commit=commit,
+        git_dirty=dirty,
+    )
     old = load(project, run_id)
     if old is not None:
         check_resumable(old, fresh)
-        changed = "; ".join(f"{name} {was} then, {now_} now" for name, was, now_ in differences(_software(old), _software(fresh)))
+        changed = "; ".join(
+            f"{name} {was} then, {now_} now"
+            for name, was, now_ in differences(_software(old), _software(fresh))
+        )
         if changed:
-            logger.warning("Run %s goes on with other software than it was started with, and may give other results: %s", run_id, changed)
-        kept = {"started": old.started, "resumed": old.resumed + 1, "written": old.written, "nodes": old.nodes}
-        merged = {"pipelines": sorted({*old.pipelines, *pipelines}), "read": {**old.read, **read}, "replay": old.replay or replay}
+            logger.warning(
+                "Run %s goes on with other software than it was started with, and may give other results: %s",
+                run_id,
+                changed,
+            )
+        kept = {
+            "started": old.started,
+            "resumed": old.resumed + 1,
+            "written": old.written,
+            "nodes": old.nodes,
+        }
+        merged = {
+            "pipelines": sorted({*old.pipelines, *pipelines}),
+            "read": {**old.read, **read},
+            "replay": old.replay or replay,
+        }
         fresh = fresh.model_copy(update={**kept, **merged})
     fresh.save(project)
     return fresh
@@ -170,29 +229,38 @@ def check_resumable(old: Manifest, new: Manifest) -> None:
     """Refuses to go on with a run as something else than it was.
 
     Raises:
-        UserError: It still runs, or parameters, environment or the content of an input differ; names what differs.
+        UserError: It still runs, or parameters, environment or the content of an input differ; names what
+            differs.
     """
     where = f"Run `{old.run_id}`"
     if old.state() == "running" and (old.pid, old.host) != (os.getpid(), socket.gethostname()):
-        raise UserError(f"{where} is still running (process {old.pid} on {old.host}). Wait for it, or stop it first, or choose another run_id.")
+        raise UserError(
+            f"{where} is still running (process {old.pid} on {old.host}). Wait for it, or stop it first, or "
+            "choose another run_id."
+        )
     differing = differences(comparable(old), comparable(new))
     if differing:
         lines = "\n".join(f"  {name}: {was} in the run, {now_} now" for name, was, now_ in differing)
         raise UserError(
-            f"{where} was started with other parameters:\n{lines}\nGo on with the same parameters, or choose another run_id (or none) for a new run."
+            f"{where} was started with other parameters:\n{lines}\nGo on with the same parameters, or "
+            "choose another run_id (or none) for a new run."
         )
     for name, entry in new.read.items():
         before = old.read.get(name)
         if before and before.sha256 != entry.sha256:
             raise UserError(
-                f"`{name}` ({entry.path}) has changed since run `{old.run_id}` read it. Restore it, or choose another run_id for a new run."
+                f"`{name}` ({entry.path}) has changed since run `{old.run_id}` read it. Restore it, or "
+                "choose another run_id for a new run."
             )
 
 
 def comparable(manifest: Manifest) -> dict[str, Any]:
     """The flat parameters that a resumed run must share."""
     flat = flatten(manifest.parameters)
-    return {"--env": manifest.env, **{name: value for name, value in flat.items() if name.split(".")[0] not in RUNTIME_ONLY}}
+    return {
+        "--env": manifest.env,
+        **{name: value for name, value in flat.items() if name.split(".")[0] not in RUNTIME_ONLY},
+    }
 
 
 def _software(manifest: Manifest) -> dict[str, Any]:
@@ -213,16 +281,29 @@ def flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Names with their old and new values, where the two differ."""
     names = [name for name in {**old, **new} if name not in old or name not in new or old[name] != new[name]]
-    return [(name, repr(old[name]) if name in old else "not set", repr(new[name]) if name in new else "not set") for name in names]
+    return [
+        (name, repr(old[name]) if name in old else "not set", repr(new[name]) if name in new else "not set")
+        for name in names
+    ]
 
 
 def entry_of(
-    project: Path, path: Path | None, version: str | None, complete: bool = True, sha256_of: Callable[[Path], str] = content_sha256
+    project: Path,
+    path: Path | None,
+    version: str | None,
+    complete: bool = True,
+    sha256_of: Callable[[Path], str] = content_sha256,
 ) -> Entry:
-    """The manifest's record of what is at ``path`` now; with a hash, by ``sha256_of``, where it is complete and local."""
+    """The manifest's record of what is at ``path`` now; with a hash, by ``sha256_of``, where it is
+    complete and local.
+    """
     if path is None:
         return Entry(path=None, version=version)
-    return Entry(path=relative(project, path), version=version, sha256=sha256_of(path) if complete and path.exists() else None)
+    return Entry(
+        path=relative(project, path),
+        version=version,
+        sha256=sha256_of(path) if complete and path.exists() else None,
+    )
 
 
 def relative(project: Path, path: Path) -> str:
@@ -236,7 +317,9 @@ def now() -> str:
 
 
 def process_started(pid: int) -> str | None:
-    """When the process was started, in the kernel's clock, so that a reused pid is not taken for it; None where there is no ``/proc``."""
+    """When the process was started, in the kernel's clock, so that a reused pid is not taken for it; None
+    where there is no ``/proc``.
+    """
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
@@ -264,4 +347,6 @@ def git_state(project: Path) -> tuple[str | None, bool | None]:
 
 
 def _git(project: Path, *arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=project, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    return subprocess.run(
+        ["git", *arguments], cwd=project, capture_output=True, text=True, check=True, timeout=10
+    ).stdout.strip()

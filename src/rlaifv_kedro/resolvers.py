@@ -7,7 +7,9 @@ def iteration_before(iteration: int) -> str:
 
 
 def last_iteration() -> str:
-    """``${last_iteration:}`` is ``iteration_4``: the loop's last, as ``loop.iterations`` says, which catalogs don't see."""
+    """``${last_iteration:}`` is ``iteration_4``: the loop's last, as ``loop.iterations`` says, which
+    catalogs don't see.
+    """
     from rlaifv_kedro import pipeline_registry
 
     return f"iteration_{pipeline_registry.LOOP_ITERATIONS}"

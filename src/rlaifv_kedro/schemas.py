@@ -1,7 +1,7 @@
 """The project's tables: columns, types, keys, and one check for all of them.
 
-Every table that a dataset reads or writes passes :func:`conform` (Arrow) or :func:`check` (pandas). Columns beyond the schema are kept,
-after the schema's own.
+Every table that a dataset reads or writes passes :func:`conform` (Arrow) or :func:`check` (pandas). Columns
+beyond the schema are kept, after the schema's own.
 """
 
 from collections.abc import Iterable
@@ -36,7 +36,9 @@ class Table:
 
 
 def _schema(columns: dict[str, pa.DataType], nullable: Iterable[str] = ()) -> pa.Schema:
-    return pa.schema([pa.field(name, dtype, nullable=name in set(nullable)) for name, dtype in columns.items()])
+    return pa.schema(
+        [pa.field(name, dtype, nullable=name in set(nullable)) for name, dtype in columns.items()]
+    )
 
 
 _TEXT, _I32, _I64, _F64, _BOOL = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.bool_()
@@ -62,13 +64,35 @@ _PAIR_ORIGIN = {
     "rejected_candidate": _I32,
 }
 _JUDGEMENT = {
-    **dict.fromkeys(("benchmark", "item_id", "step", "prompt_hash", "asked_model", "returned_model", "reply", "verdict", "error"), _TEXT),
+    **dict.fromkeys(
+        (
+            "benchmark",
+            "item_id",
+            "step",
+            "prompt_hash",
+            "asked_model",
+            "returned_model",
+            "reply",
+            "verdict",
+            "error",
+        ),
+        _TEXT,
+    ),
     "replies": _I32,
     "prompt_tokens": _I64,
     "reply_tokens": _I64,
 }
 _UNKNOWN = ("returned_model", "reply", "verdict", "error", "prompt_tokens", "reply_tokens")
-_LOGGED = ("epoch", "loss", "learning_rate", "grad_norm", "reward_margin", "reward_accuracy", "log_ratio_chosen", "log_ratio_rejected")
+_LOGGED = (
+    "epoch",
+    "loss",
+    "learning_rate",
+    "grad_norm",
+    "reward_margin",
+    "reward_accuracy",
+    "log_ratio_chosen",
+    "log_ratio_rejected",
+)
 
 TABLES: dict[str, Table] = {
     "prompts": Table(
@@ -158,7 +182,9 @@ TABLES: dict[str, Table] = {
         filled=("question", "chosen", "rejected"),
     ),
     "reference_log_probs": Table(
-        _schema({"idx": _I64, "chosen": _F64, "rejected": _F64, "chosen_tokens": _I32, "rejected_tokens": _I32}),
+        _schema(
+            {"idx": _I64, "chosen": _F64, "rejected": _F64, "chosen_tokens": _I32, "rejected_tokens": _I32}
+        ),
         key=("idx",),
     ),
     "benchmark_items": Table(
@@ -208,7 +234,9 @@ TABLES: dict[str, Table] = {
         ),
         key=("policy", "benchmark", "item_id", "metric"),
     ),
-    "policy_metrics": Table(_schema({"policy": _TEXT, **_METRIC}, nullable=_UNDEFINED), key=("policy", "benchmark", "metric")),
+    "policy_metrics": Table(
+        _schema({"policy": _TEXT, **_METRIC}, nullable=_UNDEFINED), key=("policy", "benchmark", "metric")
+    ),
     "policy_comparisons": Table(
         _schema(
             {
@@ -253,21 +281,34 @@ TABLES: dict[str, Table] = {
         key=("benchmark", "item_id"),
         filled=("item_id",),
     ),
-    "judgements": Table(_schema(_JUDGEMENT, nullable=_UNKNOWN), key=("benchmark", "item_id", "step"), filled=("item_id", "step", "asked_model")),
+    "judgements": Table(
+        _schema(_JUDGEMENT, nullable=_UNKNOWN),
+        key=("benchmark", "item_id", "step"),
+        filled=("item_id", "step", "asked_model"),
+    ),
     "policy_judgements": Table(
         _schema({"policy": _TEXT, **_JUDGEMENT}, nullable=_UNKNOWN),
         key=("policy", "benchmark", "item_id", "step"),
         filled=("item_id", "step", "asked_model"),
     ),
     "metrics": Table(_schema(_METRIC, nullable=_UNDEFINED), key=("benchmark", "metric")),
-    "loop_metrics": Table(_schema({"iteration": _I64, **_METRIC}, nullable=_UNDEFINED), key=("iteration", "benchmark", "metric")),
-    "probes": Table(_schema({"item_id": _TEXT, "image_id": _I64, "kind": _TEXT, "question": _TEXT, "answer": _TEXT}), key=("item_id",)),
+    "loop_metrics": Table(
+        _schema({"iteration": _I64, **_METRIC}, nullable=_UNDEFINED), key=("iteration", "benchmark", "metric")
+    ),
+    "probes": Table(
+        _schema({"item_id": _TEXT, "image_id": _I64, "kind": _TEXT, "question": _TEXT, "answer": _TEXT}),
+        key=("item_id",),
+    ),
     "checkpoint_metrics": Table(
         _schema({"checkpoint": _TEXT, "step": _I64, "epoch": _F64, **_METRIC}, nullable=_UNDEFINED),
         key=("checkpoint", "benchmark", "metric"),
     ),
-    "training_log": Table(_schema({"step": _I64, **dict.fromkeys(_LOGGED, _F64)}, nullable=_LOGGED), key=("step",)),
-    "rejects": Table(_schema({"stage": _TEXT, "key": _TEXT, "why": _TEXT}), key=("stage", "key"), filled=("why",)),
+    "training_log": Table(
+        _schema({"step": _I64, **dict.fromkeys(_LOGGED, _F64)}, nullable=_LOGGED), key=("step",)
+    ),
+    "rejects": Table(
+        _schema({"stage": _TEXT, "key": _TEXT, "why": _TEXT}), key=("stage", "key"), filled=("why",)
+    ),
 }
 
 
@@ -291,19 +332,24 @@ def check(table_name: str, frame: pd.DataFrame, where: str) -> pd.DataFrame:
         where: File or catalog entry, for the message.
 
     Raises:
-        UserError: A column is missing or of another type, a value is missing, a text is empty, or a key comes twice.
+        UserError: A column is missing or of another type, a value is missing, a text is empty, or a key comes
+            twice.
     """
     return to_frame(conform(table_name, frame, where))
 
 
 def to_frame(rows: pa.Table) -> pd.DataFrame:
-    """Arrow to pandas: lists stay lists, whole numbers stay whole numbers (``Int64`` where one is missing)."""
+    """Arrow to pandas: lists stay lists, whole numbers stay whole numbers (``Int64`` where one is
+    missing).
+    """
     columns = {}
     for field, column in zip(rows.schema, rows.columns, strict=True):
         if pa.types.is_list(field.type):
             columns[field.name] = pd.Series(column.to_pylist(), dtype=object)
         elif pa.types.is_integer(field.type) and column.null_count:
-            columns[field.name] = column.to_pandas(types_mapper={pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype()}.get)
+            columns[field.name] = column.to_pandas(
+                types_mapper={pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype()}.get
+            )
         else:
             columns[field.name] = column.to_pandas()
     return pd.DataFrame(columns, columns=rows.column_names)
@@ -320,8 +366,10 @@ def conform(table_name: str, rows: pa.Table | pd.DataFrame, where: str) -> pa.Ta
     missing = [name for name in spec.schema.names if name not in names and name not in spec.optional]
     if missing:
         raise UserError(
-            f"{where}: a table of {table_name} needs the column{'s' * (len(missing) > 1)} {', '.join(f'`{m}`' for m in missing)}; "
-            f"it has {', '.join(f'`{n}`' for n in names) or 'none'}. Add what is missing, or point the catalog entry at the right file."
+            f"{where}: a table of {table_name} needs the column{'s' * (len(missing) > 1)} "
+            f"{', '.join(f'`{m}`' for m in missing)}; "
+            f"it has {', '.join(f'`{n}`' for n in names) or 'none'}. Add what is missing, or point the "
+            "catalog entry at the right file."
         )
     repeated = sorted({str(name) for name in names if names.count(name) > 1})
     if repeated:
@@ -343,11 +391,23 @@ def _cast(column: pd.Series | pa.ChunkedArray, field: pa.Field, where: str) -> p
         if isinstance(column, pd.Series):
             return pa.array(column, type=field.type, from_pandas=True)
         return column.cast(field.type)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, TypeError, ValueError) as error:
+    except (
+        pa.ArrowInvalid,
+        pa.ArrowTypeError,
+        pa.ArrowNotImplementedError,
+        OverflowError,
+        TypeError,
+        ValueError,
+    ) as error:
         values = column if isinstance(column, pd.Series) else column.to_pandas()
-        row = next((row for row in range(len(values)) if not _fits(values.iloc[row : row + 1], field.type)), None)
+        row = next(
+            (row for row in range(len(values)) if not _fits(values.iloc[row : row + 1], field.type)), None
+        )
         at = "" if row is None else f", row {row} holds {_short(values.iloc[row])}"
-        raise UserError(f"{where}: the column `{field.name}` must be {field.type}{at} ({_short(error)}). Convert the column first.") from error
+        raise UserError(
+            f"{where}: the column `{field.name}` must be {field.type}{at} ({_short(error)}). Convert the "
+            "column first."
+        ) from error
 
 
 def _fits(values: pd.Series, dtype: pa.DataType) -> bool:
@@ -362,16 +422,31 @@ def _extra(column: pd.Series, name: str, where: str) -> pa.Array:
     try:
         return pa.array(column, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        raise UserError(f"{where}: the column `{name}` mixes types that a table cannot hold ({_short(error)}). Drop or convert it.") from error
+        raise UserError(
+            f"{where}: the column `{name}` mixes types that a table cannot hold ({_short(error)}). Drop or "
+            "convert it."
+        ) from error
 
 
 def _check_values(spec: Table, rows: pa.Table, where: str) -> None:
     for field in rows.schema:
         column = rows[field.name]
-        if not field.nullable and (row := _first(pc.is_null(column, nan_is_null=pa.types.is_floating(field.type)))) is not None:
-            raise UserError(f"{where}: row {row} has no value in the column `{field.name}`. Fill it in, or leave the row out.")
-        if field.name in spec.filled and (row := _first(pc.equal(pc.utf8_trim_whitespace(column), ""))) is not None:
-            raise UserError(f"{where}: row {row} has an empty text in the column `{field.name}`. Fill it in, or leave the row out.")
+        if (
+            not field.nullable
+            and (row := _first(pc.is_null(column, nan_is_null=pa.types.is_floating(field.type)))) is not None
+        ):
+            raise UserError(
+                f"{where}: row {row} has no value in the column `{field.name}`. Fill it in, or leave the "
+                "row out."
+            )
+        if (
+            field.name in spec.filled
+            and (row := _first(pc.equal(pc.utf8_trim_whitespace(column), ""))) is not None
+        ):
+            raise UserError(
+                f"{where}: row {row} has an empty text in the column `{field.name}`. Fill it in, or leave "
+                "the row out."
+            )
     keys = rows.select(list(spec.key)).to_pandas()
     twice = keys.duplicated()
     if twice.any():
@@ -379,7 +454,10 @@ def _check_values(spec: Table, rows: pa.Table, where: str) -> None:
         key = keys.iloc[row]
         first = int((keys == key).all(axis=1).argmax())
         named = ", ".join(f"{name}={key[name]}" for name in spec.key)
-        raise UserError(f"{where}: the key {named} comes twice, in rows {first} and {row} (counted from 0). Keep one of the two.")
+        raise UserError(
+            f"{where}: the key {named} comes twice, in rows {first} and {row} (counted from 0). Keep one of "
+            "the two."
+        )
 
 
 def _first(mask: pa.ChunkedArray) -> int | None:

@@ -1,7 +1,8 @@
 """Random numbers that depend on (run seed, key of the item) and on nothing else.
 
-The original release seeds one global generator, so an answer depends on batch size, order and how often the run was restarted. Here every item
-draws from a stream of its own: a re-run, another batch size or a resumed run gives the same draws.
+The original release seeds one global generator, so an answer depends on batch size, order and how often the
+run was restarted. Here every item draws from a stream of its own: a re-run, another batch size or a resumed
+run gives the same draws.
 """
 
 import hashlib

@@ -1,4 +1,6 @@
-"""The session: a run has an id, which is the version of everything it writes, and users' mistakes end in one message."""
+"""The session: a run has an id, which is the version of everything it writes, and users' mistakes end in
+one message.
+"""
 
 import json
 import logging
@@ -42,10 +44,11 @@ WRONG_KEY = "must only contain arguments valid for the constructor"
 
 
 class RunSession(KedroSession):
-    """A Kedro session whose id is the run id: the runtime parameter ``run_id`` where given, else a new timestamp.
+    """A Kedro session whose id is the run id: the runtime parameter ``run_id`` where given, else a new
+    timestamp.
 
-    A run whose id has a manifest is resumed: nodes whose outputs all exist in this run's version are skipped, and so are nodes that only
-    those need.
+    A run whose id has a manifest is resumed: nodes whose outputs all exist in this run's version are skipped,
+    and so are nodes that only those need.
     """
 
     @classmethod
@@ -65,7 +68,9 @@ class RunSession(KedroSession):
             session._store["session_id"] = params["run_id"]
         return session
 
-    def run(self, pipeline_name: str | None = None, pipeline_names: list[str] | None = None, **options: Any) -> dict[str, Any]:
+    def run(
+        self, pipeline_name: str | None = None, pipeline_names: list[str] | None = None, **options: Any
+    ) -> dict[str, Any]:
         """As ``KedroSession.run``.
 
         Raises:
@@ -76,7 +81,9 @@ class RunSession(KedroSession):
         started_before = path_of(self._project_path, self.session_id).exists()
         options["only_missing_outputs"] = options.get("only_missing_outputs", False) or started_before
         options["runner"] = options.get("runner") or SequentialRunner()
-        options["runner"]._suggest_resume_scenario = lambda *_: None  # the run id resumes better, see on_pipeline_error in hooks.py
+        options["runner"]._suggest_resume_scenario = lambda *_: (
+            None
+        )  # the run id resumes better, see on_pipeline_error in hooks.py
         try:
             return super().run(pipeline_name, pipeline_names, **options)
         except KeyboardInterrupt:
@@ -96,15 +103,20 @@ def checked_run_id(name: str, value: Any) -> str:
     """The id as text.
 
     Raises:
-        UserError: It could not be a folder's name, or YAML read it as something other than text: 0123 and 83 reach us as the same number.
+        UserError: It could not be a folder's name, or YAML read it as something other than text: 0123 and 83
+            reach us as the same number.
     """
     if not isinstance(value, str):
         raise UserError(
-            f"{name} cannot be a run's id: YAML reads what was given as {value!r}, not as text. Use a letter in it, or quotes that the shell "
+            f"{name} cannot be a run's id: YAML reads what was given as {value!r}, not as text. Use a "
+            "letter in it, or quotes that the shell "
             f"leaves alone: --params \"{name}='...'\"."
         )
     if not RUN_ID.fullmatch(value):
-        raise UserError(f"{name}={value} cannot be a run's id: use letters, digits, `.`, `_` and `-` (at most 100, the first not a `.`).")
+        raise UserError(
+            f"{name}={value} cannot be a run's id: use letters, digits, `.`, `_` and `-` (at most 100, the "
+            "first not a `.`)."
+        )
     return value
 
 
@@ -122,18 +134,28 @@ def resume_command(run_params: dict[str, Any], run_id: str | None) -> str:
         parts += ["--pipelines", ",".join(sorted(run_params["pipeline_names"]))]
     for option in SELECTIONS:
         if run_params.get(option):
-            parts += [f"--{'nodes' if option == 'node_names' else option.replace('_', '-')}", ",".join(run_params[option])]
+            parts += [
+                f"--{'nodes' if option == 'node_names' else option.replace('_', '-')}",
+                ",".join(run_params[option]),
+            ]
     params = {"run_id": run_id} if run_id else {}
-    params |= {name: value for name, value in flatten(run_params.get("runtime_params") or {}).items() if name != "run_id"}
+    params |= {
+        name: value
+        for name, value in flatten(run_params.get("runtime_params") or {}).items()
+        if name != "run_id"
+    }
     if params:
         parts += ["--params", ",".join(f"{name}={_as_given(value)}" for name, value in params.items())]
     return shlex.join(parts)
 
 
 def _as_given(value: Any) -> str:
-    """The value as ``--params`` must hold it, to be read back the same: split at commas (see cli.py), then YAML reads the rest."""
+    """The value as ``--params`` must hold it, to be read back the same: split at commas (see cli.py), then
+    YAML reads the rest.
+    """
     if isinstance(value, list):
-        return f"[{','.join(_as_given(item) if _PLAIN.fullmatch(str(item)) else _quoted(item) for item in value)}]"
+        items = (_as_given(item) if _PLAIN.fullmatch(str(item)) else _quoted(item) for item in value)
+        return f"[{','.join(items)}]"
     plain = str(value)
     return plain if _read_back(plain) == [value] else _quoted(value)
 
@@ -160,14 +182,23 @@ def user_message(error: BaseException) -> str | None:
         return validation_message(error)
     if isinstance(error, DatasetError):
         return str(error) if error.__cause__ is None else _dataset_message(error)
-    mendable = (ParameterValidationError, BadConfigException, MissingConfigException, OmegaConfBaseException, YAMLError, PipelineError)
+    mendable = (
+        ParameterValidationError,
+        BadConfigException,
+        MissingConfigException,
+        OmegaConfBaseException,
+        YAMLError,
+        PipelineError,
+    )
     if isinstance(error, mendable) or (type(error) is ValueError and _raised_by_kedro(error)):
         return str(error)
     return None
 
 
 def _dataset_message(error: DatasetError) -> str | None:
-    """Kedro wraps whatever a dataset raises; what lies at the bottom decides whether it is the user's or a bug."""
+    """Kedro wraps whatever a dataset raises; what lies at the bottom decides whether it is the user's or a
+    bug.
+    """
     root: BaseException = error
     while root.__cause__ is not None and not isinstance(root, UserError):
         root = root.__cause__
@@ -182,11 +213,17 @@ def validation_message(error: ValidationError) -> str:
         f"  {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']} (got {problem['input']!r})"
         for problem in error.errors(include_url=False, include_context=False)
     ]
-    return f"Wrong parameters for {error.title}:\n" + "\n".join(lines) + "\nCorrect them in conf/ or with --params."
+    return (
+        f"Wrong parameters for {error.title}:\n"
+        + "\n".join(lines)
+        + "\nCorrect them in conf/ or with --params."
+    )
 
 
 def _raised_by_kedro(error: ValueError) -> bool:
-    """Kedro reports unknown pipelines, nodes, tags and inputs as ValueError, raised in these modules themselves, never below."""
+    """Kedro reports unknown pipelines, nodes, tags and inputs as ValueError, raised in these modules
+    themselves, never below.
+    """
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -3,7 +3,8 @@
 import os
 import warnings
 
-# Two busy-waiting OpenMP threads slow each other down twentyfold on a loaded machine; torch reads this when it is imported.
+# Two busy-waiting OpenMP threads slow each other down twentyfold on a loaded machine; torch reads this when
+# it is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # The report names artifacts of all iterations ("iteration_2.metrics"), which is what the dots are for.

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from rlaifv_kedro.manifest import Manifest
 
 _COLUMNS = {
-    "response_hallucination": "response\nhall. %", "mention_hallucination": "mention\nhall. %", "object_recall": "object\nrecall %",
-    "mean_words": "words", "repeat_rate": "repeats\n%",
-}  # fmt: skip
+    "response_hallucination": "response\nhall. %",
+    "mention_hallucination": "mention\nhall. %",
+    "object_recall": "object\nrecall %",
+    "mean_words": "words",
+    "repeat_rate": "repeats\n%",
+}
 
 _OBJECTS = ("response_hallucination", "mention_hallucination", "object_recall", "mean_words")
 _POPE = tuple(f"{metric}_{split}" for split in SPLITS for metric in ("accuracy", "f1", "yes_ratio"))
@@ -38,10 +41,19 @@ _WITH_LOOP = {"__default__", "rlaif_loop", "reporting"}
 
 
 def show_after_run(manifest: "Manifest", pipeline: "Pipeline", catalog: "DataCatalog") -> None:
-    """After a run that made the loop's report, or that policies answered benchmarks in: the table in the terminal, and the path of the whole."""
+    """After a run that made the loop's report, or that policies answered benchmarks in: the table in the
+    terminal, and the path of the whole.
+    """
     made = pipeline.all_outputs()
-    shown = {"benchmark_metrics": benchmarks_table, "loop_report": lambda _: metrics_table(catalog.load("loop_metrics"))}
-    labels = {"benchmark_metrics": "all metrics", "policy_comparisons": "differences of policies", "loop_report": "report"}
+    shown = {
+        "benchmark_metrics": benchmarks_table,
+        "loop_report": lambda _: metrics_table(catalog.load("loop_metrics")),
+    }
+    labels = {
+        "benchmark_metrics": "all metrics",
+        "policy_comparisons": "differences of policies",
+        "loop_report": "report",
+    }
     from rich.console import Console
 
     console = Console()
@@ -49,18 +61,24 @@ def show_after_run(manifest: "Manifest", pipeline: "Pipeline", catalog: "DataCat
         if name in made:
             content = table(catalog.load(name))
             needed = console.measure(content, options=console.options.update(max_width=1000)).maximum
-            console.width = max(console.width, needed)  # where the terminal is narrower, it wraps whole lines, not numbers
+            console.width = max(
+                console.width, needed
+            )  # where the terminal is narrower, it wraps whole lines, not numbers
             console.print()
             console.print(content)
-    paths = [f"{label}: [bold]{manifest.written[name].path}[/]" for name, label in labels.items() if name in made]
+    paths = [
+        f"{label}: [bold]{manifest.written[name].path}[/]" for name, label in labels.items() if name in made
+    ]
     if paths:
         console.print(f"[dim]run {manifest.run_id}[/]   " + "   ".join(paths), soft_wrap=True)
 
 
 def benchmarks_table(metrics: pd.DataFrame) -> Any:
-    """What is published of each benchmark, from ``benchmark_metrics`` as rich prints it: a row a metric, a column a policy, value ± standard error.
+    """What is published of each benchmark, from ``benchmark_metrics`` as rich prints it: a row a metric, a
+    column a policy, value ± standard error.
 
-    No rate of hallucinations is without the answers' length, and what they cover where the benchmark tells. Items that failed stand behind a value.
+    No rate of hallucinations is without the answers' length, and what they cover where the benchmark tells.
+    Items that failed stand behind a value.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -73,9 +91,13 @@ def benchmarks_table(metrics: pd.DataFrame) -> Any:
         table.add_column(name, justify="right", no_wrap=True)
     known = {(row["benchmark"], row["metric"], row["policy"]): row for _, row in metrics.iterrows()}
     for benchmark in dict.fromkeys(metrics["benchmark"]):
-        for number, name in enumerate(n for n in HEADLINES[benchmark] if (benchmark, n, policies[0]) in known):
+        for number, name in enumerate(
+            n for n in HEADLINES[benchmark] if (benchmark, n, policies[0]) in known
+        ):
             rows = [known[benchmark, name, policy] for policy in policies]
-            values = [cell(name, row) + (f" ({row['failed']} failed)" if row["failed"] else "") for row in rows]
+            values = [
+                cell(name, row) + (f" ({row['failed']} failed)" if row["failed"] else "") for row in rows
+            ]
             unit = {"mean_words": "", "score": ", 0 to 6"}.get(name, " %")
             table.add_row("" if number else benchmark, name.replace("_", " ") + unit, *values)
         table.add_section()
@@ -83,7 +105,9 @@ def benchmarks_table(metrics: pd.DataFrame) -> Any:
 
 
 def short_names(paths: list[str]) -> list[str]:
-    """As many last parts of each path as tell them all apart; a checkpoint's folder is often called as its neighbours' are."""
+    """As many last parts of each path as tell them all apart; a checkpoint's folder is often called as its
+    neighbours' are.
+    """
     parts = [path.rstrip("/").split("/") for path in paths]
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(own[-length:]) for own in parts]
@@ -99,12 +123,18 @@ def metrics_table(metrics: pd.DataFrame) -> Any:
 
     chair = metrics[metrics["benchmark"] == "chair"].set_index(["iteration", "metric"])
     n = int(chair.at[(0, "mean_words"), "n"])
-    table = Table(title=f"Hallucination (CHAIR) on {n} test images, value ± standard error", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(
+        title=f"Hallucination (CHAIR) on {n} test images, value ± standard error",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     table.add_column("policy", no_wrap=True)
     for title in _COLUMNS.values():
         table.add_column(title, justify="right", no_wrap=True)
     for k in sorted({k for k, _ in chair.index}):
-        table.add_row("base" if k == 0 else f"iteration {k}", *(cell(name, chair.loc[(k, name)]) for name in _COLUMNS))
+        table.add_row(
+            "base" if k == 0 else f"iteration {k}", *(cell(name, chair.loc[(k, name)]) for name in _COLUMNS)
+        )
     return table
 
 
@@ -131,7 +161,10 @@ def newest_summary(project: Path, note: Callable[[str], object]) -> tuple[str, l
         if entry and entry.path and entry.sha256 and (project / entry.path).is_file():
             if without and without.state() in ("failed", "killed"):
                 ended = "failed" if without.state() == "failed" else "was killed"
-                note(f"This is run {run.run_id}. Run {without.run_id} is newer, but {ended} before it had a summary; to go on: {without.command}")
+                note(
+                    f"This is run {run.run_id}. Run {without.run_id} is newer, but {ended} before it had a "
+                    f"summary; to go on: {without.command}"
+                )
             return run.run_id, _records(project / entry.path, run)
         if without is None and _WITH_LOOP & set(run.pipelines):
             without = run

@@ -15,12 +15,29 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from rlaifv_kedro.branching import Pack, PackedBatch, attention, branch_log_probs, choose_way, collate, next_token_probs
-from rlaifv_kedro.branching.attention import NAME, BranchLayout, Piece, branch_attention, layout, use_branch_attention
+from rlaifv_kedro.branching import (
+    Pack,
+    PackedBatch,
+    attention,
+    branch_log_probs,
+    choose_way,
+    collate,
+    next_token_probs,
+)
+from rlaifv_kedro.branching.attention import (
+    NAME,
+    BranchLayout,
+    Piece,
+    branch_attention,
+    layout,
+    use_branch_attention,
+)
 from rlaifv_kedro.models import load_model
 
 Lengths = tuple[int, list[int]]  # of a prefix and of its branches
-BATCHES = st.lists(st.tuples(st.integers(1, 6), st.lists(st.integers(0, 5), max_size=6)), min_size=1, max_size=3)
+BATCHES = st.lists(
+    st.tuples(st.integers(1, 6), st.lists(st.integers(0, 5), max_size=6)), min_size=1, max_size=3
+)
 WITHOUT_BRANCHES: list[Lengths] = [(4, []), (2, [])]
 EMPTY_BRANCHES: list[Lengths] = [(3, [0, 2, 0]), (1, [0]), (2, [0, 0])]
 
@@ -45,12 +62,15 @@ def in_pieces(monkeypatch: pytest.MonkeyPatch) -> list[Piece]:
 
 
 def batch_of(lengths: list[Lengths], cached: bool) -> tuple[PackedBatch, int | None, torch.Tensor]:
-    """A batch, the length of the prefixes' cache or None, and by the definition which key (last) a query may see: bool (packs, queries, keys).
+    """A batch, the length of the prefixes' cache or None, and by the definition which key (last) a query may
+    see: bool (packs, queries, keys).
 
     With a cache the batch holds branches only, and the keys are the padded prefixes and then the branches.
     """
     width = max(prefix for prefix, _ in lengths) if cached else 0
-    rows = [[(-1 if i < prefix else 0, i) for i in range(prefix)] for prefix, _ in lengths]  # of each key: (branch or -1, place in the row)
+    rows = [
+        [(-1 if i < prefix else 0, i) for i in range(prefix)] for prefix, _ in lengths
+    ]  # of each key: (branch or -1, place in the row)
     for row, (_, branches) in zip(rows, lengths):
         row += [(k, i) for k, n in enumerate(branches) for i in range(n)]
     size = max(map(len, rows)) if not cached else max(sum(branches) for _, branches in lengths)
@@ -66,9 +86,13 @@ def batch_of(lengths: list[Lengths], cached: bool) -> tuple[PackedBatch, int | N
         for k, (start, n) in enumerate(zip(starts, branches), start=1):
             segments[row, start : start + n] = k
             allowed[row, start : start + n, :prefix] = True
-            allowed[row, start : start + n, width + start : width + start + n] = torch.ones(n, n).tril().bool()
+            allowed[row, start : start + n, width + start : width + start + n] = (
+                torch.ones(n, n).tril().bool()
+            )
     nothing = torch.zeros_like(segments)
-    batch = PackedBatch(nothing, nothing, segments, [prefix for prefix, _ in lengths], [branches for _, branches in lengths])
+    batch = PackedBatch(
+        nothing, nothing, segments, [prefix for prefix, _ in lengths], [branches for _, branches in lengths]
+    )
     return batch, width if cached else None, allowed
 
 
@@ -85,8 +109,9 @@ def pieces_of(batch: PackedBatch, cached: int | None, together: int) -> BranchLa
 @settings(deadline=None)
 @given(BATCHES, st.booleans(), st.sampled_from([1, 4, 128]))
 def test_pieces_are_the_dense_mask(lengths: list[Lengths], cached: bool, together: int) -> None:
-    """Every token of a pack is a query of exactly one piece. A piece without a mask is causal and sees exactly its triangle; one with a mask has
-    every key that its queries may see. Nothing lies outside the tensors.
+    """Every token of a pack is a query of exactly one piece. A piece without a mask is causal and sees
+    exactly its triangle; one with a mask has every key that its queries may see. Nothing lies outside the
+    tensors.
     """
     batch, width, allowed = batch_of(lengths, cached)
     if batch.segments.numel() == 0:
@@ -103,22 +128,29 @@ def test_pieces_are_the_dense_mask(lengths: list[Lengths], cached: bool, togethe
             unseen = [i for i in range(found.keys) if i not in seen]
             assert not allowed[row, queries][:, unseen].any()
             if piece.causal:
-                assert torch.equal(allowed[row, queries][:, seen], torch.ones(piece.stop - piece.start, piece.keys).tril().bool())
+                assert torch.equal(
+                    allowed[row, queries][:, seen],
+                    torch.ones(piece.stop - piece.start, piece.keys).tril().bool(),
+                )
             elif together == 1 and batch.branch_lengths[row]:
                 assert len(set(batch.segments[row, queries].tolist())) == 1  # alone in its piece
         assert covered.tolist() == (batch.segments[row] >= 0).long().tolist()
 
 
 def test_pieces_worked_by_hand() -> None:
-    """A prefix of 600 and 60 questions of 25: the prefix with the first, then 11 of five (125 of at most 128 tokens) and one of the last four. In
-    pairs of query and key: half of 625^2, 11 times 125 x 725 and 100 x 700, which is 1.26 million, against 2100^2 = 4.41 million in one mask.
+    """A prefix of 600 and 60 questions of 25: the prefix with the first, then 11 of five (125 of at most 128
+    tokens) and one of the last four. In pairs of query and key: half of 625^2, 11 times 125 x 725 and 100 x
+    700, which is 1.26 million, against 2100^2 = 4.41 million in one mask.
     """
     batch, _, _ = batch_of([(600, [25] * 60)], cached=False)
     found = layout(batch)
     assert found is not None
     (pieces,) = found.rows
     assert [p.stop - p.start for p in pieces] == [625] + [125] * 11 + [100]
-    assert sum((p.stop - p.start) * p.keys // (2 if p.causal else 1) for p in pieces) == 625**2 // 2 + 11 * 125 * 725 + 100 * 700
+    assert (
+        sum((p.stop - p.start) * p.keys // (2 if p.causal else 1) for p in pieces)
+        == 625**2 // 2 + 11 * 125 * 725 + 100 * 700
+    )
     assert pieces[0] == Piece(0, 625, 0, 0, causal=True)
     assert pieces[1] == Piece(625, 750, 600, 625, causal=False)
 
@@ -130,15 +162,23 @@ def test_small_packs_stay_dense() -> None:
 
 
 class Tensors:
-    """Random queries, keys and values for a batch, in float64, with gradients: (rows, heads, length, size)."""
+    """Random queries, keys and values for a batch, in float64, with gradients: (rows, heads, length,
+    size).
+    """
 
     def __init__(self, rows: int, queries: int, keys: int, heads: int, groups: int):
         generator = torch.Generator().manual_seed(queries + 31 * keys)
 
         def normal(heads: int, length: int, size: int) -> torch.Tensor:
-            return torch.randn(rows, heads, length, size, generator=generator, dtype=torch.float64).requires_grad_()
+            return torch.randn(
+                rows, heads, length, size, generator=generator, dtype=torch.float64
+            ).requires_grad_()
 
-        self.query, self.key, self.value = normal(heads, queries, 8), normal(heads // groups, keys, 8), normal(heads // groups, keys, 6)
+        self.query, self.key, self.value = (
+            normal(heads, queries, 8),
+            normal(heads // groups, keys, 8),
+            normal(heads // groups, keys, 6),
+        )
         self.module = SimpleNamespace(num_key_value_groups=groups, training=False, is_causal=True)
 
     def gradients(self, output: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -146,13 +186,19 @@ class Tensors:
 
 
 def by_definition(t: Tensors, allowed: torch.Tensor, scaling: float) -> torch.Tensor:
-    """softmax(q k^T * scaling) v over the allowed keys; 0 where there is none: (rows, queries, heads, size)."""
+    """softmax(q k^T * scaling) v over the allowed keys; 0 where there is none: (rows, queries, heads,
+    size).
+    """
     key, value = (x.repeat_interleave(t.module.num_key_value_groups, 1) for x in (t.key, t.value))
     scores = (t.query @ key.mT * scaling).masked_fill(~allowed[:, None], -torch.inf)
     return (scores.softmax(-1).nan_to_num() @ value).transpose(1, 2)
 
 
-@pytest.mark.parametrize("lengths", [WITHOUT_BRANCHES, EMPTY_BRANCHES, [(600, [25] * 8), (550, [100, 3])]], ids=["no branches", "empty", "large"])
+@pytest.mark.parametrize(
+    "lengths",
+    [WITHOUT_BRANCHES, EMPTY_BRANCHES, [(600, [25] * 8), (550, [100, 3])]],
+    ids=["no branches", "empty", "large"],
+)
 @pytest.mark.parametrize("cached", [False, True], ids=["", "cached"])
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_branch_attention_by_example(lengths: list[Lengths], cached: bool, groups: int) -> None:
@@ -161,13 +207,16 @@ def test_branch_attention_by_example(lengths: list[Lengths], cached: bool, group
 
 @settings(deadline=None, max_examples=60)
 @given(BATCHES, st.booleans(), st.sampled_from([1, 4, 128]), st.sampled_from([1, 2, 4]))
-def test_branch_attention_is_dense_attention(lengths: list[Lengths], cached: bool, together: int, groups: int) -> None:
+def test_branch_attention_is_dense_attention(
+    lengths: list[Lengths], cached: bool, together: int, groups: int
+) -> None:
     check_branch_attention(lengths, cached, together, groups)
 
 
 def check_branch_attention(lengths: list[Lengths], cached: bool, together: int, groups: int) -> None:
-    """Outputs of all tokens of packs, and gradients of a sum of them with random weights, against the definition with one dense mask. The mask that
-    the function gets is the dense one, with a padding position that sees itself.
+    """Outputs of all tokens of packs, and gradients of a sum of them with random weights, against the
+    definition with one dense mask. The mask that the function gets is the dense one, with a padding position
+    that sees itself.
     """
     batch, width, allowed = batch_of(lengths, cached)
     rows, queries, keys = allowed.shape
@@ -178,13 +227,24 @@ def check_branch_attention(lengths: list[Lengths], cached: bool, together: int, 
     itself = torch.eye(queries, keys, dtype=torch.bool).roll(keys - queries, dims=1)
     mask = (allowed | (itself & ~real[:, :, None]))[:, None]
     found, no_weights = branch_attention(
-        t.module, t.query, t.key, t.value, mask, branch_layout=pieces_of(batch, width, together), scaling=0.4, dropout=0.0, is_causal=True
+        t.module,
+        t.query,
+        t.key,
+        t.value,
+        mask,
+        branch_layout=pieces_of(batch, width, together),
+        scaling=0.4,
+        dropout=0.0,
+        is_causal=True,
     )
     expected = by_definition(t, allowed, 0.4)
     assert no_weights is None
     assert found.shape == expected.shape == (rows, queries, 4, 6)
     assert_close(found[real], expected[real], atol=1e-10, rtol=0)
-    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * real[:, :, None, None]
+    weights = (
+        torch.randn(expected.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        * real[:, :, None, None]
+    )
     for gradient, wanted in zip(t.gradients(found, weights), t.gradients(expected, weights)):
         assert_close(gradient, wanted, atol=1e-10, rtol=0)
 
@@ -194,7 +254,9 @@ def test_a_layout_of_other_lengths_is_ignored() -> None:
     batch, _, _ = batch_of([(4, [2, 2])], cached=False)
     t = Tensors(1, 7, 7, 4, 2)
     mask = torch.ones(1, 1, 7, 7, dtype=torch.bool).tril()
-    found = branch_attention(t.module, t.query, t.key, t.value, mask, branch_layout=pieces_of(batch, None, 1))[0]
+    found = branch_attention(
+        t.module, t.query, t.key, t.value, mask, branch_layout=pieces_of(batch, None, 1)
+    )[0]
     assert torch.equal(found, sdpa_attention_forward(t.module, t.query, t.key, t.value, mask)[0])
 
 
@@ -202,10 +264,21 @@ class NotHandedDown(LlamaForCausalLM):
     """Takes any keyword and hands down those it knows."""
 
     def forward(
-        self, input_ids: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None, position_ids: torch.Tensor | None = None,
-        past_key_values: object = None, use_cache: bool | None = None, logits_to_keep: int | torch.Tensor = 0, **kwargs: object,
-    ) -> object:  # fmt: skip
-        known = dict(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, past_key_values=past_key_values)
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: object = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: object,
+    ) -> object:
+        known = dict(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+        )
         return super().forward(**known, use_cache=use_cache, logits_to_keep=logits_to_keep)
 
 
@@ -213,10 +286,20 @@ class NotTaken(NotHandedDown):
     """Takes the keywords of a language model and no other, like much code that comes with a checkpoint."""
 
     def forward(
-        self, input_ids: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None, position_ids: torch.Tensor | None = None,
-        past_key_values: object = None, use_cache: bool | None = None, logits_to_keep: int | torch.Tensor = 0,
-    ) -> object:  # fmt: skip
-        known = dict(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, past_key_values=past_key_values)
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: object = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+    ) -> object:
+        known = dict(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+        )
         return super().forward(**known, use_cache=use_cache, logits_to_keep=logits_to_keep)
 
 
@@ -236,7 +319,9 @@ def test_a_model_that_does_not_hand_the_layout_down_is_dense_and_right(
 @pytest.mark.parametrize("budget", [None, 6, 11])
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_a_language_model_by_pieces(budget: int | None, groups: int, in_pieces: list[Piece]) -> None:
-    """Log-probs, next-token probabilities and gradients with pieces and without, with a pack without branches in the batch and an empty branch."""
+    """Log-probs, next-token probabilities and gradients with pieces and without, with a pack without
+    branches in the batch and an empty branch.
+    """
     model = drawn(LlamaForCausalLM(LlamaConfig(**{**TEXT, "num_key_value_heads": 4 // groups})))
     dense = copy.deepcopy(model)
     dense._branching_way = "packed"  # by transformers' own SDPA, as it was never told otherwise
@@ -255,12 +340,19 @@ def test_a_language_model_by_pieces(budget: int | None, groups: int, in_pieces: 
 
 
 @pytest.mark.parametrize("budget", [None, 6])
-def test_llava_by_pieces(tiny: Path, pictures: list[Image.Image], budget: int | None, in_pieces: list[Piece]) -> None:
+def test_llava_by_pieces(
+    tiny: Path, pictures: list[Image.Image], budget: int | None, in_pieces: list[Piece]
+) -> None:
     """Only its language model: the vision tower attends as it did."""
     loaded = load_model(tiny, device="cpu")
     images = [loaded.encoder.image(p) for p in pictures[:2]]
-    answers = [["a cup, a bowl and an oven.", "a cup.", "it contains an oven and an apple."], ["i see a dog."]]
-    packs = [Pack(*loaded.encoder.answers("describe the image in detail.", a, i)) for a, i in zip(answers, images)]
+    answers = [
+        ["a cup, a bowl and an oven.", "a cup.", "it contains an oven and an apple."],
+        ["i see a dog."],
+    ]
+    packs = [
+        Pack(*loaded.encoder.answers("describe the image in detail.", a, i)) for a, i in zip(answers, images)
+    ]
     pixels = torch.cat([i.inputs["pixel_values"] for i in images]).double()
     model = loaded.module.double()
     expected = []
@@ -268,10 +360,14 @@ def test_llava_by_pieces(tiny: Path, pictures: list[Image.Image], budget: int | 
         for pack, image in zip(packs, pixels):
             for branch in pack.branches:
                 ids = torch.tensor([pack.prefix + branch])
-                log_probs = model(input_ids=ids, pixel_values=image[None]).logits.log_softmax(-1)[0, len(pack.prefix) - 1 : -1]
+                log_probs = model(input_ids=ids, pixel_values=image[None]).logits.log_softmax(-1)[
+                    0, len(pack.prefix) - 1 : -1
+                ]
                 expected.append(log_probs.gather(-1, torch.tensor(branch)[:, None]).squeeze(-1))
         assert not in_pieces
-        found = branch_log_probs(model, collate(packs, pad=0), max_tokens_per_pack=budget, pixel_values=pixels).tokens
+        found = branch_log_probs(
+            model, collate(packs, pad=0), max_tokens_per_pack=budget, pixel_values=pixels
+        ).tokens
     assert_close(found, torch.cat(expected), atol=1e-8, rtol=0)
     assert in_pieces
     assert model.config.vision_config._attn_implementation == "sdpa"
@@ -292,7 +388,9 @@ def test_ordinary_passes_stay_as_they_were(name: str, padding: str) -> None:
         inputs = {"input_ids": ids} if padding == "no mask" else {"input_ids": ids, "attention_mask": mask}
         logits = model(**inputs).logits
         gradients = torch.autograd.grad(
-            logits.square().sum(), [p for n, p in model.named_parameters() if "q_proj" in n or "v_proj" in n], allow_unused=True
+            logits.square().sum(),
+            [p for n, p in model.named_parameters() if "q_proj" in n or "v_proj" in n],
+            allow_unused=True,
         )
         found = [logits.detach(), *(g for g in gradients if g is not None)]
         if padding != "right":

@@ -1,4 +1,6 @@
-"""Prefixes in a cache and branches over it in groups: the same numbers as in one pass, and never more tokens at once than asked for."""
+"""Prefixes in a cache and branches over it in groups: the same numbers as in one pass, and never more
+tokens at once than asked for.
+"""
 
 from functools import wraps
 
@@ -16,7 +18,9 @@ from rlaifv_kedro.branching.pack import within_budget
 from rlaifv_kedro.branching.scoring import packed_log_probs
 
 Lengths = tuple[int, list[int]]  # of a prefix and of its branches
-BATCHES = st.lists(st.tuples(st.integers(1, 9), st.lists(st.integers(0, 6), max_size=5)), min_size=1, max_size=3)
+BATCHES = st.lists(
+    st.tuples(st.integers(1, 9), st.lists(st.integers(0, 6), max_size=5)), min_size=1, max_size=3
+)
 BATCHES = BATCHES.filter(lambda batch: any(branches for _, branches in batch))
 
 
@@ -59,7 +63,9 @@ def test_the_numbers_are_those_of_one_pass(model: PreTrainedModel, name: str, bu
 @settings(deadline=None, max_examples=60)
 @given(BATCHES, st.integers(1, 12))
 @example([(1, [1]), (9, [6, 0, 6, 6])], 4)
-def test_the_numbers_are_those_of_one_pass_for_any_packs(model: PreTrainedModel, lengths: list[Lengths], budget: int) -> None:
+def test_the_numbers_are_those_of_one_pass_for_any_packs(
+    model: PreTrainedModel, lengths: list[Lengths], budget: int
+) -> None:
     check(model, lengths, budget)
 
 
@@ -97,8 +103,12 @@ class Spy:
 @pytest.mark.parametrize("scored", ["log-probs", "next-token probabilities"])
 @pytest.mark.parametrize("name", [name for name in CASES if name != "only an empty branch"])
 @pytest.mark.parametrize("budget", [1, 5, 7])
-def test_memory_is_bounded(model: PreTrainedModel, name: str, budget: int, scored: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The prefixes are computed once. Every other pass has a row a pack and no more tokens in it than the budget, or than the longest branch."""
+def test_memory_is_bounded(
+    model: PreTrainedModel, name: str, budget: int, scored: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The prefixes are computed once. Every other pass has a row a pack and no more tokens in it than the
+    budget, or than the longest branch.
+    """
     packs = [p for p in packs_of(CASES[name]) if scored == "log-probs" or all(p.branches)]
     if not packs:
         pytest.skip("an empty branch has no next token")
@@ -112,22 +122,33 @@ def test_memory_is_bounded(model: PreTrainedModel, name: str, budget: int, score
     prefill, *groups = spy.shapes
     assert prefill == (len(packs), max(len(p.prefix) for p in packs))
     lengths = [[len(b) for b in p.branches] for p in packs]
-    assert all(rows == len(packs) and 0 < tokens <= max(budget, *map(max, filter(None, lengths))) for rows, tokens in groups)
+    assert all(
+        rows == len(packs) and 0 < tokens <= max(budget, *map(max, filter(None, lengths)))
+        for rows, tokens in groups
+    )
     assert sum(tokens for _, tokens in groups) >= max(map(sum, lengths))
     assert len(groups) <= max(len(within_budget(row, budget)) for row in lengths)
 
 
 def test_groups_worked_by_hand(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Branches of 4, 3, 9, 2, 2, 3 tokens in groups of at most 7: 4 + 3, 9, 2 + 2 + 3; of the second pack 5, 5, 1: 5, 5 + 1."""
+    """Branches of 4, 3, 9, 2, 2, 3 tokens in groups of at most 7: 4 + 3, 9, 2 + 2 + 3; of the second pack
+    5, 5, 1: 5, 5 + 1.
+    """
     spy = Spy(model, monkeypatch)
     with torch.no_grad():
-        branch_log_probs(model, collate(packs_of([(10, [4, 3, 9, 2, 2, 3]), (4, [5, 5, 1])]), pad=0), max_tokens_per_pack=7)
+        branch_log_probs(
+            model, collate(packs_of([(10, [4, 3, 9, 2, 2, 3]), (4, [5, 5, 1])]), pad=0), max_tokens_per_pack=7
+        )
     assert spy.shapes == [(2, 10), (2, 7), (2, 9), (2, 7)]
 
 
 @pytest.mark.parametrize(("budget", "passes"), [(None, 1), (15, 1), (14, 2), (11, 3)])
-def test_packs_within_the_budget_are_one_pass(model: PreTrainedModel, budget: int | None, passes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A prefix of 3 and branches of 6 and 6 tokens, beside a shorter pack: 15 tokens; over that, prefixes and groups of branches."""
+def test_packs_within_the_budget_are_one_pass(
+    model: PreTrainedModel, budget: int | None, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prefix of 3 and branches of 6 and 6 tokens, beside a shorter pack: 15 tokens; over that, prefixes
+    and groups of branches.
+    """
     packed = collate(packs_of([(3, [6, 6]), (4, [2])]), pad=0)
     spy = Spy(model, monkeypatch)
     next_token_probs(model, packed, [5], max_tokens_per_pack=budget)
@@ -160,7 +181,9 @@ def test_an_image_is_read_once(name: str, monkeypatch: pytest.MonkeyPatch) -> No
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 9)), st.integers(1, 12))
 def test_groups_within_a_budget(lengths: list[int], budget: int) -> None:
-    """Every item once and in order; a group over the budget has one item; no two neighbours would fit together up to the next one's first item."""
+    """Every item once and in order; a group over the budget has one item; no two neighbours would fit
+    together up to the next one's first item.
+    """
     groups = within_budget(lengths, budget)
     assert [i for group in groups for i in group] == list(range(len(lengths)))
     assert all(len(group) for group in groups)

@@ -1,4 +1,6 @@
-"""Every family of models against its own plain forward pass: one sequence at a time, unpadded, with its own masks, positions and type ids."""
+"""Every family of models against its own plain forward pass: one sequence at a time, unpadded, with its
+own masks, positions and type ids.
+"""
 
 import copy
 from dataclasses import replace
@@ -11,7 +13,16 @@ from tiny_families import FAMILIES, Family, Inputs, by_hand, by_hand_log_probs, 
 from torch.testing import assert_close
 from transformers import PreTrainedModel
 
-from rlaifv_kedro.branching import Pack, attention, branch_log_probs, choose_way, collate, next_token_probs, scoring, separate
+from rlaifv_kedro.branching import (
+    Pack,
+    attention,
+    branch_log_probs,
+    choose_way,
+    collate,
+    next_token_probs,
+    scoring,
+    separate,
+)
 from rlaifv_kedro.branching.sampling import can_sample_after_branches, sample_after_branches, sample_branches
 
 TOKENS = [5, 17, 42]
@@ -65,7 +76,9 @@ def test_the_way(case: Case) -> None:
 def test_scores_are_those_of_one_plain_sequence_at_a_time(
     name: str, dtype: torch.dtype, tolerance: float, rows: list[list[int]], budget: int | None
 ) -> None:
-    """A budget of 1 makes every branch a group of its own, 5 puts branches of 1 to 9 tokens together and has one too long for it."""
+    """A budget of 1 makes every branch a group of its own, 5 puts branches of 1 to 9 tokens together and
+    has one too long for it.
+    """
     case = _case(name, dtype)
     log_probs, probs = [], []
     for batch in rows:
@@ -81,18 +94,26 @@ def test_scores_are_those_of_one_plain_sequence_at_a_time(
 
 @pytest.fixture
 def in_pieces(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Attention by pieces however small the packs; what was gathered for them, by the length of its prefix."""
+    """Attention by pieces however small the packs; what was gathered for them, by the length of its
+    prefix.
+    """
     monkeypatch.setattr(attention, "_WORTHWHILE", -(10**9))
     monkeypatch.setattr(attention, "_PIECE_TOKENS", 6)
     computed: list[int] = []
     original = attention._seen
-    monkeypatch.setattr(attention, "_seen", lambda tensor, prefix, own, dim: computed.append(prefix) or original(tensor, prefix, own, dim))
+    monkeypatch.setattr(
+        attention,
+        "_seen",
+        lambda tensor, prefix, own, dim: computed.append(prefix) or original(tensor, prefix, own, dim),
+    )
     return computed
 
 
 @pytest.mark.parametrize("budget", [None, 5])
 def test_scores_by_pieces_of_attention(packed_case: Case, budget: int | None, in_pieces: list[int]) -> None:
-    """The same when the language model attends by pieces, which packs as small as these don't do by themselves."""
+    """The same when the language model attends by pieces, which packs as small as these don't do by
+    themselves.
+    """
     packed, inputs = collate(packed_case.packs, pad=0), packed_case.inputs([0, 1, 2])
     with torch.no_grad():
         found = branch_log_probs(packed_case.model, packed, max_tokens_per_pack=budget, **inputs).tokens
@@ -102,11 +123,15 @@ def test_scores_by_pieces_of_attention(packed_case: Case, budget: int | None, in
 
 @pytest.mark.parametrize("wrong", ["positions", "mask", "image"])
 def test_a_wrong_position_mask_or_image_would_show(packed_case: Case, wrong: str) -> None:
-    """So the comparisons above can fail: positions that go on from branch to branch, branches that see each other, the images of other packs."""
+    """So the comparisons above can fail: positions that go on from branch to branch, branches that see
+    each other, the images of other packs.
+    """
     packed, order = collate(packed_case.packs, pad=0), [0, 1, 2]
     choose_way(packed_case.model)
     if wrong == "positions":
-        packed = replace(packed, position_ids=torch.arange(packed.input_ids.shape[1]).expand_as(packed.input_ids))
+        packed = replace(
+            packed, position_ids=torch.arange(packed.input_ids.shape[1]).expand_as(packed.input_ids)
+        )
     elif wrong == "mask":
         packed.__dict__["attention_mask"] = torch.ones_like(packed.attention_mask).tril()
     inputs = packed_case.inputs(order)
@@ -138,7 +163,9 @@ def test_a_prompt_seen_in_one_direction_would_show(name: str, monkeypatch: pytes
 def test_an_answer_that_sees_what_follows_it_would_show(monkeypatch: pytest.MonkeyPatch) -> None:
     """PaliGemma with type 0 for the answer too."""
     case = _case("paligemma", torch.float64)
-    monkeypatch.setattr(separate, "type_ids", lambda model, ids, segments: {"token_type_ids": torch.zeros_like(ids)})
+    monkeypatch.setattr(
+        separate, "type_ids", lambda model, ids, segments: {"token_type_ids": torch.zeros_like(ids)}
+    )
     with torch.no_grad():
         found = branch_log_probs(case.model, collate(case.packs, pad=0), **case.inputs([0, 1, 2])).tokens
     assert (found - case.log_probs).abs().max() > 1e-3
@@ -149,7 +176,12 @@ def test_text_without_images(case: Case) -> None:
     with torch.no_grad():
         expected = by_hand_log_probs(case.model, case.family, packs)
         for budget in (None, 3):
-            assert_close(branch_log_probs(case.model, collate(packs, 0), max_tokens_per_pack=budget).tokens, expected, atol=1e-8, rtol=0)
+            assert_close(
+                branch_log_probs(case.model, collate(packs, 0), max_tokens_per_pack=budget).tokens,
+                expected,
+                atol=1e-8,
+                rtol=0,
+            )
 
 
 def assert_same_gradients(model: torch.nn.Module, found: torch.Tensor, expected: torch.Tensor) -> None:
@@ -164,7 +196,8 @@ def assert_same_gradients(model: torch.nn.Module, found: torch.Tensor, expected:
     assert gradients[0].keys() == gradients[1].keys()
     assert sum(g.norm() > 1e-3 for g in gradients[1].values()) > len(gradients[1]) / 2
     for name, gradient in gradients[1].items():
-        # What is exactly 0 in theory (the keys' bias: a softmax ignores what is added to all of its row) is rounding in both.
+        # What is exactly 0 in theory (the keys' bias: a softmax ignores what is added to all of its row) is
+        # rounding in both.
         assert (gradients[0][name] - gradient).norm() <= 1e-6 * gradient.norm() + 1e-9, name
 
 
@@ -174,7 +207,9 @@ def test_gradients(case: Case, checkpointing: bool) -> None:
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["", "checkpointing"])
-def test_gradients_by_pieces_of_attention(packed_case: Case, checkpointing: bool, in_pieces: list[int]) -> None:
+def test_gradients_by_pieces_of_attention(
+    packed_case: Case, checkpointing: bool, in_pieces: list[int]
+) -> None:
     check_gradients(packed_case, checkpointing)
     assert in_pieces
 
@@ -194,7 +229,9 @@ def test_gradients_with_lora(name: str) -> None:
 
     torch.manual_seed(0)
     case = _case(name, torch.float64)
-    lora = LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|v_proj|down_proj)", init_lora_weights=False)
+    lora = LoraConfig(
+        r=4, target_modules=r".*language_model.*\.(q_proj|v_proj|down_proj)", init_lora_weights=False
+    )
     model = get_peft_model(copy.deepcopy(case.model), lora).double()
     found = branch_log_probs(model, collate(case.packs, pad=0), **case.inputs([0, 1, 2])).tokens
     expected = by_hand_log_probs(model, case.family, case.packs, case.images)
@@ -203,11 +240,20 @@ def test_gradients_with_lora(name: str) -> None:
     assert_same_gradients(model, found, expected)
 
 
-def draw(case: Case, rows: list[int], seeds: list[list[int]], temperature: float, steps: int = 8) -> list[list[list[int]]]:
+def draw(
+    case: Case, rows: list[int], seeds: list[list[int]], temperature: float, steps: int = 8
+) -> list[list[list[int]]]:
     return sample_branches(
-        case.model, [case.packs[i].prefix for i in rows], seeds, temperature=temperature, max_new_tokens=steps, pad=0, stop={2},
-        inputs=case.inputs(rows), suppress=[60, 61],
-    )  # fmt: skip
+        case.model,
+        [case.packs[i].prefix for i in rows],
+        seeds,
+        temperature=temperature,
+        max_new_tokens=steps,
+        pad=0,
+        stop={2},
+        inputs=case.inputs(rows),
+        suppress=[60, 61],
+    )
 
 
 def test_greedy_answers_are_generate_s(case: Case) -> None:
@@ -217,15 +263,21 @@ def test_greedy_answers_are_generate_s(case: Case) -> None:
     for (answer,), pack, image in zip(found, case.packs, case.images):
         ids = torch.tensor([pack.prefix])
         expected = case.model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=8, suppress_tokens=[60, 61],
-            **case.family.types(ids, len(pack.prefix)), **image,
-        )  # fmt: skip
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=8,
+            suppress_tokens=[60, 61],
+            **case.family.types(ids, len(pack.prefix)),
+            **image,
+        )
         assert answer == expected[0, ids.shape[1] :].tolist()
 
 
 def test_every_token_is_drawn_from_the_plain_forward_pass(case: Case) -> None:
-    """Token t of a sample lies where the tempered probabilities after the first t tokens, cumulated, pass the t-th number of ``default_rng(seed)``.
-    Computed here without a cache, without padding, one sequence at a time.
+    """Token t of a sample lies where the tempered probabilities after the first t tokens, cumulated, pass the
+    t-th number of ``default_rng(seed)``. Computed here without a cache, without padding, one sequence at a
+    time.
     """
     temperature = 1.5
     found = draw(case, [0, 1, 2], SEEDS, temperature)
@@ -245,12 +297,16 @@ def test_a_candidate_is_the_same_alone_in_a_batch_and_in_another_order(case: Cas
     assert len({len(p.prefix) for p in case.packs}) > 1  # so the batch was padded
     backwards = draw(case, [2, 1, 0], [row[::-1] for row in SEEDS[::-1]], temperature=1.5)
     assert [row[::-1] for row in backwards[::-1]] == together
-    assert [[draw(case, [i], [[seed]], temperature=1.5)[0][0] for seed in row] for i, row in enumerate(SEEDS)] == together
+    assert [
+        [draw(case, [i], [[seed]], temperature=1.5)[0][0] for seed in row] for i, row in enumerate(SEEDS)
+    ] == together
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
 def test_what_follows_a_branch_is_what_follows_the_prompt_with_it(case: Case, temperature: float) -> None:
-    """Each branch's continuation against that of prefix and branch as one prompt about the image; packs have different numbers of branches."""
+    """Each branch's continuation against that of prefix and branch as one prompt about the image; packs
+    have different numbers of branches.
+    """
     packs = [Pack(p.prefix, p.branches[: i + 1]) for i, p in enumerate(case.packs)]
     if not can_sample_after_branches(case.model, packs, 8):
         pytest.skip("computed as separate sequences")
@@ -260,11 +316,15 @@ def test_what_follows_a_branch_is_what_follows_the_prompt_with_it(case: Case, te
     assert len({tuple(ids) for row in found for ids in row}) > 2
     for i, (p, row) in enumerate(zip(packs, found)):
         for k, branch in enumerate(p.branches):
-            assert [[row[k]]] == sample_branches(case.model, [p.prefix + branch], [[seeds[i][k]]], inputs=case.inputs([i]), **rest)
+            assert [[row[k]]] == sample_branches(
+                case.model, [p.prefix + branch], [[seeds[i][k]]], inputs=case.inputs([i]), **rest
+            )
 
 
 def test_prompts_of_one_length_keep_their_images_and_seeds(case: Case) -> None:
-    """The same prompt about two images, then another prompt, then the first about its first image once more with other seeds."""
+    """The same prompt about two images, then another prompt, then the first about its first image once
+    more with other seeds.
+    """
     other, _ = case.family.image(torch.Generator().manual_seed(9), 0)
     prompts = [case.packs[i].prefix for i in (0, 0, 1, 0)]
     images = [case.images[0], other, case.images[1], case.images[0]]
@@ -272,9 +332,16 @@ def test_prompts_of_one_length_keep_their_images_and_seeds(case: Case) -> None:
 
     def sample(rows: list[int]) -> list[list[list[int]]]:
         return sample_branches(
-            case.model, [prompts[i] for i in rows], [seeds[i] for i in rows], temperature=1.5, max_new_tokens=6, pad=0, stop={2},
-            inputs=together([images[i] for i in rows]), suppress=[60, 61],
-        )  # fmt: skip
+            case.model,
+            [prompts[i] for i in rows],
+            [seeds[i] for i in rows],
+            temperature=1.5,
+            max_new_tokens=6,
+            pad=0,
+            stop={2},
+            inputs=together([images[i] for i in rows]),
+            suppress=[60, 61],
+        )
 
     alone = [sample([i])[0] for i in range(4)]
     assert alone[0] != alone[1] and alone[0] != alone[3]

@@ -11,7 +11,11 @@ from rlaifv_kedro.branching import Pack, collate, common_prefix, pack
 
 TOKENS = st.integers(0, 9)
 PACKS = st.lists(
-    st.builds(Pack, st.lists(TOKENS, min_size=1, max_size=5), st.lists(st.lists(TOKENS, max_size=4), max_size=4)), min_size=1, max_size=4
+    st.builds(
+        Pack, st.lists(TOKENS, min_size=1, max_size=5), st.lists(st.lists(TOKENS, max_size=4), max_size=4)
+    ),
+    min_size=1,
+    max_size=4,
 )
 
 
@@ -25,7 +29,9 @@ def test_unpack_gives_back_what_went_in(packs: list[Pack], pad: int) -> None:
 @given(PACKS)
 def test_a_branch_s_rows_are_the_causal_mask_of_the_separate_sequence(packs: list[Pack]) -> None:
     batch = collate(packs, pad=0)
-    mask, segments, positions = (t.numpy() for t in (batch.attention_mask[:, 0], batch.segments, batch.position_ids))
+    mask, segments, positions = (
+        t.numpy() for t in (batch.attention_mask[:, 0], batch.segments, batch.position_ids)
+    )
     for row, item in enumerate(packs):
         for k, branch in enumerate(item.branches, start=1):
             where = np.flatnonzero((segments[row] == 0) | (segments[row] == k))  # prefix and branch
@@ -43,7 +49,9 @@ def test_a_branch_s_rows_are_the_causal_mask_of_the_separate_sequence(packs: lis
 
 
 def test_worked_example() -> None:
-    """[7 8 | 1 2 | 3] beside [9 | 4], padded with 0: positions restart at 2 and 1; the 3 sees 7, 8 and itself."""
+    """[7 8 | 1 2 | 3] beside [9 | 4], padded with 0: positions restart at 2 and 1; the 3 sees 7, 8 and
+    itself.
+    """
     batch = collate([pack([7, 8], [[1, 2], [3]]), pack([9], [[4]])], pad=0)
     assert batch.input_ids.tolist() == [[7, 8, 1, 2, 3], [9, 4, 0, 0, 0]]
     assert batch.segments.tolist() == [[0, 0, 1, 1, 2], [0, 1, -1, -1, -1]]
@@ -86,16 +94,32 @@ def test_common_prefix(sequences: list[list[int]], at_most: int | None, length: 
         ("left", 1, 7, [1, 2, 3, 4], [[5, 6, 7], [8], []]),
         ("right", 1, 6, [1, 2, 3, 4], [[5, 6], [8], []]),
         ("right", 1, 5, [1, 2, 3, 4], [[5], [8], []]),
-        ("left", 1, 6, [1, 3, 4], [[5, 6, 7], [8], []]),  # all branches share the shorter prefix, the one of 1 token too
+        (
+            "left",
+            1,
+            6,
+            [1, 3, 4],
+            [[5, 6, 7], [8], []],
+        ),  # all branches share the shorter prefix, the one of 1 token too
         ("left", 1, 4, [1], [[5, 6, 7], [8], []]),
         ("left", 2, 6, [1, 2, 4], [[5, 6, 7], [8], []]),
-        ("left", 2, 4, [1, 2], [[5, 6], [8], []]),  # the prefix is as short as it may be, so the branch is cut too
+        (
+            "left",
+            2,
+            4,
+            [1, 2],
+            [[5, 6], [8], []],
+        ),  # the prefix is as short as it may be, so the branch is cut too
         ("left", 4, 6, [1, 2, 3, 4], [[5, 6], [8], []]),
         ("left", 9, 6, [1, 2, 3, 4], [[5, 6], [8], []]),  # more to keep than there is
     ],
 )
 def test_truncation_by_example(
-    truncation: Literal["right", "left"], keep: int, max_length: int, prefix: list[int], branches: list[list[int]]
+    truncation: Literal["right", "left"],
+    keep: int,
+    max_length: int,
+    prefix: list[int],
+    branches: list[list[int]],
 ) -> None:
     given_prefix, given_branches = [1, 2, 3, 4], [[5, 6, 7], [8], []]
     assert pack(given_prefix, given_branches, max_length, truncation, keep) == Pack(prefix, branches)
@@ -104,14 +128,28 @@ def test_truncation_by_example(
 
 @settings(deadline=None)
 @given(
-    st.lists(TOKENS, min_size=1, max_size=8), st.lists(st.lists(TOKENS, max_size=6), min_size=1, max_size=4).filter(any), st.integers(1, 16),
-    st.sampled_from(["right", "left"]), st.integers(1, 9),
-)  # fmt: skip
-def test_truncation(prefix: list[int], branches: list[list[int]], max_length: int, truncation: Literal["right", "left"], keep: int) -> None:
-    """Within the limit; the kept head stays; what goes is the prefix's middle (left) or the branches' ends; nothing goes that would have fitted."""
+    st.lists(TOKENS, min_size=1, max_size=8),
+    st.lists(st.lists(TOKENS, max_size=6), min_size=1, max_size=4).filter(any),
+    st.integers(1, 16),
+    st.sampled_from(["right", "left"]),
+    st.integers(1, 9),
+)
+def test_truncation(
+    prefix: list[int],
+    branches: list[list[int]],
+    max_length: int,
+    truncation: Literal["right", "left"],
+    keep: int,
+) -> None:
+    """Within the limit; the kept head stays; what goes is the prefix's middle (left) or the branches'
+    ends; nothing goes that would have fitted.
+    """
     shortest = min(len(prefix), keep) if truncation == "left" else len(prefix)
     if shortest >= max_length:
-        with pytest.raises(ValueError, match=f"prefix of {shortest} tokens leaves no room for a branch in max_length={max_length}"):
+        with pytest.raises(
+            ValueError,
+            match=f"prefix of {shortest} tokens leaves no room for a branch in max_length={max_length}",
+        ):
             pack(prefix, branches, max_length, truncation, keep)
         return
     found = pack(prefix, branches, max_length, truncation, keep)

@@ -30,17 +30,29 @@ class Sampler:
         self.images = [self.encoder.image(p) for p in pictures]
 
     def __call__(
-        self, rows: list[int], seeds: list[list[int]], temperature: float = 1.0, max_new_tokens: int = 16, stop: set[int] | None = None,
+        self,
+        rows: list[int],
+        seeds: list[list[int]],
+        temperature: float = 1.0,
+        max_new_tokens: int = 16,
+        stop: set[int] | None = None,
         suppress: Sequence[int] = (),
-    ) -> list[list[list[int]]]:  # fmt: skip
+    ) -> list[list[list[int]]]:
         """Sample for (picture i, question i) of each row."""
         prompts = [self.prompt(i) for i in rows]
         pixels = torch.cat([self.images[i].inputs["pixel_values"] for i in rows])
         with torch.no_grad():
             return sample_branches(
-                self.model, prompts, seeds, temperature=temperature, max_new_tokens=max_new_tokens, pad=self.encoder.pad_id,
-                stop={self.encoder.tokenizer.eos_token_id} if stop is None else stop, inputs={"pixel_values": pixels}, suppress=suppress,
-            )  # fmt: skip
+                self.model,
+                prompts,
+                seeds,
+                temperature=temperature,
+                max_new_tokens=max_new_tokens,
+                pad=self.encoder.pad_id,
+                stop={self.encoder.tokenizer.eos_token_id} if stop is None else stop,
+                inputs={"pixel_values": pixels},
+                suppress=suppress,
+            )
 
     def prompt(self, i: int) -> list[int]:
         return self.encoder.prompts([QUESTIONS[i]], self.images[i])[0]
@@ -62,8 +74,9 @@ def test_a_candidate_is_the_same_alone_in_a_batch_and_in_another_order(sampler: 
 
 
 def test_every_token_is_drawn_by_its_own_uniform_number_of_the_seed(sampler: Sampler) -> None:
-    """Token t lies where the tempered probabilities after the first t tokens, cumulated, pass the t-th number of ``default_rng(seed)``. Computed here
-    without a cache and without padding; the prompt sampled is the shortest of a padded batch.
+    """Token t lies where the tempered probabilities after the first t tokens, cumulated, pass the t-th number
+    of ``default_rng(seed)``. Computed here without a cache and without padding; the prompt sampled is the
+    shortest of a padded batch.
     """
     temperature, seed = 0.7, 42
     found = sampler([0, 2], [[1], [seed]], temperature, max_new_tokens=10)[1][0]
@@ -71,7 +84,9 @@ def test_every_token_is_drawn_by_its_own_uniform_number_of_the_seed(sampler: Sam
     for step, uniform in enumerate(np.random.default_rng(seed).random(10)[: len(found)]):
         ids = torch.tensor([sampler.prompt(2) + found[:step]])
         with torch.no_grad():
-            logits = sampler.model(input_ids=ids, pixel_values=sampler.images[2].inputs["pixel_values"]).logits[0, -1]
+            logits = sampler.model(
+                input_ids=ids, pixel_values=sampler.images[2].inputs["pixel_values"]
+            ).logits[0, -1]
         cumulated = (logits.double() / temperature).softmax(-1).cumsum(-1)
         assert found[step] == int((cumulated <= uniform).sum())
 
@@ -88,9 +103,12 @@ def test_greedy_answers_are_generate_s(sampler: Sampler) -> None:
     for i in range(3):
         prompt = torch.tensor([sampler.prompt(i)])
         expected = sampler.model.generate(
-            input_ids=prompt, attention_mask=torch.ones_like(prompt), pixel_values=sampler.images[i].inputs["pixel_values"], do_sample=False,
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            pixel_values=sampler.images[i].inputs["pixel_values"],
+            do_sample=False,
             max_new_tokens=12,
-        )  # fmt: skip
+        )
         assert found[i][0] == expected[0, prompt.shape[1] :].tolist()
 
 
@@ -105,13 +123,16 @@ def test_samples_end_with_the_stop_token_or_at_the_limit(sampler: Sampler) -> No
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0])
 def test_first_tokens_follow_the_tempered_softmax(sampler: Sampler, temperature: float) -> None:
-    """2000 first tokens. Pearson's statistic over the cells with at least 5 expected (the rest pooled) has mean d and variance 2d for d degrees of
-    freedom; d + 5 * sqrt(2d) is passed by chance about once in 10^5. At the wrong temperature it is far above.
+    """2000 first tokens. Pearson's statistic over the cells with at least 5 expected (the rest pooled) has
+    mean d and variance 2d for d degrees of freedom; d + 5 * sqrt(2d) is passed by chance about once in 10^5.
+    At the wrong temperature it is far above.
     """
     count = 2000
     drawn = Counter(ids[0] for ids in sampler([0], [list(range(count))], temperature, max_new_tokens=1)[0])
     with torch.no_grad():
-        logits = sampler.model(input_ids=torch.tensor([sampler.prompt(0)]), pixel_values=sampler.images[0].inputs["pixel_values"]).logits[0, -1]
+        logits = sampler.model(
+            input_ids=torch.tensor([sampler.prompt(0)]), pixel_values=sampler.images[0].inputs["pixel_values"]
+        ).logits[0, -1]
 
     def statistic(at: float) -> tuple[float, int]:
         expected = (logits.double() / at).softmax(-1).numpy() * count
@@ -127,9 +148,13 @@ def test_first_tokens_follow_the_tempered_softmax(sampler: Sampler, temperature:
     assert value > freedom + 5 * (2 * freedom) ** 0.5
 
 
-@pytest.mark.parametrize(("uniform", "token"), [(0.0, 0), (0.19, 0), (0.21, 2), (0.69, 2), (0.71, 3), (1 - 2**-53, 3)])
+@pytest.mark.parametrize(
+    ("uniform", "token"), [(0.0, 0), (0.19, 0), (0.21, 2), (0.69, 2), (0.71, 3), (1 - 2**-53, 3)]
+)
 def test_pick_inverts_the_cumulated_probabilities(uniform: float, token: int) -> None:
-    """p = 0.2, 0, 0.5, 0.3: cumulated 0.2, 0.2, 0.7, 1. A token without probability is never drawn, the largest uniform stays inside."""
+    """p = 0.2, 0, 0.5, 0.3: cumulated 0.2, 0.2, 0.7, 1. A token without probability is never drawn, the
+    largest uniform stays inside.
+    """
     logits = torch.tensor([[0.2, 0.0, 0.5, 0.3]]).log()
     assert _pick(logits, 1.0, torch.tensor([uniform], dtype=torch.float64)).item() == token
 
@@ -153,7 +178,9 @@ def test_both_ways_draw_the_same(sampler: Sampler, monkeypatch: pytest.MonkeyPat
 
 
 def test_answers_that_end_early_do_not_disturb_the_others(either: Sampler) -> None:
-    """The same tokens, up to the first that stops, as where nothing stops. Here every third id stops, so answers end at many different steps."""
+    """The same tokens, up to the first that stops, as where nothing stops. Here every third id stops, so
+    answers end at many different steps.
+    """
     seeds = [list(range(10 * i, 10 * i + 10)) for i in range(3)]
     stop = set(range(0, 400, 3))
     endless = either([0, 1, 2], seeds, stop=set(), max_new_tokens=12)
@@ -165,8 +192,12 @@ def test_answers_that_end_early_do_not_disturb_the_others(either: Sampler) -> No
         assert short == long[:end]
 
 
-@pytest.mark.parametrize("stop", [set(range(400)), set(range(0, 400, 3)), set()], ids=["at once", "early", "never"])
-def test_nothing_is_computed_after_the_last_answer_ends(either: Sampler, stop: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "stop", [set(range(400)), set(range(0, 400, 3)), set()], ids=["at once", "early", "never"]
+)
+def test_nothing_is_computed_after_the_last_answer_ends(
+    either: Sampler, stop: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A forward pass for every token of the longest answer: the prompt's gives the first."""
     passes = []
     original = either.model.forward
@@ -182,13 +213,21 @@ def test_nothing_is_computed_after_the_last_answer_ends(either: Sampler, stop: s
 
 
 def test_only_the_given_tokens_stop(either: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the checkpoint's generation settings say, which are for ``generate``: other stop tokens, penalties, beams, a top-k."""
+    """Whatever the checkpoint's generation settings say, which are for ``generate``: other stop tokens,
+    penalties, beams, a top-k.
+    """
     expected = either([0, 1], SEEDS[:2], max_new_tokens=6)
     third = expected[0][0][2]
     settings = GenerationConfig(
-        eos_token_id=[third, expected[1][1][3]], repetition_penalty=3.0, no_repeat_ngram_size=1, min_new_tokens=6, suppress_tokens=[third],
-        temperature=0.1, top_k=1, do_sample=True,
-    )  # fmt: skip
+        eos_token_id=[third, expected[1][1][3]],
+        repetition_penalty=3.0,
+        no_repeat_ngram_size=1,
+        min_new_tokens=6,
+        suppress_tokens=[third],
+        temperature=0.1,
+        top_k=1,
+        do_sample=True,
+    )
     monkeypatch.setattr(either.model, "generation_config", settings)
     assert either([0, 1], SEEDS[:2], max_new_tokens=6) == expected
     assert len(either([0], [[10]], max_new_tokens=6, stop=set())[0][0]) == 6
@@ -203,18 +242,24 @@ def test_one_token_and_one_sample(either: Sampler) -> None:
 
 
 def test_suppressed_tokens_are_never_drawn(either: Sampler) -> None:
-    """The first token of 100 samples, those ids aside; each is where the remaining probabilities, made to add up to 1, pass its uniform number."""
+    """The first token of 100 samples, those ids aside; each is where the remaining probabilities, made to
+    add up to 1, pass its uniform number.
+    """
     seeds = list(range(100))
     drawn = Counter(ids[0] for ids in either([0], [seeds], max_new_tokens=1)[0])
     suppress = [token for token, _ in drawn.most_common(3)]
     found = either([0], [seeds], max_new_tokens=6, suppress=suppress)[0]
     assert not {token for ids in found for token in ids} & set(suppress)
     with torch.no_grad():
-        logits = either.model(input_ids=torch.tensor([either.prompt(0)]), pixel_values=either.images[0].inputs["pixel_values"]).logits[0, -1]
+        logits = either.model(
+            input_ids=torch.tensor([either.prompt(0)]), pixel_values=either.images[0].inputs["pixel_values"]
+        ).logits[0, -1]
     probs = logits.double().softmax(-1)
     probs[suppress] = 0
     cumulated = probs.cumsum(-1) / probs.sum()
-    assert [ids[0] for ids in found] == [int((cumulated <= np.random.default_rng(s).random()).sum()) for s in seeds]
+    assert [ids[0] for ids in found] == [
+        int((cumulated <= np.random.default_rng(s).random()).sum()) for s in seeds
+    ]
     greedy = either([0], [[0]], temperature=0, max_new_tokens=1, suppress=[int(logits.argmax())])[0][0]
     assert greedy == [int(logits.topk(2).indices[1])]
 
@@ -222,11 +267,16 @@ def test_suppressed_tokens_are_never_drawn(either: Sampler) -> None:
 @pytest.mark.parametrize(
     ("top_p", "uniform", "token"),
     [
-        (0.45, 0.0, 2), (0.45, 1 - 2**-53, 2),  # the likeliest one alone
-        (0.6, 0.0, 2), (0.6, 0.62, 2), (0.6, 0.63, 3), (0.6, 1 - 2**-53, 3),  # 0.5 and 0.3, of 0.8: cumulated 0.625, 1
-        (0.9, 0.19, 0), (0.9, 0.21, 2),  # all three are needed
+        (0.45, 0.0, 2),
+        (0.45, 1 - 2**-53, 2),  # the likeliest one alone
+        (0.6, 0.0, 2),
+        (0.6, 0.62, 2),
+        (0.6, 0.63, 3),
+        (0.6, 1 - 2**-53, 3),  # 0.5 and 0.3, of 0.8: cumulated 0.625, 1
+        (0.9, 0.19, 0),
+        (0.9, 0.21, 2),  # all three are needed
     ],
-)  # fmt: skip
+)
 def test_the_nucleus_is_the_fewest_tokens_that_hold_top_p(top_p: float, uniform: float, token: int) -> None:
     logits = torch.tensor([[0.2, 0.0, 0.5, 0.3]]).log()
     assert _pick(logits, 1.0, torch.tensor([uniform], dtype=torch.float64), top_p).item() == token
@@ -241,7 +291,9 @@ def test_of_equally_likely_tokens_the_nucleus_takes_the_first() -> None:
 
 @pytest.mark.parametrize("top_p", [0.1, 0.5, 0.9, 0.999])
 def test_the_nucleus_is_transformers_one(top_p: float) -> None:
-    """Its warper comes after the temperature as well. Drawn at 2000 numbers, every token gets its share to 1/2000."""
+    """Its warper comes after the temperature as well. Drawn at 2000 numbers, every token gets its share to
+    1/2000.
+    """
     logits = torch.randn(5, 30, generator=torch.Generator().manual_seed(0)) * 3
     expected = TopPLogitsWarper(top_p)(None, logits / 0.7).softmax(-1)
     uniforms = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
@@ -256,14 +308,23 @@ def test_samples_stay_in_the_nucleus(either: Sampler) -> None:
 
     def sample(seeds: list[int], temperature: float, **options: float) -> list[list[int]]:
         return sample_branches(
-            either.model, [either.prompt(0)], [seeds], temperature=temperature, max_new_tokens=6, pad=either.encoder.pad_id, stop=set(),
-            inputs={"pixel_values": either.images[0].inputs["pixel_values"]}, **options,
-        )[0]  # fmt: skip
+            either.model,
+            [either.prompt(0)],
+            [seeds],
+            temperature=temperature,
+            max_new_tokens=6,
+            pad=either.encoder.pad_id,
+            stop=set(),
+            inputs={"pixel_values": either.images[0].inputs["pixel_values"]},
+            **options,
+        )[0]
 
     seeds = list(range(200))
     plain, within = sample(seeds, 2.0), sample(seeds, 2.0, top_p=0.5)
     with torch.no_grad():
-        logits = either.model(input_ids=torch.tensor([either.prompt(0)]), pixel_values=either.images[0].inputs["pixel_values"]).logits[0, -1]
+        logits = either.model(
+            input_ids=torch.tensor([either.prompt(0)]), pixel_values=either.images[0].inputs["pixel_values"]
+        ).logits[0, -1]
     falling = (logits.double() / 2).softmax(-1).sort(descending=True)
     nucleus = falling.indices[: int((falling.values.cumsum(0) < 0.5).sum()) + 1].tolist()
     assert 1 < len(nucleus) < len({ids[0] for ids in plain})

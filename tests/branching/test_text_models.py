@@ -1,11 +1,23 @@
-"""Language models without images, of many kinds: the way they are computed, log-probs, samples and gradients against one sequence at a time."""
+"""Language models without images, of many kinds: the way they are computed, log-probs, samples and
+gradients against one sequence at a time.
+"""
 
 import logging
 from collections.abc import Callable
 
 import pytest
 import torch
-from tiny_families import TEXT, by_hand, by_hand_log_probs, by_hand_next, causal, drawn, llama, mistral, text_packs
+from tiny_families import (
+    TEXT,
+    by_hand,
+    by_hand_log_probs,
+    by_hand_next,
+    causal,
+    drawn,
+    llama,
+    mistral,
+    text_packs,
+)
 from torch import nn
 from torch.testing import assert_close
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
@@ -29,14 +41,24 @@ class WithoutPositions(LlamaForCausalLM):
 class WithoutMask(LlamaForCausalLM):
     """Takes a mask and ignores it."""
 
-    def forward(self, position_ids: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None, **kwargs: object) -> object:
+    def forward(
+        self,
+        position_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: object,
+    ) -> object:
         return super().forward(position_ids=position_ids, **kwargs)
 
 
 class Refusing(LlamaForCausalLM):
     """Fails on a mask that isn't two-dimensional."""
 
-    def forward(self, position_ids: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None, **kwargs: object) -> object:
+    def forward(
+        self,
+        position_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: object,
+    ) -> object:
         if attention_mask is not None:
             _, _ = attention_mask.shape
         return super().forward(position_ids=position_ids, attention_mask=attention_mask, **kwargs)
@@ -49,29 +71,58 @@ TEXT_MODELS: dict[str, tuple[Callable[[], PreTrainedModel], str, str]] = {
     "llama": (llama, "packed", ""),
     "mistral": (lambda: mistral(None), "packed", ""),
     "gpt2": (lambda: causal("gpt2", **SMALL_GPT), "packed", ""),  # learned positions
-    "falcon": (lambda: causal("falcon", **SMALL, num_attention_heads=4, alibi=False), "packed", ""),  # its own attention modules
-    "falcon with alibi": (lambda: causal("falcon", **SMALL, num_attention_heads=4, alibi=True), "separate", "trial"),
+    "falcon": (
+        lambda: causal("falcon", **SMALL, num_attention_heads=4, alibi=False),
+        "packed",
+        "",
+    ),  # its own attention modules
+    "falcon with alibi": (
+        lambda: causal("falcon", **SMALL, num_attention_heads=4, alibi=True),
+        "separate",
+        "trial",
+    ),
     "bloom": (lambda: causal("bloom", **SMALL, n_head=4), "separate", "positions can't be given"),
-    "mpt": (lambda: causal("mpt", **NO_SPECIAL, d_model=32, n_layers=2, n_heads=4, expansion_ratio=2), "separate", "positions can't be given"),
+    "mpt": (
+        lambda: causal("mpt", **NO_SPECIAL, d_model=32, n_layers=2, n_heads=4, expansion_ratio=2),
+        "separate",
+        "positions can't be given",
+    ),
     "mamba": (lambda: causal("mamba", **SMALL, state_size=8), "separate", "recurrent"),
     "lfm2": (lambda: causal("lfm2", **TEXT, layer_types=["conv", "full_attention"]), "separate", "recurrent"),
     "llama4": (
-        lambda: causal("llama4_text", **TEXT, head_dim=8, intermediate_size_mlp=48, num_local_experts=2, attention_chunk_size=8),
-        "separate", "chunks",
+        lambda: causal(
+            "llama4_text",
+            **TEXT,
+            head_dim=8,
+            intermediate_size_mlp=48,
+            num_local_experts=2,
+            attention_chunk_size=8,
+        ),
+        "separate",
+        "chunks",
     ),
     "recurrent gemma": (
-        lambda: causal("recurrent_gemma", **{**TEXT, "num_hidden_layers": 3}, lru_width=32, attention_window_size=64, head_dim=8),
-        "separate", "recurrent",
+        lambda: causal(
+            "recurrent_gemma",
+            **{**TEXT, "num_hidden_layers": 3},
+            lru_width=32,
+            attention_window_size=64,
+            head_dim=8,
+        ),
+        "separate",
+        "recurrent",
     ),
     "ignores positions": (lambda: drawn(WithoutPositions(LlamaConfig(**TEXT))), "separate", "trial"),
     "ignores the mask": (lambda: drawn(WithoutMask(LlamaConfig(**TEXT))), "separate", "trial"),
     "refuses the mask": (lambda: drawn(Refusing(LlamaConfig(**TEXT))), "separate", "trial"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_text_models(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """The way, the reason, and log-probs against one plain sequence at a time. Attention that isn't SDPA takes its softmax in float32."""
+    """The way, the reason, and log-probs against one plain sequence at a time. Attention that isn't SDPA
+    takes its softmax in float32.
+    """
     build, way, reason = TEXT_MODELS[name]
     model, packs = build(), text_packs()
     packed = collate(packs, pad=0)
@@ -79,21 +130,39 @@ def test_text_models(name: str, caplog: pytest.LogCaptureFixture) -> None:
         log_probs, probs = by_hand_log_probs(model, None, packs), by_hand_next(model, None, packs)
         with caplog.at_level(logging.WARNING, "rlaifv_kedro"):
             assert choose_way(model) == way
-        assert [reason in r.getMessage() for r in caplog.records if r.name.startswith("rlaifv_kedro")] == ([True] if reason else [])
-        tolerance = 1e-8 if model.config._attn_implementation in ("sdpa", NAME) and name not in ("mamba", "llama4") else 1e-5
+        assert [reason in r.getMessage() for r in caplog.records if r.name.startswith("rlaifv_kedro")] == (
+            [True] if reason else []
+        )
+        tolerance = (
+            1e-8
+            if model.config._attn_implementation in ("sdpa", NAME) and name not in ("mamba", "llama4")
+            else 1e-5
+        )
         for budget in (None, 6):
-            assert_close(branch_log_probs(model, packed, max_tokens_per_pack=budget).tokens, log_probs, atol=tolerance, rtol=0)
-            assert_close(next_token_probs(model, packed, [5, 17], max_tokens_per_pack=budget), probs[:, [5, 17]], atol=tolerance, rtol=0)
+            assert_close(
+                branch_log_probs(model, packed, max_tokens_per_pack=budget).tokens,
+                log_probs,
+                atol=tolerance,
+                rtol=0,
+            )
+            assert_close(
+                next_token_probs(model, packed, [5, 17], max_tokens_per_pack=budget),
+                probs[:, [5, 17]],
+                atol=tolerance,
+                rtol=0,
+            )
 
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_greedy_samples_of_text_models(name: str) -> None:
-    """A padded batch of prompts of 11, 4 and 10 tokens against the argmax after one plain sequence at a time. In float32: with float64, transformers'
-    eager attention makes NaN of a padded row.
+    """A padded batch of prompts of 11, 4 and 10 tokens against the argmax after one plain sequence at a time.
+    In float32: with float64, transformers' eager attention makes NaN of a padded row.
     """
     model = TEXT_MODELS[name][0]().float()
     prompts = [p.prefix for p in text_packs()]
-    found = sample_branches(model, prompts, [[1, 2]] * 3, temperature=0, max_new_tokens=6, pad=0, stop={2}, inputs={})
+    found = sample_branches(
+        model, prompts, [[1, 2]] * 3, temperature=0, max_new_tokens=6, pad=0, stop={2}, inputs={}
+    )
     for prompt, (answer, same) in zip(prompts, found):
         assert answer == same and answer
         for t, token in enumerate(answer):
@@ -102,8 +171,9 @@ def test_greedy_samples_of_text_models(name: str) -> None:
 
 
 def test_attention_to_the_last_tokens_by_index() -> None:
-    """GPT-Neo's local layers count their window in places of the sequence, whatever the positions: in a pack, a late branch wouldn't see its prefix.
-    A window of 24 is as long as the pack of the trial, and longer than the longest sequence here, so that separate sequences don't feel it.
+    """GPT-Neo's local layers count their window in places of the sequence, whatever the positions: in a pack,
+    a late branch wouldn't see its prefix. A window of 24 is as long as the pack of the trial, and longer than
+    the longest sequence here, so that separate sequences don't feel it.
     """
     attention = dict(attention_types=[[["global", "local"], 1]], window_size=24)
     model = causal("gpt_neo", **NO_SPECIAL, hidden_size=32, num_layers=2, num_heads=4, **attention)
@@ -123,7 +193,9 @@ def test_gradients(name: str, checkpointing: bool) -> None:
         from peft import LoraConfig, get_peft_model
 
         torch.manual_seed(0)
-        model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)).double()
+        model = get_peft_model(
+            model, LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+        ).double()
     if checkpointing:
         model.gradient_checkpointing_enable()
         model.enable_input_require_grads()
@@ -131,7 +203,10 @@ def test_gradients(name: str, checkpointing: bool) -> None:
     packs = text_packs(longest=20)
     gradients = []
     packed = collate(packs, pad=0)
-    for tokens in (branch_log_probs(model, packed, max_tokens_per_pack=5).tokens, by_hand_log_probs(model, None, packs)):
+    for tokens in (
+        branch_log_probs(model, packed, max_tokens_per_pack=5).tokens,
+        by_hand_log_probs(model, None, packs),
+    ):
         model.zero_grad()
         (torch.linspace(0.5, 2, len(tokens), dtype=torch.float64) * tokens).sum().backward()
         gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})

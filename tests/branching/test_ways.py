@@ -32,7 +32,9 @@ def test_eager_attention_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["llama", "qwen2.5-vl"])
 def test_attention_without_a_mask_is_separate(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """As for flash attention, which isn't installed here: only the answer and its reason, on the language model's attention."""
+    """As for flash attention, which isn't installed here: only the answer and its reason, on the language
+    model's attention.
+    """
     model = llama() if name == "llama" else drawn(FAMILIES[name].build())
     text = model.config.get_text_config()
     text._attn_implementation = "flash_attention_2"
@@ -67,15 +69,28 @@ def test_models_that_read_images_or_prompts_elsewhere_are_refused(kind: str) -> 
         from transformers.models.mllama.configuration_mllama import MllamaTextConfig, MllamaVisionConfig
 
         vision = MllamaVisionConfig(
-            hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_global_layers=1, attention_heads=2, image_size=16, patch_size=4,
-            vision_output_dim=64, intermediate_layers_indices=[0],
-        )  # fmt: skip
-        text = MllamaTextConfig(**TEXT, cross_attention_layers=[1], rope_parameters={"rope_type": "default", "rope_theta": 1e4})
-        model: PreTrainedModel = MllamaForConditionalGeneration(MllamaConfig(vision_config=vision, text_config=text))
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_global_layers=1,
+            attention_heads=2,
+            image_size=16,
+            patch_size=4,
+            vision_output_dim=64,
+            intermediate_layers_indices=[0],
+        )
+        text = MllamaTextConfig(
+            **TEXT, cross_attention_layers=[1], rope_parameters={"rope_type": "default", "rope_theta": 1e4}
+        )
+        model: PreTrainedModel = MllamaForConditionalGeneration(
+            MllamaConfig(vision_config=vision, text_config=text)
+        )
     else:
         from transformers import T5Config, T5ForConditionalGeneration
 
-        model = T5ForConditionalGeneration(T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4))
+        model = T5ForConditionalGeneration(
+            T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
+        )
     with pytest.raises(UserError, match=type(model).__name__):
         choose_way(model)
     with pytest.raises(UserError):
@@ -98,7 +113,9 @@ class Wrapped(nn.Module):
 @pytest.mark.parametrize("peft", [False, True], ids=["", "peft"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_wrapped_models(name: str, peft: bool) -> None:
-    """The numbers are the bare model's, and the forward pass goes through the wrapper, where gradients are synchronised."""
+    """The numbers are the bare model's, and the forward pass goes through the wrapper, where gradients are
+    synchronised.
+    """
     family = FAMILIES[name]
     model: nn.Module = drawn(family.build())
     packs, images = family.packs()
@@ -107,7 +124,10 @@ def test_wrapped_models(name: str, peft: bool) -> None:
 
         torch.manual_seed(0)
         model = get_peft_model(
-            model, LoraConfig(r=4, target_modules=r".*(language|text)_model.*\.(q_proj|down_proj)", init_lora_weights=False)
+            model,
+            LoraConfig(
+                r=4, target_modules=r".*(language|text)_model.*\.(q_proj|down_proj)", init_lora_weights=False
+            ),
         ).double()
     wrapped = Wrapped(model)
     with torch.no_grad():
@@ -115,13 +135,17 @@ def test_wrapped_models(name: str, peft: bool) -> None:
         assert choose_way(wrapped) == family.way
         before = wrapped.calls
         for budget in (None, 5):
-            found = branch_log_probs(wrapped, collate(packs[:1], pad=0), max_tokens_per_pack=budget, **images[0]).tokens
+            found = branch_log_probs(
+                wrapped, collate(packs[:1], pad=0), max_tokens_per_pack=budget, **images[0]
+            ).tokens
             assert_close(found, expected, atol=1e-8, rtol=0)
     assert wrapped.calls - before >= (3 if family.way == "packed" else 2)
 
 
 def test_the_trial_leaves_no_trace() -> None:
-    """Modules in training stay so, the others too, and nothing random was drawn; dropout doesn't disturb it."""
+    """Modules in training stay so, the others too, and nothing random was drawn; dropout doesn't disturb
+    it.
+    """
     model = llama(attention_dropout=0.5)
     model.train()
     model.lm_head.eval()
@@ -140,26 +164,39 @@ def test_a_type_id_that_can_not_be_made_is_refused() -> None:
 
 
 def test_a_family_with_experts_for_images_is_right_or_refused() -> None:
-    """Ernie 4.5 VL routes image tokens to experts of their own by ``moe_mm_token_type_ids``, which its processor makes beside the other type ids.
-    Without them the numbers are off by half a nat. In float32: its grouped matrix products know no float64.
+    """Ernie 4.5 VL routes image tokens to experts of their own by ``moe_mm_token_type_ids``, which its
+    processor makes beside the other type ids. Without them the numbers are off by half a nat. In float32: its
+    grouped matrix products know no float64.
     """
     from transformers import Ernie4_5_VLMoeConfig, Ernie4_5_VLMoeForConditionalGeneration
 
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
-    experts = dict(moe_intermediate_size=[16, 16], moe_num_experts=4, moe_k=2, mlp_layer_types=["sparse", "dense"])
-    vision = dict(depth=2, hidden_size=32, intermediate_size=48, num_heads=2, patch_size=4, spatial_merge_size=2)
+    experts = dict(
+        moe_intermediate_size=[16, 16], moe_num_experts=4, moe_k=2, mlp_layer_types=["sparse", "dense"]
+    )
+    vision = dict(
+        depth=2, hidden_size=32, intermediate_size=48, num_heads=2, patch_size=4, spatial_merge_size=2
+    )
     text = dict(**TEXT, **experts, rope_parameters=rope)
-    config = Ernie4_5_VLMoeConfig(vision_config=vision, text_config=text, image_token_id=60, video_token_id=61)
+    config = Ernie4_5_VLMoeConfig(
+        vision_config=vision, text_config=text, image_token_id=60, video_token_id=61
+    )
     model = drawn(Ernie4_5_VLMoeForConditionalGeneration(config)).float()
     packs = [Pack([1, 7, 60, 60, 60, 60, 9], [[8, 9, 10], [11]])]
-    image = {"pixel_values": torch.randn(16, 3 * 16, generator=torch.Generator().manual_seed(0)), "image_grid_thw": torch.tensor([[1, 4, 4]])}
+    image = {
+        "pixel_values": torch.randn(16, 3 * 16, generator=torch.Generator().manual_seed(0)),
+        "image_grid_thw": torch.tensor([[1, 4, 4]]),
+    }
     images_are_1 = FAMILIES["qwen2.5-vl"].types
     family = replace(
-        FAMILIES["qwen2.5-vl"], types=lambda ids, prompt: {**images_are_1(ids, prompt), "moe_mm_token_type_ids": (ids == 60).long()}
-    )  # fmt: skip
+        FAMILIES["qwen2.5-vl"],
+        types=lambda ids, prompt: {**images_are_1(ids, prompt), "moe_mm_token_type_ids": (ids == 60).long()},
+    )
     with torch.no_grad():
         expected = by_hand_log_probs(model, family, packs, [image])
-        assert (expected - by_hand_log_probs(model, FAMILIES["qwen2.5-vl"], packs, [image])).abs().max() > 1e-3
+        assert (
+            expected - by_hand_log_probs(model, FAMILIES["qwen2.5-vl"], packs, [image])
+        ).abs().max() > 1e-3
         try:
             found = branch_log_probs(model, collate(packs, pad=0), **image).tokens
         except UserError:

@@ -16,7 +16,9 @@ def went_separate(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def spy_on(name: str) -> None:
         original = getattr(separate, name)
-        monkeypatch.setattr(separate, name, lambda *args, **kwargs: called.append(name) or original(*args, **kwargs))
+        monkeypatch.setattr(
+            separate, name, lambda *args, **kwargs: called.append(name) or original(*args, **kwargs)
+        )
 
     spy_on("separate_log_probs")
     spy_on("separate_next_logits")
@@ -25,7 +27,13 @@ def went_separate(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize(
     ("window", "slow"),
-    [(19, True), (20, False), (21, False), (10, True), (10**6, False)],  # the longest sequence has 20 tokens; 10 is shorter than the trial's too
+    [
+        (19, True),
+        (20, False),
+        (21, False),
+        (10, True),
+        (10**6, False),
+    ],  # the longest sequence has 20 tokens; 10 is shorter than the trial's too
 )
 @pytest.mark.parametrize("budget", [None, 6])
 def test_a_sliding_window(window: int, slow: bool, budget: int | None, went_separate: list[str]) -> None:
@@ -38,35 +46,56 @@ def test_a_sliding_window(window: int, slow: bool, budget: int | None, went_sepa
         found = branch_log_probs(model, packed, max_tokens_per_pack=budget).tokens
         assert_close(found, by_hand_log_probs(model, None, packs), atol=1e-8, rtol=0)
         expected = by_hand_next(model, None, packs)
-        assert ((expected - by_hand_next(mistral(None), None, packs)).abs().max() > 1e-3) == slow  # the window matters where it cuts
-        assert_close(next_token_probs(model, packed, list(range(64)), max_tokens_per_pack=budget), expected, atol=1e-8, rtol=0)
+        assert (
+            (expected - by_hand_next(mistral(None), None, packs)).abs().max() > 1e-3
+        ) == slow  # the window matters where it cuts
+        assert_close(
+            next_token_probs(model, packed, list(range(64)), max_tokens_per_pack=budget),
+            expected,
+            atol=1e-8,
+            rtol=0,
+        )
     assert went_separate == (["separate_log_probs", "separate_next_logits"] if slow else [])
 
 
 def test_samples_beyond_a_sliding_window() -> None:
-    """Prompts of 11, 4 and 10 tokens, 12 new ones and a window of 18: against the argmax after one plain sequence at a time."""
+    """Prompts of 11, 4 and 10 tokens, 12 new ones and a window of 18: against the argmax after one plain
+    sequence at a time.
+    """
     model, prompts = mistral(18), [p.prefix for p in text_packs()]
     assert choose_way(model) == "packed"
-    found = sample_branches(model, prompts, [[1]] * 3, temperature=0, max_new_tokens=12, pad=0, stop=set(), inputs={})
+    found = sample_branches(
+        model, prompts, [[1]] * 3, temperature=0, max_new_tokens=12, pad=0, stop=set(), inputs={}
+    )
     beyond_matters = False
     for prompt, (answer,) in zip(prompts, found):
         assert len(answer) == 12
         for t, token in enumerate(answer):
             with torch.no_grad():
                 assert token == by_hand(model, None, prompt, answer[:t], {})[-1].argmax()
-                beyond_matters |= bool(token != by_hand(mistral(None), None, prompt, answer[:t], {})[-1].argmax())
+                beyond_matters |= bool(
+                    token != by_hand(mistral(None), None, prompt, answer[:t], {})[-1].argmax()
+                )
     assert beyond_matters
 
 
 @pytest.mark.parametrize(("window", "generates"), [(23, False), (22, True)])
-def test_samples_use_one_cache_up_to_the_window(window: int, generates: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A prompt of 11 tokens with 12 new ones. A cache that every sample adds to grows beyond 23, but no sample does."""
+def test_samples_use_one_cache_up_to_the_window(
+    window: int, generates: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prompt of 11 tokens with 12 new ones. A cache that every sample adds to grows beyond 23, but no
+    sample does.
+    """
     model, prompt = mistral(window), text_packs()[0].prefix
     choose_way(model)
     called = []
     original = model.generate
     monkeypatch.setattr(model, "generate", lambda **kwargs: called.append(1) or original(**kwargs))
     seeds = [[4, 5, 6, 7]]
-    found = sample_branches(model, [prompt], seeds, temperature=1.0, max_new_tokens=12, pad=0, stop=set(), inputs={})
+    found = sample_branches(
+        model, [prompt], seeds, temperature=1.0, max_new_tokens=12, pad=0, stop=set(), inputs={}
+    )
     assert bool(called) == generates
-    assert found == sample_branches(mistral(None), [prompt], seeds, temperature=1.0, max_new_tokens=12, pad=0, stop=set(), inputs={})
+    assert found == sample_branches(
+        mistral(None), [prompt], seeds, temperature=1.0, max_new_tokens=12, pad=0, stop=set(), inputs={}
+    )

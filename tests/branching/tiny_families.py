@@ -1,30 +1,57 @@
-"""Tiny models with random weights of the families that the tests of branching compare, their images, and the slow, plain way to score an answer.
+"""Tiny models with random weights of the families that the tests of branching compare, their images, and the
+slow, plain way to score an answer.
 
-The weights are drawn large enough that a wrong position or mask moves a log-prob by far more than the tests' tolerances; the tests check that too.
+The weights are drawn large enough that a wrong position or mask moves a log-prob by far more than the tests'
+tolerances; the tests check that too.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+)
 
 from rlaifv_kedro.branching import Pack
 
 IMAGE = 60  # token id of an image's patch
 SAMPLED = range(3, 60)  # ids of words: no special ones
 TEXT = dict(
-    vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-    max_position_embeddings=256, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-)  # fmt: skip
-VISION = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, image_size=16, patch_size=4)
+    vocab_size=64,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=256,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+)
+VISION = dict(
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    image_size=16,
+    patch_size=4,
+)
 
 Inputs = dict[str, torch.Tensor]
 
 
 @torch.no_grad()
 def drawn(model: PreTrainedModel, std: float = 0.25) -> PreTrainedModel:
-    """The model in float64 with its weight matrices drawn anew, so that it answers differently to different prompts."""
+    """The model in float64 with its weight matrices drawn anew, so that it answers differently to
+    different prompts.
+    """
     generator = torch.Generator().manual_seed(0)
     for weight in model.parameters():
         if weight.dim() > 1:
@@ -36,12 +63,27 @@ def _qwen() -> PreTrainedModel:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     vision = dict(
-        depth=2, hidden_size=32, intermediate_size=48, num_heads=2, out_hidden_size=32, patch_size=4, spatial_merge_size=2, temporal_patch_size=2,
-        window_size=16, fullatt_block_indexes=[1],
-    )  # fmt: skip
-    text = dict(**TEXT, rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]})
+        depth=2,
+        hidden_size=32,
+        intermediate_size=48,
+        num_heads=2,
+        out_hidden_size=32,
+        patch_size=4,
+        spatial_merge_size=2,
+        temporal_patch_size=2,
+        window_size=16,
+        fullatt_block_indexes=[1],
+    )
+    text = dict(
+        **TEXT, rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
+    )
     config = Qwen2_5_VLConfig(
-        vision_config=vision, text_config=text, image_token_id=IMAGE, video_token_id=61, vision_start_token_id=62, vision_end_token_id=63
+        vision_config=vision,
+        text_config=text,
+        image_token_id=IMAGE,
+        video_token_id=61,
+        vision_start_token_id=62,
+        vision_end_token_id=63,
     )
     return Qwen2_5_VLForConditionalGeneration(config)
 
@@ -50,24 +92,37 @@ def _qwen_image(generator: torch.Generator, i: int) -> tuple[Inputs, int]:
     """Grids of 4 x 4, 2 x 6 and 4 x 8 patches: 4, 3 and 8 tokens that take 2, 3 and 4 positions."""
     rows, columns = [(4, 4), (2, 6), (4, 8)][i % 3]
     patches = torch.randn(rows * columns, 3 * 2 * 4 * 4, generator=generator, dtype=torch.float64)
-    return {"pixel_values": patches, "image_grid_thw": torch.tensor([[1, rows, columns]])}, rows * columns // 4
+    return {
+        "pixel_values": patches,
+        "image_grid_thw": torch.tensor([[1, rows, columns]]),
+    }, rows * columns // 4
 
 
 def _idefics3() -> PreTrainedModel:
     from transformers import Idefics3Config, Idefics3ForConditionalGeneration, LlamaConfig
 
     return Idefics3ForConditionalGeneration(
-        Idefics3Config(vision_config=dict(VISION), text_config=LlamaConfig(**TEXT), image_token_id=IMAGE, scale_factor=2)
+        Idefics3Config(
+            vision_config=dict(VISION), text_config=LlamaConfig(**TEXT), image_token_id=IMAGE, scale_factor=2
+        )
     )
 
 
 def _mistral3() -> PreTrainedModel:
-    from transformers import Mistral3Config, Mistral3ForConditionalGeneration, MistralConfig, PixtralVisionConfig
+    from transformers import (
+        Mistral3Config,
+        Mistral3ForConditionalGeneration,
+        MistralConfig,
+        PixtralVisionConfig,
+    )
 
     config = Mistral3Config(
-        vision_config=PixtralVisionConfig(**VISION, head_dim=16), text_config=MistralConfig(**TEXT, sliding_window=None), image_token_index=IMAGE,
-        spatial_merge_size=2, vision_feature_layer=-1,
-    )  # fmt: skip
+        vision_config=PixtralVisionConfig(**VISION, head_dim=16),
+        text_config=MistralConfig(**TEXT, sliding_window=None),
+        image_token_index=IMAGE,
+        spatial_merge_size=2,
+        vision_feature_layer=-1,
+    )
     return Mistral3ForConditionalGeneration(config)
 
 
@@ -75,15 +130,26 @@ def _gemma3() -> PreTrainedModel:
     from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3TextConfig
 
     text = Gemma3TextConfig(**TEXT, head_dim=8, sliding_window=16)
-    return Gemma3ForConditionalGeneration(Gemma3Config(vision_config=dict(VISION), text_config=text, image_token_index=IMAGE, mm_tokens_per_image=4))
+    return Gemma3ForConditionalGeneration(
+        Gemma3Config(
+            vision_config=dict(VISION), text_config=text, image_token_index=IMAGE, mm_tokens_per_image=4
+        )
+    )
 
 
 def _paligemma() -> PreTrainedModel:
-    from transformers import GemmaConfig, PaliGemmaConfig, PaliGemmaForConditionalGeneration, SiglipVisionConfig
+    from transformers import (
+        GemmaConfig,
+        PaliGemmaConfig,
+        PaliGemmaForConditionalGeneration,
+        SiglipVisionConfig,
+    )
 
     vision = SiglipVisionConfig(**{**VISION, "patch_size": 8}, vision_use_head=False)
     text = GemmaConfig(**TEXT, head_dim=8)
-    return PaliGemmaForConditionalGeneration(PaliGemmaConfig(vision_config=vision, text_config=text, image_token_index=IMAGE, projection_dim=32))
+    return PaliGemmaForConditionalGeneration(
+        PaliGemmaConfig(vision_config=vision, text_config=text, image_token_index=IMAGE, projection_dim=32)
+    )
 
 
 def _square(generator: torch.Generator, shape: tuple[int, ...] = (1, 3, 16, 16)) -> Inputs:
@@ -98,7 +164,8 @@ class Family:
         build: The model as its configuration initialises it.
         image: Inputs for the i-th image and its number of tokens.
         way: What ``choose_way`` should answer.
-        types: What the family's processor says of each token: (ids (1, length), length of the prompt) to keyword arguments.
+        types: What the family's processor says of each token: (ids (1, length), length of the prompt) to
+            keyword arguments.
         before: Tokens that stand before an image.
     """
 
@@ -109,7 +176,9 @@ class Family:
     before: tuple[int, ...] = ()
 
     def packs(self) -> tuple[list[Pack], list[Inputs]]:
-        """Three packs, whose prefixes have different lengths, with 4, 1 and 3 branches of 1 to 9 tokens, and their images."""
+        """Three packs, whose prefixes have different lengths, with 4, 1 and 3 branches of 1 to 9 tokens,
+        and their images.
+        """
         generator = torch.Generator().manual_seed(5)
 
         def words(count: int) -> list[int]:
@@ -131,7 +200,9 @@ def _images_are_1(name: str) -> Callable[[torch.Tensor, int], Inputs]:
 FAMILIES = {
     "qwen2.5-vl": Family(_qwen, _qwen_image, "packed", _images_are_1("mm_token_type_ids"), (62,)),
     "idefics3": Family(_idefics3, lambda g, i: (_square(g, (1, 1, 3, 16, 16)), 4), "packed"),
-    "mistral3": Family(_mistral3, lambda g, i: ({**_square(g), "image_sizes": torch.tensor([[16, 16]])}, 4), "packed"),
+    "mistral3": Family(
+        _mistral3, lambda g, i: ({**_square(g), "image_sizes": torch.tensor([[16, 16]])}, 4), "packed"
+    ),
     "gemma3": Family(_gemma3, lambda g, i: (_square(g), 4), "separate", _images_are_1("token_type_ids")),
     "paligemma": Family(
         # PaliGemmaProcessor: 0 for the prompt, which sees itself in both directions, 1 for the suffix
@@ -152,19 +223,28 @@ def together(images: list[Inputs], dtype: torch.dtype = torch.float64) -> Inputs
 
 
 def by_hand(
-    model: torch.nn.Module, family: Family | None, prefix: list[int], branch: list[int], image: Inputs, prompt: int | None = None
+    model: torch.nn.Module,
+    family: Family | None,
+    prefix: list[int],
+    branch: list[int],
+    image: Inputs,
+    prompt: int | None = None,
 ) -> torch.Tensor:
-    """Logits (length, vocabulary) of one sequence as transformers' users would compute them: unpadded, with the model's own mask and positions.
+    """Logits (length, vocabulary) of one sequence as transformers' users would compute them: unpadded, with
+    the model's own mask and positions.
 
     Args:
-        prompt: Tokens that are the prompt, where the family sees prompt and answer differently; by default the prefix.
+        prompt: Tokens that are the prompt, where the family sees prompt and answer differently; by default
+            the prefix.
     """
     ids = torch.tensor([prefix + branch])
     types = family.types(ids, len(prefix) if prompt is None else prompt) if family else {}
     return model(input_ids=ids, **types, **converted(image, next(model.parameters()).dtype)).logits[0]
 
 
-def by_hand_log_probs(model: torch.nn.Module, family: Family | None, packs: list[Pack], images: list[Inputs] | None = None) -> torch.Tensor:
+def by_hand_log_probs(
+    model: torch.nn.Module, family: Family | None, packs: list[Pack], images: list[Inputs] | None = None
+) -> torch.Tensor:
     """One log-prob for every token of every branch, in order: (tokens,)."""
     found = []
     for pack, image in zip(packs, images or [{}] * len(packs)):
@@ -175,12 +255,18 @@ def by_hand_log_probs(model: torch.nn.Module, family: Family | None, packs: list
     return torch.stack(found)
 
 
-def by_hand_next(model: torch.nn.Module, family: Family | None, packs: list[Pack], images: list[Inputs] | None = None) -> torch.Tensor:
+def by_hand_next(
+    model: torch.nn.Module, family: Family | None, packs: list[Pack], images: list[Inputs] | None = None
+) -> torch.Tensor:
     """Probabilities after every branch, which is part of the prompt: (branches, vocabulary)."""
     found = []
     for pack, image in zip(packs, images or [{}] * len(packs)):
         for branch in pack.branches:
-            found.append(by_hand(model, family, pack.prefix, branch, image, len(pack.prefix) + len(branch))[-1].softmax(-1))
+            found.append(
+                by_hand(model, family, pack.prefix, branch, image, len(pack.prefix) + len(branch))[
+                    -1
+                ].softmax(-1)
+            )
     return torch.stack(found)
 
 

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rlaifv_kedro.claims import Claim, make_splitter
-from rlaifv_kedro.claims.llm_splitter import DIVIDE, TO_QUESTIONS, LLMSplitter, PromptFile, Unparsable, read_list, read_questions
+from rlaifv_kedro.claims.llm_splitter import (
+    DIVIDE,
+    TO_QUESTIONS,
+    LLMSplitter,
+    PromptFile,
+    Unparsable,
+    read_list,
+    read_questions,
+)
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.miniature.splitter import MiniatureSplitter
 from rlaifv_kedro.models import Answer, Decoding
@@ -29,13 +37,22 @@ NO_CLAIM = "no claim found in the answer"
         ("- A dog sits.\n- A cat sits.", ["A dog sits.", "A cat sits."]),  # no heading
         ("###Facts:\n\n- A dog sits.\n\n\n- A cat sits.\n\n", ["A dog sits.", "A cat sits."]),
         ("### Facts\r\n- A dog sits.\r\n- A cat sits.\r\n", ["A dog sits.", "A cat sits."]),
-        ("# Facts\n* A dog sits.\n• A cat sits.\n– A cow sits.", ["A dog sits.", "A cat sits.", "A cow sits."]),
-        ("Here is the list:\n1. A dog sits.\n2) A cat sits.\n10. A cow sits.", ["A dog sits.", "A cat sits.", "A cow sits."]),
+        (
+            "# Facts\n* A dog sits.\n• A cat sits.\n– A cow sits.",
+            ["A dog sits.", "A cat sits.", "A cow sits."],
+        ),
+        (
+            "Here is the list:\n1. A dog sits.\n2) A cat sits.\n10. A cow sits.",
+            ["A dog sits.", "A cat sits.", "A cow sits."],
+        ),
         ("**Facts:**\n- **A dog** sits.\n- **A cat sits.**", ["A dog sits.", "A cat sits."]),
         ("### **Facts**\n* **Dog**: it sits.\n**-** A cat sits.", ["Dog: it sits.", "A cat sits."]),
         ("  - A dog sits.\n  - A cat sits.", ["A dog sits.", "A cat sits."]),
         ("-\tA dog sits.", ["A dog sits."]),
-        ("- -5 degrees are shown.\n- 2 * 3 is written.\n- # 7 is on a shirt.", ["-5 degrees are shown.", "2 * 3 is written.", "# 7 is on a shirt."]),
+        (
+            "- -5 degrees are shown.\n- 2 * 3 is written.\n- # 7 is on a shirt.",
+            ["-5 degrees are shown.", "2 * 3 is written.", "# 7 is on a shirt."],
+        ),
         ("- A sign says “{Öl} - 5 €”.\n- 狗坐着。", ["A sign says “{Öl} - 5 €”.", "狗坐着。"]),
         ("- A dog sits.\n- A dog sits.", ["A dog sits.", "A dog sits."]),
         ("### Facts", []),
@@ -44,7 +61,7 @@ NO_CLAIM = "no claim found in the answer"
         ("### Facts\n- (N/A)", []),
         ("### Facts\n- None of the men stands.", ["None of the men stands."]),
     ],
-)  # fmt: skip
+)
 def test_lists(reply: str, items: list[str]) -> None:
     assert read_list(reply) == items
 
@@ -55,18 +72,42 @@ def test_lists(reply: str, items: list[str]) -> None:
         ("", "the reply has neither a heading nor items"),
         ("Here is the list:", "the reply has neither a heading nor items"),
         ("A dog sits.", "the reply has a line that is no item of the list, 'A dog sits.'"),
-        ("Sure! Here they are.\n- A dog sits.", "the reply has a line that is no item of the list, 'Sure! Here they are.'"),
-        ("- A dog sits\non the sofa.", "the reply has a line that is no item of the list, 'on the sofa.'"),  # an item on two lines
-        ("- A dog sits.\n\nI hope this helps!", "the reply has a line that is no item of the list, 'I hope this helps!'"),
-        ("### Facts\n- A dog sits.\n### Opinions\n- It is cute.", "the reply has a line that is no item of the list, '### Opinions'"),
-        ("- A dog sits.\nOpinions:\n- It is cute.", "the reply has a line that is no item of the list, 'Opinions:'"),
-        ("-A dog sits.", "the reply has a line that is no item of the list, '-A dog sits.'"),  # its first character is not a mark's
-        ("-5 degrees are shown.", "the reply has a line that is no item of the list, '-5 degrees are shown.'"),
+        (
+            "Sure! Here they are.\n- A dog sits.",
+            "the reply has a line that is no item of the list, 'Sure! Here they are.'",
+        ),
+        (
+            "- A dog sits\non the sofa.",
+            "the reply has a line that is no item of the list, 'on the sofa.'",
+        ),  # an item on two lines
+        (
+            "- A dog sits.\n\nI hope this helps!",
+            "the reply has a line that is no item of the list, 'I hope this helps!'",
+        ),
+        (
+            "### Facts\n- A dog sits.\n### Opinions\n- It is cute.",
+            "the reply has a line that is no item of the list, '### Opinions'",
+        ),
+        (
+            "- A dog sits.\nOpinions:\n- It is cute.",
+            "the reply has a line that is no item of the list, 'Opinions:'",
+        ),
+        (
+            "-A dog sits.",
+            "the reply has a line that is no item of the list, '-A dog sits.'",
+        ),  # its first character is not a mark's
+        (
+            "-5 degrees are shown.",
+            "the reply has a line that is no item of the list, '-5 degrees are shown.'",
+        ),
         ("3 dogs sit.", "the reply has a line that is no item of the list, '3 dogs sit.'"),
         ("2024. A dog sits.", "the reply has a line that is no item of the list, '2024. A dog sits.'"),
         ("---\n- A dog sits.", "the reply has a line that is no item of the list, '---'"),
         ("```\n- A dog sits.\n```", "the reply has a line that is no item of the list, '```'"),
-        ("<think>\n- A dog?\n</think>\n- A dog sits.", "the reply has a line that is no item of the list, '<think>'"),
+        (
+            "<think>\n- A dog?\n</think>\n- A dog sits.",
+            "the reply has a line that is no item of the list, '<think>'",
+        ),
         ("- The dog:\n  - sits.", "the list has an item without a sentence, '- The dog:'"),
         ("- A dog sits.\n-", "the list has an item without a sentence, '-'"),
         ("- ...", "the list has an item without a sentence, '- ...'"),
@@ -91,15 +132,22 @@ def test_questions_are_counted_and_end_with_a_question_mark() -> None:
 
 
 class Scripted:
-    """A text LLM that answers from a script: for each prompt that contains a key, one reply after the other, the last one for ever."""
+    """A text LLM that answers from a script: for each prompt that contains a key, one reply after the
+    other, the last one for ever.
+    """
 
     def __init__(self, script: Mapping[str, str | Answer | Sequence[str | Answer]]):
-        self.script = {key: [replies] if isinstance(replies, str | Answer) else list(replies) for key, replies in script.items()}
+        self.script = {
+            key: [replies] if isinstance(replies, str | Answer) else list(replies)
+            for key, replies in script.items()
+        }
         self.asked: list[tuple[str, int, int]] = []  # (key, seed, max_new_tokens)
         self.prompts: list[str] = []
         self.calls: list[Decoding] = []
 
-    def complete(self, chats: Sequence[Sequence[Mapping[str, str]]], seeds: Sequence[int], decoding: Decoding) -> list[Answer]:
+    def complete(
+        self, chats: Sequence[Sequence[Mapping[str, str]]], seeds: Sequence[int], decoding: Decoding
+    ) -> list[Answer]:
         assert len(chats) == len(seeds) > 0
         self.calls.append(decoding)
         return [self._reply(chat, seed, decoding) for chat, seed in zip(chats, seeds)]
@@ -129,7 +177,9 @@ def splitter(divider: Scripted, writer: Scripted, **options: object) -> LLMSplit
 def divide_only(*replies: str | Answer, **options: object) -> tuple[list[Claim] | str, Scripted]:
     """The result of one answer, whose divider gives these replies."""
     divider = Scripted({"ANSWER": replies})
-    return splitter(divider, Scripted({"- A dog sits.\n- It is not brown.": ASKED}), **options).split(["Q"], ["ANSWER"])[0], divider
+    return splitter(divider, Scripted({"- A dog sits.\n- It is not brown.": ASKED}), **options).split(
+        ["Q"], ["ANSWER"]
+    )[0], divider
 
 
 def write_only(*replies: str | Answer, **options: object) -> tuple[list[Claim] | str, Scripted]:
@@ -142,7 +192,10 @@ def test_claims_and_questions_in_order() -> None:
     result, divider = divide_only(DIVIDED)
     assert result == CLAIMS
     assert divider.calls == [Decoding(0.2, 512, 0.9)]
-    assert "<question>\nQ\n</question>" in divider.prompts[0] and "<answer>\nANSWER\n</answer>" in divider.prompts[0]
+    assert (
+        "<question>\nQ\n</question>" in divider.prompts[0]
+        and "<answer>\nANSWER\n</answer>" in divider.prompts[0]
+    )
     result, writer = write_only(ASKED, temperature=0.7, top_p=0.5, max_new_tokens=99)
     assert result == CLAIMS
     assert writer.calls == [Decoding(0.7, 99, 0.5)]
@@ -168,7 +221,10 @@ def test_a_reply_that_is_no_good_is_asked_for_again_with_another_seed() -> None:
 def test_after_some_tries_it_is_a_reject_that_says_why(tries: int) -> None:
     result, divider = divide_only("Sure!", "Well.", "No way.", tries=tries)
     last = ["Sure!", "Well.", "No way."][tries - 1]
-    assert result == f"can't be divided into claims: the reply has a line that is no item of the list, '{last}' (tried {tries} times)"
+    assert (
+        result == f"can't be divided into claims: the reply has a line that is no item of the list, '{last}' "
+        f"(tried {tries} times)"
+    )
     assert len(divider.asked) == tries
 
 
@@ -176,18 +232,30 @@ def test_questions_that_do_not_match_the_claims_are_asked_for_again() -> None:
     """The release pairs what there is, so one missing question shifts all that follow."""
     result, writer = write_only("- Does a dog sit?", "- Does a dog sit?\n- Is it?\n- Not brown?", ASKED)
     assert result == CLAIMS
-    assert [seed for _, seed, _ in writer.asked] == [seed_for(7, "splitter", "to questions", writer.prompts[0], k) for k in range(3)]
+    assert [seed for _, seed, _ in writer.asked] == [
+        seed_for(7, "splitter", "to questions", writer.prompts[0], k) for k in range(3)
+    ]
     result, writer = write_only("- Does a dog sit?")
-    assert result == "its claims can't be turned into questions: the reply has 1 instead of 2 questions (tried 3 times)"
+    assert (
+        result
+        == "its claims can't be turned into questions: the reply has 1 instead of 2 questions (tried 3 times)"
+    )
     result, _ = write_only("- Does a dog sit?\n- It is not brown.")
-    assert result == "its claims can't be turned into questions: a question has no question mark, 'It is not brown.' (tried 3 times)"
+    assert (
+        result
+        == "its claims can't be turned into questions: a question has no question mark, 'It is not brown.' "
+        "(tried 3 times)"
+    )
 
 
 def test_a_reply_that_is_cut_off_goes_on_with_twice_the_tokens() -> None:
     """The same seed, so the same reply; not a try. Its end is not a claim, though it parses."""
     result, divider = divide_only(CUT, DIVIDED)
     assert result == CLAIMS
-    assert [(seed, limit) for _, seed, limit in divider.asked] == [(divider.asked[0][1], 512), (divider.asked[0][1], 1024)]
+    assert [(seed, limit) for _, seed, limit in divider.asked] == [
+        (divider.asked[0][1], 512),
+        (divider.asked[0][1], 1024),
+    ]
     result, writer = write_only(CUT, ASKED, max_new_tokens=30)
     assert result == CLAIMS
     assert [limit for _, _, limit in writer.asked] == [30, 60]
@@ -205,14 +273,25 @@ def test_a_lengthened_reply_stays_so_in_later_tries() -> None:
     result, divider = divide_only("Sure!", CUT, "Well.", DIVIDED)
     assert result == CLAIMS
     seeds = [seed_for(7, "splitter", "divide", divider.prompts[0], k) for k in range(3)]
-    assert [(seed, limit) for _, seed, limit in divider.asked] == [(seeds[0], 512), (seeds[1], 512), (seeds[1], 1024), (seeds[2], 1024)]
-    assert divide_only("Sure!", CUT, "Well.", CUT)[0] == "can't be divided into claims: the reply is cut off at 1024 tokens"
+    assert [(seed, limit) for _, seed, limit in divider.asked] == [
+        (seeds[0], 512),
+        (seeds[1], 512),
+        (seeds[1], 1024),
+        (seeds[2], 1024),
+    ]
+    assert (
+        divide_only("Sure!", CUT, "Well.", CUT)[0]
+        == "can't be divided into claims: the reply is cut off at 1024 tokens"
+    )
 
 
 def test_a_model_that_gives_no_reply_is_asked_again() -> None:
     assert divide_only(BROKEN, DIVIDED)[0] == CLAIMS
     result, divider = divide_only(BROKEN)
-    assert result == "can't be divided into claims: the model gave no reply: 503 Service Unavailable (tried 3 times)"
+    assert (
+        result
+        == "can't be divided into claims: the model gave no reply: 503 Service Unavailable (tried 3 times)"
+    )
     assert len(divider.asked) == 3
 
 
@@ -239,17 +318,23 @@ def test_a_claim_made_twice_stays_two_claims() -> None:
 
 
 MANY: dict[str, str | list[str | Answer]] = {
-    "ONE": "- A man stands.", "TWO": ["Hm.", "- A cow stands."], "THREE": "### Facts", "FOUR": "Never.", "FIVE": [CUT, "- A bus stands."],
-}  # fmt: skip
+    "ONE": "- A man stands.",
+    "TWO": ["Hm.", "- A cow stands."],
+    "THREE": "### Facts",
+    "FOUR": "Never.",
+    "FIVE": [CUT, "- A bus stands."],
+}
 WRITTEN: dict[str, str | list[str | Answer]] = {
-    "A man stands.": ["- What?\n- What?", "- Does a man stand?"], "A cow stands.": "- Does a cow stand?",
+    "A man stands.": ["- What?\n- What?", "- Does a man stand?"],
+    "A cow stands.": "- Does a cow stand?",
     "A bus stands.": [CUT, "- Does a bus stand?"],
-}  # fmt: skip
+}
 OUTCOMES = {
     "ONE": [Claim("A man stands.", "Does a man stand?")],
     "TWO": [Claim("A cow stands.", "Does a cow stand?")],
     "THREE": NO_CLAIM,
-    "FOUR": "can't be divided into claims: the reply has a line that is no item of the list, 'Never.' (tried 3 times)",
+    "FOUR": "can't be divided into claims: the reply has a line that is no item of the list, 'Never.' "
+    "(tried 3 times)",
     "FIVE": [Claim("A bus stands.", "Does a bus stand?")],
 }
 
@@ -257,7 +342,9 @@ OUTCOMES = {
 @pytest.mark.parametrize("order", [list(OUTCOMES), list(OUTCOMES)[::-1], ["TWO"], ["FOUR", "TWO", "FIVE"]])
 def test_results_keep_their_places_and_do_not_depend_on_each_other(order: list[str]) -> None:
     divider, writer = Scripted(MANY), Scripted(WRITTEN)
-    assert splitter(divider, writer).split(["Q"] * len(order), order) == [OUTCOMES[answer] for answer in order]
+    assert splitter(divider, writer).split(["Q"] * len(order), order) == [
+        OUTCOMES[answer] for answer in order
+    ]
     whole = Scripted(MANY)
     splitter(whole, Scripted(WRITTEN)).split(["Q"] * 5, list(OUTCOMES))
     for answer in order:  # the seeds, too
@@ -265,16 +352,33 @@ def test_results_keep_their_places_and_do_not_depend_on_each_other(order: list[s
 
 
 def test_each_round_is_one_call_a_limit() -> None:
-    """Round 1 asks all five; what is cut off goes on in round 2, beside the second try of two others; then only FOUR is left."""
+    """Round 1 asks all five; what is cut off goes on in round 2, beside the second try of two others; then
+    only FOUR is left.
+    """
     divider = Scripted(MANY)
     splitter(divider, Scripted(WRITTEN)).split(["Q"] * 5, list(OUTCOMES))
     assert [decoding.max_new_tokens for decoding in divider.calls] == [512, 512, 1024, 512]
-    assert [key for key, _, _ in divider.asked] == ["ONE", "TWO", "THREE", "FOUR", "FIVE", "TWO", "FOUR", "FIVE", "FOUR"]
+    assert [key for key, _, _ in divider.asked] == [
+        "ONE",
+        "TWO",
+        "THREE",
+        "FOUR",
+        "FIVE",
+        "TWO",
+        "FOUR",
+        "FIVE",
+        "FOUR",
+    ]
 
 
 def test_what_is_there_several_times_is_asked_once() -> None:
-    """Equal questions and answers, up to blanks around them, and equal lists of claims. An answer to another question is another one."""
-    divider, writer = Scripted({"ONE": "- A man stands.", "TWO": "- A man stands."}), Scripted({"A man stands.": "- Does a man stand?"})
+    """Equal questions and answers, up to blanks around them, and equal lists of claims. An answer to
+    another question is another one.
+    """
+    divider, writer = (
+        Scripted({"ONE": "- A man stands.", "TWO": "- A man stands."}),
+        Scripted({"A man stands.": "- Does a man stand?"}),
+    )
     found = splitter(divider, writer).split(["Q", "Q", "Q", "P", " Q"], ["ONE", "TWO", "ONE", "ONE", "ONE\n"])
     assert found == [OUTCOMES["ONE"]] * 5
     assert len(divider.asked) == 3 and len(writer.asked) == 1
@@ -298,8 +402,13 @@ def test_braces_backslashes_and_unicode_in_texts_stay_as_they_are() -> None:
     asked = ["Does a sign say {question}?", "Does a sign say {claims} \\1 狗?"]
     divider = Scripted({"ANSWER": "\n".join(f"- {c}" for c in claims)})
     writer = Scripted({"A sign says": "\n".join(f"- {q}" for q in asked)})
-    assert splitter(divider, writer).split([question], [answer]) == [[Claim(*both) for both in zip(claims, asked)]]
-    assert f"<question>\n{question}\n</question>" in divider.prompts[0] and f"<answer>\n{answer}\n</answer>" in divider.prompts[0]
+    assert splitter(divider, writer).split([question], [answer]) == [
+        [Claim(*both) for both in zip(claims, asked)]
+    ]
+    assert (
+        f"<question>\n{question}\n</question>" in divider.prompts[0]
+        and f"<answer>\n{answer}\n</answer>" in divider.prompts[0]
+    )
     assert writer.prompts[0].endswith("\n".join(f"- {c}" for c in claims))
 
 
@@ -322,7 +431,9 @@ def test_prompt_files(tmp_path: Path) -> None:
 
 
 def test_ours_ask_for_what_is_read() -> None:
-    """The examples in the prompts are lists as the parser takes them, and placeholders stand alone on their line."""
+    """The examples in the prompts are lists as the parser takes them, and placeholders stand alone on
+    their line.
+    """
     for file, count in ((DIVIDE, 2), (TO_QUESTIONS, 2)):
         text = file.read_text()
         example = text[text.index("###") : text.index("\n\n", text.index("###"))]
@@ -337,8 +448,14 @@ def test_the_version_tells_what_was_asked_and_how(tmp_path: Path) -> None:
     mine.write_text("{question} {answer} {claims}")
     nobody = Scripted({})
     options: list[dict[str, object]] = [
-        {}, {"tries": 4}, {"temperature": 0.3}, {"top_p": 1.0}, {"max_new_tokens": 256}, {"divide_prompt": mine}, {"question_prompt": mine},
-    ]  # fmt: skip
+        {},
+        {"tries": 4},
+        {"temperature": 0.3},
+        {"top_p": 1.0},
+        {"max_new_tokens": 256},
+        {"divide_prompt": mine},
+        {"question_prompt": mine},
+    ]
     versions = [splitter(nobody, nobody, **o).version for o in options]
     assert len(set(versions)) == len(options)
     assert all(len(v) == 12 for v in versions)
@@ -351,10 +468,20 @@ def test_make_splitter(tmp_path: Path) -> None:
     mine = tmp_path / "mine.txt"
     mine.write_text("Mine. {question} {answer}")
     made = make_splitter(
-        "llm", count_repeats=True, divider=divider, question_writer=writer, seed=3, prompts=(mine, None), tries=2, temperature=0.5, top_p=0.8,
+        "llm",
+        count_repeats=True,
+        divider=divider,
+        question_writer=writer,
+        seed=3,
+        prompts=(mine, None),
+        tries=2,
+        temperature=0.5,
+        top_p=0.8,
         max_new_tokens=100,
-    )  # fmt: skip
-    same = LLMSplitter(divider, writer, seed=3, divide_prompt=mine, tries=2, temperature=0.5, top_p=0.8, max_new_tokens=100)
+    )
+    same = LLMSplitter(
+        divider, writer, seed=3, divide_prompt=mine, tries=2, temperature=0.5, top_p=0.8, max_new_tokens=100
+    )
     assert made.version == same.version
     assert made.split(["Q"], ["ANSWER"]) == [CLAIMS]
     assert divider.prompts == ["Mine. Q ANSWER"]
@@ -370,7 +497,10 @@ def test_without_a_question_writer_the_divider_does_both() -> None:
 
 def test_importing_claims_imports_no_torch() -> None:
     """So that ``kedro registry list`` answers quickly."""
-    code = "import sys, rlaifv_kedro.claims.llm_splitter; assert not {'torch', 'transformers'} & set(sys.modules)"
+    code = (
+        "import sys, rlaifv_kedro.claims.llm_splitter; assert not {'torch', 'transformers'} & "
+        "set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -385,12 +515,21 @@ def random_llm() -> "TransformersText":
 
     alphabet = ["</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     backend = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    backend.pre_tokenizer, backend.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        decoders.ByteLevel(),
+    )
     template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", chat_template=template)
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(alphabet), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, eos_token_id=0, bos_token_id=None
+        vocab_size=len(alphabet),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        eos_token_id=0,
+        bos_token_id=None,
     )
     model = LlamaForCausalLM(config)
     model.generation_config.eos_token_id = list(range(20))  # so that some of its replies end
@@ -400,13 +539,19 @@ def random_llm() -> "TransformersText":
 def test_a_model_that_talks_nonsense_gives_rejects(random_llm: "TransformersText") -> None:
     """End to end. Its replies are random bytes: cut off, or, of the few that end, no lists."""
     answers = ["A dog sits.", "Yes.", "", "A dog sits.", *(f"Dog {i}." for i in range(12))]
-    found = LLMSplitter(random_llm, random_llm, seed=0, tries=2, temperature=1.0, max_new_tokens=10).split(["What is there?"] * 16, answers)
+    found = LLMSplitter(random_llm, random_llm, seed=0, tries=2, temperature=1.0, max_new_tokens=10).split(
+        ["What is there?"] * 16, answers
+    )
     assert found.pop(2) == NO_CLAIM
     assert found[0] == found[2]
-    whys = [result.removeprefix("can't be divided into claims: ") for result in found if isinstance(result, str)]
+    whys = [
+        result.removeprefix("can't be divided into claims: ") for result in found if isinstance(result, str)
+    ]
     assert len(whys) == 15
     assert {why[:20] for why in whys} == {"the reply is cut off", "the reply has a line"}
-    later = LLMSplitter(random_llm, random_llm, seed=0, tries=2, temperature=1.0, max_new_tokens=10).split(["What is there?"] * 2, answers[5:7])
+    later = LLMSplitter(random_llm, random_llm, seed=0, tries=2, temperature=1.0, max_new_tokens=10).split(
+        ["What is there?"] * 2, answers[5:7]
+    )
     assert later == found[4:6]
 
 

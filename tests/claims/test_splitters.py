@@ -28,15 +28,25 @@ def test_the_scene_and_every_object() -> None:
 
 def test_repeats_may_go_uncounted() -> None:
     assert [claim.text for claim in split(ANSWER, count_repeats=False)] == [
-        "this is a living room", "there is a cat", "there is a sofa", "there is an umbrella",
-    ]  # fmt: skip
-    assert [claim.text for claim in split("a cup, a cup and a cup.")] == ["there is a cup", "there is a second cup", "there is a second cup"]
+        "this is a living room",
+        "there is a cat",
+        "there is a sofa",
+        "there is an umbrella",
+    ]
+    assert [claim.text for claim in split("a cup, a cup and a cup.")] == [
+        "there is a cup",
+        "there is a second cup",
+        "there is a second cup",
+    ]
 
 
 @pytest.mark.parametrize(
     ("answer", "texts"),
     [
-        ("It contains A Traffic Light and a potted plant", ["there is a traffic light", "there is a potted plant"]),
+        (
+            "It contains A Traffic Light and a potted plant",
+            ["there is a traffic light", "there is a potted plant"],
+        ),
         ("a television, a bike", ["there is a television", "there is a bike"]),
         ("this image shows an oven.", ["there is an oven"]),  # no kind of scene
         ("a kitchen and a cup.", ["there is a cup"]),  # nobody said that it shows one
@@ -52,7 +62,11 @@ def test_what_counts_as_a_mention(answer: str, texts: list[str] | str) -> None:
 
 def test_answers_keep_their_places() -> None:
     results = MiniatureSplitter().split(["q"] * 3, ["a cup.", "nothing", "a dog."])
-    assert [r if isinstance(r, str) else r[0].text for r in results] == ["there is a cup", "no claim found in the answer", "there is a dog"]
+    assert [r if isinstance(r, str) else r[0].text for r in results] == [
+        "there is a cup",
+        "no claim found in the answer",
+        "there is a dog",
+    ]
 
 
 def test_a_caption_s_claims_are_what_it_was_made_of(scenes: list[Scene]) -> None:

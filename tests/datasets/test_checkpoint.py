@@ -31,7 +31,9 @@ def source(tmp_path):
     names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     for name in names:
         save_file({name: np.zeros(3)}, folder / name)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {name: name for name in names}}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {name: name for name in names}})
+    )
     return folder
 
 
@@ -46,7 +48,9 @@ def test_save_twice_and_load(tmp_path, source):
     dataset.save(source)
     folder = dataset.load()
     assert folder == tmp_path / "policy/r/policy"
-    assert {p.relative_to(folder) for p in folder.rglob("*")} == {p.relative_to(source) for p in source.rglob("*")}
+    assert {p.relative_to(folder) for p in folder.rglob("*")} == {
+        p.relative_to(source) for p in source.rglob("*")
+    }
     assert [path.name for path in folder.parent.iterdir()] == ["policy"]
 
 
@@ -73,7 +77,12 @@ def test_a_folder_that_is_no_checkpoint_is_not_saved(tmp_path, source):
 
 @pytest.mark.parametrize(
     ("name", "whole"),
-    [(None, False), ("training_args.bin", False), ("pytorch_model.bin", True), ("adapter_model.safetensors", True)],
+    [
+        (None, False),
+        ("training_args.bin", False),
+        ("pytorch_model.bin", True),
+        ("adapter_model.safetensors", True),
+    ],
 )
 def test_a_checkpoint_has_weights(tmp_path, name, whole):
     folder = tmp_path / "source"
@@ -143,9 +152,16 @@ def test_a_set_made_by_another_run_is_not_own(four, tmp_path):
 
 @pytest.mark.parametrize("killed_at", [0, 1, 2])
 def test_a_kill_while_removing_is_made_good(four, monkeypatch, killed_at):
-    """Before the record, or before one of the folders: the set can be loaded, and the second call ends what the first began."""
+    """Before the record, or before one of the folders: the set can be loaded, and the second call ends
+    what the first began.
+    """
     found, folder = four
-    hash_before, calls, rmtree, write = found.content_sha256(folder), [], checkpoint.shutil.rmtree, checkpoint.write_atomically
+    hash_before, calls, rmtree, write = (
+        found.content_sha256(folder),
+        [],
+        checkpoint.shutil.rmtree,
+        checkpoint.write_atomically,
+    )
 
     def counted(function):
         def call(*arguments):
@@ -165,7 +181,10 @@ def test_a_kill_while_removing_is_made_good(four, monkeypatch, killed_at):
     remove_checkpoints(folder, why)
     assert found.content_sha256(folder) == hash_before
     assert [path.name for path in sorted(folder.glob("checkpoint-*"))] == ["checkpoint-3", "checkpoint-4"]
-    assert json.loads((folder / REMOVED).read_text())["checkpoint-1"]["files"].keys() == {"model.safetensors", "sub/tokens.txt"}
+    assert json.loads((folder / REMOVED).read_text())["checkpoint-1"]["files"].keys() == {
+        "model.safetensors",
+        "sub/tokens.txt",
+    }
 
 
 def test_linked_folders_share_files_but_not_their_replacements(tmp_path, source):

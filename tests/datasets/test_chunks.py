@@ -19,12 +19,16 @@ def folder(tmp_path):
 
 @pytest.fixture
 def table(tmp_path):
-    return ChunkedTableDataset(filepath=str(tmp_path / "rejects"), table="rejects", version=Version("run", "run"))
+    return ChunkedTableDataset(
+        filepath=str(tmp_path / "rejects"), table="rejects", version=Version("run", "run")
+    )
 
 
 @pytest.fixture
 def finished(tmp_path):
-    return FinishedChunksDataset(filepath=str(tmp_path / "rejects"), table="rejects", version=Version("run", "run"))
+    return FinishedChunksDataset(
+        filepath=str(tmp_path / "rejects"), table="rejects", version=Version("run", "run")
+    )
 
 
 def test_exists_with_the_marker_only_and_loads_in_its_order(table, finished):

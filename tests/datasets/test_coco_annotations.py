@@ -1,4 +1,6 @@
-"""COCO's annotation files as a stream: from a folder and an archive, in any order, and what is wrong with damaged ones."""
+"""COCO's annotation files as a stream: from a folder and an archive, in any order, and what is wrong with
+damaged ones.
+"""
 
 import json
 import zipfile
@@ -14,19 +16,50 @@ IMAGES = [{"id": 7, "file_name": "a.jpg", "height": 2}, {"id": 8, "file_name": "
 POLYGON = [[1.5, 2, 3, 4.25, 5, 6]]
 CROWD = {"counts": [3, 4, 5], "size": [2, 2]}
 OBJECTS = [
-    {"segmentation": POLYGON, "area": 3, "iscrowd": 0, "image_id": 8, "bbox": [1, 2, 3, 4], "category_id": 18, "id": 100},
-    {"segmentation": CROWD, "area": 3, "iscrowd": 1, "image_id": 7, "bbox": [1, 2, 3, 4], "category_id": 62, "id": 101},
+    {
+        "segmentation": POLYGON,
+        "area": 3,
+        "iscrowd": 0,
+        "image_id": 8,
+        "bbox": [1, 2, 3, 4],
+        "category_id": 18,
+        "id": 100,
+    },
+    {
+        "segmentation": CROWD,
+        "area": 3,
+        "iscrowd": 1,
+        "image_id": 7,
+        "bbox": [1, 2, 3, 4],
+        "category_id": 62,
+        "id": 101,
+    },
 ]
-CATEGORIES = [{"supercategory": "animal", "id": 18, "name": "dog"}, {"supercategory": "furniture", "id": 62, "name": "chair"}]
-INSTANCES = {"info": {"images": "none", "id": 3}, "images": IMAGES, "licenses": [{"id": 9}], "annotations": OBJECTS, "categories": CATEGORIES}
-CAPTIONS = {"info": {}, "images": IMAGES, "annotations": [{"image_id": 7, "id": 5, "caption": "A café, “so”."}]}
+CATEGORIES = [
+    {"supercategory": "animal", "id": 18, "name": "dog"},
+    {"supercategory": "furniture", "id": 62, "name": "chair"},
+]
+INSTANCES = {
+    "info": {"images": "none", "id": 3},
+    "images": IMAGES,
+    "licenses": [{"id": 9}],
+    "annotations": OBJECTS,
+    "categories": CATEGORIES,
+}
+CAPTIONS = {
+    "info": {},
+    "images": IMAGES,
+    "annotations": [{"image_id": 7, "id": 5, "caption": "A café, “so”."}],
+}
 
 
 def write(folder: Path, instances: Any = INSTANCES, captions: Any = CAPTIONS, split: str = "val2014") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for kind, content in (("instances", instances), ("captions", captions)):
         if content is not None:
-            (folder / f"{kind}_{split}.json").write_text(content if isinstance(content, str) else json.dumps(content))
+            (folder / f"{kind}_{split}.json").write_text(
+                content if isinstance(content, str) else json.dumps(content)
+            )
     return folder
 
 
@@ -45,7 +78,9 @@ def read(annotations: CocoAnnotations, kind: str) -> list[tuple[str, dict[str, A
 @pytest.mark.parametrize("form", ["folder", "folder with annotations", "zip"])
 def test_folder_and_archive_give_the_same(tmp_path: Path, form: str) -> None:
     folder = write(tmp_path / "a" / "annotations")
-    path = {"folder": folder, "folder with annotations": folder.parent}.get(form) or zipped(folder, tmp_path / "a.zip")
+    path = {"folder": folder, "folder with annotations": folder.parent}.get(form) or zipped(
+        folder, tmp_path / "a.zip"
+    )
     annotations = CocoAnnotationsDataset(str(path)).load()
     assert annotations.splits == ["val2014"]
     images = [("images", {"id": 7, "file_name": "a.jpg"}), ("images", {"id": 8, "file_name": "b.jpg"})]
@@ -56,7 +91,10 @@ def test_folder_and_archive_give_the_same(tmp_path: Path, form: str) -> None:
         ("categories", {"id": 18, "name": "dog"}),
         ("categories", {"id": 62, "name": "chair"}),
     ]
-    assert read(annotations, "captions") == [*images, ("annotations", {"image_id": 7, "id": 5, "caption": "A café, “so”."})]
+    assert read(annotations, "captions") == [
+        *images,
+        ("annotations", {"image_id": 7, "id": 5, "caption": "A café, “so”."}),
+    ]
 
 
 def test_lists_in_another_order(tmp_path: Path) -> None:
@@ -73,9 +111,18 @@ def test_lists_in_another_order(tmp_path: Path) -> None:
         ("", "is damaged"),
         ({k: v for k, v in INSTANCES.items() if k != "annotations"}, "has no 'annotations'"),
         ([], "has no 'images'"),
-        (INSTANCES | {"annotations": [OBJECTS[0] | {"category_id": "18"}]}, "the entry of id 100 has 'category_id' = '18', which should be a whole"),
-        (INSTANCES | {"annotations": [{"id": 100, "image_id": 7, "caption": "a dog"}]}, "the entry of id 100 has 'category_id' = None"),
-        (INSTANCES | {"images": [{"id": 7, "file_name": None}]}, "the entry of id 7 has 'file_name' = None, which should be text"),
+        (
+            INSTANCES | {"annotations": [OBJECTS[0] | {"category_id": "18"}]},
+            "the entry of id 100 has 'category_id' = '18', which should be a whole",
+        ),
+        (
+            INSTANCES | {"annotations": [{"id": 100, "image_id": 7, "caption": "a dog"}]},
+            "the entry of id 100 has 'category_id' = None",
+        ),
+        (
+            INSTANCES | {"images": [{"id": 7, "file_name": None}]},
+            "the entry of id 7 has 'file_name' = None, which should be text",
+        ),
         (INSTANCES | {"annotations": [OBJECTS[0] | {"image_id": 7.5}]}, "'image_id' = 7.5"),
     ],
 )
@@ -86,7 +133,11 @@ def test_damaged_files(tmp_path: Path, instances: Any, message: str) -> None:
 
 
 def test_a_damaged_archive(tmp_path: Path) -> None:
-    big = CAPTIONS | {"annotations": [{"image_id": 7, "id": i, "caption": f"caption {i * 7919 % 1009}"} for i in range(20000)]}
+    big = CAPTIONS | {
+        "annotations": [
+            {"image_id": 7, "id": i, "caption": f"caption {i * 7919 % 1009}"} for i in range(20000)
+        ]
+    }
     path = zipped(write(tmp_path / "a", captions=big), tmp_path / "a.zip")
     content = bytearray(path.read_bytes())
     middle = len(content) // 2

@@ -10,7 +10,9 @@ from rlaifv_kedro.errors import UserError
 def test_json_keeps_the_order_and_has_no_nan(tmp_path):
     dataset = JsonDataset(filepath=str(tmp_path / "d.json"), version=Version("r", "r"))
     dataset.save({"b": float("nan"), "a": [1, float("inf"), "é"]})
-    assert (tmp_path / "d.json/r/d.json").read_text() == '{\n  "b": null,\n  "a": [\n    1,\n    null,\n    "é"\n  ]\n}\n'
+    assert (
+        tmp_path / "d.json/r/d.json"
+    ).read_text() == '{\n  "b": null,\n  "a": [\n    1,\n    null,\n    "é"\n  ]\n}\n'
     assert dataset.load() == {"b": None, "a": [1, None, "é"]}
     (tmp_path / "d.json/r/d.json").write_text("{")
     with pytest.raises(UserError, match="is not JSON"):

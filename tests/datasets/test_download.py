@@ -48,7 +48,9 @@ def test_a_cut_download_goes_on_where_it_was(server: FileServer, target: Path, s
     download([server.url("/file.bin")], target, sha256)
     assert target.read_bytes() == CONTENT
     assert len(server.requests) == 3
-    first, second = (int(asked.removeprefix("bytes=").removesuffix("-")) for asked in server.asked("Range")[1:])
+    first, second = (
+        int(asked.removeprefix("bytes=").removesuffix("-")) for asked in server.asked("Range")[1:]
+    )
     assert 500_000 <= first <= 1_000_000
     assert first + 750_000 <= second <= first + 1_500_000
     assert server.asked("If-Range") == [None, '"one"', '"one"']
@@ -85,7 +87,9 @@ def test_a_file_that_changed_meanwhile_is_fetched_from_the_start(server: FileSer
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"one"'])
-def test_without_hash_and_without_a_strong_etag_nothing_is_continued(server: FileServer, target: Path, etag: str | None) -> None:
+def test_without_hash_and_without_a_strong_etag_nothing_is_continued(
+    server: FileServer, target: Path, etag: str | None
+) -> None:
     server.etags = {"/file.bin": etag} if etag else {}
     server.cuts = [1_000_000]
     download([server.url("/file.bin")], target)
@@ -161,11 +165,15 @@ def test_no_server_and_no_network(tmp_path: Path) -> None:
     with pytest.raises(DownloadError) as error:
         download([gone, "http://no-such-host.invalid/file.bin"], tmp_path / "file.bin")
     assert f"{gone}: " in str(error.value)
-    assert "no-such-host.invalid/file.bin: its host is not known here; is there a network?" in str(error.value)
+    assert "no-such-host.invalid/file.bin: its host is not known here; is there a network?" in str(
+        error.value
+    )
 
 
 def test_two_at_once_fetch_it_once(server: FileServer, target: Path) -> None:
-    threads = [threading.Thread(target=download, args=([server.url("/file.bin")], target, SHA256)) for _ in range(3)]
+    threads = [
+        threading.Thread(target=download, args=([server.url("/file.bin")], target, SHA256)) for _ in range(3)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

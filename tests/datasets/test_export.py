@@ -35,13 +35,24 @@ def pairs(pictures: list[Image.Image]) -> pd.DataFrame:
         contents.append(buffer.getvalue())
     rows = [
         {
-            "ds_name": "rlaifv_kedro", "image": {"bytes": contents[i % 3], "path": f"{i % 3}.png"}, "question": "describe the image in detail.",
-            "chosen": f"a cup and {i} dogs.", "rejected": f"a cup, a bus “ü” and {i} dogs.", "origin_dataset": "miniature",
-            "origin_split": json.dumps({"model": "base", "iteration": 1}), "idx": i, "image_path": f"{i % 3}.png", "chosen_score": 0.0,
-            "rejected_score": -1.0, "iteration": 1, "prompt_id": f"p{i}", "chosen_candidate": 0, "rejected_candidate": 1,
+            "ds_name": "rlaifv_kedro",
+            "image": {"bytes": contents[i % 3], "path": f"{i % 3}.png"},
+            "question": "describe the image in detail.",
+            "chosen": f"a cup and {i} dogs.",
+            "rejected": f"a cup, a bus “ü” and {i} dogs.",
+            "origin_dataset": "miniature",
+            "origin_split": json.dumps({"model": "base", "iteration": 1}),
+            "idx": i,
+            "image_path": f"{i % 3}.png",
+            "chosen_score": 0.0,
+            "rejected_score": -1.0,
+            "iteration": 1,
+            "prompt_id": f"p{i}",
+            "chosen_candidate": 0,
+            "rejected_candidate": 1,
         }
         for i in range(5)
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows)
 
 
@@ -52,23 +63,33 @@ def export(folder: Path, name: str, pairs: pd.DataFrame | PairStore) -> Path:
 
 
 def load(folder: Path, cache: Path) -> datasets.Dataset:
-    return datasets.load_dataset("parquet", data_files=str(folder / "*.parquet"), split="train", cache_dir=str(cache))
+    return datasets.load_dataset(
+        "parquet", data_files=str(folder / "*.parquet"), split="train", cache_dir=str(cache)
+    )
 
 
 def test_published_columns_come_back_with_a_picture(pairs: pd.DataFrame, tmp_path: Path) -> None:
-    """``datasets`` decodes ``image`` by itself; the first nine columns are the published ones, ours follow."""
+    """``datasets`` decodes ``image`` by itself; the first nine columns are the published ones, ours
+    follow.
+    """
     rows = load(export(tmp_path, "published", pairs), tmp_path)
     assert rows.column_names == pairs.columns.tolist()
     assert isinstance(rows.features["image"], datasets.Image)
     assert rows[4]["image"].tobytes() == Image.open(io.BytesIO(pairs["image"][4]["bytes"])).tobytes()
     plain = rows.remove_columns("image").to_pandas()
     pd.testing.assert_frame_equal(plain, pairs.drop(columns="image"), check_dtype=False)
-    again = published_rows(load(tmp_path / "published/run/published", tmp_path).cast_column("image", datasets.Image(decode=False)).to_pandas())
+    again = published_rows(
+        load(tmp_path / "published/run/published", tmp_path)
+        .cast_column("image", datasets.Image(decode=False))
+        .to_pandas()
+    )
     assert [dict(row)["image"]["bytes"] for row in again] == [image["bytes"] for image in pairs["image"]]
 
 
 def test_trl_s_own_processing_takes_it(pairs: pd.DataFrame, tiny: Path, tmp_path: Path) -> None:
-    """TRL's vision collator makes of it what our encoder makes of the pairs: the same tokens, the same pixels."""
+    """TRL's vision collator makes of it what our encoder makes of the pairs: the same tokens, the same
+    pixels.
+    """
     rows = load(export(tmp_path, "trl", pairs), tmp_path)
     assert rows.column_names == ["images", "prompt", "chosen", "rejected"]
     assert rows.features["images"] == datasets.List(datasets.Image())
@@ -80,7 +101,9 @@ def test_trl_s_own_processing_takes_it(pairs: pd.DataFrame, tiny: Path, tmp_path
         prompt, answers = model.encoder.answers(row.question, [row.chosen, row.rejected], image)
         for line, answer in zip((i, i + 5), answers):
             tokens = batch["input_ids"][line][batch["attention_mask"][line].bool()].tolist()
-            assert [t for t in tokens if t != begin] == [t for t in prompt + answer if t != begin]  # this template writes none
+            assert [t for t in tokens if t != begin] == [
+                t for t in prompt + answer if t != begin
+            ]  # this template writes none
             assert batch["pixel_values"][line].equal(image.inputs["pixel_values"][0])
 
 
@@ -89,15 +112,24 @@ def pictures_in(folder: Path) -> dict[str, bytes]:
 
 
 def test_llama_factory_s_documented_form(pairs: pd.DataFrame, tmp_path: Path) -> None:
-    """data/README.md of hiyouga/LLaMA-Factory, sharegpt preference dataset: an odd number of turns that ends with the human's, ``chosen`` and
-    ``rejected`` one message each, of the assistant; as many ``<image>`` as images; paths that exist below the folder.
+    """data/README.md of hiyouga/LLaMA-Factory, sharegpt preference dataset: an odd number of turns that ends
+    with the human's, ``chosen`` and ``rejected`` one message each, of the assistant; as many ``<image>`` as
+    images; paths that exist below the folder.
     """
     folder = export(tmp_path, "llama_factory", pairs)
     info = json.loads((folder / "dataset_info.json").read_text())[formats.DATASET]
     assert (info["formatting"], info["ranking"]) == ("sharegpt", True)
     columns, tags = info["columns"], info["tags"]
     assert set(columns) == {"messages", "chosen", "rejected", "images"}
-    assert set(tags) <= {"role_tag", "content_tag", "user_tag", "assistant_tag", "observation_tag", "function_tag", "system_tag"}
+    assert set(tags) <= {
+        "role_tag",
+        "content_tag",
+        "user_tag",
+        "assistant_tag",
+        "observation_tag",
+        "function_tag",
+        "system_tag",
+    }
     rows, files = json.loads((folder / info["file_name"]).read_text(encoding="utf-8")), pictures_in(folder)
     assert len(rows) == 5 and len(files) == 3
     for row, pair in zip(rows, pairs.itertuples()):
@@ -112,8 +144,8 @@ def test_llama_factory_s_documented_form(pairs: pd.DataFrame, tmp_path: Path) ->
 
 
 def test_ms_swift_s_documented_form(pairs: pd.DataFrame, tmp_path: Path) -> None:
-    """docs/source_en/Customization/Custom-dataset.md of modelscope/ms-swift: ``messages`` with the chosen answer last, ``rejected_response`` a text,
-    ``images`` paths, ``<image>`` where they belong.
+    """docs/source_en/Customization/Custom-dataset.md of modelscope/ms-swift: ``messages`` with the chosen
+    answer last, ``rejected_response`` a text, ``images`` paths, ``<image>`` where they belong.
     """
     folder = export(tmp_path, "ms_swift", pairs)
     files = pictures_in(folder)
@@ -122,9 +154,13 @@ def test_ms_swift_s_documented_form(pairs: pd.DataFrame, tmp_path: Path) -> None
     assert len(rows) == 5
     for row, pair in zip(rows, pairs.itertuples()):
         assert row == {
-            "messages": [{"role": "user", "content": "<image>" + pair.question}, {"role": "assistant", "content": pair.chosen}],
-            "rejected_response": pair.rejected, "images": row["images"],
-        }  # fmt: skip
+            "messages": [
+                {"role": "user", "content": "<image>" + pair.question},
+                {"role": "assistant", "content": pair.chosen},
+            ],
+            "rejected_response": pair.rejected,
+            "images": row["images"],
+        }
         assert [files[path] for path in row["images"]] == [pair.image["bytes"]]
 
 
@@ -132,21 +168,37 @@ def test_a_mix_is_exported_as_it_was_trained_on(pairs: pd.DataFrame, tmp_path: P
     """training_pairs keep where they come from."""
     store = PairStore.of(pairs.assign(idx=range(10, 15)))
     rows = load(export(tmp_path, "published", store), tmp_path).to_pandas()
-    assert rows.columns.tolist() == ["ds_name", "image", "question", "chosen", "rejected", "origin_dataset", "origin_split", "idx", "image_path"]
+    assert rows.columns.tolist() == [
+        "ds_name",
+        "image",
+        "question",
+        "chosen",
+        "rejected",
+        "origin_dataset",
+        "origin_split",
+        "idx",
+        "image_path",
+    ]
     assert rows["idx"].tolist() == [10, 11, 12, 13, 14]
     for name in ("question", "chosen", "rejected", "origin_dataset", "origin_split", "image_path"):
         assert rows[name].tolist() == pairs[name].tolist()
 
 
-def test_many_rows_are_many_files(pairs: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_are_many_files(
+    pairs: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(formats, "ROWS_A_GROUP", 1)
     monkeypatch.setattr(formats, "GROUPS_A_FILE", 2)
     folder = export(tmp_path, "trl", pairs)
     assert sorted(file.name for file in folder.iterdir()) == [f"train-{i:05d}.parquet" for i in range(3)]
-    assert [row["chosen"][0]["content"][0]["text"] for row in load(folder, tmp_path)] == pairs["chosen"].tolist()
+    assert [row["chosen"][0]["content"][0]["text"] for row in load(folder, tmp_path)] == pairs[
+        "chosen"
+    ].tolist()
 
 
-def test_rows_are_written_as_they_come(pairs: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_written_as_they_come(
+    pairs: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Never more of them alive than the group that is written, the next one, and the first row."""
     monkeypatch.setattr(formats, "ROWS_A_GROUP", 2)
     alive = {"now": 0, "most": 0}
@@ -170,9 +222,15 @@ def test_rows_are_written_as_they_come(pairs: pd.DataFrame, tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("name", list(formats.FORMATS))
-def test_the_same_pairs_give_the_same_bytes_and_replace_what_is_there(name: str, pairs: pd.DataFrame, tmp_path: Path) -> None:
+def test_the_same_pairs_give_the_same_bytes_and_replace_what_is_there(
+    name: str, pairs: pd.DataFrame, tmp_path: Path
+) -> None:
     def digests(folder: Path) -> dict[str, str]:
-        return {f.relative_to(folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in folder.rglob("*") if f.is_file()}
+        return {
+            f.relative_to(folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest()
+            for f in folder.rglob("*")
+            if f.is_file()
+        }
 
     first = digests(export(tmp_path, name, pairs))
     left = tmp_path / f"{name}/run/.{name}.tmp"  # what a kill leaves
@@ -183,7 +241,9 @@ def test_the_same_pairs_give_the_same_bytes_and_replace_what_is_there(name: str,
 
 
 @pytest.mark.parametrize("name", list(formats.FORMATS))
-def test_a_file_s_picture_is_embedded_or_missed(name: str, pairs: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_s_picture_is_embedded_or_missed(
+    name: str, pairs: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     pairs["image"] = [{"bytes": None, "path": "a.png"}] * 5
     with pytest.raises(UserError, match="pair idx 0: .*a.png"):
@@ -201,11 +261,17 @@ def test_a_text_with_the_placeholder_is_refused(name: str, pairs: pd.DataFrame, 
 
 
 def test_unknown_formats_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no format called `axolotl`. Use one of: published, trl, llama_factory, ms_swift"):
+    with pytest.raises(
+        UserError, match="no format called `axolotl`. Use one of: published, trl, llama_factory, ms_swift"
+    ):
         ExportFolderDataset(str(tmp_path), "axolotl")
 
 
 def test_the_pipeline_has_a_node_a_tool() -> None:
     pipeline = create_pipeline(ExportParams(source="training_pairs"))
     assert pipeline.inputs() == {"training_pairs"}
-    assert {node.name for node in pipeline.nodes} == pipeline.outputs() == {f"export_{name}" for name in formats.FORMATS}
+    assert (
+        {node.name for node in pipeline.nodes}
+        == pipeline.outputs()
+        == {f"export_{name}" for name in formats.FORMATS}
+    )

@@ -21,7 +21,11 @@ from rlaifv_kedro.errors import UserError
 def folder(tmp_path: Path) -> Path:
     """Two files of 100 rows, in row groups of 30."""
     for file in range(2):
-        write_published(tmp_path / f"RLAIF-V-Dataset_{file:03d}.parquet", [published(file * 100 + i) for i in range(100)], row_group=30)
+        write_published(
+            tmp_path / f"RLAIF-V-Dataset_{file:03d}.parquet",
+            [published(file * 100 + i) for i in range(100)],
+            row_group=30,
+        )
     return tmp_path
 
 
@@ -77,13 +81,21 @@ def test_where_names_file_and_row(folder: Path) -> None:
 def test_trl_s_form_gives_the_same_pairs(tmp_path: Path, plain: bool) -> None:
     rows = [conversation(i) for i in range(3)]
     if plain:
-        text = {c: [[{"role": r[c][0]["role"], "content": r[c][0]["content"][-1]["text"]}] for r in rows] for c in ("prompt", "chosen", "rejected")}
+        text = {
+            c: [[{"role": r[c][0]["role"], "content": r[c][0]["content"][-1]["text"]}] for r in rows]
+            for c in ("prompt", "chosen", "rejected")
+        }
         rows = [{"images": row["images"], **{c: text[c][i] for c in text}} for i, row in enumerate(rows)]
     source = ParquetPairs([write_trl(tmp_path / "train-0.parquet", rows, plain)])
     assert source.form == "trl"
     for i, pair in enumerate(source.read(range(3))):
         row = published(i)
-        assert (pair.question, pair.chosen, pair.rejected, pair.image) == (row["question"], row["chosen"], row["rejected"], row["image"])
+        assert (pair.question, pair.chosen, pair.rejected, pair.image) == (
+            row["question"],
+            row["chosen"],
+            row["rejected"],
+            row["image"],
+        )
         assert (pair.origin_dataset, pair.origin_split) == ("", None)
 
 
@@ -93,7 +105,14 @@ def test_trl_s_form_gives_the_same_pairs(tmp_path: Path, plain: bool) -> None:
         ({"images": []}, "no image"),
         ({"images": [{"bytes": None, "path": None}]}, "no image"),
         ({"images": [{"bytes": b"x", "path": None}] * 2}, "2 images"),
-        ({"prompt": message("user", "Hi", image=True) + message("assistant", "Hi") + message("user", "And?")}, "3 of user, assistant, user"),
+        (
+            {
+                "prompt": message("user", "Hi", image=True)
+                + message("assistant", "Hi")
+                + message("user", "And?")
+            },
+            "3 of user, assistant, user",
+        ),
         ({"prompt": message("system", "Be good")}, "1 of system"),
         ({"prompt": []}, "0 of nobody"),
         ({"prompt": message("user", "Two", "texts", image=True)}, "image, text, text"),
@@ -137,7 +156,11 @@ def test_a_frame_is_a_source_too() -> None:
 def test_other_tables_are_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "answers.parquet"
     pq.write_table(pa.table({"question": ["a"], "answer": ["b"]}), path)
-    with pytest.raises(UserError, match=r"answers.parquet: not a table of pairs.*`chosen`.*`prompt`.*it has `question` string, `answer` string"):
+    with pytest.raises(
+        UserError,
+        match=r"answers.parquet: not a table of pairs.*`chosen`.*`prompt`.*it has `question` string, "
+        r"`answer` string",
+    ):
         PairSourceDataset(str(path)).load()
     write_published(path, [published(0)])
     with pytest.raises(UserError, match="needs `images`"):
@@ -157,7 +180,9 @@ def test_damaged_files_are_named(folder: Path) -> None:
 
 
 class TestHub:
-    """Nothing is fetched here: what would be asked of huggingface_hub is, and what follows from its answer."""
+    """Nothing is fetched here: what would be asked of huggingface_hub is, and what follows from its
+    answer.
+    """
 
     @pytest.fixture
     def asked(self, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
@@ -165,7 +190,9 @@ class TestHub:
 
         def fetch(repo: str, **kwargs) -> None:
             calls.append({"repo": repo, **kwargs})
-            write_published(Path(kwargs["local_dir"]) / "RLAIF-V-Dataset_000.parquet", [published(i) for i in range(5)])
+            write_published(
+                Path(kwargs["local_dir"]) / "RLAIF-V-Dataset_000.parquet", [published(i) for i in range(5)]
+            )
 
         monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
         return calls
@@ -177,10 +204,15 @@ class TestHub:
         entry = self.entry(tmp_path / "new", revision="main", rows=5)
         assert not entry.exists()
         assert len(entry.load()) == len(entry.load()) == 5
-        assert asked == [{
-            "repo": "openbmb/RLAIF-V-Dataset", "repo_type": "dataset", "revision": "main", "local_dir": str(tmp_path / "new"),
-            "allow_patterns": ["*.parquet"],
-        }]  # fmt: skip
+        assert asked == [
+            {
+                "repo": "openbmb/RLAIF-V-Dataset",
+                "repo_type": "dataset",
+                "revision": "main",
+                "local_dir": str(tmp_path / "new"),
+                "allow_patterns": ["*.parquet"],
+            }
+        ]
         assert entry.exists()
 
     def test_an_unfinished_download_goes_on(self, tmp_path: Path, asked: list[dict]) -> None:
@@ -200,13 +232,17 @@ class TestHub:
         with pytest.raises(UserError, match=r"holds 5 rows in 1 files, and should hold 83,132.*hf download"):
             self.entry(tmp_path, rows=83132).load()
 
-    def test_without_a_network_the_command_is_said(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_a_network_the_command_is_said(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def offline(*_, **__):
             raise LocalEntryNotFoundError("no network")
 
         monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
         monkeypatch.chdir(tmp_path)
-        command = "hf download openbmb/RLAIF-V-Dataset --repo-type dataset --include '*.parquet' --local-dir data"
+        command = (
+            "hf download openbmb/RLAIF-V-Dataset --repo-type dataset --include '*.parquet' --local-dir data"
+        )
         with pytest.raises(UserError, match="no network") as caught:
             self.entry(tmp_path / "data").load()
         assert command in caught.value.message
@@ -214,7 +250,11 @@ class TestHub:
 
 
 def test_only_files_of_the_pattern(tmp_path: Path) -> None:
-    for name, first in (("data/train-0.parquet", 0), ("data/test-0.parquet", 10), (".cache/train-1.parquet", 20)):
+    for name, first in (
+        ("data/train-0.parquet", 0),
+        ("data/test-0.parquet", 10),
+        (".cache/train-1.parquet", 20),
+    ):
         write_trl(tmp_path / name, [conversation(first)])
     source = PairSourceDataset(str(tmp_path), files="data/train-*.parquet").load()
     assert [pair.chosen for pair in source.read(range(len(source)))] == ["A colour, 0."]

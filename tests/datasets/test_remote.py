@@ -1,4 +1,6 @@
-"""Published files and pictures as catalog entries: fetched on load, checked, and messages that say how to get them by hand."""
+"""Published files and pictures as catalog entries: fetched on load, checked, and messages that say how to
+get them by hand.
+"""
 
 import hashlib
 import json
@@ -28,12 +30,19 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server() -> Iterator[FileServer]:
-    with FileServer({"/lines.json": LINES, "/list.json": json.dumps(ROWS).encode(), "/words.txt": b"a\nb\n"}) as server:
+    with FileServer(
+        {"/lines.json": LINES, "/list.json": json.dumps(ROWS).encode(), "/words.txt": b"a\nb\n"}
+    ) as server:
         yield server
 
 
 def test_nothing_is_fetched_before_load(server: FileServer, tmp_path: Path) -> None:
-    config = {"type": "rlaifv_kedro.datasets.RemoteFileDataset", "filepath": str(tmp_path / "a.txt"), "url": server.url("/words.txt"), "form": "text"}
+    config = {
+        "type": "rlaifv_kedro.datasets.RemoteFileDataset",
+        "filepath": str(tmp_path / "a.txt"),
+        "url": server.url("/words.txt"),
+        "form": "text",
+    }
     catalog = DataCatalog.from_config({"words": config})
     found = catalog.get("words")
     assert (found.exists(), found.waits(), server.requests) == (False, True, [])
@@ -45,7 +54,10 @@ def test_nothing_is_fetched_before_load(server: FileServer, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["lines", "list"])
 def test_json_and_json_lines(server: FileServer, tmp_path: Path, name: str) -> None:
-    assert RemoteFileDataset(str(tmp_path / "a.json"), server.url(f"/{name}.json"), form="json", rows=2).load() == ROWS
+    assert (
+        RemoteFileDataset(str(tmp_path / "a.json"), server.url(f"/{name}.json"), form="json", rows=2).load()
+        == ROWS
+    )
 
 
 def test_one_line_is_a_document(tmp_path: Path) -> None:
@@ -88,14 +100,18 @@ def test_a_file_put_there_by_hand_is_compared(tmp_path: Path) -> None:
     file.write_bytes(b"a\n")
     right = hashlib.sha256(b"a\n").hexdigest()
     assert RemoteFileDataset(str(file), sha256=right).load() == file
-    with pytest.raises(UserError, match=f"is not the published file: its sha256 is {right}, and should be 00"):
+    with pytest.raises(
+        UserError, match=f"is not the published file: its sha256 is {right}, and should be 00"
+    ):
         RemoteFileDataset(str(file), sha256="00" * 32).load()
 
 
 def test_what_can_be_had_by_hand_alone(tmp_path: Path) -> None:
     dataset = RemoteFileDataset(str(tmp_path / "words.txt"), metadata={"manual": "Ask the authors."})
     assert not dataset.waits()
-    with pytest.raises(UserError, match="can't be fetched by a program. By hand: Ask the authors. Put it at "):
+    with pytest.raises(
+        UserError, match="can't be fetched by a program. By hand: Ask the authors. Put it at "
+    ):
         dataset.load()
 
 
@@ -111,7 +127,9 @@ def pictures() -> Iterator[FileServer]:
         yield server
 
 
-def test_pictures_of_a_folder_are_fetched_when_they_are_asked_for(pictures: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_of_a_folder_are_fetched_when_they_are_asked_for(
+    pictures: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images/sub").mkdir(parents=True)
     (tmp_path / "images/sub/0.jpg").write_bytes(b"by hand")
@@ -119,29 +137,51 @@ def test_pictures_of_a_folder_are_fetched_when_they_are_asked_for(pictures: File
     found = dataset.load().find([f"{i}.jpg" for i in (0, 1, 2, 1)])
     assert found["0.jpg"] == {"bytes": None, "path": "images/sub/0.jpg"}
     assert {name: Path(image["path"]).read_bytes() for name, image in found.items()} == {
-        "0.jpg": b"by hand", "1.jpg": b"picture 1", "2.jpg": b"picture 2",
-    }  # fmt: skip
+        "0.jpg": b"by hand",
+        "1.jpg": b"picture 1",
+        "2.jpg": b"picture 2",
+    }
     dataset.load().find([f"{i}.jpg" for i in range(20)])
-    assert sorted(path for path, _ in pictures.requests) == sorted(f"/p/{i}.jpg" for i in range(1, 20))  # each once
-    assert {path.name for path in (tmp_path / "images").glob("*")} == {"sub", ".lock", *(f"{i}.jpg" for i in range(1, 20))}
+    assert sorted(path for path, _ in pictures.requests) == sorted(
+        f"/p/{i}.jpg" for i in range(1, 20)
+    )  # each once
+    assert {path.name for path in (tmp_path / "images").glob("*")} == {
+        "sub",
+        ".lock",
+        *(f"{i}.jpg" for i in range(1, 20)),
+    }
 
 
 def test_pictures_by_their_addresses(pictures: FileServer, tmp_path: Path) -> None:
     urls = [pictures.url(f"/p/{i}.jpg") for i in range(3)]
     found = ImagesDataset(str(tmp_path / "images"), from_addresses=True).load().find(urls)
-    assert [Path(found[url]["path"]).read_bytes() for url in urls] == [b"picture 0", b"picture 1", b"picture 2"]
+    assert [Path(found[url]["path"]).read_bytes() for url in urls] == [
+        b"picture 0",
+        b"picture 1",
+        b"picture 2",
+    ]
 
 
 def test_missing_pictures_are_counted_and_the_others_kept(pictures: FileServer, tmp_path: Path) -> None:
-    dataset = ImagesDataset(str(tmp_path / "images"), base_url=pictures.url("/p"), metadata={"manual": "Unpack the archive there."})
-    with pytest.raises(UserError, match=r"lacks 5 of 10 pictures.* First: http.*20.jpg: 404.*; .*Unpack the archive there\."):
+    dataset = ImagesDataset(
+        str(tmp_path / "images"),
+        base_url=pictures.url("/p"),
+        metadata={"manual": "Unpack the archive there."},
+    )
+    with pytest.raises(
+        UserError, match=r"lacks 5 of 10 pictures.* First: http.*20.jpg: 404.*; .*Unpack the archive there\."
+    ):
         dataset.load().find([f"{i}.jpg" for i in range(15, 25)])
     assert len(list((tmp_path / "images").glob("*.jpg"))) == 5
 
 
-def test_a_server_that_gives_nothing_is_not_asked_for_everything(pictures: FileServer, tmp_path: Path) -> None:
+def test_a_server_that_gives_nothing_is_not_asked_for_everything(
+    pictures: FileServer, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match="lacks 500 of 500 pictures"):
-        ImagesDataset(str(tmp_path / "images"), base_url=pictures.url("/elsewhere")).load().find([f"{i}.jpg" for i in range(500)])
+        ImagesDataset(str(tmp_path / "images"), base_url=pictures.url("/elsewhere")).load().find(
+            [f"{i}.jpg" for i in range(500)]
+        )
     assert len(pictures.requests) < 50
 
 
@@ -153,7 +193,9 @@ def test_pictures_of_an_archive(tmp_path: Path) -> None:
         dataset = ImagesDataset(str(tmp_path / "all.zip"), url=server.url("/all.zip"))
         assert dataset.waits()
         images = dataset.load()
-    assert images.find(["https://example.org/x/a.jpg?size=o"]) == {"https://example.org/x/a.jpg?size=o": {"bytes": b"picture a", "path": "a.jpg"}}
+    assert images.find(["https://example.org/x/a.jpg?size=o"]) == {
+        "https://example.org/x/a.jpg?size=o": {"bytes": b"picture a", "path": "a.jpg"}
+    }
     with pytest.raises(UserError, match="lacks 1 of 1 pictures"):
         images.find([url])
     (tmp_path / "all.zip").write_bytes(b"no archive")

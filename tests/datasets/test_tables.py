@@ -11,13 +11,23 @@ from rlaifv_kedro.errors import UserError
 
 
 def log_probs(**attrs):
-    frame = pd.DataFrame({"idx": [1, 2], "chosen": [-1.5, -2.0], "rejected": [-3.0, -4.0], "chosen_tokens": [3, 4], "rejected_tokens": [5, 6]})
+    frame = pd.DataFrame(
+        {
+            "idx": [1, 2],
+            "chosen": [-1.5, -2.0],
+            "rejected": [-3.0, -4.0],
+            "chosen_tokens": [3, 4],
+            "rejected_tokens": [5, 6],
+        }
+    )
     frame.attrs.update(attrs)
     return frame
 
 
 def dataset(folder, run="r1", **kwargs):
-    return TableDataset(filepath=str(folder / "t.parquet"), table="reference_log_probs", version=Version(run, run), **kwargs)
+    return TableDataset(
+        filepath=str(folder / "t.parquet"), table="reference_log_probs", version=Version(run, run), **kwargs
+    )
 
 
 def test_round_trip_with_fingerprint_and_the_same_bytes(tmp_path):
@@ -27,7 +37,9 @@ def test_round_trip_with_fingerprint_and_the_same_bytes(tmp_path):
     loaded = dataset(tmp_path).load()
     assert loaded.attrs["fingerprint"] == {"model": "m", "data": "d"}
     assert loaded["chosen"].tolist() == [-1.5, -2.0]
-    assert (tmp_path / "t.parquet/r1/t.parquet").read_bytes() == (tmp_path / "t.parquet/r2/t.parquet").read_bytes()
+    assert (tmp_path / "t.parquet/r1/t.parquet").read_bytes() == (
+        tmp_path / "t.parquet/r2/t.parquet"
+    ).read_bytes()
     assert os.listdir(tmp_path / "t.parquet/r1") == ["t.parquet"]
 
 
@@ -35,7 +47,9 @@ def test_without_pinned_version_the_last_written_is_loaded(tmp_path):
     dataset(tmp_path, "z").save(log_probs())
     dataset(tmp_path, "a").save(log_probs().head(1))
     os.utime(tmp_path / "t.parquet/z/t.parquet", (1, 1))
-    newest = TableDataset(filepath=str(tmp_path / "t.parquet"), table="reference_log_probs", version=Version(None, None))
+    newest = TableDataset(
+        filepath=str(tmp_path / "t.parquet"), table="reference_log_probs", version=Version(None, None)
+    )
     assert len(newest.load()) == 1
 
 
@@ -56,7 +70,9 @@ def test_damage_is_named_with_a_remedy(tmp_path, damage):
     elif damage == "missing":
         path.unlink()
     else:
-        path.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "not parquet": b"hello" * 20}[damage])
+        path.write_bytes(
+            {"empty": b"", "cut": content[: len(content) // 2], "not parquet": b"hello" * 20}[damage]
+        )
     with pytest.raises(UserError) as error:
         dataset(tmp_path).load()
     assert expected[damage] in error.value.message
@@ -86,9 +102,13 @@ def test_wrong_rows_are_not_written(tmp_path):
 
 def test_preview_leaves_image_bytes_out(tmp_path):
     rows = {
-        "prompt_id": ["p"], "question": ["q" * 500], "image": [{"bytes": b"12345", "path": None}], "image_id": [1], "origin_dataset": ["o"],
+        "prompt_id": ["p"],
+        "question": ["q" * 500],
+        "image": [{"bytes": b"12345", "path": None}],
+        "image_id": [1],
+        "origin_dataset": ["o"],
         "question_type": ["t"],
-    }  # fmt: skip
+    }
     prompts = TableDataset(filepath=str(tmp_path / "p.parquet"), table="prompts")
     prompts.save(pd.DataFrame(rows))
     preview = prompts.preview()

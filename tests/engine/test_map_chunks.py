@@ -23,7 +23,9 @@ def test_chunks_in_order_then_the_marker():
 
 def test_finished_chunks_are_skipped_and_strangers_ignored():
     worked = []
-    outputs = list(map_chunks("abcde", 2, {"00001", "00009"}, lambda items: worked.append(items) or frame(items), "x"))
+    outputs = list(
+        map_chunks("abcde", 2, {"00001", "00009"}, lambda items: worked.append(items) or frame(items), "x")
+    )
     assert worked == ["ab", "e"]
     assert [chunk.id for chunk in outputs[:-1]] == ["00000", "00002"]
     assert outputs[-1] == Complete(["00000", "00001", "00002"])

@@ -21,4 +21,6 @@ def judge_server(reply: Callable[[str], str], model: str = "judge", **options: A
         model: The name that it serves the judge by, and gives back.
         options: See :class:`chat_server.ChatServer`: faults, delays, a key.
     """
-    return ChatServer(models=(model,), reply=lambda body: completion(reply(question_of(body)), model=model), **options)
+    return ChatServer(
+        models=(model,), reply=lambda body: completion(reply(question_of(body)), model=model), **options
+    )

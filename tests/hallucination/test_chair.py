@@ -7,7 +7,8 @@ c     2      bus             A bus near a tree with a car.   bus car        car 
 d     2      bus             Nothing to see                  -              -              0        3
 e     3      (none)          A bus                           bus            bus            0        2
 
-Mentions 8, of them 4 hallucinated. Answers with objects 4, of them 3 hallucinate. Correct 4 of 2 + 2 + 1 + 1 + 0 = 6.
+Mentions 8, of them 4 hallucinated. Answers with objects 4, of them 3 hallucinate. Correct 4 of 2 + 2 + 1 + 1
++ 0 = 6.
 """
 
 import math
@@ -47,7 +48,13 @@ def metrics_of(items: pd.DataFrame) -> pd.DataFrame:
 def test_items(answers: pd.DataFrame, vocabulary: Vocabulary) -> None:
     items = chair_items(answers, TRUTH, vocabulary)
     assert items["item_id"].tolist() == list("abcde")
-    assert items["mentioned"].tolist() == [["cat", "couch"], ["cat", "dog", "dog"], ["bus", "car"], [], ["bus"]]
+    assert items["mentioned"].tolist() == [
+        ["cat", "couch"],
+        ["cat", "dog", "dog"],
+        ["bus", "car"],
+        [],
+        ["bus"],
+    ]
     assert items["hallucinated"].tolist() == [[], ["dog", "dog"], ["car"], [], ["bus"]]
     assert items["mention_count"].tolist() == [2, 3, 2, 0, 1]
     assert items["hallucinated_count"].tolist() == [0, 2, 1, 0, 1]
@@ -58,7 +65,9 @@ def test_items(answers: pd.DataFrame, vocabulary: Vocabulary) -> None:
 
 
 def test_a_correct_category_counts_once_and_two_of_its_words_are_a_repeat(vocabulary: Vocabulary) -> None:
-    answers = pd.DataFrame([("a", 1, "a couch, a sofa and a settee")], columns=["item_id", "image_id", "answer"])
+    answers = pd.DataFrame(
+        [("a", 1, "a couch, a sofa and a settee")], columns=["item_id", "image_id", "answer"]
+    )
     item = chair_items(answers, TRUTH, vocabulary).iloc[0]
     assert (item["mention_count"], item["correct_count"], item["repeats"]) == (3, 1, True)
 
@@ -77,9 +86,13 @@ def test_a_correct_category_counts_once_and_two_of_its_words_are_a_repeat(vocabu
         ("repeat_rate", 1 / 5, 5, math.sqrt(0.2 * 0.8 / 5)),
     ],
 )
-def test_metrics(answers: pd.DataFrame, vocabulary: Vocabulary, metric: str, value: float, n: int, standard_error: float) -> None:
+def test_metrics(
+    answers: pd.DataFrame, vocabulary: Vocabulary, metric: str, value: float, n: int, standard_error: float
+) -> None:
     row = metrics_of(chair_items(answers, TRUTH, vocabulary)).loc[metric]
-    assert (row["value"], row["n"], row["standard_error"]) == pytest.approx((value, n, standard_error), rel=1e-12)
+    assert (row["value"], row["n"], row["standard_error"]) == pytest.approx(
+        (value, n, standard_error), rel=1e-12
+    )
 
 
 def test_zero_denominators_are_nan(answers: pd.DataFrame, vocabulary: Vocabulary) -> None:
@@ -88,7 +101,12 @@ def test_zero_denominators_are_nan(answers: pd.DataFrame, vocabulary: Vocabulary
         assert math.isnan(without_objects.loc[metric, "value"]) and without_objects.loc[metric, "n"] == 0
     assert without_objects.loc["chair_s", "value"] == 0.0
     nothing = metrics_of(chair_items(answers.iloc[:0], TRUTH, vocabulary))
-    assert len(nothing) == 6 and nothing["value"].isna().all() and nothing["standard_error"].isna().all() and (nothing["n"] == 0).all()
+    assert (
+        len(nothing) == 6
+        and nothing["value"].isna().all()
+        and nothing["standard_error"].isna().all()
+        and (nothing["n"] == 0).all()
+    )
 
 
 def test_one_answer_has_no_spread(answers: pd.DataFrame, vocabulary: Vocabulary) -> None:
@@ -101,7 +119,9 @@ def test_bad_answers_are_named(answers: pd.DataFrame, vocabulary: Vocabulary) ->
     with pytest.raises(UserError, match=r"'c': image 2\b"):
         chair_items(answers, {1: TRUTH[1], 3: TRUTH[3]}, vocabulary)
     with pytest.raises(UserError, match="'d'.*not text"):
-        chair_items(answers.assign(answer=answers["answer"].where(answers["item_id"] != "d")), TRUTH, vocabulary)
+        chair_items(
+            answers.assign(answer=answers["answer"].where(answers["item_id"] != "d")), TRUTH, vocabulary
+        )
     with pytest.raises(UserError, match="no column image_id, answer"):
         chair_items(answers[["item_id"]], TRUTH, vocabulary)
 
@@ -110,7 +130,10 @@ def test_bad_answers_are_named(answers: pd.DataFrame, vocabulary: Vocabulary) ->
 def instances() -> dict[str, Any]:
     return {
         "images": [{"id": 7}, {"id": 8}],
-        "annotations": [{"id": 70, "image_id": 7, "category_id": 17}, {"id": 71, "image_id": 7, "category_id": 17}],
+        "annotations": [
+            {"id": 70, "image_id": 7, "category_id": 17},
+            {"id": 71, "image_id": 7, "category_id": 17},
+        ],
         "categories": [{"id": 17, "name": "cat"}, {"id": 63, "name": "couch"}],
     }
 
@@ -124,8 +147,14 @@ def captions() -> dict[str, Any]:
     }
 
 
-def test_truth_is_instances_together_with_captions(instances: dict, captions: dict, vocabulary: Vocabulary) -> None:
-    assert truth_from_coco(instances, captions, vocabulary) == {7: frozenset({"cat", "couch"}), 8: frozenset(), 9: frozenset()}
+def test_truth_is_instances_together_with_captions(
+    instances: dict, captions: dict, vocabulary: Vocabulary
+) -> None:
+    assert truth_from_coco(instances, captions, vocabulary) == {
+        7: frozenset({"cat", "couch"}),
+        8: frozenset(),
+        9: frozenset(),
+    }
 
 
 def test_damaged_annotations_are_named(instances: dict, captions: dict, vocabulary: Vocabulary) -> None:
@@ -137,8 +166,16 @@ def test_damaged_annotations_are_named(instances: dict, captions: dict, vocabula
         with pytest.raises(UserError, match=message):
             truth_from_coco(instances | {"annotations": [annotation | damaged]}, captions, vocabulary)
     with pytest.raises(UserError, match="COCO captions: annotation 5 is of image 10"):
-        truth_from_coco(instances, captions | {"annotations": [{"id": 5, "image_id": 10, "caption": "A cat."}]}, vocabulary)
+        truth_from_coco(
+            instances,
+            captions | {"annotations": [{"id": 5, "image_id": 10, "caption": "A cat."}]},
+            vocabulary,
+        )
     with pytest.raises(UserError, match="own-80-v1 doesn't know 'unicorn'"):
-        truth_from_coco(instances | {"categories": [*instances["categories"], {"id": 91, "name": "unicorn"}]}, captions, vocabulary)
+        truth_from_coco(
+            instances | {"categories": [*instances["categories"], {"id": 91, "name": "unicorn"}]},
+            captions,
+            vocabulary,
+        )
     with pytest.raises(UserError, match="COCO captions: the file has no 'images'"):
         truth_from_coco(instances, {"annotations": []}, vocabulary)

@@ -32,7 +32,11 @@ def test_own_list_has_cocos_80_categories(own: Vocabulary) -> None:
 
 
 def test_own_list_gives_no_word_to_two_categories() -> None:
-    words = [word for category, synonyms in OWN_SYNONYMS.items() for word in [category, *filter(None, synonyms.split(", "))]]
+    words = [
+        word
+        for category, synonyms in OWN_SYNONYMS.items()
+        for word in [category, *filter(None, synonyms.split(", "))]
+    ]
     assert len(words) == len(set(words))
 
 
@@ -44,18 +48,32 @@ def test_the_miniatures_words_and_ids_are_cocos(own: Vocabulary) -> None:
 @pytest.mark.parametrize(
     ("plural", "singular"),
     [
-        ("wine glasses", "wine glass"), ("buses", "bus"), ("knives", "knife"), ("people", "person"), ("persons", "person"), ("men", "man"),
-        ("women", "woman"), ("gentlemen", "gentleman"), ("children", "child"), ("sheep", "sheep"), ("skis", "ski"),
-        ("scissors", "scissors"), ("couches", "couch"), ("benches", "bench"), ("mice", "mouse"), ("geese", "goose"), ("oxen", "ox"),
-        ("puppies", "puppy"), ("tvs", "tv"), ("flamingos", "flamingo"), ("grandchildren", "grandchild"), ("teddy bears", "teddy bear"),
-        ("hot dogs", "hot dog"), ("fire hydrants", "fire hydrant"), ("sports balls", "sports ball"), ("potted plants", "potted plant"),
+        ("wine glasses", "wine glass"), ("buses", "bus"), ("knives", "knife"), ("people", "person"),
+        ("persons", "person"), ("men", "man"), ("women", "woman"), ("gentlemen", "gentleman"),
+        ("children", "child"), ("sheep", "sheep"), ("skis", "ski"), ("scissors", "scissors"),
+        ("couches", "couch"), ("benches", "bench"), ("mice", "mouse"), ("geese", "goose"), ("oxen", "ox"),
+        ("puppies", "puppy"), ("tvs", "tv"), ("flamingos", "flamingo"), ("grandchildren", "grandchild"),
+        ("teddy bears", "teddy bear"), ("hot dogs", "hot dog"), ("fire hydrants", "fire hydrant"),
+        ("sports balls", "sports ball"), ("potted plants", "potted plant"),
     ],
 )  # fmt: skip
 def test_plurals_are_mentions_of_the_singular(own: Vocabulary, plural: str, singular: str) -> None:
     assert own.mentions(f"Here are some {plural}.") == [(singular, own.category_of[singular])]
 
 
-@pytest.mark.parametrize("text", ["he is seated", "tied up", "skiing", "a car-free town", "five o'clock", "two glasses", "this is as it was", ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "he is seated",
+        "tied up",
+        "skiing",
+        "a car-free town",
+        "five o'clock",
+        "two glasses",
+        "this is as it was",
+        "",
+    ],
+)
 def test_what_is_no_object_is_not_counted(own: Vocabulary, text: str) -> None:
     assert own.mentions(text) == []
 
@@ -66,7 +84,10 @@ def test_what_is_no_object_is_not_counted(own: Vocabulary, text: str) -> None:
         ("a hot dog", ["hot dog"]),  # no dog
         ("a teddy bear by a fire hydrant", ["teddy bear", "fire hydrant"]),
         ("a baby elephant and an adult bear", ["elephant", "bear"]),  # no person
-        ("a baby, cats and a baby. Dogs", ["person", "cat", "person", "dog"]),  # a mark parts what would be a double word
+        (
+            "a baby, cats and a baby. Dogs",
+            ["person", "cat", "person", "dog"],
+        ),  # a mark parts what would be a double word
         ("two baby animals", []),  # an animal, which is no category; but no baby either
         ("a passenger jet and a passenger train", ["airplane", "train"]),
         ("he stands on home plate by the train tracks", []),
@@ -83,14 +104,25 @@ def test_rules_of_chair(own: Vocabulary, text: str, expected: list[str]) -> None
 
 
 def test_double_word_stands_for_another_word(own: Vocabulary) -> None:
-    assert own.mentions("a bow tie, toilet seats, baby horses") == [("tie", "tie"), ("toilet", "toilet"), ("horse", "horse")]
+    assert own.mentions("a bow tie, toilet seats, baby horses") == [
+        ("tie", "tie"),
+        ("toilet", "toilet"),
+        ("horse", "horse"),
+    ]
 
 
 def test_file_in_the_published_format(tmp_path: Path) -> None:
-    vocabulary = Vocabulary.from_file(vocabulary_file(tmp_path, "person, man, people, man\r\ncow, ox\r\noven, stove, stove top oven, iOven\r\n"))
+    vocabulary = Vocabulary.from_file(
+        vocabulary_file(
+            tmp_path, "person, man, people, man\r\ncow, ox\r\noven, stove, stove top oven, iOven\r\n"
+        )
+    )
     assert vocabulary.categories == ["person", "cow", "oven"]
     assert vocabulary.mentions("People, oxen.") == [("person", "person"), ("ox", "cow")]
-    assert vocabulary.mentions("a stove top oven") == [("stove", "oven"), ("oven", "oven")]  # only words of two parts are joined
+    assert vocabulary.mentions("a stove top oven") == [
+        ("stove", "oven"),
+        ("oven", "oven"),
+    ]  # only words of two parts are joined
     assert vocabulary.mentions("an iOven") == []  # texts are lower-cased, words of the file are not
 
 

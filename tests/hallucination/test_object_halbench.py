@@ -1,13 +1,15 @@
 """Object HalBench's LLM mode on five answers, worked by hand with a vocabulary of six categories.
 
-item  image  truth      answer                     objects                    categories    hallucinated  correct  words
-a     1      dog, car   A dog, a puppy and a van.  dog, puppy, van            dog dog car   -             2        7
-b     1      dog, car   There is a cat on a bus.   cat, cat, bus, tree        cat bus       cat bus       0        7
-c     2      toilet     A white toilet seat.       toilet, seat               toilet        -             1        4
-d     2      toilet     Dog, cat, car.             (short: never looked at)   -             -             0        3
-e     3      bench      I see a bench there.       (failed)                                                        5
+item  image  truth      answer                     objects                    categories    hallucinated
+correct  words a     1      dog, car   A dog, a puppy and a van.  dog, puppy, van            dog dog car   -
+2        7 b     1      dog, car   There is a cat on a bus.   cat, cat, bus, tree        cat bus       cat bus
+0        7 c     2      toilet     A white toilet seat.       toilet, seat               toilet        -
+1        4 d     2      toilet     Dog, cat, car.             (short: never looked at)   -             -
+0        3 e     3      bench      I see a bench there.       (failed)
+5
 
-Mentions 3 + 2 + 1 + 0 = 6, of them 2 hallucinated. Answers with objects 3, of them 1 hallucinates. Recall (2 + 0 + 1 + 0) of 2 + 2 + 1 + 1 = 6.
+Mentions 3 + 2 + 1 + 0 = 6, of them 2 hallucinated. Answers with objects 3, of them 1 hallucinates. Recall (2
++ 0 + 1 + 0) of 2 + 2 + 1 + 1 = 6.
 """
 
 import math
@@ -66,7 +68,12 @@ def answers() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["item_id", "image_id", "answer"]).assign(question="What is there?")
 
 
-OBJECTS = {"a": ["dog", "puppy", "van"], "b": ["cat", "cat", "bus", "tree"], "c": ["toilet", "seat"], "d": ["dog"]}
+OBJECTS = {
+    "a": ["dog", "puppy", "van"],
+    "b": ["cat", "cat", "bus", "tree"],
+    "c": ["toilet", "seat"],
+    "d": ["dog"],
+}
 
 
 def test_llm_mode(answers: pd.DataFrame, vocabulary: Vocabulary):
@@ -89,7 +96,9 @@ def test_llm_mode(answers: pd.DataFrame, vocabulary: Vocabulary):
 
 
 def test_rule_mode_counts_every_mention_of_short_answers_too(answers: pd.DataFrame, vocabulary: Vocabulary):
-    """d has dog, cat, car: all of them hallucinated. Mentions 3 + 2 + 1 + 3 + 1 = 10, of them 0 + 2 + 0 + 3 + 0."""
+    """d has dog, cat, car: all of them hallucinated. Mentions 3 + 2 + 1 + 3 + 1 = 10, of them 0 + 2 + 0 +
+    3 + 0.
+    """
     metrics = score_by_rule(answers, TRUTH, vocabulary).metrics.set_index("metric")
     assert (metrics.loc["mention_hallucination", "value"], metrics.loc["chair_s", "value"]) == (5 / 10, 2 / 5)
     assert metrics["protocol"].str.startswith("Object HalBench by rule").all()
@@ -151,12 +160,17 @@ def test_three_part_words_map_to_their_category_only_as_one_object(vocabulary: V
 
 def test_unread_replies_are_left_out(vocabulary: Vocabulary):
     requests = [JudgeRequest(item_id, "extract", "") for item_id in "ab"]
-    judgements = [Judgement(requests[0], '["dogs"]', ["dogs"], None), Judgement(requests[1], '["ca', None, "cut off")]
+    judgements = [
+        Judgement(requests[0], '["dogs"]', ["dogs"], None),
+        Judgement(requests[1], '["ca', None, "cut off"),
+    ]
     assert analysed(judgements, tiny_pipeline(), vocabulary) == {"a": ["dog"]}
 
 
 def test_zero_denominators_are_nan(answers: pd.DataFrame, vocabulary: Vocabulary):
-    metrics = score_extracted(answers.iloc[[0]], {"a": []}, {1: frozenset()}, vocabulary, "").metrics.set_index("metric")
+    metrics = score_extracted(
+        answers.iloc[[0]], {"a": []}, {1: frozenset()}, vocabulary, ""
+    ).metrics.set_index("metric")
     for name in ("response_hallucination", "mention_hallucination", "object_recall"):
         assert math.isnan(metrics.loc[name, "value"]) and metrics.loc[name, "n"] == 0
     assert metrics.loc["chair_s", "value"] == 0
@@ -166,7 +180,10 @@ def test_a_pipeline_that_is_not_installed_is_named_with_its_address_and_never_by
     with pytest.raises(UserError) as error:
         load_pipeline("en_core_web_trf")
     message = error.value.message
-    assert "pip install https://github.com/explosion/spacy-models/releases/download/en_core_web_trf-3.8.0/en_core_web_trf-3.8.0-py3-none" in message
+    assert (
+        "pip install https://github.com/explosion/spacy-models/releases/download/en_core_web_trf-3.8.0/en_core_web_trf-3.8.0-py3-none"
+        in message
+    )
     assert "pip install en_core" not in message
     with pytest.raises(UserError, match="'no_such_folder' can't be loaded.*folder of one"):
         load_pipeline("no_such_folder")

@@ -21,12 +21,16 @@ VERDICTS = {("x", False): "BCA", ("x", True): "AAB", ("y", False): "BB?", ("y", 
 
 @pytest.fixture
 def answers() -> pd.DataFrame:
-    return pd.DataFrame({"item_id": ["x", "y"], "kind": ["OCR", "Relation reasoning"], "answer": ["a b", "c d e f"]})
+    return pd.DataFrame(
+        {"item_id": ["x", "y"], "kind": ["OCR", "Relation reasoning"], "answer": ["a b", "c d e f"]}
+    )
 
 
 def judgement(item_id: str, name: str, verdict: str) -> Judgement:
     known = verdict if verdict in "ABC" else None
-    return Judgement(JudgeRequest(item_id, name, ""), f"[[{verdict}]]", known, None if known else "no verdict")
+    return Judgement(
+        JudgeRequest(item_id, name, ""), f"[[{verdict}]]", known, None if known else "no verdict"
+    )
 
 
 @pytest.fixture
@@ -42,7 +46,15 @@ def judgements() -> list[Judgement]:
 
 @pytest.mark.parametrize(
     ("reply", "verdict"),
-    [("[[A]]", "A"), ("... so [[C]].", "C"), ("[[B]] ... [[B]]", "B"), ("[[A]] or [[B]]", None), ("[A]", None), ("[[D]]", None), ("", None)],
+    [
+        ("[[A]]", "A"),
+        ("... so [[C]].", "C"),
+        ("[[B]] ... [[B]]", "B"),
+        ("[[A]] or [[B]]", None),
+        ("[A]", None),
+        ("[[D]]", None),
+        ("", None),
+    ],
 )
 def test_reading(reply: str, verdict: str | None):
     assert read_verdict(reply) == verdict
@@ -59,16 +71,25 @@ def test_metrics(answers: pd.DataFrame, judgements: list[Judgement], aspect: str
         f"{aspect}_score_relation_reasoning": (1, 1, 1, math.nan),
     }
     for name, row in expected.items():
-        assert tuple(metrics.loc[name, ["value", "n", "failed", "standard_error"]]) == pytest.approx(row, nan_ok=True), name
+        assert tuple(metrics.loc[name, ["value", "n", "failed", "standard_error"]]) == pytest.approx(
+            row, nan_ok=True
+        ), name
     assert metrics.loc["mean_words", "value"] == 3
     assert (metrics["protocol"] == "RefoMB, by hand, mean of 3 runs").all()
 
 
 def test_a_missing_second_call_is_a_failure(answers: pd.DataFrame, judgements: list[Judgement]):
-    only_first = [j for j in judgements if j.request.step.startswith("overall/run 1") and "swapped" not in j.request.step]
+    only_first = [
+        j
+        for j in judgements
+        if j.request.step.startswith("overall/run 1") and "swapped" not in j.request.step
+    ]
     found = score_refomb(answers, only_first, "").metrics.set_index("metric")
     assert (found.loc["overall_score", "value"], found.loc["overall_score", "failed"]) == (1, 0)
-    assert math.isnan(found.loc["trustworthiness_score", "value"]) and found.loc["trustworthiness_score", "failed"] == 2
+    assert (
+        math.isnan(found.loc["trustworthiness_score", "value"])
+        and found.loc["trustworthiness_score", "failed"] == 2
+    )
     assert "overall_position_bias" not in found.index
     assert found["protocol"].str.contains("mean of 1 run \\(the protocol: at least 3\\)").all()
 
@@ -103,22 +124,40 @@ def test_asking(answers: pd.DataFrame):
     found = compare(items, judge, runs=2)
     overall = [r for r in judge.asked if r.step.startswith("overall")]
     second = [r for r in judge.asked if r.step.startswith("trust")]
-    assert len(overall) == 2 * 2 * 2 and len({(r.prompt, r.seed) for r in overall}) == 8  # runs differ in their seed alone
+    assert (
+        len(overall) == 2 * 2 * 2 and len({(r.prompt, r.seed) for r in overall}) == 8
+    )  # runs differ in their seed alone
     assert len(second) == 6  # no review of y's second run to ask about
     for request in second:
-        assert "a review of" in request.prompt and "What?" not in request.prompt and "A long one." not in request.prompt
+        assert (
+            "a review of" in request.prompt
+            and "What?" not in request.prompt
+            and "A long one." not in request.prompt
+        )
     swapped = next(r for r in overall if r.item_id == "x" and r.step.endswith("swapped"))
     assert swapped.prompt.index("a b") < swapped.prompt.index("the GPT's")
     metrics = score_refomb(items, found, "").metrics.set_index("metric")
-    # x, "a b": the GPT's answer has no "a", so the second wins; swapped the first has one and wins, too. y, "c d e f": whoever is second wins.
-    assert (metrics.loc["overall_score", "value"], metrics.loc["overall_score_swapped", "value"]) == (1.0, 0.5)
+    # x, "a b": the GPT's answer has no "a", so the second wins; swapped the first has one and wins, too. y,
+    # "c d e f": whoever is second wins.
+    assert (metrics.loc["overall_score", "value"], metrics.loc["overall_score_swapped", "value"]) == (
+        1.0,
+        0.5,
+    )
     assert (metrics.loc["overall_score", "failed"], metrics.loc["trustworthiness_score", "value"]) == (1, 0.5)
 
 
 def test_judgements_of_a_table_are_read_again_unless_they_failed():
-    rows = [("x", "run 1", "[[A]]", None), ("x", "run 2", "[[A]]", "cut off"), ("y", "run 1", "?", None), ("y", "run 2", None, None)]
+    rows = [
+        ("x", "run 1", "[[A]]", None),
+        ("x", "run 2", "[[A]]", "cut off"),
+        ("y", "run 1", "?", None),
+        ("y", "run 2", None, None),
+    ]
     table = pd.DataFrame(rows, columns=["item_id", "step", "reply", "error"])
     found = judgements_of(table, lambda _, reply: read_verdict(reply))
     assert [(j.verdict, j.error) for j in found] == [
-        ("A", None), (None, "cut off"), (None, "the reply holds no verdict"), (None, "no reply came")
-    ]  # fmt: skip
+        ("A", None),
+        (None, "cut off"),
+        (None, "the reply holds no verdict"),
+        (None, "no reply came"),
+    ]

@@ -1,14 +1,38 @@
-"""spaCy pipelines for tests: tags and lemmas by a list of words, vectors of three numbers. spaCy itself is all that they need."""
+"""spaCy pipelines for tests: tags and lemmas by a list of words, vectors of three numbers. spaCy itself is
+all that they need.
+"""
 
 import numpy as np
 import spacy
 from spacy.language import Language
 
 _SINGULAR = (
-    "dog", "cat", "bus", "light", "fire", "hydrant", "baby", "elephant", "stove", "top", "oven", "toilet", "seat", "man", "puppy", "fox", "car",
-    "cloud", "sky",
-)  # fmt: skip
-NOUNS = {**dict.fromkeys(_SINGULAR, "NN"), **dict.fromkeys(("dogs", "lights", "elephants"), "NNS"), "Rex": "NNP", "Smiths": "NNPS"}
+    "dog",
+    "cat",
+    "bus",
+    "light",
+    "fire",
+    "hydrant",
+    "baby",
+    "elephant",
+    "stove",
+    "top",
+    "oven",
+    "toilet",
+    "seat",
+    "man",
+    "puppy",
+    "fox",
+    "car",
+    "cloud",
+    "sky",
+)
+NOUNS = {
+    **dict.fromkeys(_SINGULAR, "NN"),
+    **dict.fromkeys(("dogs", "lights", "elephants"), "NNS"),
+    "Rex": "NNP",
+    "Smiths": "NNPS",
+}
 LEMMAS = {"dogs": "dog", "lights": "light", "elephants": "elephant", "Smiths": "Smith"}
 
 

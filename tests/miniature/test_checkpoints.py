@@ -1,4 +1,6 @@
-"""The miniature's checkpoints, made with an eighth of the scenes and a quarter of the steps: do they learn to see, and does a kill cost one stage?"""
+"""The miniature's checkpoints, made with an eighth of the scenes and a quarter of the steps: do they learn
+to see, and does a kill cost one stage?
+"""
 
 from pathlib import Path
 
@@ -39,13 +41,19 @@ def pictures(scenes: list[Scene]) -> list[Image.Image]:
 
 
 def patch_accuracy(folder: Path, scenes: list[Scene]) -> float:
-    """Share of the patches with an object whose vector is nearest, among all objects and kinds of scene, to the right word."""
+    """Share of the patches with an object whose vector is nearest, among all objects and kinds of scene,
+    to the right word.
+    """
     model = load_model(folder, device="cpu")
     inner, tokenizer = model.module.model, model.encoder.tokenizer
     with torch.no_grad():
-        features = inner.vision_tower(pixel_values(np.stack([s.pixels for s in scenes])), output_hidden_states=True).hidden_states[-1][:, 1:]
+        features = inner.vision_tower(
+            pixel_values(np.stack([s.pixels for s in scenes])), output_hidden_states=True
+        ).hidden_states[-1][:, 1:]
         words = [tokenizer.encode(word, add_special_tokens=False) for word in (*NAMES, *SCENES)]
-        labels = torch.stack([inner.language_model.embed_tokens(torch.tensor(ids)).mean(0) for ids in words])  # (classes, width)
+        labels = torch.stack(
+            [inner.language_model.embed_tokens(torch.tensor(ids)).mean(0) for ids in words]
+        )  # (classes, width)
         found = (inner.multi_modal_projector(features) @ labels.T).argmax(-1).numpy()  # (scenes, patches)
     truth = np.stack([patch_labels(scene) for scene in scenes])
     return float((found == truth)[truth < len(NAMES)].mean())
@@ -57,7 +65,9 @@ def caption_loss(folder: Path, scenes: list[Scene], shown: list[Scene]) -> float
     for i, scene in enumerate(scenes):
         rng = generator_for(0, "held-out caption", i)
         answers.append([language.caption(scene.kind, language.true_mentions(scene, 4, rng), rng)])
-    scored = load_model(folder, device="cpu").branch_log_probs([Question(p, language.DESCRIBE) for p in pictures(shown)], answers)
+    scored = load_model(folder, device="cpu").branch_log_probs(
+        [Question(p, language.DESCRIBE) for p in pictures(shown)], answers
+    )
     return -sum(total for [(total, _)] in scored) / sum(count for [(_, count)] in scored)
 
 
@@ -65,15 +75,20 @@ def balanced_accuracy(folder: Path, scenes: list[Scene], kinds: tuple[str, str])
     """Mean of the accuracies on two kinds of probe, one with the answer yes, one with no; 0.5 is chance."""
     probes = probe_questions(scenes, "selection", 0)
     groups = [group for _, group in probes.groupby("image_id")]
-    probs = load_model(folder, device="cpu").first_token_probs(pictures(scenes), [g["question"].tolist() for g in groups], [["yes"], ["no"]])
-    correct = (np.concatenate(probs)[:, 0] > np.concatenate(probs)[:, 1]) == (probes["answer"] == "yes").to_numpy()
+    probs = load_model(folder, device="cpu").first_token_probs(
+        pictures(scenes), [g["question"].tolist() for g in groups], [["yes"], ["no"]]
+    )
+    correct = (np.concatenate(probs)[:, 0] > np.concatenate(probs)[:, 1]) == (
+        probes["answer"] == "yes"
+    ).to_numpy()
     return float(np.mean([correct[(probes["kind"] == kind).to_numpy()].mean() for kind in kinds]))
 
 
 @pytest.mark.slow
 def test_it_learns_to_see(made: dict[str, Path], held_out: list[Scene]) -> None:
-    """Measured with these settings: 0.60 of the patches (29 classes); a loss of 0.42 a token, and 1.79 with another scene's picture; 0.88 of the
-    questions for the labeler. The thresholds lie about halfway to chance.
+    """Measured with these settings: 0.60 of the patches (29 classes); a loss of 0.42 a token, and 1.79 with
+    another scene's picture; 0.88 of the questions for the labeler. The thresholds lie about halfway to
+    chance.
     """
     other = held_out[1:] + held_out[:1]
     assert patch_accuracy(made["aligned"], held_out) > 0.4
@@ -88,11 +103,20 @@ def bytes_of(made: dict[str, Path]) -> dict[str, bytes]:
 
 
 def test_an_interrupted_making_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed in the third of five stages, with a step or two each: the first two are not made again, and the end is the same to the byte."""
+    """Killed in the third of five stages, with a step or two each: the first two are not made again, and
+    the end is the same to the byte.
+    """
     params = MiniatureParams(training_scenes=12, policy_scenes=12, effort=0.001)
     train_jointly, trained = making.train_jointly, []
 
-    def killed(model: object, encoder: object, scenes: object, captions: object, stage: making.JointStage, **rest: object) -> float:
+    def killed(
+        model: object,
+        encoder: object,
+        scenes: object,
+        captions: object,
+        stage: making.JointStage,
+        **rest: object,
+    ) -> float:
         trained.append(stage.name)
         if stage.name == "finish" and trained.count("finish") == 1:
             raise KeyboardInterrupt

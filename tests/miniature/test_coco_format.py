@@ -21,7 +21,9 @@ def square(category: str, x: int, y: int, side: int) -> Instance:
 
 
 def scene_of(*instances: Instance) -> Scene:
-    return Scene("park", instances, np.zeros((SIDE, SIDE, 3), dtype=np.uint8), np.zeros((SIDE, SIDE), dtype=np.int16))
+    return Scene(
+        "park", instances, np.zeros((SIDE, SIDE, 3), dtype=np.uint8), np.zeros((SIDE, SIDE), dtype=np.int16)
+    )
 
 
 def load(instances: dict, folder: Path) -> COCO:
@@ -38,13 +40,23 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 def test_ids_names_boxes_and_areas() -> None:
     # The cat hides the lower right 2 x 2 pixels of the dog's 6 x 6; the bench is wholly behind the dog.
     hiding = scene_of(square("bench", 3, 4, 2), square("dog", 2, 3, 6), square("cat", 6, 7, 4))
-    instances, captions = coco_annotations([hiding, scene_of(square("tv", 0, 0, 5))], [["one", "two"], ["three"]], "val2014", 500)
+    instances, captions = coco_annotations(
+        [hiding, scene_of(square("tv", 0, 0, 5))], [["one", "two"], ["three"]], "val2014", 500
+    )
     assert [image["file_name"] for image in instances["images"]] == [
-        "COCO_miniature_val2014_000000000500.png", "COCO_miniature_val2014_000000000501.png",
-    ]  # fmt: skip
+        "COCO_miniature_val2014_000000000500.png",
+        "COCO_miniature_val2014_000000000501.png",
+    ]
     assert [(image["width"], image["height"]) for image in instances["images"]] == [(SIDE, SIDE)] * 2
-    found = [(a["id"], a["image_id"], a["category_id"], a["bbox"], a["area"], a["iscrowd"]) for a in instances["annotations"]]
-    assert found == [(1, 500, 18, [2, 3, 6, 6], 32, 0), (2, 500, 17, [6, 7, 4, 4], 16, 0), (3, 501, 72, [0, 0, 5, 5], 25, 0)]
+    found = [
+        (a["id"], a["image_id"], a["category_id"], a["bbox"], a["area"], a["iscrowd"])
+        for a in instances["annotations"]
+    ]
+    assert found == [
+        (1, 500, 18, [2, 3, 6, 6], 32, 0),
+        (2, 500, 17, [6, 7, 4, 4], 16, 0),
+        (3, 501, 72, [0, 0, 5, 5], 25, 0),
+    ]
     assert captions["annotations"] == [
         {"id": 1, "image_id": 500, "caption": "one"},
         {"id": 2, "image_id": 500, "caption": "two"},
@@ -79,7 +91,10 @@ def test_pycocotools_reads_the_visible_masks_of_drawn_scenes(tmp_path: Path) -> 
     instances, _ = coco_annotations(scenes, [[] for _ in scenes], "train2014", 1000)
     coco = load(instances, tmp_path)
     assert Counter(coco.cats[a["category_id"]]["name"] for a in coco.anns.values()) == Counter(
-        instance.category for scene in scenes for instance, mask in zip(scene.instances, visible_masks(scene), strict=True) if mask.any()
+        instance.category
+        for scene in scenes
+        for instance, mask in zip(scene.instances, visible_masks(scene), strict=True)
+        if mask.any()
     )
     for image_id, scene in enumerate(scenes, start=1000):
         masks = [mask for mask in visible_masks(scene) if mask.any()]

@@ -1,4 +1,6 @@
-"""The miniature's benchmarks: what their files say is true of the annotations, which are made by other code."""
+"""The miniature's benchmarks: what their files say is true of the annotations, which are made by other
+code.
+"""
 
 import base64
 import json
@@ -53,7 +55,9 @@ def test_same_seed_same_bytes_and_more_scenes_begin_with_the_same(files: dict[st
     fewer, other = benchmark_files(0, 3, 0.5), benchmark_files(1, 3, 0.5)
     for name in ("mmhal/mmhal-bench_answer_template.json", "amber/image/AMBER_3.png"):
         assert other[name] != fewer[name]
-    assert json.loads(files["mmhal/mmhal-bench_answer_template.json"])[:3] == json.loads(fewer["mmhal/mmhal-bench_answer_template.json"])
+    assert json.loads(files["mmhal/mmhal-bench_answer_template.json"])[:3] == json.loads(
+        fewer["mmhal/mmhal-bench_answer_template.json"]
+    )
 
 
 def test_pictures_are_the_scenes(files: dict[str, bytes], scenes: list[Scene]) -> None:
@@ -61,7 +65,9 @@ def test_pictures_are_the_scenes(files: dict[str, bytes], scenes: list[Scene]) -
     for number, (scene, question) in enumerate(zip(scenes, questions, strict=True), start=1):
         for content in (files[f"amber/image/AMBER_{number}.png"], base64.b64decode(question["image"])):
             assert np.array_equal(np.asarray(open_image({"bytes": content}, "picture")), scene.pixels)
-        assert files[f"coco2014/images/COCO_miniature_benchmarks_{question['image_id']:012d}.png"] == base64.b64decode(question["image"])
+        assert files[
+            f"coco2014/images/COCO_miniature_benchmarks_{question['image_id']:012d}.png"
+        ] == base64.b64decode(question["image"])
 
 
 def test_every_text_is_of_the_miniature_s_language(files: dict[str, bytes]) -> None:
@@ -69,13 +75,17 @@ def test_every_text_is_of_the_miniature_s_language(files: dict[str, bytes]) -> N
     texts = [q["question"] for q in lines(files["object_halbench/obj_halbench_with_image.jsonl"])]
     for entry in json.loads(files["mmhal/mmhal-bench_answer_template.json"]):
         texts.append(entry["question"])
-    texts += [q["query"] for q in json.loads(files["amber/query_all.json"])] + [q["text"] for q in lines(files["pope/coco_pope_random.json"])]
+    texts += [q["query"] for q in json.loads(files["amber/query_all.json"])] + [
+        q["text"] for q in lines(files["pope/coco_pope_random.json"])
+    ]
     texts += [t for e in lines(files["refomb/RefoMB_dev.jsonl"]) for t in (e["question"], e["description"])]
     assert {word for text in texts for word in re.findall(r"\w+|[^\w\s]", text)} <= known
 
 
 @pytest.mark.parametrize("split", POPE)
-def test_pope_asks_three_of_each_and_is_right(files: dict[str, bytes], there: list[Counter], scenes: list[Scene], split: str) -> None:
+def test_pope_asks_three_of_each_and_is_right(
+    files: dict[str, bytes], there: list[Counter], scenes: list[Scene], split: str
+) -> None:
     entries = lines(files[f"pope/coco_pope_{split}.json"])
     assert [e["question_id"] for e in entries] == list(range(1, 6 * SCENES + 1))
     frequency = Counter(name for counts in there for name in counts)
@@ -88,18 +98,26 @@ def test_pope_asks_three_of_each_and_is_right(files: dict[str, bytes], there: li
         assert len(missing) == 3 and not set(missing) & set(scene.counts)
         absent = [name for name in NAMES if name not in scene.counts]
         if split == "popular":
-            assert [frequency[name] for name in missing] == sorted((frequency[name] for name in absent), reverse=True)[:3]
+            assert [frequency[name] for name in missing] == sorted(
+                (frequency[name] for name in absent), reverse=True
+            )[:3]
         if split == "adversarial":
             assert set(missing) <= set(PRIOR[scene.kind])  # ten are likely, at most five of them are there
 
 
 def test_pope_s_splits_share_what_is_there(files: dict[str, bytes]) -> None:
-    present = [[(e["image"], e["text"]) for e in lines(files[f"pope/coco_pope_{split}.json"]) if e["label"] == "yes"] for split in POPE]
+    present = [
+        [(e["image"], e["text"]) for e in lines(files[f"pope/coco_pope_{split}.json"]) if e["label"] == "yes"]
+        for split in POPE
+    ]
     assert present[0] == present[1] == present[2]
 
 
 def test_amber_is_right(files: dict[str, bytes], there: list[Counter], scenes: list[Scene]) -> None:
-    questions, annotations = json.loads(files["amber/query_all.json"]), json.loads(files["amber/annotations.json"])
+    questions, annotations = (
+        json.loads(files["amber/query_all.json"]),
+        json.loads(files["amber/annotations.json"]),
+    )
     assert [q["id"] for q in questions] == [a["id"] for a in annotations] == list(range(1, 5 * SCENES + 1))
     related = json.loads(files["amber/relation.json"])
     assert related["couch"] == ["sofa"] and "light" in related and all(" " not in word for word in related)
@@ -109,7 +127,9 @@ def test_amber_is_right(files: dict[str, bytes], there: list[Counter], scenes: l
         number = int(re.search(r"\d+", question["image"])[0]) - 1
         counts, scene = there[number], scenes[number]
         if annotation["type"] == "generative":
-            assert sorted(annotation["truth"]) == sorted([name.split()[-1] for name in counts] + [scene.kind.split()[-1]])
+            assert sorted(annotation["truth"]) == sorted(
+                [name.split()[-1] for name in counts] + [scene.kind.split()[-1]]
+            )
             assert set(annotation["hallu"]) == {name.split()[-1] for name in scene.absent_typical}
             assert {*annotation["truth"], *annotation["hallu"]} <= set(related)
         elif annotation["type"] == "discriminative-hallucination":
@@ -123,26 +143,50 @@ def test_amber_is_right(files: dict[str, bytes], there: list[Counter], scenes: l
 
 def test_mmhal_is_right(files: dict[str, bytes], there: list[Counter]) -> None:
     entries = json.loads(files["mmhal/mmhal-bench_answer_template.json"])
-    types = ["attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other"]
+    types = [
+        "attribute",
+        "adversarial",
+        "comparison",
+        "counting",
+        "relation",
+        "environment",
+        "holistic",
+        "other",
+    ]
     assert [e["question_type"] for e in entries] == (types * 5)[:SCENES]
     for entry, counts in zip(entries, there):
         assert sorted(entry["image_content"]) == sorted(counts)
         right = entry["gt_answer"].split(",")[0]
         if entry["question_type"] in ("attribute", "adversarial"):
-            assert (right == "yes") == (asked(entry["question"]) in counts) == (entry["question_type"] == "attribute")
+            assert (
+                (right == "yes")
+                == (asked(entry["question"]) in counts)
+                == (entry["question_type"] == "attribute")
+            )
         elif entry["question_type"] in ("comparison", "counting"):
             assert (right == "yes") == (counts[asked(entry["question"])] > 1)
         elif entry["question_type"] != "environment":
-            assert {language.CATEGORY_OF[word] for word in language.mentions(entry["gt_answer"])} == set(counts)
+            assert {language.CATEGORY_OF[word] for word in language.mentions(entry["gt_answer"])} == set(
+                counts
+            )
 
 
-def test_refomb_s_descriptions_are_complete_and_gpt4v_is_beatable(files: dict[str, bytes], there: list[Counter]) -> None:
-    questions, answers = lines(files["refomb/RefoMB_dev.jsonl"]), lines(files["refomb/gpt4v_RefoMB_dev.jsonl"])
+def test_refomb_s_descriptions_are_complete_and_gpt4v_is_beatable(
+    files: dict[str, bytes], there: list[Counter]
+) -> None:
+    questions, answers = (
+        lines(files["refomb/RefoMB_dev.jsonl"]),
+        lines(files["refomb/gpt4v_RefoMB_dev.jsonl"]),
+    )
     wrong = []
     for question, answer, counts in zip(questions, answers, there, strict=True):
         assert (question["id"], question["question"]) == (answer["id"], answer["question"])
-        assert {language.CATEGORY_OF[word] for word in language.mentions(question["description"])} == set(counts)
-        wrong.append(not {language.CATEGORY_OF[word] for word in language.mentions(answer["answer"])} <= set(counts))
+        assert {language.CATEGORY_OF[word] for word in language.mentions(question["description"])} == set(
+            counts
+        )
+        wrong.append(
+            not {language.CATEGORY_OF[word] for word in language.mentions(answer["answer"])} <= set(counts)
+        )
     assert 0 < sum(wrong) < SCENES
 
 

@@ -5,7 +5,16 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from rlaifv_kedro.miniature.scenes import CATEGORIES, IMAGE_SIZE, NAMES, PRIOR, SCENES, Scene, draw_scene, typical
+from rlaifv_kedro.miniature.scenes import (
+    CATEGORIES,
+    IMAGE_SIZE,
+    NAMES,
+    PRIOR,
+    SCENES,
+    Scene,
+    draw_scene,
+    typical,
+)
 
 
 def draw(count: int, seed: int = 0, split: str = "pool", **options: float) -> list[Scene]:
@@ -19,7 +28,9 @@ def many() -> list[Scene]:
 
 def test_the_same_seed_gives_the_same_bytes_and_another_others() -> None:
     first, again, other = draw_scene(3, "pool", 5), draw_scene(3, "pool", 5), draw_scene(4, "pool", 5)
-    assert first.pixels.tobytes() == again.pixels.tobytes() and first.labels.tobytes() == again.labels.tobytes()
+    assert (
+        first.pixels.tobytes() == again.pixels.tobytes() and first.labels.tobytes() == again.labels.tobytes()
+    )
     assert first.counts == again.counts
     assert first.pixels.tobytes() != other.pixels.tobytes()
 
@@ -40,7 +51,9 @@ def test_every_scene_has_five_objects_of_its_kind(many: list[Scene]) -> None:
         assert set(scene.categories) <= set(PRIOR[scene.kind])
         assert (len(scene.instances), len(scene.categories)) in {(5, 5), (5, 4)}
         assert scene.pixels.shape == (IMAGE_SIZE, IMAGE_SIZE, 3) and scene.pixels.dtype == np.uint8
-        assert sorted([*scene.absent_typical, *(c for c in scene.categories if c in typical(scene.kind))]) == sorted(typical(scene.kind))
+        assert sorted(
+            [*scene.absent_typical, *(c for c in scene.categories if c in typical(scene.kind))]
+        ) == sorted(typical(scene.kind))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.15, 1.0])
@@ -58,7 +71,9 @@ def test_scenes_to_learn_from_have_a_fifth_object_at_the_stated_share() -> None:
 
 
 def test_all_kinds_occur_and_typical_objects_are_often_absent(many: list[Scene]) -> None:
-    """Each kind in a fifth of 600 scenes (deviation 9.8). An annotator who names typical objects unseen must be wrong now and then, not always."""
+    """Each kind in a fifth of 600 scenes (deviation 9.8). An annotator who names typical objects unseen
+    must be wrong now and then, not always.
+    """
     kinds = Counter(scene.kind for scene in many)
     assert set(kinds) == set(SCENES) and all(abs(count - 120) < 49 for count in kinds.values())
     absent = np.mean([len(scene.absent_typical) / 3 for scene in many])
@@ -74,7 +89,9 @@ def test_labels_show_the_last_object_drawn(many: list[Scene]) -> None:
 
 
 def test_objects_can_be_seen(many: list[Scene]) -> None:
-    """An object that nobody can see would be a hallucination to name; nearly all keep at least 40 of their 256 or more pixels of sprite."""
+    """An object that nobody can see would be a hallucination to name; nearly all keep at least 40 of their
+    256 or more pixels of sprite.
+    """
     areas = [(scene.labels == NAMES.index(c) + 1).sum() for scene in many for c in scene.categories]
     assert np.mean(np.array(areas) < 40) < 0.03
 

@@ -19,7 +19,9 @@ def worlds() -> dict[str, list[Scene]]:
 
 @pytest.fixture(scope="module")
 def prompts(worlds: dict[str, list[Scene]]) -> dict[str, pd.DataFrame]:
-    return {split: prompt_table(scenes, split, 0, all_prompts=split == "pool") for split, scenes in worlds.items()}
+    return {
+        split: prompt_table(scenes, split, 0, all_prompts=split == "pool") for split, scenes in worlds.items()
+    }
 
 
 def test_ids_are_unique_across_splits(prompts: dict[str, pd.DataFrame]) -> None:
@@ -41,7 +43,9 @@ def test_the_pool_asks_all_prompts_and_the_others_one(prompts: dict[str, pd.Data
     assert set(prompts["pool"]["question"]) == set(language.PROMPTS)
     assert set(prompts["selection"]["question"]) == set(prompts["test"]["question"]) == {language.DESCRIBE}
     kinds = prompts["pool"].groupby("question")["question_type"].unique().map(list).to_dict()
-    assert kinds == {q: ["detailed description" if q == language.DESCRIBE else "list"] for q in language.PROMPTS}
+    assert kinds == {
+        q: ["detailed description" if q == language.DESCRIBE else "list"] for q in language.PROMPTS
+    }
 
 
 def test_a_larger_split_begins_with_the_smaller_one(prompts: dict[str, pd.DataFrame]) -> None:
@@ -52,13 +56,20 @@ def test_a_larger_split_begins_with_the_smaller_one(prompts: dict[str, pd.DataFr
 def test_truth_names_what_is_there(worlds: dict[str, list[Scene]], prompts: dict[str, pd.DataFrame]) -> None:
     instances, captions = truth(worlds["test"], "test", 0)
     assert [image["id"] for image in instances["images"]] == prompts["test"]["image_id"].tolist()
-    categories = {image_id: set(scene.categories) for image_id, scene in zip(prompts["test"]["image_id"], worlds["test"])}
+    categories = {
+        image_id: set(scene.categories)
+        for image_id, scene in zip(prompts["test"]["image_id"], worlds["test"])
+    }
     for caption in captions["annotations"]:
-        assert {language.CATEGORY_OF[noun] for noun in language.mentions(caption["caption"])} <= categories[caption["image_id"]]
+        assert {language.CATEGORY_OF[noun] for noun in language.mentions(caption["caption"])} <= categories[
+            caption["image_id"]
+        ]
     assert len(captions["annotations"]) == 3 * 30
 
 
-def test_probes_agree_with_the_scenes(worlds: dict[str, list[Scene]], prompts: dict[str, pd.DataFrame]) -> None:
+def test_probes_agree_with_the_scenes(
+    worlds: dict[str, list[Scene]], prompts: dict[str, pd.DataFrame]
+) -> None:
     probes = probe_questions(worlds["test"], "test", 0)
     assert probes["item_id"].is_unique
     scenes = dict(zip(prompts["test"]["image_id"], worlds["test"]))
@@ -76,4 +87,11 @@ def test_probes_agree_with_the_scenes(worlds: dict[str, list[Scene]], prompts: d
             "scene": (category is None and probe.question == language.scene_question(scene.kind), "yes"),
         }[probe.kind]
         assert expected == (True, probe.answer), probe
-    assert set(probes["kind"]) == {"present", "absent_typical", "absent_other", "second_true", "second_false", "scene"}
+    assert set(probes["kind"]) == {
+        "present",
+        "absent_typical",
+        "absent_other",
+        "second_true",
+        "second_false",
+        "scene",
+    }

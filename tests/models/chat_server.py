@@ -1,4 +1,6 @@
-"""A small OpenAI-compatible server on this machine, which can be told to misbehave. Tests talk to it over real HTTP."""
+"""A small OpenAI-compatible server on this machine, which can be told to misbehave. Tests talk to it over
+real HTTP.
+"""
 
 import hashlib
 import json
@@ -19,7 +21,8 @@ class ChatServer:
     Args:
         models: What ``GET /v1/models`` lists, or the HTTP status it has instead.
         key: The key it wants, if any.
-        fault: What goes wrong with a request, given its body and how often the same body came before; None to answer.
+        fault: What goes wrong with a request, given its body and how often the same body came before; None to
+            answer.
         reply: The JSON of a reply to a body.
         delay: Seconds before a reply.
 
@@ -39,7 +42,13 @@ class ChatServer:
         reply: Callable[[Body], Any] | None = None,
         delay: float = 0.0,
     ):
-        self.models, self.key, self.fault, self.reply, self.delay = models, key, fault, reply or (lambda body: completion(text_for(body))), delay
+        self.models, self.key, self.fault, self.reply, self.delay = (
+            models,
+            key,
+            fault,
+            reply or (lambda body: completion(text_for(body))),
+            delay,
+        )
         self.bodies: list[Body] = []
         self.keys: set[str | None] = set()
         self.answered: Counter[str] = Counter()
@@ -89,7 +98,9 @@ class Handler(BaseHTTPRequestHandler):
             if self.path != "/v1/models" or isinstance(chat.models, int):
                 self.send(chat.models if isinstance(chat.models, int) else 404, error("Not Found"))
             else:
-                self.send(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in chat.models]})
+                self.send(
+                    200, {"object": "list", "data": [{"id": name, "object": "model"} for name in chat.models]}
+                )
 
     def do_POST(self) -> None:
         chat = self.server.chat
@@ -121,10 +132,16 @@ class Handler(BaseHTTPRequestHandler):
                 chat.answered[key] += 1
             self.send(200, chat.reply(body))
 
-    def send(self, status: int, content: Any, headers: dict[str, str] | None = None, length: int | None = None) -> None:
+    def send(
+        self, status: int, content: Any, headers: dict[str, str] | None = None, length: int | None = None
+    ) -> None:
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(length or len(data)), **(headers or {})}.items():
+        for name, value in {
+            "Content-Type": "application/json",
+            "Content-Length": str(length or len(data)),
+            **(headers or {}),
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
@@ -163,33 +180,60 @@ def hang(handler: Handler) -> None:
 GARBAGE = raw(b"<html>Bad gateway</html>", {"Content-Type": "text/html"})
 CUT_JSON = raw(b'{"choices": [{"message": {"content": "half')
 NO_CHOICES = raw(b'{"choices": [], "model": "tiny"}')
-NO_CONTENT = raw(b'{"choices": [{"message": {"role": "assistant"}, "finish_reason": "stop"}], "model": "tiny"}')
+NO_CONTENT = raw(
+    b'{"choices": [{"message": {"role": "assistant"}, "finish_reason": "stop"}], "model": "tiny"}'
+)
 
 
 def error(message: str) -> Body:
     return {"error": {"message": message, "type": "test", "param": None, "code": None}}
 
 
-def completion(text: str | None, *, model: str = "tiny", finish: str = "stop", top: dict[str, float] | None = None, **message: Any) -> Body:
+def completion(
+    text: str | None,
+    *,
+    model: str = "tiny",
+    finish: str = "stop",
+    top: dict[str, float] | None = None,
+    **message: Any,
+) -> Body:
     """A chat completion. ``top``: log-probs of the likeliest first tokens, best first."""
     logprobs = None
     if top is not None:
         tokens = [{"token": token, "logprob": logprob, "bytes": None} for token, logprob in top.items()]
         logprobs = {"content": [{**tokens[0], "top_logprobs": tokens}]}
-    choice = {"index": 0, "message": {"role": "assistant", "content": text, **message}, "finish_reason": finish, "logprobs": logprobs}
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text, **message},
+        "finish_reason": finish,
+        "logprobs": logprobs,
+    }
     usage = {"prompt_tokens": 100, "completion_tokens": 7, "total_tokens": 107}
-    return {"id": "1", "object": "chat.completion", "created": 0, "model": model, "choices": [choice], "usage": usage}
+    return {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 0,
+        "model": model,
+        "choices": [choice],
+        "usage": usage,
+    }
 
 
 def question_of(body: Body) -> str:
     """The text of the last message."""
     content = body["messages"][-1]["content"]
-    return content if isinstance(content, str) else next(part["text"] for part in content if part["type"] == "text")
+    return (
+        content
+        if isinstance(content, str)
+        else next(part["text"] for part in content if part["type"] == "text")
+    )
 
 
 def image_of(body: Body) -> str:
     """The URL of the last message's image."""
-    return next(part["image_url"]["url"] for part in body["messages"][-1]["content"] if part["type"] == "image_url")
+    return next(
+        part["image_url"]["url"] for part in body["messages"][-1]["content"] if part["type"] == "image_url"
+    )
 
 
 def text_for(body: Body) -> str:

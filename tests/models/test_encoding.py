@@ -12,7 +12,9 @@ from rlaifv_kedro.miniature.pretraining import IGNORE, Encoder
 from rlaifv_kedro.miniature.tiny_llava import IMAGE_TOKENS, build_processor
 from rlaifv_kedro.models.encoding import ChatEncoder, EncodedImage
 
-CAPTION = "this photo shows a living room. i see a potted plant and a sofa. it also contains an umbrella and a tv."
+CAPTION = (
+    "this photo shows a living room. i see a potted plant and a sofa. it also contains an umbrella and a tv."
+)
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +28,12 @@ def encoder(processor: LlavaProcessor) -> ChatEncoder:
 
 
 @pytest.mark.parametrize("prompt", language.PROMPTS)
-def test_the_miniature_learns_and_answers_in_the_same_ids(processor: LlavaProcessor, encoder: ChatEncoder, prompt: str) -> None:
-    """The miniature's fast training encoder and the general one must write a conversation alike, or the policy would never see its own prompts."""
+def test_the_miniature_learns_and_answers_in_the_same_ids(
+    processor: LlavaProcessor, encoder: ChatEncoder, prompt: str
+) -> None:
+    """The miniature's fast training encoder and the general one must write a conversation alike, or the
+    policy would never see its own prompts.
+    """
     ids, labels = Encoder(processor).conversation([(prompt, CAPTION)])
     prefix, (answer,) = encoder.answers(prompt, [CAPTION], encoder.placeholder(IMAGE_TOKENS))
     assert ids == prefix + answer
@@ -36,7 +42,9 @@ def test_the_miniature_learns_and_answers_in_the_same_ids(processor: LlavaProces
 
 
 def test_a_yes_no_question_is_learnt_as_it_is_asked(processor: LlavaProcessor, encoder: ChatEncoder) -> None:
-    """What is learnt after the question is the word whose probability feedback reads; its end-of-sequence token is not learnt."""
+    """What is learnt after the question is the word whose probability feedback reads; its end-of-sequence
+    token is not learnt.
+    """
     ids, labels = Encoder(processor).conversation([("is there a second traffic light?", "yes")])
     prefix = encoder.prompts(["is there a second traffic light?"], encoder.placeholder(IMAGE_TOKENS))[0]
     assert ids[: len(prefix)] == prefix
@@ -49,22 +57,35 @@ def test_prompts_begin_once_and_hold_the_image(processor: LlavaProcessor, encode
     assert words == ["<s>", "user", ":", *["<image>"] * 36, "is", "there", "a", "cup"]
 
 
-def test_a_template_that_writes_the_beginning_itself_gets_no_second_one(processor: LlavaProcessor, encoder: ChatEncoder) -> None:
+def test_a_template_that_writes_the_beginning_itself_gets_no_second_one(
+    processor: LlavaProcessor, encoder: ChatEncoder
+) -> None:
     two = encoder.placeholder(2)
     with_bos = copy.copy(processor)
     with_bos.chat_template = "{{ bos_token }}" + processor.chat_template
-    assert ChatEncoder(with_bos, "x").prompts(["is this a park?"], two) == encoder.prompts(["is this a park?"], two)
+    assert ChatEncoder(with_bos, "x").prompts(["is this a park?"], two) == encoder.prompts(
+        ["is this a park?"], two
+    )
 
 
 @pytest.mark.parametrize("tail", ["", "{{ eos_token }}", " user"])
 def test_answers_end_with_the_end_of_sequence_token_once(processor: LlavaProcessor, tail: str) -> None:
-    """Templates end an answer with it, without it, or with something after it (a newline, say), which is not part of the answer."""
+    """Templates end an answer with it, without it, or with something after it (a newline, say), which is
+    not part of the answer.
+    """
     changed = copy.copy(processor)
     marker = "{{ eos_token }}{% endgeneration %}"
     assert marker in processor.chat_template
-    changed.chat_template = processor.chat_template.replace(marker, ("{{ eos_token }}" + tail if tail == " user" else tail) + "{% endgeneration %}")
-    _, answers = ChatEncoder(changed, "x").answers("is there a cup?", ["yes", "a cup."], EncodedImage({}, [4]))
-    assert [processor.tokenizer.convert_ids_to_tokens(ids) for ids in answers] == [["yes", "</s>"], ["a", "cup", ".", "</s>"]]
+    changed.chat_template = processor.chat_template.replace(
+        marker, ("{{ eos_token }}" + tail if tail == " user" else tail) + "{% endgeneration %}"
+    )
+    _, answers = ChatEncoder(changed, "x").answers(
+        "is there a cup?", ["yes", "a cup."], EncodedImage({}, [4])
+    )
+    assert [processor.tokenizer.convert_ids_to_tokens(ids) for ids in answers] == [
+        ["yes", "</s>"],
+        ["a", "cup", ".", "</s>"],
+    ]
 
 
 def test_image(encoder: ChatEncoder, pictures: list[Image.Image]) -> None:
@@ -99,7 +120,9 @@ def test_a_processor_without_chat_template_is_refused(processor: LlavaProcessor)
 
 
 def test_a_template_that_changes_its_prompt_is_refused(processor: LlavaProcessor) -> None:
-    """Some templates rewrite an earlier turn when an answer follows; then no prefix is shared, and log-probs would be of something else."""
+    """Some templates rewrite an earlier turn when an answer follows; then no prefix is shared, and
+    log-probs would be of something else.
+    """
     fickle = copy.copy(processor)
     fickle.chat_template = "{% if messages|length > 1 %}i see {% endif %}" + processor.chat_template
     with pytest.raises(UserError, match="writes a prompt differently"):

@@ -15,7 +15,11 @@ from rlaifv_kedro.models.llava_original import load_llava_original
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "parity" / "llava_original"
 PEFT = "base_model.model."
-MODULES = ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.v_proj", "model.layers.1.mlp.down_proj"]
+MODULES = [
+    "model.layers.0.self_attn.q_proj",
+    "model.layers.1.self_attn.v_proj",
+    "model.layers.1.mlp.down_proj",
+]
 RANK, ALPHA = 4, 6
 
 
@@ -29,15 +33,27 @@ def lora() -> dict[str, torch.Tensor]:
     torch.manual_seed(3)
     weights = load_file(FIXTURE / "model.safetensors")
     shapes = {module: weights[f"{module}.weight"].shape for module in MODULES}
-    a = {f"{PEFT}{module}.lora_A.weight": torch.randn(RANK, inner) * 0.2 for module, (_, inner) in shapes.items()}
-    return a | {f"{PEFT}{module}.lora_B.weight": torch.randn(outer, RANK) * 0.2 for module, (outer, _) in shapes.items()}
+    a = {
+        f"{PEFT}{module}.lora_A.weight": torch.randn(RANK, inner) * 0.2
+        for module, (_, inner) in shapes.items()
+    }
+    return a | {
+        f"{PEFT}{module}.lora_B.weight": torch.randn(outer, RANK) * 0.2
+        for module, (outer, _) in shapes.items()
+    }
 
 
 @pytest.fixture(scope="module")
 def others() -> dict[str, torch.Tensor]:
     """The projector, as LLaVA's train.py saves it (and some trained embeddings)."""
     torch.manual_seed(4)
-    names = ["model.mm_projector.0.weight", "model.mm_projector.0.bias", "model.mm_projector.2.weight", "model.mm_projector.2.bias", "lm_head.weight"]
+    names = [
+        "model.mm_projector.0.weight",
+        "model.mm_projector.0.bias",
+        "model.mm_projector.2.weight",
+        "model.mm_projector.2.bias",
+        "lm_head.weight",
+    ]
     weights = load_file(FIXTURE / "model.safetensors")
     return {f"{PEFT}{name}": torch.randn(weights[name].shape) * 0.2 for name in names}
 
@@ -46,9 +62,17 @@ def others() -> dict[str, torch.Tensor]:
 def adapter(lora: dict[str, torch.Tensor], others: dict[str, torch.Tensor], tmp_path: Path) -> Path:
     # The original's config names suffixes, which the vision tower's layers have too.
     config = {
-        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "elsewhere/llava", "r": RANK, "lora_alpha": ALPHA, "bias": "none",
-        "lora_dropout": 0.05, "target_modules": ["q_proj", "v_proj", "down_proj"], "inference_mode": True, "fan_in_fan_out": False,
-    }  # fmt: skip
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": "elsewhere/llava",
+        "r": RANK,
+        "lora_alpha": ALPHA,
+        "bias": "none",
+        "lora_dropout": 0.05,
+        "target_modules": ["q_proj", "v_proj", "down_proj"],
+        "inference_mode": True,
+        "fan_in_fan_out": False,
+    }
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     save_file(lora, tmp_path / "adapter_model.safetensors")
     torch.save(others, tmp_path / "non_lora_trainables.bin")
@@ -77,7 +101,9 @@ def assert_merged(model: LlavaForConditionalGeneration, state: dict[str, torch.T
 
 
 @pytest.mark.parametrize("layout", ["safetensors", "bin", "without projector"])
-def test_merged_is_w_plus_scale_b_a(adapter: Path, lora: dict[str, torch.Tensor], others: dict[str, torch.Tensor], layout: str) -> None:
+def test_merged_is_w_plus_scale_b_a(
+    adapter: Path, lora: dict[str, torch.Tensor], others: dict[str, torch.Tensor], layout: str
+) -> None:
     if layout == "bin":
         (adapter / "adapter_model.safetensors").unlink()
         torch.save(lora, adapter / "adapter_model.bin")
@@ -88,18 +114,24 @@ def test_merged_is_w_plus_scale_b_a(adapter: Path, lora: dict[str, torch.Tensor]
     model = policy()
     torch.set_rng_state(before)
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)  # of PEFT, when layers get adapters that the file has no weights for
+        warnings.simplefilter(
+            "error", UserWarning
+        )  # of PEFT, when layers get adapters that the file has no weights for
         merged = apply_original_adapter(model, adapter)
     assert torch.equal(torch.get_rng_state(), before)
     state = by_hand(lora, None if layout == "without projector" else others)
     assert type(merged) is LlavaForConditionalGeneration
     assert_merged(merged, state)
     expected = load_file(FIXTURE / "expected.safetensors")
-    ids = torch.tensor([[j for i in expected["input_ids"][0].tolist() for j in ([320] * 36 if i < 0 else [i])]])
+    ids = torch.tensor(
+        [[j for i in expected["input_ids"][0].tolist() for j in ([320] * 36 if i < 0 else [i])]]
+    )
     wanted = policy()
     wanted.load_state_dict(state)
     with torch.no_grad():
-        found, right, plain = (m(input_ids=ids, pixel_values=expected["pixel_values"]).logits for m in (merged, wanted, policy()))
+        found, right, plain = (
+            m(input_ids=ids, pixel_values=expected["pixel_values"]).logits for m in (merged, wanted, policy())
+        )
     torch.testing.assert_close(found, right, atol=1e-5, rtol=0)
     assert (found - plain).abs().max() > 0.1
 
@@ -109,21 +141,36 @@ def test_a_merged_model_saves_as_an_ordinary_checkpoint_and_takes_adapters_after
 ) -> None:
     apply_original_adapter(policy(), adapter).save_pretrained(tmp_path / "merged")
     policy().save_pretrained(tmp_path / "converted")
-    merged, converted = (AutoModelForImageTextToText.from_pretrained(tmp_path / name, dtype=torch.float32) for name in ("merged", "converted"))
+    merged, converted = (
+        AutoModelForImageTextToText.from_pretrained(tmp_path / name, dtype=torch.float32)
+        for name in ("merged", "converted")
+    )
     state = by_hand(lora, others)
     assert_merged(merged, state)
     assert_merged(apply_original_adapter(converted, adapter), state)
 
 
-def test_projector_names_without_pefts_prefix(adapter: Path, lora: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> None:
-    """LLaVA's builder.py takes base_model. off only where it is, and then one model. only if another follows."""
-    torch.save({name.removeprefix(PEFT): weight for name, weight in others.items()}, adapter / "non_lora_trainables.bin")
+def test_projector_names_without_pefts_prefix(
+    adapter: Path, lora: dict[str, torch.Tensor], others: dict[str, torch.Tensor]
+) -> None:
+    """LLaVA's builder.py takes base_model. off only where it is, and then one model. only if another
+    follows.
+    """
+    torch.save(
+        {name.removeprefix(PEFT): weight for name, weight in others.items()},
+        adapter / "non_lora_trainables.bin",
+    )
     assert_merged(apply_original_adapter(policy(), adapter), by_hand(lora, others))
 
 
-def test_what_is_no_adapter_of_the_original(adapter: Path, lora: dict[str, torch.Tensor], tmp_path: Path) -> None:
+def test_what_is_no_adapter_of_the_original(
+    adapter: Path, lora: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
     (adapter / "non_lora_trainables.bin").unlink()
-    save_file({k.replace("model.layers", "model.language_model.layers"): v for k, v in lora.items()}, adapter / "adapter_model.safetensors")
+    save_file(
+        {k.replace("model.layers", "model.language_model.layers"): v for k, v in lora.items()},
+        adapter / "adapter_model.safetensors",
+    )
     assert not is_original_adapter(adapter)
     assert not is_original_adapter(FIXTURE)
     (adapter / "adapter_model.safetensors").unlink()
@@ -132,13 +179,21 @@ def test_what_is_no_adapter_of_the_original(adapter: Path, lora: dict[str, torch
         apply_original_adapter(policy(), adapter)
 
 
-def test_what_does_not_fit_is_named_and_the_model_left_alone(adapter: Path, lora: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> None:
+def test_what_does_not_fit_is_named_and_the_model_left_alone(
+    adapter: Path, lora: dict[str, torch.Tensor], others: dict[str, torch.Tensor]
+) -> None:
     model = policy()
     weights = adapter / "adapter_model.safetensors"
     name = f"{PEFT}{MODULES[0]}.lora_B.weight"
     for change, message in (
-        ({k.replace("layers.1", "layers.9"): v for k, v in lora.items()}, rf"{PEFT}model\.layers\.9.* fits nothing in the model"),
-        ({k: v for k, v in lora.items() if k != name}, "only lora_A for model.language_model.layers.0.self_attn.q_proj"),
+        (
+            {k.replace("layers.1", "layers.9"): v for k, v in lora.items()},
+            rf"{PEFT}model\.layers\.9.* fits nothing in the model",
+        ),
+        (
+            {k: v for k, v in lora.items() if k != name},
+            "only lora_A for model.language_model.layers.0.self_attn.q_proj",
+        ),
     ):
         save_file(change, weights)
         with pytest.raises(UserError, match=message):
@@ -148,8 +203,14 @@ def test_what_does_not_fit_is_named_and_the_model_left_alone(adapter: Path, lora
         apply_original_adapter(model, adapter)
     save_file(lora, weights)
     for change, message in (
-        (others | {f"{PEFT}model.mm_projector.4.bias": torch.zeros(3)}, r"mm_projector\.4\.bias fits nothing in the model"),
-        (others | {f"{PEFT}model.mm_projector.2.bias": torch.zeros(3)}, r"mm_projector\.2\.bias has the shape \(3,\), the model's \(48,\)"),
+        (
+            others | {f"{PEFT}model.mm_projector.4.bias": torch.zeros(3)},
+            r"mm_projector\.4\.bias fits nothing in the model",
+        ),
+        (
+            others | {f"{PEFT}model.mm_projector.2.bias": torch.zeros(3)},
+            r"mm_projector\.2\.bias has the shape \(3,\), the model's \(48,\)",
+        ),
     ):
         torch.save(change, adapter / "non_lora_trainables.bin")
         with pytest.raises(UserError, match=message):

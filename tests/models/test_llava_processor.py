@@ -1,4 +1,6 @@
-"""The processor of the original LLaVA: its ids against SentencePiece itself, its pixels against the original's."""
+"""The processor of the original LLaVA: its ids against SentencePiece itself, its pixels against the
+original's.
+"""
 
 import json
 import random
@@ -11,7 +13,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from sentencepiece import sentencepiece_model_pb2
-from transformers import AddedToken, AutoProcessor, CLIPVisionConfig, LlamaConfig, LlamaTokenizer, LlavaConfig, LlavaProcessor
+from transformers import (
+    AddedToken,
+    AutoProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlamaTokenizer,
+    LlavaConfig,
+    LlavaProcessor,
+)
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.encoding import ChatEncoder
@@ -19,7 +29,10 @@ from rlaifv_kedro.models.llava_processor import SYSTEM, chunked_ids, llava_proce
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "parity" / "llava_original"
 PIECES, ROWS = 400, 448  # of the tokenizer, and of the model before it grows
-WORDS = "A chat between curious human and an artificial intelligence USER ASSISTANT what is in this image describe it please Yes no dog cat table red"
+WORDS = (
+    "A chat between curious human and an artificial intelligence USER ASSISTANT what is in this image "
+    "describe it please Yes no dog cat table red"
+)
 TEXTS = [
     f"{SYSTEM} USER: <image>\nWhat is  in it? ASSISTANT: Yes, 2 dogs é 狗</s>",
     " a <image> what is it <image> ASSISTANT:",
@@ -33,16 +46,31 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tokenizer.model as Llama's is (BPE, bytes for what it doesn't know, blanks kept, one put in front), and Vicuna's config."""
+    """A folder with a tokenizer.model as Llama's is (BPE, bytes for what it doesn't know, blanks kept, one
+    put in front), and Vicuna's config.
+    """
     folder = tmp_path_factory.mktemp("llama")
     draw = random.Random(0)
     blanks = [" ", " ", "  ", "     "]
-    lines = ["".join(word + draw.choice(blanks) for word in draw.choices(WORDS.split(), k=12)) for _ in range(300)]
+    lines = [
+        "".join(word + draw.choice(blanks) for word in draw.choices(WORDS.split(), k=12)) for _ in range(300)
+    ]
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines), model_prefix=str(folder / "tokenizer"), vocab_size=PIECES, model_type="bpe", byte_fallback=True,
-        normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True, unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
-        allow_whitespace_only_pieces=True, minloglevel=2,
-    )  # fmt: skip
+        sentence_iterator=iter(lines),
+        model_prefix=str(folder / "tokenizer"),
+        vocab_size=PIECES,
+        model_type="bpe",
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        split_digits=True,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=-1,
+        allow_whitespace_only_pieces=True,
+        minloglevel=2,
+    )
     (folder / "tokenizer.vocab").unlink()
     spec = sentencepiece_model_pb2.ModelProto.FromString((folder / "tokenizer.model").read_bytes())
     for piece in spec.pieces:
@@ -50,8 +78,17 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
             piece.score = -1e9  # as in Mistral's
     (folder / "tokenizer.model").write_bytes(spec.SerializeToString())
     texts = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    special = {name: {"__type": "AddedToken", "content": text, "normalized": False} for name, text in texts.items()}
-    config = {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True, "padding_side": "right", "pad_token": "<unk>", **special}
+    special = {
+        name: {"__type": "AddedToken", "content": text, "normalized": False} for name, text in texts.items()
+    }
+    config = {
+        "tokenizer_class": "LlamaTokenizer",
+        "legacy": False,
+        "add_bos_token": True,
+        "padding_side": "right",
+        "pad_token": "<unk>",
+        **special,
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return folder
 
@@ -59,7 +96,11 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def config() -> LlavaConfig:
     text = LlamaConfig(vocab_size=512, hidden_size=8, num_attention_heads=2)
-    return LlavaConfig(text_config=text, vision_config=CLIPVisionConfig(image_size=336, patch_size=56), image_token_index=ROWS)
+    return LlavaConfig(
+        text_config=text,
+        vision_config=CLIPVisionConfig(image_size=336, patch_size=56),
+        image_token_index=ROWS,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +117,9 @@ def saved(processor: LlavaProcessor, config: LlavaConfig, tmp_path_factory: pyte
 
 
 def reference(llama: Path, text: str, image_tokens: int = 1) -> list[int]:
-    """SentencePiece, chunk by chunk, as the original code calls it: ids(before) + image ids + ids(after)[1:]."""
+    """SentencePiece, chunk by chunk, as the original code calls it: ids(before) + image ids +
+    ids(after)[1:].
+    """
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(llama / "tokenizer.model"))
     ids = [1]
     for i, chunk in enumerate(text.split("<image>")):
@@ -85,10 +128,16 @@ def reference(llama: Path, text: str, image_tokens: int = 1) -> list[int]:
     return ids
 
 
-def test_ids_are_sentencepieces_in_one_pass_and_chunk_by_chunk(processor: LlavaProcessor, saved: Path, llama: Path) -> None:
+def test_ids_are_sentencepieces_in_one_pass_and_chunk_by_chunk(
+    processor: LlavaProcessor, saved: Path, llama: Path
+) -> None:
     again = AutoProcessor.from_pretrained(saved)
     again.save_pretrained(saved / "twice")
-    for tokenizer in (processor.tokenizer, again.tokenizer, AutoProcessor.from_pretrained(saved / "twice").tokenizer):
+    for tokenizer in (
+        processor.tokenizer,
+        again.tokenizer,
+        AutoProcessor.from_pretrained(saved / "twice").tokenizer,
+    ):
         for text in TEXTS:
             assert tokenizer(text)["input_ids"] == reference(llama, text)
             assert chunked_ids(tokenizer, text, "<image>", ROWS, 3) == reference(llama, text, 3)
@@ -97,7 +146,9 @@ def test_ids_are_sentencepieces_in_one_pass_and_chunk_by_chunk(processor: LlavaP
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_chunks_of_transformers_own_tokenizer(llama: Path, tmp_path: Path, legacy: bool) -> None:
-    """One pass over the prompt loses the blank after the image, in a tokenizer that isn't legacy or that was saved and loaded again."""
+    """One pass over the prompt loses the blank after the image, in a tokenizer that isn't legacy or that
+    was saved and loaded again.
+    """
     tokenizer = LlamaTokenizer.from_pretrained(llama, legacy=legacy)
     tokenizer.add_tokens([AddedToken("<image>", special=True, normalized=False)])
     assert tokenizer.convert_tokens_to_ids("<image>") == PIECES
@@ -117,24 +168,40 @@ def test_image_and_pad_stand_where_the_model_has_them(processor: LlavaProcessor,
         tokenizer = each.tokenizer
         assert (each.image_token_id, tokenizer.pad_token_id, len(tokenizer)) == (ROWS, ROWS + 1, ROWS + 2)
         assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.padding_side) == (1, 2, "left")
-        assert tokenizer.decode([1, ROWS, *tokenizer("a red dog")["input_ids"], 2], skip_special_tokens=True) == "a red dog"
+        assert (
+            tokenizer.decode([1, ROWS, *tokenizer("a red dog")["input_ids"], 2], skip_special_tokens=True)
+            == "a red dog"
+        )
 
 
 @pytest.mark.parametrize("with_image", [False, True])
 @pytest.mark.parametrize("normalized", [False, True])
 def test_a_tokenizer_json_will_do(
-    processor: LlavaProcessor, saved: Path, config: LlavaConfig, tmp_path: Path, normalized: bool, with_image: bool
+    processor: LlavaProcessor,
+    saved: Path,
+    config: LlavaConfig,
+    tmp_path: Path,
+    normalized: bool,
+    with_image: bool,
 ) -> None:
-    """Alone, with <image> in it or not. Some of Llama's look for special tokens in the normalized text, where </s> begins with a blank."""
+    """Alone, with <image> in it or not. Some of Llama's look for special tokens in the normalized text,
+    where </s> begins with a blank.
+    """
     described = json.loads((saved / "tokenizer.json").read_text())
-    described["added_tokens"] = [token | {"normalized": normalized} for token in described["added_tokens"] if with_image or token["id"] < PIECES]
+    described["added_tokens"] = [
+        token | {"normalized": normalized}
+        for token in described["added_tokens"]
+        if with_image or token["id"] < PIECES
+    ]
     (tmp_path / "tokenizer.json").write_text(json.dumps(described))
     tokenizer = llava_processor(tmp_path, config).tokenizer
     for text in TEXTS:
         assert tokenizer(text)["input_ids"] == processor.tokenizer(text)["input_ids"]
 
 
-def test_a_tokenizer_model_needs_no_config(processor: LlavaProcessor, llama: Path, config: LlavaConfig, tmp_path: Path) -> None:
+def test_a_tokenizer_model_needs_no_config(
+    processor: LlavaProcessor, llama: Path, config: LlavaConfig, tmp_path: Path
+) -> None:
     shutil.copy(llama / "tokenizer.model", tmp_path)
     tokenizer = llava_processor(tmp_path, config).tokenizer
     assert tokenizer(TEXTS)["input_ids"] == processor.tokenizer(TEXTS)["input_ids"]
@@ -155,14 +222,18 @@ def test_a_folder_without_a_fitting_tokenizer(llama: Path, config: LlavaConfig, 
         llava_processor(llama, small)
 
 
-def test_pixels_are_the_originals(processor: LlavaProcessor, saved: Path, llama: Path, config: LlavaConfig) -> None:
+def test_pixels_are_the_originals(
+    processor: LlavaProcessor, saved: Path, llama: Path, config: LlavaConfig
+) -> None:
     expected = load_file(FIXTURE / "expected.safetensors")["pixel_values"]
     image = Image.open(FIXTURE / "image.png")
     for each in (processor, AutoProcessor.from_pretrained(saved)):
         encoded = each(text="USER: <image>\nwhat?", images=image, return_tensors="pt")
         assert torch.equal(encoded["pixel_values"], expected)
         assert int((encoded["input_ids"] == ROWS).sum()) == 36
-    cut = llava_processor(llama, config, pad_to_square=False)(text="<image>", images=image, return_tensors="pt")["pixel_values"]
+    cut = llava_processor(llama, config, pad_to_square=False)(
+        text="<image>", images=image, return_tensors="pt"
+    )["pixel_values"]
     assert cut.shape == expected.shape and (cut - expected).abs().max() > 1
 
 
@@ -174,23 +245,42 @@ def test_the_template_is_that_of_llava_v1(processor: LlavaProcessor) -> None:
     prompt = f"{SYSTEM} USER: <image>\nwhat is it? ASSISTANT:"
     assert processor.apply_chat_template([QUESTION], add_generation_prompt=True, tokenize=False) == prompt
     assert processor.apply_chat_template([QUESTION, ANSWER], tokenize=False) == prompt + " a dog</s>"
-    plain = [{"role": "user", "content": "what?"}, {"role": "assistant", "content": "no"}, {"role": "user", "content": "is it?"}]
-    assert processor.apply_chat_template(plain, tokenize=False) == f"{SYSTEM} USER: what? ASSISTANT: no</s>USER: is it? ASSISTANT:"
+    plain = [
+        {"role": "user", "content": "what?"},
+        {"role": "assistant", "content": "no"},
+        {"role": "user", "content": "is it?"},
+    ]
+    assert (
+        processor.apply_chat_template(plain, tokenize=False)
+        == f"{SYSTEM} USER: what? ASSISTANT: no</s>USER: is it? ASSISTANT:"
+    )
 
 
 def test_the_template_marks_the_answer(processor: LlavaProcessor) -> None:
     image = {"type": "image", "image": Image.new("RGB", (9, 5))}
     asked = {"role": "user", "content": [image, QUESTION["content"][1]]}
-    encoded = processor.apply_chat_template([asked, ANSWER], tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+    encoded = processor.apply_chat_template(
+        [asked, ANSWER], tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+    )
     [ids], [mask] = encoded["input_ids"], encoded["assistant_masks"]
-    assert [i for i, marked in zip(ids, mask) if marked] == [*processor.tokenizer("a dog", add_special_tokens=False)["input_ids"], 2]
+    assert [i for i, marked in zip(ids, mask) if marked] == [
+        *processor.tokenizer("a dog", add_special_tokens=False)["input_ids"],
+        2,
+    ]
 
 
-def test_the_system_sentence_is_given_or_the_folders_own_template_kept(llama: Path, config: LlavaConfig, tmp_path: Path) -> None:
-    ours = llava_processor(llama, config, system='Be "brief" {{ now }}.\nPlease: é').apply_chat_template([QUESTION], tokenize=False)
+def test_the_system_sentence_is_given_or_the_folders_own_template_kept(
+    llama: Path, config: LlavaConfig, tmp_path: Path
+) -> None:
+    ours = llava_processor(llama, config, system='Be "brief" {{ now }}.\nPlease: é').apply_chat_template(
+        [QUESTION], tokenize=False
+    )
     assert ours == 'Be "brief" {{ now }}.\nPlease: é USER: <image>\nwhat is it? ASSISTANT:'
     folder = Path(shutil.copytree(llama, tmp_path / "own"))
-    for template, kept in (("<image> {{ messages[0]['content'][1]['text'] }}", True), ("{{ messages[0]['content'] }}", False)):
+    for template, kept in (
+        ("<image> {{ messages[0]['content'][1]['text'] }}", True),
+        ("{{ messages[0]['content'] }}", False),
+    ):
         (folder / "chat_template.jinja").write_text(template)
         assert (llava_processor(folder, config).chat_template == template) is kept
         assert llava_processor(folder, config, system="x").chat_template.startswith('{{ "x " }}')
@@ -200,7 +290,9 @@ def test_the_encoder_writes_prompts_as_the_original(processor: LlavaProcessor, l
     encoder = ChatEncoder(processor, "policy")
     image = encoder.image(Image.open(FIXTURE / "image.png"))
     prompt, [answer] = encoder.answers("what is it?", ["a dog"], image)
-    assert prompt + answer == reference(llama, f"{SYSTEM} USER: <image>\nwhat is it? ASSISTANT: a dog</s>", 36)
+    assert prompt + answer == reference(
+        llama, f"{SYSTEM} USER: <image>\nwhat is it? ASSISTANT: a dog</s>", 36
+    )
     assert encoder.prompts(["what is it?"], encoder.placeholder(36)) == [prompt]
     [[yes], [no]] = encoder.first_tokens([["Yes"], ["no"]])
     assert processor.tokenizer.convert_ids_to_tokens([yes, no]) == ["▁Yes", "▁no"]

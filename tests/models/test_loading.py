@@ -1,4 +1,6 @@
-"""One call loads every layout: the fixtures in the original layouts, by ``load_model``, against the original code's logits."""
+"""One call loads every layout: the fixtures in the original layouts, by ``load_model``, against the
+original code's logits.
+"""
 
 import json
 from pathlib import Path
@@ -17,25 +19,44 @@ from rlaifv_kedro.models.interface import Question
 PARITY = Path(__file__).parents[1] / "fixtures" / "parity"
 
 
-def inputs_of(name: str, config: dict[str, Any], expected: dict[str, torch.Tensor], module: torch.nn.Module) -> dict[str, torch.Tensor]:
+def inputs_of(
+    name: str, config: dict[str, Any], expected: dict[str, torch.Tensor], module: torch.nn.Module
+) -> dict[str, torch.Tensor]:
     """What the model takes, from the fixture's inputs in the original code's form."""
     ids = expected["input_ids"]
     if name == "llava_original":  # one -200 stands for the image's patches
         vision = module.config.vision_config
         patches = (vision.image_size // vision.patch_size) ** 2
         image = module.config.image_token_index
-        ids = torch.tensor([[i for token in ids[0].tolist() for i in ([image] * patches if token == -200 else [token])]])
+        ids = torch.tensor(
+            [[i for token in ids[0].tolist() for i in ([image] * patches if token == -200 else [token])]]
+        )
     if name != "minicpm_llama3_v25":
-        return {"input_ids": ids, "pixel_values": expected["pixel_values"] if "pixel_values" in expected else pixels(name, module)}
+        return {
+            "input_ids": ids,
+            "pixel_values": expected["pixel_values"] if "pixel_values" in expected else pixels(name, module),
+        }
     slices = [expected["pixel_values_0"], expected["pixel_values_1"]]
     width = max(s.shape[-1] for s in slices)
     padded = torch.stack([torch.nn.functional.pad(s, (0, width - s.shape[-1])) for s in slices])
-    return {"input_ids": ids, "pixel_values": padded, "tgt_sizes": expected["tgt_sizes"], "image_bound": expected["image_bound"]}
+    return {
+        "input_ids": ids,
+        "pixel_values": padded,
+        "tgt_sizes": expected["tgt_sizes"],
+        "image_bound": expected["image_bound"],
+    }
 
 
 def pixels(name: str, module: torch.nn.Module) -> torch.Tensor:
-    model = load_model(PARITY / name, vision_config=json.loads((PARITY / name / "config.json").read_text()).get("_vision_config_of_this_fixture"))
-    return model.processor.image_processor(Image.open(PARITY / name / "image.png").convert("RGB"), return_tensors="pt")["pixel_values"]
+    model = load_model(
+        PARITY / name,
+        vision_config=json.loads((PARITY / name / "config.json").read_text()).get(
+            "_vision_config_of_this_fixture"
+        ),
+    )
+    return model.processor.image_processor(
+        Image.open(PARITY / name / "image.png").convert("RGB"), return_tensors="pt"
+    )["pixel_values"]
 
 
 @pytest.mark.parametrize("name", ["llava_original", "omnilmm", "minicpm_llama3_v25"])
@@ -43,7 +64,12 @@ def test_the_original_codes_logits(name: str, pictures: list[Image.Image]) -> No
     """The folders have no tokenizer, so the models can be looked at and not asked."""
     config = json.loads((PARITY / name / "config.json").read_text())
     expected = load_file(PARITY / name / "expected.safetensors")
-    model = load_model(PARITY / name, dtype="float32", device="cpu", vision_config=config.get("_vision_config_of_this_fixture"))
+    model = load_model(
+        PARITY / name,
+        dtype="float32",
+        device="cpu",
+        vision_config=config.get("_vision_config_of_this_fixture"),
+    )
     with torch.no_grad():
         logits = model.module(**inputs_of(name, config, expected, model.module)).logits
     assert_close(logits[..., : expected["logits"].shape[-1]], expected["logits"], atol=1e-5, rtol=0)
@@ -71,15 +97,34 @@ def test_a_chat_template_from_a_file(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_a_processor_that_needs_torchvision_names_the_extra(tmp_path: Path) -> None:
-    """Qwen-VL's processor has a video part, whose classes transformers only offers with torchvision (which no test environment has)."""
+    """Qwen-VL's processor has a video part, whose classes transformers only offers with torchvision (which
+    no test environment has).
+    """
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     from rlaifv_kedro.miniature.tiny_llava import build_processor
 
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
-    text = dict(vocab_size=80, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2)
-    vision = dict(depth=1, hidden_size=32, intermediate_size=48, num_heads=2, out_hidden_size=32, patch_size=4, fullatt_block_indexes=[0])
-    config = Qwen2_5_VLConfig(text_config={**text, "rope_parameters": rope}, vision_config=vision, image_token_id=4)
+    text = dict(
+        vocab_size=80,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    vision = dict(
+        depth=1,
+        hidden_size=32,
+        intermediate_size=48,
+        num_heads=2,
+        out_hidden_size=32,
+        patch_size=4,
+        fullatt_block_indexes=[0],
+    )
+    config = Qwen2_5_VLConfig(
+        text_config={**text, "rope_parameters": rope}, vision_config=vision, image_token_id=4
+    )
     Qwen2_5_VLForConditionalGeneration(config).save_pretrained(tmp_path)
     build_processor().tokenizer.save_pretrained(tmp_path)
     described = {"image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor"}

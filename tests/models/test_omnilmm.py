@@ -1,7 +1,9 @@
-"""OmniLMM: the release's files give the release's numbers, and the class behaves like any other of transformers'.
+"""OmniLMM: the release's files give the release's numbers, and the class behaves like any other of
+transformers'.
 
-``tests/fixtures/parity/omnilmm`` holds a tiny random model in the release's layout, and what the original code computed from it (float32, CPU).
-Of the pixels that the original made of ``image.png`` every 16th row and column is kept.
+``tests/fixtures/parity/omnilmm`` holds a tiny random model in the release's layout, and what the original
+code computed from it (float32, CPU). Of the pixels that the original made of ``image.png`` every 16th row and
+column is kept.
 """
 
 import copy
@@ -48,22 +50,51 @@ def expected() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the release has it: config, weights, SentencePiece model and the settings of a Llama tokenizer with Zephyr's template."""
+    """A folder as the release has it: config, weights, SentencePiece model and the settings of a Llama
+    tokenizer with Zephyr's template.
+    """
     folder = tmp_path_factory.mktemp("release")
     for name in ("config.json", "model.safetensors"):
         shutil.copy(FIXTURE / name, folder)
-    lines = ["<|system|>", "<|user|>", "<|assistant|>", SYSTEM, "Is there a cup on the table?", "yes", "no", "The image shows a dog and a cat."]
+    lines = [
+        "<|system|>",
+        "<|user|>",
+        "<|assistant|>",
+        SYSTEM,
+        "Is there a cup on the table?",
+        "yes",
+        "no",
+        "The image shows a dog and a cat.",
+    ]
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines * 20), model_writer=model, vocab_size=IM_PATCH, model_type="bpe", byte_fallback=True, character_coverage=1.0,
-        normalization_rule_name="identity", remove_extra_whitespaces=False, pad_id=-1, unk_id=0, bos_id=1, eos_id=2, minloglevel=2,
-    )  # fmt: skip
+        sentence_iterator=iter(lines * 20),
+        model_writer=model,
+        vocab_size=IM_PATCH,
+        model_type="bpe",
+        byte_fallback=True,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        pad_id=-1,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        minloglevel=2,
+    )
     (folder / "tokenizer.model").write_bytes(model.getvalue())
     template = (
-        "{% for message in messages %}\n{{ '<|' + message['role'] + '|>\n' + message['content'] + eos_token }}\n"
+        "{% for message in messages %}\n{{ '<|' + message['role'] + '|>\n' + message['content'] + eos_token "
+        "}}\n"
         "{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}"
     )
-    settings = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "chat_template": template}
+    settings = {
+        "tokenizer_class": "LlamaTokenizer",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "chat_template": template,
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
 
@@ -96,18 +127,39 @@ def prompt(*words: int) -> list[int]:
 
 
 @torch.no_grad()
-def logits(model: OmniLMMForConditionalGeneration, ids: list[list[int]], pixel_values: torch.Tensor | None = None, **inputs: Any) -> torch.Tensor:
+def logits(
+    model: OmniLMMForConditionalGeneration,
+    ids: list[list[int]],
+    pixel_values: torch.Tensor | None = None,
+    **inputs: Any,
+) -> torch.Tensor:
     return model(input_ids=torch.tensor(ids), pixel_values=pixel_values, **inputs).logits
 
 
 def tiny_config(**changes: Any) -> OmniLMMConfig:
-    """Not the fixture's dimensions: 4 x 4 patches of 8 pixels, 3 x 3 at pretraining, 9 queries, a tower as wide as the language model."""
+    """Not the fixture's dimensions: 4 x 4 patches of 8 pixels, 3 x 3 at pretraining, 9 queries, a tower as
+    wide as the language model.
+    """
     settings = {
-        "vocab_size": 60, "hidden_size": 256, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 8, "num_key_value_heads": 4,
-        "max_position_embeddings": 128, "image_size": 32, "num_query": 9, "image_token_id": 50, "vision_config": {
-            "hidden_size": 256, "intermediate_size": 40, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 8, "pretrain_image_size": 24,
+        "vocab_size": 60,
+        "hidden_size": 256,
+        "intermediate_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 128,
+        "image_size": 32,
+        "num_query": 9,
+        "image_token_id": 50,
+        "vision_config": {
+            "hidden_size": 256,
+            "intermediate_size": 40,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "patch_size": 8,
+            "pretrain_image_size": 24,
         },
-    }  # fmt: skip
+    }
     return OmniLMMConfig(**{**settings, **changes})
 
 
@@ -115,26 +167,46 @@ def tiny_config(**changes: Any) -> OmniLMMConfig:
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_logits_are_those_of_the_original_code(expected: dict[str, torch.Tensor], release: Path, processor: OmniLMMProcessor, attention: str) -> None:
+def test_logits_are_those_of_the_original_code(
+    expected: dict[str, torch.Tensor], release: Path, processor: OmniLMMProcessor, attention: str
+) -> None:
     """From the picture on: its pixels through the processor, the ids as the original had them."""
-    model, report = AutoModelForImageTextToText.from_pretrained(release, dtype=torch.float32, attn_implementation=attention, output_loading_info=True)
+    model, report = AutoModelForImageTextToText.from_pretrained(
+        release, dtype=torch.float32, attn_implementation=attention, output_loading_info=True
+    )
     assert not any(report.values())  # nothing missing, unexpected or of another shape
     assert model.model.vision_tower.blocks[0].attn.config._attn_implementation == attention
-    image = processor(text="<im_patch>", images=Image.open(FIXTURE / "image.png"), return_tensors="pt")["pixel_values"]
+    image = processor(text="<im_patch>", images=Image.open(FIXTURE / "image.png"), return_tensors="pt")[
+        "pixel_values"
+    ]
     assert torch.equal(image[:, :, ::16, ::16], expected["every_16th_pixel"])
-    found = logits(model.eval(), expected["input_ids"].tolist(), image, attention_mask=torch.ones_like(expected["input_ids"]))
+    found = logits(
+        model.eval(),
+        expected["input_ids"].tolist(),
+        image,
+        attention_mask=torch.ones_like(expected["input_ids"]),
+    )
     assert_close(found, expected["logits"], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("attended", [True, False])
 def test_greedy_ids_are_those_of_the_original_code(
-    expected: dict[str, torch.Tensor], loaded: OmniLMMForConditionalGeneration, processor: OmniLMMProcessor, attended: bool
+    expected: dict[str, torch.Tensor],
+    loaded: OmniLMMForConditionalGeneration,
+    processor: OmniLMMProcessor,
+    attended: bool,
 ) -> None:
-    """The original generates from embeddings, and so puts a beginning-of-sequence token before what is new."""
-    image = processor(text="<im_patch>", images=Image.open(FIXTURE / "image.png"), return_tensors="pt")["pixel_values"]
+    """The original generates from embeddings, and so puts a beginning-of-sequence token before what is
+    new.
+    """
+    image = processor(text="<im_patch>", images=Image.open(FIXTURE / "image.png"), return_tensors="pt")[
+        "pixel_values"
+    ]
     ids, new = expected["input_ids"], expected["greedy_ids"][0, 1:]
     mask = {"attention_mask": torch.ones_like(ids)} if attended else {"use_cache": False}
-    found = loaded.generate(input_ids=ids, pixel_values=image, do_sample=False, max_new_tokens=len(new), **mask)
+    found = loaded.generate(
+        input_ids=ids, pixel_values=image, do_sample=False, max_new_tokens=len(new), **mask
+    )
     assert torch.equal(found[0, ids.shape[1] :], new)
 
 
@@ -143,13 +215,22 @@ def test_the_stored_positions_are_sines_and_cosines(loaded: OmniLMMForConditiona
 
 
 def test_the_dimensions_that_the_release_does_not_write_down() -> None:
-    """11.6 billion parameters, as published, with the language model of Mistral 7B (7.24 billion with 3 rows more)."""
+    """11.6 billion parameters, as published, with the language model of Mistral 7B (7.24 billion with 3
+    rows more).
+    """
     with torch.device("meta"):
         model = OmniLMMForConditionalGeneration(OmniLMMConfig(vocab_size=32003))
     assert round(sum(p.numel() for p in model.parameters()) / 1e9, 1) == 11.6
     tower = model.model.vision_tower
-    assert len(tower.blocks) == 63 and tower.pos_embed.shape == (1, 257, 1792) and tower.blocks[0].mlp["fc1"].weight.shape == (15360, 1792)
-    assert model.model.resampler.attn.num_heads == 32 and model.model.resampler.kv_proj.weight.shape == (4096, 1792)
+    assert (
+        len(tower.blocks) == 63
+        and tower.pos_embed.shape == (1, 257, 1792)
+        and tower.blocks[0].mlp["fc1"].weight.shape == (15360, 1792)
+    )
+    assert model.model.resampler.attn.num_heads == 32 and model.model.resampler.kv_proj.weight.shape == (
+        4096,
+        1792,
+    )
 
 
 # Files
@@ -164,7 +245,9 @@ def test_names_are_the_same_both_ways(loaded: OmniLMMForConditionalGeneration, t
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_is_saved_loads_again(release: Path, pixels: torch.Tensor, tmp_path: Path, dtype: torch.dtype) -> None:
+def test_what_is_saved_loads_again(
+    release: Path, pixels: torch.Tensor, tmp_path: Path, dtype: torch.dtype
+) -> None:
     first = AutoModelForImageTextToText.from_pretrained(release, dtype=dtype).eval()
     first.save_pretrained(tmp_path)
     second = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=dtype).eval()
@@ -172,13 +255,20 @@ def test_what_is_saved_loads_again(release: Path, pixels: torch.Tensor, tmp_path
     assert torch.equal(logits(first, ids, pixels[:1]), logits(second, ids, pixels[:1]))
     assert {t.dtype for t in second.state_dict().values()} == {dtype}
     saved = json.loads((tmp_path / "config.json").read_text())
-    assert saved["vision_config"].items() >= {"hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 2, "patch_size": 14}.items()
+    assert (
+        saved["vision_config"].items()
+        >= {"hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 2, "patch_size": 14}.items()
+    )
     assert "_vision_config_of_this_fixture" not in saved and saved["sliding_window"] == 4096
     assert type(AutoConfig.from_pretrained(tmp_path)) is OmniLMMConfig
 
 
-def test_bfloat16_stays_near_float32(release: Path, loaded: OmniLMMForConditionalGeneration, pixels: torch.Tensor) -> None:
-    """What isn't in the file (rotary frequencies) must be there whatever the dtype; without it the logits are off by more than 1."""
+def test_bfloat16_stays_near_float32(
+    release: Path, loaded: OmniLMMForConditionalGeneration, pixels: torch.Tensor
+) -> None:
+    """What isn't in the file (rotary frequencies) must be there whatever the dtype; without it the logits
+    are off by more than 1.
+    """
     low = AutoModelForImageTextToText.from_pretrained(release, dtype=torch.bfloat16).eval()
     assert low.model.rotary_emb.inv_freq[0] == 1
     ids = [prompt(60, 61)]
@@ -191,39 +281,63 @@ def test_random_weights_of_other_dimensions(tmp_path: Path, tied: bool) -> None:
     model = OmniLMMForConditionalGeneration(tiny_config(tie_word_embeddings=tied)).eval()
     assert (model.get_input_embeddings().weight is model.get_output_embeddings().weight) == tied
     assert_close(model.model.resampler.pos_embed, sincos_positions(3, 256))
-    assert "model.resampler.kv_proj.weight" not in model.state_dict()  # as in the original where both are equally wide
+    assert (
+        "model.resampler.kv_proj.weight" not in model.state_dict()
+    )  # as in the original where both are equally wide
     ids, image = [[1, *[50] * 9, 51, 5, 6]], torch.randn(1, 3, 32, 32)
     before = logits(model, ids, image)
     assert before.isfinite().all() and before.std() > 0.05
     assert not torch.equal(before, logits(model, ids, torch.randn(1, 3, 32, 32)))
     model.save_pretrained(tmp_path)
-    assert torch.equal(logits(AutoModelForImageTextToText.from_pretrained(tmp_path).eval(), ids, image), before)
+    assert torch.equal(
+        logits(AutoModelForImageTextToText.from_pretrained(tmp_path).eval(), ids, image), before
+    )
 
 
 def test_weights_that_a_checkpoint_lacks_begin_as_in_a_new_model(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = OmniLMMForConditionalGeneration(tiny_config())
-    kept = {name: w for name, w in model.state_dict().items() if "resampler" not in name and "_bias" not in name and "cls_token" not in name}
+    kept = {
+        name: w
+        for name, w in model.state_dict().items()
+        if "resampler" not in name and "_bias" not in name and "cls_token" not in name
+    }
     model.save_pretrained(tmp_path, state_dict=kept)
     again = AutoModelForImageTextToText.from_pretrained(tmp_path)
     assert_close(again.model.resampler.pos_embed, sincos_positions(3, 256))
-    assert again.model.vision_tower.blocks[0].attn.q_bias.abs().max() == 0 and 0.01 < again.model.vision_tower.cls_token.std() < 0.03
+    assert (
+        again.model.vision_tower.blocks[0].attn.q_bias.abs().max() == 0
+        and 0.01 < again.model.vision_tower.cls_token.std() < 0.03
+    )
     assert 0.05 < again.model.resampler.proj.std() < 0.07  # 256 ** -0.5
     assert torch.equal(again.lm_head.weight, model.lm_head.weight)
 
 
 def test_the_towers_dimensions_can_be_given(release: Path) -> None:
-    """By the names of a vision config or by those in the fixture's own key, which they override; unnamed ones stay as the file has them."""
-    config = AutoConfig.from_pretrained(release, vision_config={"depth_in_checkpoint": 1, "hidden_size": 40, "mlp_ratio": 2})
+    """By the names of a vision config or by those in the fixture's own key, which they override; unnamed
+    ones stay as the file has them.
+    """
+    config = AutoConfig.from_pretrained(
+        release, vision_config={"depth_in_checkpoint": 1, "hidden_size": 40, "mlp_ratio": 2}
+    )
     tower = config.vision_config
-    assert (tower.num_hidden_layers, tower.hidden_size, tower.intermediate_size, tower.num_attention_heads) == (1, 40, 80, 4)
+    assert (
+        tower.num_hidden_layers,
+        tower.hidden_size,
+        tower.intermediate_size,
+        tower.num_attention_heads,
+    ) == (1, 40, 80, 4)
     assert config.get_text_config() is config and config.get_text_config().hidden_size == 128
     assert OmniLMMConfig().vision_config.intermediate_size == 15360
 
 
 @pytest.mark.parametrize(
     ("changes", "why"),
-    [({"num_query": 10}, "no square"), ({"hidden_size": 64}, "multiple of 128"), ({"image_size": 30}, "no multiple of patch_size=8")],
+    [
+        ({"num_query": 10}, "no square"),
+        ({"hidden_size": 64}, "multiple of 128"),
+        ({"image_size": 30}, "no multiple of patch_size=8"),
+    ],
 )
 def test_impossible_dimensions_are_refused(changes: dict[str, int], why: str) -> None:
     with pytest.raises(UserError, match=why):
@@ -231,7 +345,10 @@ def test_impossible_dimensions_are_refused(changes: dict[str, int], why: str) ->
 
 
 def test_importing_the_package_is_light() -> None:
-    code = "import sys; import rlaifv_kedro.models.omnilmm; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = (
+        "import sys; import rlaifv_kedro.models.omnilmm; sys.exit('torch' in sys.modules or "
+        "'transformers' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -245,11 +362,16 @@ def test_logits_to_keep(loaded: OmniLMMForConditionalGeneration, pixels: torch.T
     one_dim, two_dim, mask = torch.tensor([3, 5]), torch.tensor([[0, 9], [4, 2]]), torch.rand(2, length) < 0.2
     assert_close(logits(loaded, ids, pixels[:2], logits_to_keep=2), whole[:, -2:])
     assert_close(logits(loaded, ids, pixels[:2], logits_to_keep=one_dim), whole[:, [3, 5]])
-    assert_close(logits(loaded, ids, pixels[:2], logits_to_keep=two_dim), torch.stack([whole[0, [0, 9]], whole[1, [4, 2]]]))
+    assert_close(
+        logits(loaded, ids, pixels[:2], logits_to_keep=two_dim),
+        torch.stack([whole[0, [0, 9]], whole[1, [4, 2]]]),
+    )
     assert_close(logits(loaded, ids, pixels[:2], logits_to_keep=mask), whole[mask])
 
 
-def test_the_loss_is_the_cross_entropy_of_the_next_tokens(loaded: OmniLMMForConditionalGeneration, pixels: torch.Tensor) -> None:
+def test_the_loss_is_the_cross_entropy_of_the_next_tokens(
+    loaded: OmniLMMForConditionalGeneration, pixels: torch.Tensor
+) -> None:
     ids = torch.tensor([prompt(60, 61, 62)])
     labels = ids.clone()
     labels[:, :-3] = -100
@@ -260,26 +382,45 @@ def test_the_loss_is_the_cross_entropy_of_the_next_tokens(loaded: OmniLMMForCond
 
 
 @pytest.mark.parametrize("left", [True, False])
-def test_padding_and_the_other_rows_change_nothing(loaded: OmniLMMForConditionalGeneration, pixels: torch.Tensor, left: bool) -> None:
+def test_padding_and_the_other_rows_change_nothing(
+    loaded: OmniLMMForConditionalGeneration, pixels: torch.Tensor, left: bool
+) -> None:
     """Rows with an image each, one without, and one with two; generation by beams goes the same way."""
     rows = [prompt(60, 61), prompt(*range(70, 85)), [1, 42, 43], prompt(60, *prompt(99)[1:])]
     images = pixels[[0, 1, 2, 0]]
     alone = [logits(loaded, [r], x) for r, x in zip(rows, [images[:1], images[1:2], None, images[2:]])]
     length = max(map(len, rows))
     padded = [[2] * (length - len(r)) + r if left else r + [2] * (length - len(r)) for r in rows]
-    mask = torch.tensor([[0] * (length - len(r)) + [1] * len(r) if left else [1] * len(r) + [0] * (length - len(r)) for r in rows])
+    mask = torch.tensor(
+        [
+            [0] * (length - len(r)) + [1] * len(r) if left else [1] * len(r) + [0] * (length - len(r))
+            for r in rows
+        ]
+    )
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     together = logits(loaded, padded, images, attention_mask=mask, position_ids=positions)
     for row, separate, real in zip(together, alone, mask.bool()):
         assert_close(row[real], separate[0], atol=1e-5, rtol=0)
 
 
-def test_beams_of_a_batch_are_those_of_each_prompt(loaded: OmniLMMForConditionalGeneration, pixels: torch.Tensor) -> None:
+def test_beams_of_a_batch_are_those_of_each_prompt(
+    loaded: OmniLMMForConditionalGeneration, pixels: torch.Tensor
+) -> None:
     rows = [prompt(60, 61), prompt(70, 71)]
     settings = {"num_beams": 3, "do_sample": False, "max_new_tokens": 5}
-    together = loaded.generate(input_ids=torch.tensor(rows), attention_mask=torch.ones(2, len(rows[0])), pixel_values=pixels[:2], **settings)
+    together = loaded.generate(
+        input_ids=torch.tensor(rows),
+        attention_mask=torch.ones(2, len(rows[0])),
+        pixel_values=pixels[:2],
+        **settings,
+    )
     for i, row in enumerate(rows):
-        alone = loaded.generate(input_ids=torch.tensor([row]), attention_mask=torch.ones(1, len(row)), pixel_values=pixels[i : i + 1], **settings)
+        alone = loaded.generate(
+            input_ids=torch.tensor([row]),
+            attention_mask=torch.ones(1, len(row)),
+            pixel_values=pixels[i : i + 1],
+            **settings,
+        )
         assert together[i].tolist()[: alone.shape[1]] == alone[0].tolist()
 
 
@@ -295,7 +436,9 @@ def test_the_window_is_the_configs(release: Path, loaded: OmniLMMForConditionalG
 # Images and their tokens
 
 
-def test_the_image_token_is_found_where_the_config_names_none(model: OmniLMMForConditionalGeneration, pixels: torch.Tensor) -> None:
+def test_the_image_token_is_found_where_the_config_names_none(
+    model: OmniLMMForConditionalGeneration, pixels: torch.Tensor
+) -> None:
     """Also beside padding that is as long as an image."""
     rows = [prompt(*range(70, 70 + TOKENS)), [2] * TOKENS + prompt()]
     mask = torch.tensor([[1] * len(rows[0]), [0] * TOKENS + [1] * len(prompt())])
@@ -319,14 +462,23 @@ def test_the_image_token_is_found_where_the_config_names_none(model: OmniLMMForC
     ],
 )
 def test_images_and_tokens_that_do_not_match(
-    model: OmniLMMForConditionalGeneration, pixels: torch.Tensor, named: bool, change: Callable[[list[int]], list[int]], images: int
+    model: OmniLMMForConditionalGeneration,
+    pixels: torch.Tensor,
+    named: bool,
+    change: Callable[[list[int]], list[int]],
+    images: int,
 ) -> None:
     model.config.image_token_id = IM_PATCH if named else None
-    with pytest.raises(UserError, match="image tokens, but there are" if named or images == 2 else "no tokens stand 64 times in a row"):
+    with pytest.raises(
+        UserError,
+        match="image tokens, but there are" if named or images == 2 else "no tokens stand 64 times in a row",
+    ):
         logits(model, [change(prompt(60))], pixels[:images])
 
 
-def test_tokens_shared_out_wrongly_between_rows(model: OmniLMMForConditionalGeneration, pixels: torch.Tensor) -> None:
+def test_tokens_shared_out_wrongly_between_rows(
+    model: OmniLMMForConditionalGeneration, pixels: torch.Tensor
+) -> None:
     """Their sum is right."""
     model.config.image_token_id = IM_PATCH
     rows = [[IM_PATCH] * (TOKENS - 1) + [1], [IM_PATCH] * TOKENS, [IM_PATCH] + [1] * (TOKENS - 1)]
@@ -335,17 +487,23 @@ def test_tokens_shared_out_wrongly_between_rows(model: OmniLMMForConditionalGene
 
 
 def test_a_prompt_without_its_image(model: OmniLMMForConditionalGeneration, pixels: torch.Tensor) -> None:
-    """Refused at the beginning; but an untrained model may write an image token as its answer, and then goes on."""
+    """Refused at the beginning; but an untrained model may write an image token as its answer, and then
+    goes on.
+    """
     model.config.image_token_id = IM_PATCH
     with pytest.raises(UserError, match=r"\[64\] image tokens, but there are 0 images"):
         logits(model, [prompt(60)])
     with torch.no_grad():
-        cache = model(input_ids=torch.tensor([prompt(60)]), pixel_values=pixels[:1], use_cache=True).past_key_values
+        cache = model(
+            input_ids=torch.tensor([prompt(60)]), pixel_values=pixels[:1], use_cache=True
+        ).past_key_values
     step = logits(model, [[IM_PATCH]], past_key_values=cache)
     assert step.shape == (1, 1, 330)
 
 
-def test_two_tokens_that_could_be_the_image(loaded: OmniLMMForConditionalGeneration, pixels: torch.Tensor) -> None:
+def test_two_tokens_that_could_be_the_image(
+    loaded: OmniLMMForConditionalGeneration, pixels: torch.Tensor
+) -> None:
     with pytest.raises(UserError, match="2 tokens stand 64 times in a row.*Set image_token_id"):
         logits(loaded, [prompt(*[60] * TOKENS, 61)], pixels[:1])
 
@@ -354,26 +512,41 @@ def test_two_tokens_that_could_be_the_image(loaded: OmniLMMForConditionalGenerat
 
 
 def packs() -> list[Pack]:
-    return [Pack(prompt(60, 61), [[70, 71, 2], [72, 2], [73, 74, 75, 76, 2]]), Pack(prompt(*range(80, 90)), [[70, 71, 2]])]
+    return [
+        Pack(prompt(60, 61), [[70, 71, 2], [72, 2], [73, 74, 75, 76, 2]]),
+        Pack(prompt(*range(80, 90)), [[70, 71, 2]]),
+    ]
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_packed_branches_equal_separate_sequences(model: OmniLMMForConditionalGeneration, pixels: torch.Tensor, attention: str) -> None:
+def test_packed_branches_equal_separate_sequences(
+    model: OmniLMMForConditionalGeneration, pixels: torch.Tensor, attention: str
+) -> None:
     model.set_attn_implementation(attention)
     with torch.no_grad():
         found = branch_log_probs(model, collate(packs(), pad=2), pixel_values=pixels[:2])
     expected = []
     for item, image in zip(packs(), pixels):
         for branch in item.branches:
-            scores = logits(model, [item.prefix + branch], image[None])[0, len(item.prefix) - 1 : -1].log_softmax(-1)
+            scores = logits(model, [item.prefix + branch], image[None])[
+                0, len(item.prefix) - 1 : -1
+            ].log_softmax(-1)
             expected.append(scores.gather(1, torch.tensor(branch)[:, None]).sum())
     assert_close(found.sums, torch.stack(expected), atol=1e-5, rtol=0)
 
 
-def test_a_mask_and_positions_of_branches_reach_the_language_model(loaded: OmniLMMForConditionalGeneration, pixels: torch.Tensor) -> None:
+def test_a_mask_and_positions_of_branches_reach_the_language_model(
+    loaded: OmniLMMForConditionalGeneration, pixels: torch.Tensor
+) -> None:
     """As they are: each branch's logits in one packed row are those after its prefix alone."""
     packed = collate(packs(), pad=2)
-    found = logits(loaded, packed.input_ids.tolist(), pixels[:2], attention_mask=packed.attention_mask, position_ids=packed.position_ids)
+    found = logits(
+        loaded,
+        packed.input_ids.tolist(),
+        pixels[:2],
+        attention_mask=packed.attention_mask,
+        position_ids=packed.position_ids,
+    )
     for row, segments, item, image in zip(found, packed.segments, packs(), pixels):
         for k, branch in enumerate(item.branches, 1):
             alone = logits(loaded, [item.prefix + branch], image[None])[0, len(item.prefix) :]
@@ -388,12 +561,16 @@ def gradients(model: torch.nn.Module, pixels: torch.Tensor) -> dict[str, torch.T
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def test_gradient_checkpointing_changes_no_gradient(model: OmniLMMForConditionalGeneration, pixels: torch.Tensor) -> None:
+def test_gradient_checkpointing_changes_no_gradient(
+    model: OmniLMMForConditionalGeneration, pixels: torch.Tensor
+) -> None:
     """All weights learn; what the checkpoint holds as positions is none of them."""
     model.train()
     expected = gradients(model, pixels)
     model.gradient_checkpointing_enable()
-    assert all(block.gradient_checkpointing for block in [*model.model.layers, *model.model.vision_tower.blocks])
+    assert all(
+        block.gradient_checkpointing for block in [*model.model.layers, *model.model.vision_tower.blocks]
+    )
     found = gradients(model, pixels)
     assert found.keys() == expected.keys() == {name for name, _ in model.named_parameters()}
     assert "model.resampler.pos_embed" in model.state_dict() and "model.resampler.pos_embed" not in found
@@ -401,8 +578,12 @@ def test_gradient_checkpointing_changes_no_gradient(model: OmniLMMForConditional
         assert_close(found[name], gradient, atol=1e-6, rtol=1e-4)
 
 
-def test_lora_on_the_language_model_alone(model: OmniLMMForConditionalGeneration, pixels: torch.Tensor) -> None:
-    """A training step under gradient checkpointing moves the log-probs up, by adapters at the seven linear layers of each of two layers."""
+def test_lora_on_the_language_model_alone(
+    model: OmniLMMForConditionalGeneration, pixels: torch.Tensor
+) -> None:
+    """A training step under gradient checkpointing moves the log-probs up, by adapters at the seven linear
+    layers of each of two layers.
+    """
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(0)
@@ -420,10 +601,14 @@ def test_lora_on_the_language_model_alone(model: OmniLMMForConditionalGeneration
         sums.append(total.item())
     assert sums[0] < sums[1] < sums[2]
     learning = {name for name, p in adapted.named_parameters() if p.grad is not None}
-    assert len(learning) == 2 * 7 * 2 and all(re.search(r"model\.layers\.[01]\..*_proj\.lora_[AB]", name) for name in learning)
+    assert len(learning) == 2 * 7 * 2 and all(
+        re.search(r"model\.layers\.[01]\..*_proj\.lora_[AB]", name) for name in learning
+    )
 
 
-def test_a_frozen_tower_in_bfloat16_beside_float32_weights(model: OmniLMMForConditionalGeneration, pixels: torch.Tensor) -> None:
+def test_a_frozen_tower_in_bfloat16_beside_float32_weights(
+    model: OmniLMMForConditionalGeneration, pixels: torch.Tensor
+) -> None:
     """How training has it: what learns is float32, autocast computes in bfloat16."""
     expected = gradients(model, pixels)
     model.bfloat16()
@@ -441,34 +626,73 @@ def test_a_frozen_tower_in_bfloat16_beside_float32_weights(model: OmniLMMForCond
 # Processor
 
 
-def test_ids_are_those_of_the_releases_tokenizer(processor: OmniLMMProcessor, release: Path, pictures: list[Image.Image]) -> None:
-    """SentencePiece's own library on every stretch between special tokens, as the tokenizers of the release's time do it."""
+def test_ids_are_those_of_the_releases_tokenizer(
+    processor: OmniLMMProcessor, release: Path, pictures: list[Image.Image]
+) -> None:
+    """SentencePiece's own library on every stretch between special tokens, as the tokenizers of the
+    release's time do it.
+    """
     message = {"role": "user", "content": [{"type": "text", "text": "Is there a cup?"}, {"type": "image"}]}
     text = processor.apply_chat_template([message], add_generation_prompt=True)
-    assert text == f"<|system|>\n{SYSTEM}</s>\n<|user|>\n<im_start><im_patch><im_end>\nIs there a cup?</s>\n<|assistant|>\n"
+    assert (
+        text == f"<|system|>\n{SYSTEM}</s>\n<|user|>\n<im_start><im_patch><im_end>\nIs there a "
+        "cup?</s>\n<|assistant|>\n"
+    )
     encoded = processor(text=text, images=pictures[0], return_tensors="pt")
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(release / "tokenizer.model"))
     parts = re.split("(</s>|<im_start><im_patch><im_end>)", text)
     special = {"</s>": [2], "<im_start><im_patch><im_end>": [IM_START, *[IM_PATCH] * TOKENS, IM_END]}
-    assert encoded["input_ids"].tolist() == [[1, *(i for part in parts for i in special.get(part) or pieces.encode(part))]]
-    assert encoded["pixel_values"].shape == (1, 3, 448, 448) and set(encoded) == {"input_ids", "attention_mask", "pixel_values"}
+    assert encoded["input_ids"].tolist() == [
+        [1, *(i for part in parts for i in special.get(part) or pieces.encode(part))]
+    ]
+    assert encoded["pixel_values"].shape == (1, 3, 448, 448) and set(encoded) == {
+        "input_ids",
+        "attention_mask",
+        "pixel_values",
+    }
     in_one = processor.apply_chat_template(
-        [{"role": "user", "content": [{"type": "image", "image": pictures[0]}, {"type": "text", "text": "Is there a cup?"}]}],
-        add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
-    )  # fmt: skip
-    assert torch.equal(in_one["input_ids"], encoded["input_ids"]) and torch.equal(in_one["pixel_values"], encoded["pixel_values"])
+        [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "image", "image": pictures[0]},
+                    {"type": "text", "text": "Is there a cup?"},
+                ],
+            }
+        ],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    assert torch.equal(in_one["input_ids"], encoded["input_ids"]) and torch.equal(
+        in_one["pixel_values"], encoded["pixel_values"]
+    )
 
 
 def test_turns_that_are_strings_and_a_system_turn(processor: OmniLMMProcessor) -> None:
-    turns = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "a?"}, {"role": "assistant", "content": "b"}]
-    assert processor.apply_chat_template(turns) == "<|system|>\nBe short.</s>\n<|user|>\na?</s>\n<|assistant|>\nb</s>\n"
+    turns = [
+        {"role": "system", "content": "Be short."},
+        {"role": "user", "content": "a?"},
+        {"role": "assistant", "content": "b"},
+    ]
+    assert (
+        processor.apply_chat_template(turns)
+        == "<|system|>\nBe short.</s>\n<|user|>\na?</s>\n<|assistant|>\nb</s>\n"
+    )
 
 
 @pytest.mark.parametrize("kind", ["no template", "no settings", "tokenizer.json", "added tokens"])
 def test_other_tokenizer_files_give_the_same_ids(
-    processor: OmniLMMProcessor, loaded: OmniLMMForConditionalGeneration, release: Path, tmp_path: Path, kind: str
+    processor: OmniLMMProcessor,
+    loaded: OmniLMMForConditionalGeneration,
+    release: Path,
+    tmp_path: Path,
+    kind: str,
 ) -> None:
-    """Without a template, without any settings, as one file, and with image tokens that the tokenizer has already, in an order of its own."""
+    """Without a template, without any settings, as one file, and with image tokens that the tokenizer has
+    already, in an order of its own.
+    """
     shutil.copy(release / "tokenizer.model", tmp_path)
     settings = json.loads((release / "tokenizer_config.json").read_text())
     if kind == "no template":
@@ -479,7 +703,9 @@ def test_other_tokenizer_files_give_the_same_ids(
         backend.post_processor = None
         backend.save(str(tmp_path / "tokenizer.json"))
     if kind == "added tokens":
-        (tmp_path / "added_tokens.json").write_text(json.dumps({"<im_end>": 320, "<im_patch>": 321, "<im_start>": 322}))
+        (tmp_path / "added_tokens.json").write_text(
+            json.dumps({"<im_end>": 320, "<im_patch>": 321, "<im_start>": 322})
+        )
     if kind != "no settings":
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     other = omnilmm_processor(tmp_path, loaded.config)
@@ -494,29 +720,49 @@ def test_other_tokenizer_files_give_the_same_ids(
     assert found == ids
 
 
-def test_a_saved_processor_loads_again(processor: OmniLMMProcessor, pictures: list[Image.Image], tmp_path: Path) -> None:
+def test_a_saved_processor_loads_again(
+    processor: OmniLMMProcessor, pictures: list[Image.Image], tmp_path: Path
+) -> None:
     processor.save_pretrained(tmp_path)
     again = AutoProcessor.from_pretrained(tmp_path)
     assert type(again) is OmniLMMProcessor and again.image_token_id == IM_PATCH
-    text = processor.apply_chat_template([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a cup?"}]}])
-    assert again.apply_chat_template([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a cup?"}]}]) == text
-    first, second = (p(text=[text, "no"], images=pictures[:1], return_tensors="pt", padding=True) for p in (processor, again))
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a cup?"}]}]
+    )
+    assert (
+        again.apply_chat_template(
+            [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a cup?"}]}]
+        )
+        == text
+    )
+    first, second = (
+        p(text=[text, "no"], images=pictures[:1], return_tensors="pt", padding=True)
+        for p in (processor, again)
+    )
     for name in ("input_ids", "attention_mask", "pixel_values"):
         assert torch.equal(first[name], second[name]), name
     assert isinstance(again.tokenizer, PreTrainedTokenizerFast) and again.tokenizer.model_max_length == 512
 
 
-def test_auto_processor_takes_the_releases_folder(release: Path, processor: OmniLMMProcessor, pictures: list[Image.Image]) -> None:
+def test_auto_processor_takes_the_releases_folder(
+    release: Path, processor: OmniLMMProcessor, pictures: list[Image.Image]
+) -> None:
     found = AutoProcessor.from_pretrained(release)
-    text = found.apply_chat_template([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a cup?"}]}])
+    text = found.apply_chat_template(
+        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a cup?"}]}]
+    )
     first, second = (p(text=text, images=pictures[0], return_tensors="pt") for p in (processor, found))
-    assert torch.equal(first["input_ids"], second["input_ids"]) and torch.equal(first["pixel_values"], second["pixel_values"])
+    assert torch.equal(first["input_ids"], second["input_ids"]) and torch.equal(
+        first["pixel_values"], second["pixel_values"]
+    )
 
 
 def test_other_images_and_another_template(
     release: Path, loaded: OmniLMMForConditionalGeneration, pictures: list[Image.Image], tmp_path: Path
 ) -> None:
-    """16 tokens without brackets for an image of 56 x 56 pixels, and a template of the tokenizer's own; also when saved."""
+    """16 tokens without brackets for an image of 56 x 56 pixels, and a template of the tokenizer's own;
+    also when saved.
+    """
     shutil.copy(release / "tokenizer.model", tmp_path)
     settings = json.loads((release / "tokenizer_config.json").read_text())
     template = "{% for message in messages %}[{{ message['role'] }}] {{ message['content'] }} {% endfor %}"
@@ -526,10 +772,17 @@ def test_other_images_and_another_template(
     made = omnilmm_processor(tmp_path, config)
     made.save_pretrained(tmp_path / "saved")
     for processor in (made, AutoProcessor.from_pretrained(tmp_path / "saved")):
-        text = processor.apply_chat_template([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a?"}]}])
+        text = processor.apply_chat_template(
+            [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a?"}]}]
+        )
         assert text == f"[system] {SYSTEM} [user] <im_patch>\na? "
         encoded = processor(text=text, images=pictures[0], return_tensors="pt")
-        assert int((encoded["input_ids"] == IM_PATCH).sum()) == 16 and encoded["pixel_values"].shape == (1, 3, 56, 56)
+        assert int((encoded["input_ids"] == IM_PATCH).sum()) == 16 and encoded["pixel_values"].shape == (
+            1,
+            3,
+            56,
+            56,
+        )
 
 
 def test_nothing_is_cut_off(processor: OmniLMMProcessor, pictures: list[Image.Image]) -> None:
@@ -562,7 +815,9 @@ def backend(loaded: OmniLMMForConditionalGeneration, processor: OmniLMMProcessor
     return TransformersModel(module, processor, "policy", batch_size=2)
 
 
-def test_the_backend_samples(backend: TransformersModel, processor: OmniLMMProcessor, pictures: list[Image.Image]) -> None:
+def test_the_backend_samples(
+    backend: TransformersModel, processor: OmniLMMProcessor, pictures: list[Image.Image]
+) -> None:
     questions = [Question(p, q) for p, q in zip(pictures, ["Is there a cup?", "The image shows?", "a?"])]
     seeds = [[1, 2], [3, 4], [5, 6]]
     decoding = Decoding(temperature=1.0, max_new_tokens=6)
@@ -571,23 +826,36 @@ def test_the_backend_samples(backend: TransformersModel, processor: OmniLMMProce
     assert found == alone.sample(questions, seeds, decoding)
     assert len({answer.text for row in found for answer in row}) == 6
     greedy = backend.sample(questions[:1], [[0]], Decoding(temperature=0.0, max_new_tokens=6))[0][0]
-    inputs = processor(text=backend.encoder.prompt_text("Is there a cup?"), images=pictures[0], return_tensors="pt")
-    ids = backend.module.generate(**inputs, do_sample=False, max_new_tokens=6)[0, inputs["input_ids"].shape[1] :]
+    inputs = processor(
+        text=backend.encoder.prompt_text("Is there a cup?"), images=pictures[0], return_tensors="pt"
+    )
+    ids = backend.module.generate(**inputs, do_sample=False, max_new_tokens=6)[
+        0, inputs["input_ids"].shape[1] :
+    ]
     assert greedy.text == processor.decode(ids, skip_special_tokens=True).strip()
 
 
 def test_the_backend_scores(backend: TransformersModel, pictures: list[Image.Image]) -> None:
     questions = [Question(p, q) for p, q in zip(pictures, ["Is there a cup?", "The image shows?", "a?"])]
     yes, no = backend.encoder.first_tokens([["yes"], ["no"]])
-    probs = backend.first_token_probs(pictures[:3], [[q.text, "Is there a dog?"] for q in questions], [["yes"], ["no"]])
+    probs = backend.first_token_probs(
+        pictures[:3], [[q.text, "Is there a dog?"] for q in questions], [["yes"], ["no"]]
+    )
     scores = backend.branch_log_probs(questions, [["yes", "a dog and a cat"]] * 3)
     for question, found, row in zip(questions, probs, scores):
         image = backend.encoder.image(question.image)
         assert len(image.block) == TOKENS and set(image.inputs) == {"pixel_values"}
         before, answers = backend.encoder.answers(question.text, ["yes", "a dog and a cat"], image)
         softmax = logits(backend.module, [before], image.inputs["pixel_values"])[0, -1].softmax(-1)
-        assert_close(torch.from_numpy(found[0]).float(), torch.stack([softmax[yes].sum(), softmax[no].sum()]), atol=1e-6, rtol=0)
+        assert_close(
+            torch.from_numpy(found[0]).float(),
+            torch.stack([softmax[yes].sum(), softmax[no].sum()]),
+            atol=1e-6,
+            rtol=0,
+        )
         for ids, (total, count) in zip(answers, row):
-            after = logits(backend.module, [before + ids], image.inputs["pixel_values"])[0, len(before) - 1 : -1].log_softmax(-1)
+            after = logits(backend.module, [before + ids], image.inputs["pixel_values"])[
+                0, len(before) - 1 : -1
+            ].log_softmax(-1)
             assert count == len(ids) and ids[-1] == 2
             assert total == pytest.approx(float(after.gather(1, torch.tensor(ids)[:, None]).sum()), abs=1e-4)

@@ -1,4 +1,6 @@
-"""Text LLMs: their prompts, replies that depend on chat and seed only, and loading checkpoints, good and damaged."""
+"""Text LLMs: their prompts, replies that depend on chat and seed only, and loading checkpoints, good and
+damaged.
+"""
 
 import json
 import shutil
@@ -28,26 +30,42 @@ def tokenizer(template: str | dict[str, str] | None = CHATML) -> PreTrainedToken
     """One id a word."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(SPECIAL + WORDS)}, unk_token="<unk>"))
+    backend = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(SPECIAL + WORDS)}, unk_token="<unk>")
+    )
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>", chat_template=template,
-        extra_special_tokens=SPECIAL[4:], padding_side="right",
-    )  # fmt: skip
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        chat_template=template,
+        extra_special_tokens=SPECIAL[4:],
+        padding_side="right",
+    )
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama with random weights, drawn large enough that it says different things to different prompts. Its generation settings name ``</s>``,
-    its template ends an answer with ``<|end|>``.
+    """A Llama with random weights, drawn large enough that it says different things to different prompts. Its
+    generation settings name ``</s>``, its template ends an answer with ``<|end|>``.
     """
     path = tmp_path_factory.mktemp("text") / "llm"
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(SPECIAL + WORDS), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=CONTEXT, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
+        vocab_size=len(SPECIAL + WORDS),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
     model = LlamaForCausalLM(config)
     with torch.no_grad():
         for weight in model.parameters():
@@ -84,33 +102,70 @@ SAMPLED = Decoding(temperature=1.0, max_new_tokens=12, top_p=0.95)
 
 def test_prompts_are_the_template_s(model: TransformersText) -> None:
     """As ``apply_chat_template`` tokenizes them, which adds no special tokens of its own."""
-    messages = [{"role": "system", "content": "w1"}, *user("w2 w3"), {"role": "assistant", "content": "w4"}, *user("w5")]
+    messages = [
+        {"role": "system", "content": "w1"},
+        *user("w2 w3"),
+        {"role": "assistant", "content": "w4"},
+        *user("w5"),
+    ]
     ids = model.encoder.prompt(messages)
-    assert ids == model.encoder.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-    expected = "<s> <|system|> w1 <|end|> <|user|> w2 w3 <|end|> <|assistant|> w4 <|end|> <|user|> w5 <|end|> <|assistant|>"
+    assert ids == model.encoder.tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, return_dict=False
+    )
+    expected = (
+        "<s> <|system|> w1 <|end|> <|user|> w2 w3 <|end|> <|assistant|> w4 <|end|> <|user|> w5 "
+        "<|end|> <|assistant|>"
+    )
     assert model.encoder.tokenizer.convert_ids_to_tokens(ids) == expected.split()
 
 
 @pytest.mark.parametrize(
     ("template", "expected"),
     [
-        ("{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ m.content }} {% endfor %}", "w1 w2"),
-        ("{% if messages[0].role != 'user' %}{{ raise_exception('user first') }}{% endif %}{{ messages[0].content }}", "w1 w2"),
-        ("{% for m in messages if m.role == 'user' %}w9 {{ m.content }} {% endfor %}", "w9 w1 w2"),  # left out
-        ("{% for m in messages %}{% if m.role == 'user' %}w9{% else %}w8{% endif %} {{ m.content }} {% endfor %}", "w9 w1 w2"),  # as if answered
-        ("{% if messages[0].role == 'system' %}w7 {{ messages[0].content }} {% endif %}{{ messages[-1].content }}", "w7 w1 w2"),  # taken
+        (
+            "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif "
+            "%}{{ m.content }} {% endfor %}",
+            "w1 w2",
+        ),
+        (
+            "{% if messages[0].role != 'user' %}{{ raise_exception('user first') }}{% endif %}{{ "
+            "messages[0].content }}",
+            "w1 w2",
+        ),
+        (
+            "{% for m in messages if m.role == 'user' %}w9 {{ m.content }} {% endfor %}",
+            "w9 w1 w2",
+        ),  # left out
+        (
+            "{% for m in messages %}{% if m.role == 'user' %}w9{% else %}w8{% endif %} {{ m.content }} {% "
+            "endfor %}",
+            "w9 w1 w2",
+        ),  # as if answered
+        (
+            "{% if messages[0].role == 'system' %}w7 {{ messages[0].content }} {% endif %}{{ "
+            "messages[-1].content }}",
+            "w7 w1 w2",
+        ),  # taken
     ],
 )
-def test_a_system_message_that_the_template_does_not_take_goes_into_the_user_s(template: str, expected: str) -> None:
+def test_a_system_message_that_the_template_does_not_take_goes_into_the_user_s(
+    template: str, expected: str
+) -> None:
     encoder = TextEncoder(tokenizer(template), "llm")
     ids = encoder.prompt([{"role": "system", "content": "w1"}, *user("w2")])
     assert encoder.tokenizer.decode(ids) == expected
 
 
 def test_the_folded_message_keeps_its_paragraphs() -> None:
-    seen = "{% for m in messages if m.role == 'user' %}{{ m.content | replace('\n\n', ' <think> ') }}{% endfor %}"
+    seen = (
+        "{% for m in messages if m.role == 'user' %}{{ m.content | replace('\n\n', ' <think> ') }}{% "
+        "endfor %}"
+    )
     encoder = TextEncoder(tokenizer(seen), "llm")
-    assert encoder.tokenizer.decode(encoder.prompt([{"role": "system", "content": "w1"}, *user("w2")])) == "w1 <think> w2"
+    assert (
+        encoder.tokenizer.decode(encoder.prompt([{"role": "system", "content": "w1"}, *user("w2")]))
+        == "w1 <think> w2"
+    )
 
 
 def test_thinking_is_switched_off() -> None:
@@ -120,7 +175,10 @@ def test_thinking_is_switched_off() -> None:
 
 
 def test_the_date_is_always_the_same() -> None:
-    template = "{% if strftime_now is defined %}{{ strftime_now('w%d %d %b %Y') }} {% endif %}{% for m in messages %}{{ m.content }}{% endfor %}"
+    template = (
+        "{% if strftime_now is defined %}{{ strftime_now('w%d %d %b %Y') }} {% endif %}{% for m in "
+        "messages %}{{ m.content }}{% endfor %}"
+    )
     encoder = TextEncoder(tokenizer(template), "llm")
     assert encoder._text(user("w1")) == "w26 26 Jul 2024 w1"
     assert encoder.tokenizer.decode(encoder.prompt(user("w1"))) == "w26 <unk> <unk> <unk> w1"
@@ -135,15 +193,20 @@ def test_of_named_templates_the_default_one() -> None:
 
 def test_a_template_that_refuses_a_chat_names_the_model_and_the_roles(model: TransformersText) -> None:
     alternate = (
-        "{% for m in messages %}{% if loop.index0 % 2 != (m.role == 'assistant') | int %}{{ raise_exception('take turns') }}{% endif %}{% endfor %}"
+        "{% for m in messages %}{% if loop.index0 % 2 != (m.role == 'assistant') | int %}{{ "
+        "raise_exception('take turns') }}{% endif %}{% endfor %}"
     )
     encoder = TextEncoder(tokenizer(alternate), "llm")
-    with pytest.raises(UserError, match="llm: its chat template can't write messages of user, user: take turns"):
+    with pytest.raises(
+        UserError, match="llm: its chat template can't write messages of user, user: take turns"
+    ):
         encoder.prompt([*user("w1"), *user("w2")])
 
 
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED])
-def test_replies_do_not_depend_on_batch_or_order(model: TransformersText, folder: Path, decoding: Decoding) -> None:
+def test_replies_do_not_depend_on_batch_or_order(
+    model: TransformersText, folder: Path, decoding: Decoding
+) -> None:
     asked, seeds = chats(), [10 + i for i in range(8)]
     assert len({len(model.encoder.prompt(chat)) for chat in asked}) > 5  # so batches are padded
     found = model.complete(asked, seeds, decoding)
@@ -184,7 +247,9 @@ def test_greedy_replies_are_generate_s(model: TransformersText) -> None:
     asked = chats()
     for chat, answer in zip(asked, model.complete(asked, [0] * 8, GREEDY)):
         ids = torch.tensor([model.encoder.prompt(chat)])
-        out = model.module.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12, eos_token_id=[2, 7])
+        out = model.module.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12, eos_token_id=[2, 7]
+        )
         new = out[0, ids.shape[1] :].tolist()
         text = model.encoder.tokenizer.decode(new, skip_special_tokens=True)
         assert answer == Answer(text, len(new), "stop" if new[-1] in (2, 7) else "length")
@@ -192,13 +257,17 @@ def test_greedy_replies_are_generate_s(model: TransformersText) -> None:
 
 @pytest.mark.parametrize("family", ["mistral", "bloom", "mamba"])
 def test_families_that_branching_can_not_pack(family: str) -> None:
-    """A sliding window, positions that can't be given, a recurrent state: in padded batches as one at a time without padding."""
+    """A sliding window, positions that can't be given, a recurrent state: in padded batches as one at a
+    time without padding.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     sizes = dict(vocab_size=len(SPECIAL + WORDS), hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
     more = dict(num_key_value_heads=2, intermediate_size=48, sliding_window=8) if family == "mistral" else {}
     torch.manual_seed(0)
-    module = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes, **more, pad_token_id=0, bos_token_id=1, eos_token_id=2))
+    module = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(family, **sizes, **more, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    )
     with torch.no_grad():
         for weight in module.parameters():
             if weight.dim() == 2:
@@ -209,7 +278,9 @@ def test_families_that_branching_can_not_pack(family: str) -> None:
     assert len({answer.text for answer in found}) == 4
     for chat, answer in zip(asked, found):
         ids = torch.tensor([model.encoder.prompt(chat)])
-        out = module.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12, eos_token_id=[2, 7])
+        out = module.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12, eos_token_id=[2, 7]
+        )
         assert answer.text == model.encoder.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
 
 
@@ -229,14 +300,21 @@ def test_replies_end_where_the_template_ends_an_answer(folder: Path, monkeypatch
     assert min(sum(ids[-1] == end for ids in drawn) for end in (2, 7)) > 4
     for ids, answer in zip(drawn, answers):
         assert not {2, 7} & set(ids[:-1])
-        assert (answer.token_count, answer.finish_reason) == (len(ids), "stop" if ids[-1] in (2, 7) else "length")
+        assert (answer.token_count, answer.finish_reason) == (
+            len(ids),
+            "stop" if ids[-1] in (2, 7) else "length",
+        )
         assert "</s>" not in answer.text and "<|end|>" not in answer.text
 
 
-def test_prompts_of_like_length_share_a_batch(model: TransformersText, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_of_like_length_share_a_batch(
+    model: TransformersText, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lengths: list[list[int]] = []
 
-    def recording(module: torch.nn.Module, prompts: Sequence[Sequence[int]], *args: object, **kwargs: object) -> list[list[list[int]]]:
+    def recording(
+        module: torch.nn.Module, prompts: Sequence[Sequence[int]], *args: object, **kwargs: object
+    ) -> list[list[list[int]]]:
         lengths.append([len(p) for p in prompts])
         return [[[9]] for _ in prompts]
 
@@ -251,7 +329,9 @@ def test_a_prompt_that_does_not_fit_is_an_error_and_the_others_go_on(model: Tran
     """The template adds 4 tokens, the reply takes up to 12: of 64, 48 remain."""
     fits, too_long = user(" ".join(WORDS[:48])), user(" ".join(WORDS[:49]))
     found = model.complete([chats()[0], too_long, fits], [1, 2, 3], GREEDY)
-    assert found[1] == Answer("", 0, "error", "the prompt's 53 tokens and a reply of up to 12 don't fit into the model's 64")
+    assert found[1] == Answer(
+        "", 0, "error", "the prompt's 53 tokens and a reply of up to 12 don't fit into the model's 64"
+    )
     assert found[0] == model.complete([chats()[0]], [1], GREEDY)[0]
     assert found[2].error is None and found[2].token_count > 0
     assert model.complete([too_long], [2], GREEDY)[0].error
@@ -269,7 +349,9 @@ def test_no_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_text_model(folder).module.device.type == "cpu"
 
 
-def test_a_missing_chat_template_is_named_and_can_be_given(checkpoint: Path, model: TransformersText, tmp_path: Path) -> None:
+def test_a_missing_chat_template_is_named_and_can_be_given(
+    checkpoint: Path, model: TransformersText, tmp_path: Path
+) -> None:
     template = (checkpoint / "chat_template.jinja").rename(tmp_path / "mine.jinja")
     with pytest.raises(UserError, match="llm: the tokenizer has no chat template. Add a chat_template.jinja"):
         load_text_model(checkpoint)
@@ -320,7 +402,9 @@ def test_missing_tokenizer_files(checkpoint: Path, tokenizer_class: str) -> None
     """Of a class that it knows, transformers makes a tokenizer without words, and says nothing."""
     (checkpoint / "tokenizer.json").unlink()
     config = json.loads((checkpoint / "tokenizer_config.json").read_text())
-    (checkpoint / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": tokenizer_class}))
+    (checkpoint / "tokenizer_config.json").write_text(
+        json.dumps({**config, "tokenizer_class": tokenizer_class})
+    )
     with pytest.raises(UserError, match="llm: can't load the checkpoint: .*tokenizer"):
         load_text_model(checkpoint)
 
@@ -333,26 +417,36 @@ def test_adapters_load_merged(folder: Path, tmp_path: Path, own_tokenizer: bool)
     torch.manual_seed(0)
     base = load_text_model(folder, device="cpu")
     before = base.complete(chats(), range(8), GREEDY)
-    adapted = get_peft_model(base.module, LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "up_proj"], init_lora_weights=False))
+    adapted = get_peft_model(
+        base.module,
+        LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "up_proj"], init_lora_weights=False),
+    )
     adapted.peft_config["default"].base_model_name_or_path = str(folder)
     adapted.save_pretrained(tmp_path / "adapters")
     if own_tokenizer:
         base.encoder.tokenizer.save_pretrained(tmp_path / "adapters")
     expected = base.complete(chats(), range(8), GREEDY)
     assert expected != before
-    for loaded in (load_text_model(tmp_path / "adapters", device="cpu"), load_text_model(folder, device="cpu", adapter=tmp_path / "adapters")):
+    for loaded in (
+        load_text_model(tmp_path / "adapters", device="cpu"),
+        load_text_model(folder, device="cpu", adapter=tmp_path / "adapters"),
+    ):
         assert not any("lora" in name for name, _ in loaded.module.named_parameters())
         assert loaded.complete(chats(), range(8), GREEDY) == expected
 
 
 def test_adapters_whose_base_is_gone_name_it(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path / "base")}))
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": str(tmp_path / "base")})
+    )
     with pytest.raises(UserError, match="base is no checkpoint"):
         load_text_model(tmp_path)
 
 
 def test_a_multimodal_llm_is_asked_without_an_image(tiny: Path) -> None:
-    """Its processor's template gets no image part; its tokenizer writes the beginning-of-sequence token that the template doesn't."""
+    """Its processor's template gets no image part; its tokenizer writes the beginning-of-sequence token
+    that the template doesn't.
+    """
     model = load_text_model(tiny, device="cpu", batch_size=2)
     whole = load_model(tiny, device="cpu")
     questions = ["is there a cup?", "describe the image in detail.", "name three objects in the image."]
@@ -361,7 +455,13 @@ def test_a_multimodal_llm_is_asked_without_an_image(tiny: Path) -> None:
     for question, answer in zip(questions, found):
         ids = model.encoder.prompt(user(question))
         with_image = whole.encoder.prompts([question], whole.encoder.placeholder(1))[0]
-        assert ids.count(model.encoder.tokenizer.bos_token_id) == with_image.count(model.encoder.tokenizer.bos_token_id) == 1
+        assert (
+            ids.count(model.encoder.tokenizer.bos_token_id)
+            == with_image.count(model.encoder.tokenizer.bos_token_id)
+            == 1
+        )
         assert ids == [i for i in with_image if i != whole.encoder.image_id]
-        new = whole.module.generate(torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), do_sample=False, max_new_tokens=12)[0, len(ids) :]
+        new = whole.module.generate(
+            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), do_sample=False, max_new_tokens=12
+        )[0, len(ids) :]
         assert answer.text == model.encoder.tokenizer.decode(new, skip_special_tokens=True).strip()

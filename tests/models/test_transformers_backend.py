@@ -29,11 +29,19 @@ def checkpoint(tiny: Path, tmp_path: Path) -> Path:
 def logits(model: TransformersModel, picture: Image.Image) -> torch.Tensor:
     prompt = torch.tensor(model.encoder.prompts(["is there a cup?"], model.encoder.placeholder(36)))
     with torch.no_grad():
-        return model.module(input_ids=prompt, pixel_values=model.encoder.image(picture).inputs["pixel_values"]).logits
+        return model.module(
+            input_ids=prompt, pixel_values=model.encoder.image(picture).inputs["pixel_values"]
+        ).logits
 
 
-def test_answers_do_not_depend_on_the_batch(model: TransformersModel, tiny: Path, pictures: list[Image.Image]) -> None:
-    questions = [Question(p, q) for p in pictures[:3] for q in ("describe the image in detail.", "name three objects in the image.")]
+def test_answers_do_not_depend_on_the_batch(
+    model: TransformersModel, tiny: Path, pictures: list[Image.Image]
+) -> None:
+    questions = [
+        Question(p, q)
+        for p in pictures[:3]
+        for q in ("describe the image in detail.", "name three objects in the image.")
+    ]
     seeds = [[k, 100 + k] for k in range(6)]
     decoding = Decoding(temperature=0.7, max_new_tokens=12)
     found = model.sample(questions, seeds, decoding)
@@ -44,7 +52,9 @@ def test_answers_do_not_depend_on_the_batch(model: TransformersModel, tiny: Path
         assert "</s>" not in answer.text
 
 
-def test_first_token_probs_are_the_softmax_after_the_prompt(model: TransformersModel, pictures: list[Image.Image]) -> None:
+def test_first_token_probs_are_the_softmax_after_the_prompt(
+    model: TransformersModel, pictures: list[Image.Image]
+) -> None:
     """Images with different numbers of questions, one question asked alone, in more batches than one."""
     questions = [
         ["is there a cup?", "is there a dog?", "is this a living room?"],
@@ -60,14 +70,24 @@ def test_first_token_probs_are_the_softmax_after_the_prompt(model: TransformersM
         for question, row in zip(asked, probs):
             prompt = torch.tensor(model.encoder.prompts([question], model.encoder.placeholder(36)))
             with torch.no_grad():
-                last = model.module(input_ids=prompt, pixel_values=model.encoder.image(picture).inputs["pixel_values"]).logits[0, -1]
+                last = model.module(
+                    input_ids=prompt, pixel_values=model.encoder.image(picture).inputs["pixel_values"]
+                ).logits[0, -1]
             softmax = last.softmax(-1)
             np.testing.assert_allclose(row, [softmax[yes].sum(), softmax[no].sum()], atol=1e-6)
 
 
-def test_log_probs_come_back_question_by_question(model: TransformersModel, pictures: list[Image.Image]) -> None:
+def test_log_probs_come_back_question_by_question(
+    model: TransformersModel, pictures: list[Image.Image]
+) -> None:
     questions = [Question(p, "name three objects in the image.") for p in pictures[:5]]
-    answers = [["a cup.", "a dog and a cat."], ["a bus."], ["a cat.", "a bench.", "a kite and a dog."], ["a tv."], ["a clock and a bowl.", "a tv."]]
+    answers = [
+        ["a cup.", "a dog and a cat."],
+        ["a bus."],
+        ["a cat.", "a bench.", "a kite and a dog."],
+        ["a tv."],
+        ["a clock and a bowl.", "a tv."],
+    ]
     found = model.branch_log_probs(questions, answers)
     assert [[count for _, count in row] for row in found] == [[4, 7], [4], [4, 4, 7], [4], [7, 4]]
     for question, texts, row in zip(questions, answers, found):
@@ -104,14 +124,20 @@ def shard(checkpoint: Path) -> None:
     weights = load_file(checkpoint / "model.safetensors")
     (checkpoint / "model.safetensors").unlink()
     names = sorted(weights)
-    place = {name: f"model-0000{1 + (i >= len(names) // 2)}-of-00002.safetensors" for i, name in enumerate(names)}
+    place = {
+        name: f"model-0000{1 + (i >= len(names) // 2)}-of-00002.safetensors" for i, name in enumerate(names)
+    }
     for file in set(place.values()):
-        save_file({n: weights[n] for n in names if place[n] == file}, checkpoint / file, metadata={"format": "pt"})
+        save_file(
+            {n: weights[n] for n in names if place[n] == file}, checkpoint / file, metadata={"format": "pt"}
+        )
     index = {"metadata": {"total_size": sum(w.nbytes for w in weights.values())}, "weight_map": place}
     (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def test_a_missing_shard_is_named(checkpoint: Path, model: TransformersModel, pictures: list[Image.Image]) -> None:
+def test_a_missing_shard_is_named(
+    checkpoint: Path, model: TransformersModel, pictures: list[Image.Image]
+) -> None:
     shard(checkpoint)
     assert torch.equal(logits(load_model(checkpoint, device="cpu"), pictures[0]), logits(model, pictures[0]))
     (checkpoint / "model-00002-of-00002.safetensors").unlink()
@@ -155,7 +181,9 @@ def adapters(tiny: Path, folder: Path) -> TransformersModel:
 
     torch.manual_seed(0)
     loaded = load_model(tiny, device="cpu")
-    config = LoraConfig(r=4, lora_alpha=8, target_modules=r".*language_model.*\.(q_proj|up_proj)", init_lora_weights=False)
+    config = LoraConfig(
+        r=4, lora_alpha=8, target_modules=r".*language_model.*\.(q_proj|up_proj)", init_lora_weights=False
+    )
     adapted = get_peft_model(loaded.module, config)
     adapted.peft_config["default"].base_model_name_or_path = str(tiny)
     adapted.save_pretrained(folder)
@@ -163,11 +191,15 @@ def adapters(tiny: Path, folder: Path) -> TransformersModel:
     return loaded
 
 
-def test_adapters_load_merged(tiny: Path, tmp_path: Path, model: TransformersModel, pictures: list[Image.Image]) -> None:
+def test_adapters_load_merged(
+    tiny: Path, tmp_path: Path, model: TransformersModel, pictures: list[Image.Image]
+) -> None:
     in_memory = adapters(tiny, tmp_path / "adapters")
     merged = load_model(tmp_path / "adapters", device="cpu")
     assert not any("lora" in name for name, _ in merged.module.named_parameters())
-    torch.testing.assert_close(logits(merged, pictures[0]), logits(in_memory, pictures[0]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        logits(merged, pictures[0]), logits(in_memory, pictures[0]), atol=1e-4, rtol=1e-4
+    )
     assert (logits(merged, pictures[0]) - logits(model, pictures[0])).abs().max() > 0.1
 
 
@@ -195,23 +227,36 @@ def test_cut_off_adapters(tiny: Path, tmp_path: Path) -> None:
         load_model(tmp_path / "adapters")
 
 
-ABOUT = [["describe the image in detail.", "is there a cup?", "name three objects in the image."], ["is there a dog?"]]
+ABOUT = [
+    ["describe the image in detail.", "is there a cup?", "name three objects in the image."],
+    ["is there a dog?"],
+]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_answers_about_an_image_are_those_of_the_questions_asked_alone(tiny: Path, pictures: list[Image.Image], temperature: float) -> None:
-    """Three questions about one image and one about another, of different lengths: greedy, and with seeds of their own."""
+def test_answers_about_an_image_are_those_of_the_questions_asked_alone(
+    tiny: Path, pictures: list[Image.Image], temperature: float
+) -> None:
+    """Three questions about one image and one about another, of different lengths: greedy, and with seeds
+    of their own.
+    """
     model = load_model(tiny, device="cpu", dtype="float64")
     decoding, seeds = Decoding(temperature, 12), [[1, 2, 3], [4]]
     together = model.sample_about(pictures[:2], ABOUT, seeds, decoding)
     alone = [
-        [model.sample([Question(pictures[i], q)], [[seed]], decoding)[0][0] for q, seed in zip(asked, seeds[i])] for i, asked in enumerate(ABOUT)
+        [
+            model.sample([Question(pictures[i], q)], [[seed]], decoding)[0][0]
+            for q, seed in zip(asked, seeds[i])
+        ]
+        for i, asked in enumerate(ABOUT)
     ]
     assert together == alone
     assert len({answer.text for row in together for answer in row}) > 2
 
 
-def test_answers_of_models_that_are_not_packed(tiny: Path, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_of_models_that_are_not_packed(
+    tiny: Path, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = load_model(tiny, device="cpu", dtype="float64")
     decoding, seeds = Decoding(0, 8), [[0, 0, 0], [0]]
     packed = model.sample_about(pictures[:2], ABOUT, seeds, decoding)

@@ -1,4 +1,6 @@
-"""The backend for vLLM's offline engine, against a stand-in: vLLM itself needs an environment and a GPU of its own."""
+"""The backend for vLLM's offline engine, against a stand-in: vLLM itself needs an environment and a GPU of
+its own.
+"""
 
 import math
 import sys
@@ -73,7 +75,9 @@ class LLM:
         self.calls.append(Call(prompts, settings, {}))
         return [self._output(k, s) for k, s in enumerate(settings)]
 
-    def chat(self, messages: list[Any], settings: list[Any], use_tqdm: bool, **options: Any) -> list[RequestOutput]:
+    def chat(
+        self, messages: list[Any], settings: list[Any], use_tqdm: bool, **options: Any
+    ) -> list[RequestOutput]:
         if messages[0][-1]["content"] == "too long":
             raise ValueError("The decoder prompt is longer than the maximum model length")
         outputs = self.generate(messages, settings, use_tqdm=use_tqdm)
@@ -83,7 +87,13 @@ class LLM:
     def _output(self, number: int, settings: Any) -> RequestOutput:
         tokens = getattr(settings, "logprob_token_ids", None) or range(settings.logprobs or 0)
         logprobs = [{t: Logprob(-(1 + t % 8) * math.log(2)) for t in tokens}]
-        return RequestOutput([CompletionOutput(f" answer {number}\n", [5, 6, 2], "length" if number == 1 else "stop", logprobs)])
+        return RequestOutput(
+            [
+                CompletionOutput(
+                    f" answer {number}\n", [5, 6, 2], "length" if number == 1 else "stop", logprobs
+                )
+            ]
+        )
 
 
 @pytest.fixture(params=[SamplingParams, OldSamplingParams], ids=["logprob_token_ids", "top-k"])
@@ -98,16 +108,28 @@ def vllm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> typ
 def test_sampling(vllm: type, tiny: Path, pictures: list[Image.Image]) -> None:
     model = VLLMModel(tiny, ModelParams(backend="vllm", dtype="float16", top_logprobs=50))
     assert model.engine.options == {
-        "model": str(tiny), "dtype": "float16", "trust_remote_code": False, "enable_prefix_caching": True, "max_logprobs": 50,
+        "model": str(tiny),
+        "dtype": "float16",
+        "trust_remote_code": False,
+        "enable_prefix_caching": True,
+        "max_logprobs": 50,
         "limit_mm_per_prompt": {"image": 1},
-    }  # fmt: skip
-    found = model.sample([Question(pictures[0], "what?"), Question(pictures[1], "where?")], [[7, 2**64 + 8], [9]], WARM)
+    }
+    found = model.sample(
+        [Question(pictures[0], "what?"), Question(pictures[1], "where?")], [[7, 2**64 + 8], [9]], WARM
+    )
     assert [[a.text for a in row] for row in found] == [["answer 0", "answer 1"], ["answer 2"]]
-    assert [(a.token_count, a.finish_reason, a.error) for row in found for a in row] == [(3, "stop", None), (3, "length", None), (3, "stop", None)]
+    assert [(a.token_count, a.finish_reason, a.error) for row in found for a in row] == [
+        (3, "stop", None),
+        (3, "length", None),
+        (3, "stop", None),
+    ]
     (call,) = model.engine.calls
     assert [(s.temperature, s.top_p, s.max_tokens) for s in call.settings] == [(0.7, 0.9, 16)] * 3
     assert [s.seed for s in call.settings] == [7, (2**64 + 8) % (2**63 - 1), 9]
-    for prompt, text, image in zip(call.prompts, ["what?", "what?", "where?"], [pictures[0], pictures[0], pictures[1]]):
+    for prompt, text, image in zip(
+        call.prompts, ["what?", "what?", "where?"], [pictures[0], pictures[0], pictures[1]]
+    ):
         # As the transformers backend writes it, but with one token for the image.
         expected = load_model(tiny, device="cpu").encoder
         assert prompt["prompt_token_ids"] == expected.prompts([text], expected.placeholder(1))[0]
@@ -129,12 +151,17 @@ def test_first_tokens(vllm: type, tiny: Path, pictures: list[Image.Image]) -> No
     (call,) = model.engine.calls
     assert {(s.temperature, s.max_tokens) for s in call.settings} == {(0, 1)}
     if vllm is SamplingParams:
-        assert call.settings[0].logprob_token_ids == [t for group in groups for t in group] and call.settings[0].logprobs == 3
+        assert (
+            call.settings[0].logprob_token_ids == [t for group in groups for t in group]
+            and call.settings[0].logprobs == 3
+        )
     else:
         assert call.settings[0].logprobs == 100
 
 
-def test_words_outside_the_likeliest_are_counted(tiny: Path, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_outside_the_likeliest_are_counted(
+    tiny: Path, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = ModuleType("vllm")
     module.LLM, module.SamplingParams = LLM, OldSamplingParams  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", module)
@@ -151,8 +178,15 @@ def test_chats(vllm: type, tiny: Path, tmp_path: Path) -> None:
     chats = [[{"role": "user", "content": f"{i}"}] for i in range(2)]
     assert [a.text for a in model.complete(chats, [1, 2], WARM)] == ["answer 0", "answer 1"]
     (call,) = model.engine.calls
-    assert call.prompts == chats and [s.seed for s in call.settings] == [1, 2] and model.engine.options["dtype"] == "float32"
-    assert call.options == {"chat_template": "{{ messages[0]['content'] }}", "chat_template_kwargs": {"enable_thinking": False}}
+    assert (
+        call.prompts == chats
+        and [s.seed for s in call.settings] == [1, 2]
+        and model.engine.options["dtype"] == "float32"
+    )
+    assert call.options == {
+        "chat_template": "{{ messages[0]['content'] }}",
+        "chat_template_kwargs": {"enable_thinking": False},
+    }
     assert model.complete([], [], WARM) == []
     heard: dict[int, Answer] = {}
     assert model.complete(chats, [1, 2], WARM, heard.__setitem__) == [heard[0], heard[1]]
@@ -172,5 +206,8 @@ def test_what_it_cannot_do(vllm: type, tiny: Path, tmp_path: Path) -> None:
 
 def test_without_vllm(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(UserError, match=r"needs vLLM, which can't be imported.*pip install 'rlaifv_kedro\[vllm\]'.*backend=openai"):
+    with pytest.raises(
+        UserError,
+        match=r"needs vLLM, which can't be imported.*pip install 'rlaifv_kedro\[vllm\]'.*backend=openai",
+    ):
         VLLMModel(tiny, ModelParams(backend="vllm"))

@@ -14,6 +14,8 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
-    """A project with one finished loop, run id ``first``, and what the terminal showed. Tests may add runs but not change this one."""
+    """A project with one finished loop, run id ``first``, and what the terminal showed. Tests may add runs
+    but not change this one.
+    """
     made = make_project(tmp_path_factory.mktemp("finished") / "project")
     return made, made.kedro("--params", "run_id=first")

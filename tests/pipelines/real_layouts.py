@@ -1,4 +1,6 @@
-"""What a run with checkpoints in their releases' layouts needs: tiny folders of both, a splitter's replies, prompts, and an environment."""
+"""What a run with checkpoints in their releases' layouts needs: tiny folders of both, a splitter's
+replies, prompts, and an environment.
+"""
 
 import io
 import json
@@ -29,9 +31,15 @@ PARITY = Path(__file__).parents[1] / "fixtures" / "parity"
 ENVIRONMENT = "real_layouts"
 PIECES = 320  # of both fixtures' tokenizers
 QUESTIONS = [
-    "What is in this image?", "Describe the image.", "<image>\nDescribe it.", "Is there a cup on the table?", "What colour is the dog?",
-    "What is on the left?", "What is on the right?", "How many cups are there?",
-]  # fmt: skip
+    "What is in this image?",
+    "Describe the image.",
+    "<image>\nDescribe it.",
+    "Is there a cup on the table?",
+    "What colour is the dog?",
+    "What is on the left?",
+    "What is on the right?",
+    "How many cups are there?",
+]
 PARAMETERS = """
 compute: {{device: cpu, dtype: float32, threads: 1}}
 loop: {{iterations: 1}}
@@ -65,7 +73,9 @@ prompt_pool: {{type: rlaifv_kedro.datasets.TableDataset, table: prompts, filepat
 
 @dataclass(frozen=True)
 class RealLayouts(Project):
-    """A project with an environment for a policy and a labeler as they are published, and a splitter behind an address."""
+    """A project with an environment for a policy and a labeler as they are published, and a splitter
+    behind an address.
+    """
 
     def kedro(self, *arguments: str, expect: int = 0) -> str:
         """Run ``kedro run --env real_layouts ...``; returns what the terminal shows."""
@@ -93,32 +103,60 @@ class RealLayouts(Project):
     def furnish(self, url: str) -> None:
         """Write models, prompts and environment."""
         words = DIVIDE.read_text().splitlines()
-        published("llava_original", self.policy, [LLAVA_SYSTEM, "USER:", "ASSISTANT:", *QUESTIONS, *words], byte_fallback=False)
-        published("omnilmm", self.labeler, [OMNILMM_SYSTEM, "<|system|>", "<|user|>", "<|assistant|>", "yes", "Yes", "no", "No"])
+        published(
+            "llava_original",
+            self.policy,
+            [LLAVA_SYSTEM, "USER:", "ASSISTANT:", *QUESTIONS, *words],
+            byte_fallback=False,
+        )
+        published(
+            "omnilmm",
+            self.labeler,
+            [OMNILMM_SYSTEM, "<|system|>", "<|user|>", "<|assistant|>", "yes", "Yes", "no", "No"],
+        )
         prompts = self.path / "prompt_pool.parquet"
         write_table(prompts, "prompts", prompt_pool())
         conf = self.path / "conf" / ENVIRONMENT
         conf.mkdir()
         (conf / "parameters.yml").write_text(PARAMETERS.format(url=url))
-        (conf / "catalog.yml").write_text(CATALOG.format(policy=self.policy, labeler=self.labeler, prompts=prompts))
+        (conf / "catalog.yml").write_text(
+            CATALOG.format(policy=self.policy, labeler=self.labeler, prompts=prompts)
+        )
 
 
 def published(fixture: str, folder: Path, lines: list[str], byte_fallback: bool = True) -> None:
-    """A folder as the release has it: config, weights, and a SentencePiece model as Llama's is, here trained on some lines.
+    """A folder as the release has it: config, weights, and a SentencePiece model as Llama's is, here trained
+    on some lines.
 
-    Without pieces for bytes, which would be most of so few, random weights write text rather than broken characters.
+    Without pieces for bytes, which would be most of so few, random weights write text rather than broken
+    characters.
     """
     folder.mkdir(parents=True)
     for name in ("config.json", "model.safetensors"):
         shutil.copy(PARITY / fixture / name, folder)
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines * 20), model_writer=model, vocab_size=PIECES, model_type="bpe", byte_fallback=byte_fallback,
-        character_coverage=1.0, normalization_rule_name="identity", remove_extra_whitespaces=False, pad_id=-1, unk_id=0, bos_id=1, eos_id=2,
+        sentence_iterator=iter(lines * 20),
+        model_writer=model,
+        vocab_size=PIECES,
+        model_type="bpe",
+        byte_fallback=byte_fallback,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        pad_id=-1,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
         minloglevel=2,
-    )  # fmt: skip
+    )
     (folder / "tokenizer.model").write_bytes(model.getvalue())
-    settings = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    settings = {
+        "tokenizer_class": "LlamaTokenizer",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
@@ -126,17 +164,23 @@ def prompt_pool() -> pd.DataFrame:
     """Drawn scenes as PNG files of several sizes and modes."""
     rows = []
     for i, (question, mode) in enumerate(zip(QUESTIONS, ["RGB", "L", "RGBA", "P"] * 2)):
-        picture = Image.fromarray(draw_scene(7, "real layouts", i).pixels).resize((60 + 10 * i, 80)).convert(mode)
+        picture = (
+            Image.fromarray(draw_scene(7, "real layouts", i).pixels).resize((60 + 10 * i, 80)).convert(mode)
+        )
         image = {"bytes": png_bytes(picture), "path": f"{i}.png"}
         rows.append((f"prompt {i}", question, image, i, "drawn", "detailed description"))
-    return pd.DataFrame(rows, columns=["prompt_id", "question", "image", "image_id", "origin_dataset", "question_type"])
+    return pd.DataFrame(
+        rows, columns=["prompt_id", "question", "image", "image_id", "origin_dataset", "question_type"]
+    )
 
 
 def claims_of(answer: str) -> list[str]:
     """What the splitter makes of an answer: two claims, or three of one with many words."""
     words = answer.split()
     count = 2 + (len(words) > 3)
-    return [f"Part {i + 1} of the image shows {' '.join(words[i::count]) or 'nothing'}." for i in range(count)]
+    return [
+        f"Part {i + 1} of the image shows {' '.join(words[i::count]) or 'nothing'}." for i in range(count)
+    ]
 
 
 def question_about(claim: str) -> str:

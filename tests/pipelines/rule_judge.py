@@ -1,4 +1,6 @@
-"""A judge for the miniature's language: it reads the reference text in the prompt, counts what an answer names that isn't there, and says so."""
+"""A judge for the miniature's language: it reads the reference text in the prompt, counts what an answer
+names that isn't there, and says so.
+"""
 
 import json
 import re
@@ -16,7 +18,10 @@ def reply(prompt: str) -> str:
         return f"A has {a} hallucinations, B has {b} hallucinations.\n[[{verdict(a, b)}]]"
     if "<reference>" in prompt:
         there = re.search(r"Things in the image:\n(.*)\n", prompt)[1]
-        return f"By the list and the reference.\nRating: {rating(part(prompt, 'answer'), part(prompt, 'reference'), there)}"
+        return (
+            "By the list and the reference.\nRating: "
+            f"{rating(part(prompt, 'answer'), part(prompt, 'reference'), there)}"
+        )
     return json.dumps(mentions(part(prompt, "answer")))
 
 

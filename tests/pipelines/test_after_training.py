@@ -1,4 +1,6 @@
-"""What becomes of the checkpoints: measured one by one, one of them chosen, some kept, cards beside them, and the curve in the report."""
+"""What becomes of the checkpoints: measured one by one, one of them chosen, some kept, cards beside them,
+and the curve in the report.
+"""
 
 import base64
 import json
@@ -43,7 +45,11 @@ def test_the_best_and_the_last_checkpoint_stay(finished: tuple[Project, str], it
     assert left == {trained.idxmin(), trained.index[-1]}
     kept = report(project, "kept_checkpoints.json", "first", iteration)
     assert {row["checkpoint"] for row in kept["kept"]} == left
-    assert {row["checkpoint"] for row in kept["removed"]} == set(trained.index) - left == set(json.loads((folder / "_removed.json").read_text()))
+    assert (
+        {row["checkpoint"] for row in kept["removed"]}
+        == set(trained.index) - left
+        == set(json.loads((folder / "_removed.json").read_text()))
+    )
     assert list(models(project, "merged", "first", iteration).iterdir()) == []
 
 
@@ -51,7 +57,10 @@ def test_cards_are_completed_and_travel_with_the_policy(finished: tuple[Project,
     project, _ = finished
     selected = report(project, "selection.json", "first")["selected"]
     assert selected != "start"  # else this test would say nothing
-    for card in (models(project, "checkpoints", "first") / selected / "README.md", models(project, "trained_policy", "first") / "README.md"):
+    for card in (
+        models(project, "checkpoints", "first") / selected / "README.md",
+        models(project, "trained_policy", "first") / "README.md",
+    ):
         text = card.read_text()
         assert f"# {selected}: step" in text and "Not yet." not in text
         assert "| parent checkpoint | `data/06_models/miniature/seed_0/base_policy`, sha256 `" in text
@@ -60,7 +69,9 @@ def test_cards_are_completed_and_travel_with_the_policy(finished: tuple[Project,
     rows = metrics(project, "first")
     rate = rows[(rows["checkpoint"] == selected) & (rows["metric"] == "faulty_rate")].iloc[0]
     assert f"| faulty rate | {100 * rate['value']:.1f} ± {100 * rate['standard_error']:.1f} |" in text
-    assert not {"saved.json", "trainer_state.json"} & {path.name for path in models(project, "trained_policy", "first").iterdir()}
+    assert not {"saved.json", "trainer_state.json"} & {
+        path.name for path in models(project, "trained_policy", "first").iterdir()
+    }
 
 
 def test_the_curve_is_in_the_report(finished: tuple[Project, str]) -> None:
@@ -72,10 +83,14 @@ def test_the_curve_is_in_the_report(finished: tuple[Project, str]) -> None:
 
 
 def test_another_run_measures_what_is_left_and_alters_nothing(finished: tuple[Project, str]) -> None:
-    """A replay finds the checkpoints unchanged as far as they are there; the run that made them alone removes any."""
+    """A replay finds the checkpoints unchanged as far as they are there; the run that made them alone
+    removes any.
+    """
     project, _ = finished
     before = project.files("first")
-    output = project.kedro("--pipelines", "evaluation", "--params", "run_id=later,replay=first,evaluation.keep_best=1")
+    output = project.kedro(
+        "--pipelines", "evaluation", "--params", "run_id=later,replay=first,evaluation.keep_best=1"
+    )
     gone = {row["checkpoint"] for row in report(project, "kept_checkpoints.json", "first")["removed"]}
     assert all(f"{name} was removed by an earlier selection" in output for name in gone)
     assert set(report(project, "selection.json", "later")["not_measured"]) == gone
@@ -87,9 +102,13 @@ def test_another_run_measures_what_is_left_and_alters_nothing(finished: tuple[Pr
 
 def test_choosing_on_the_test_split_is_a_parameter_and_is_said(finished: tuple[Project, str]) -> None:
     project, _ = finished
-    output = project.kedro("--pipelines", "evaluation", "--params", "run_id=ontest,replay=first,evaluation.select_on=test")
+    output = project.kedro(
+        "--pipelines", "evaluation", "--params", "run_id=ontest,replay=first,evaluation.select_on=test"
+    )
     assert "evaluation.select_on=test: checkpoints are chosen on the test split" in output
-    assert set(metrics(project, "ontest")["n"]) >= {24} and 16 not in set(metrics(project, "ontest")["n"])  # scenes to test on, not to select on
+    assert set(metrics(project, "ontest")["n"]) >= {24} and 16 not in set(
+        metrics(project, "ontest")["n"]
+    )  # scenes to test on, not to select on
     selection = report(project, "selection.json", "ontest")
     assert selection["split"] == "test" and "optimistic" in selection["warning"]
     chosen = models(project, "trained_policy", "ontest") / "README.md"
@@ -98,7 +117,9 @@ def test_choosing_on_the_test_split_is_a_parameter_and_is_said(finished: tuple[P
 
 
 def test_a_kill_before_the_removal_is_recorded(finished: tuple[Project, str], tmp_path: Path) -> None:
-    """Checkpoints are gone, or about to go, and kept_checkpoints isn't written: the run goes on and ends with the same bytes."""
+    """Checkpoints are gone, or about to go, and kept_checkpoints isn't written: the run goes on and ends
+    with the same bytes.
+    """
     project, _ = finished
     copy = Project(shutil.copytree(project.path, tmp_path / "copy", symlinks=True))
     before = copy.files("first")
@@ -115,31 +136,63 @@ def test_a_kill_before_the_removal_is_recorded(finished: tuple[Project, str], tm
 
 def test_adapters_are_merged_for_the_policy_and_stay_small_beside_it(finished: tuple[Project, str]) -> None:
     project, _ = finished
-    project.kedro("--pipelines", "training,evaluation", "--params", "run_id=adapters,training.lora.rank=4,training.learning_rate=0.003,replay=first")
+    project.kedro(
+        "--pipelines",
+        "training,evaluation",
+        "--params",
+        "run_id=adapters,training.lora.rank=4,training.learning_rate=0.003,replay=first",
+    )
     folder, policy = models(project, "checkpoints", "adapters"), models(project, "trained_policy", "adapters")
     left = sorted(path.name for path in folder.glob("checkpoint-*"))
-    assert 1 <= len(left) <= 2 and all((folder / name / "adapter_model.safetensors").is_file() for name in left)
+    assert 1 <= len(left) <= 2 and all(
+        (folder / name / "adapter_model.safetensors").is_file() for name in left
+    )
     assert "library_name: peft" in (folder / left[0] / "README.md").read_text()
     assert list(models(project, "merged", "adapters").iterdir()) == []
     selected = report(project, "selection.json", "adapters")["selected"]
     assert selected != "start"
     assert "library_name: transformers" in (policy / "README.md").read_text()
-    base = load_file(project.path / "data/06_models/miniature/seed_0/base_policy/shipped/base_policy/model.safetensors")
-    assert {weight.dtype for weight in load_file(policy / "model.safetensors").values()} == {weight.dtype for weight in base.values()}
+    base = load_file(
+        project.path / "data/06_models/miniature/seed_0/base_policy/shipped/base_policy/model.safetensors"
+    )
+    assert {weight.dtype for weight in load_file(policy / "model.safetensors").values()} == {
+        weight.dtype for weight in base.values()
+    }
 
 
 @pytest.fixture
-def measure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[list[str], list[Chunk | Complete]]]:
-    """Runs the node with a policy that answers at once; gives which checkpoints were asked, and what was yielded."""
-    checkpoints = [{"path": tmp_path / f"checkpoint-{i}", "step": i, "epoch": i / 4, "own": True} for i in (1, 2, 3)]
+def measure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., tuple[list[str], list[Chunk | Complete]]]:
+    """Runs the node with a policy that answers at once; gives which checkpoints were asked, and what was
+    yielded.
+    """
+    checkpoints = [
+        {"path": tmp_path / f"checkpoint-{i}", "step": i, "epoch": i / 4, "own": True} for i in (1, 2, 3)
+    ]
 
-    def run(finished: set[str], start: str = "start", removed: tuple[int, ...] = ()) -> tuple[list[str], list[Chunk | Complete]]:
+    def run(
+        finished: set[str], start: str = "start", removed: tuple[int, ...] = ()
+    ) -> tuple[list[str], list[Chunk | Complete]]:
         asked: list[str] = []
         monkeypatch.setattr(nodes, "answer_prompts", lambda path, *_: asked.append(Path(path).name))
-        monkeypatch.setattr(nodes, "score_answers", lambda *_: (None, pd.DataFrame({"metric": ["faulty_rate"], "value": [0.1]})))
+        monkeypatch.setattr(
+            nodes,
+            "score_answers",
+            lambda *_: (None, pd.DataFrame({"metric": ["faulty_rate"], "value": [0.1]})),
+        )
         listed = [{**c, "removed": {}} if c["step"] in removed else c for c in checkpoints]
         yielded = nodes.measure_checkpoints(
-            listed, tmp_path / start, tmp_path / "base", None, {}, {}, finished, EvaluationParams(), ModelsParams(), ComputeParams()
+            listed,
+            tmp_path / start,
+            tmp_path / "base",
+            None,
+            {},
+            {},
+            finished,
+            EvaluationParams(),
+            ModelsParams(),
+            ComputeParams(),
         )
         return asked, list(yielded)
 
@@ -157,7 +210,12 @@ def test_every_checkpoint_is_a_chunk(measure: Callable[..., Any]) -> None:
         ["checkpoint-3"],
     ]
     assert yielded[-1] == Complete([f"0000{i}" for i in range(5)])
-    assert measure(set(), start="base")[0] == ["base", "checkpoint-1", "checkpoint-2", "checkpoint-3"]  # the first iteration
+    assert measure(set(), start="base")[0] == [
+        "base",
+        "checkpoint-1",
+        "checkpoint-2",
+        "checkpoint-3",
+    ]  # the first iteration
 
 
 def test_a_kill_loses_one_checkpoints_measuring(measure: Callable[..., Any]) -> None:

@@ -1,4 +1,6 @@
-"""The benchmarks' data in whole runs: fetched from a server on this machine before the first node, once, and tables made of it."""
+"""The benchmarks' data in whole runs: fetched from a server on this machine before the first node, once,
+and tables made of it.
+"""
 
 import base64
 import hashlib
@@ -26,7 +28,9 @@ def archive(**files: bytes) -> bytes:
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w") as opened:
         for name, content in files.items():
-            opened.writestr(name.replace("__", "/").replace("_json", ".json").replace("_jpg", ".jpg"), content)
+            opened.writestr(
+                name.replace("__", "/").replace("_json", ".json").replace("_jpg", ".jpg"), content
+            )
     return made.getvalue()
 
 
@@ -40,7 +44,8 @@ def published() -> dict[str, bytes]:
     }
     captions = {"images": listed, "annotations": [{"id": 5, "image_id": 12, "caption": "A hound on a seat."}]}
     coco = archive(
-        annotations__instances_val2014_json=json.dumps(instances).encode(), annotations__captions_val2014_json=json.dumps(captions).encode()
+        annotations__instances_val2014_json=json.dumps(instances).encode(),
+        annotations__captions_val2014_json=json.dumps(captions).encode(),
     )
     question = {"image_id": 11, "question": "Describe it.", "image": base64.b64encode(b"picture 11").decode()}
     pope = {"question_id": 0, "image": IMAGES[2][1], "text": "Is there a dog?", "label": "no"}
@@ -48,7 +53,10 @@ def published() -> dict[str, bytes]:
         "/coco.zip": coco,
         "/words.txt": WORDS,
         "/halbench.jsonl": json.dumps(question).encode() + b"\n",
-        **{f"/pope_{split}.json": json.dumps([pope]).encode() for split in ("random", "popular", "adversarial")},
+        **{
+            f"/pope_{split}.json": json.dumps([pope]).encode()
+            for split in ("random", "popular", "adversarial")
+        },
         **{f"/val2014/{name}": f"picture {i}".encode() for i, name in IMAGES},
     }
 
@@ -57,16 +65,34 @@ def catalog(server: FileServer) -> dict[str, Any]:
     """The project's entries, with the server's addresses."""
 
     def remote(name: str, file: str, **other: Any) -> dict[str, Any]:
-        entry = {"type": "rlaifv_kedro.datasets.RemoteFileDataset", "filepath": f"{RAW}/{file}", "url": server.url(f"/{name}"), "form": "json"}
+        entry = {
+            "type": "rlaifv_kedro.datasets.RemoteFileDataset",
+            "filepath": f"{RAW}/{file}",
+            "url": server.url(f"/{name}"),
+            "form": "json",
+        }
         return {**entry, **other}
 
-    coco = {"type": "rlaifv_kedro.datasets.CocoAnnotationsDataset", "sha256": hashlib.sha256(server.files["/coco.zip"]).hexdigest(), "form": "file"}
+    coco = {
+        "type": "rlaifv_kedro.datasets.CocoAnnotationsDataset",
+        "sha256": hashlib.sha256(server.files["/coco.zip"]).hexdigest(),
+        "form": "file",
+    }
     return {
         "coco_annotations": remote("coco.zip", "coco.zip", **coco),
-        "coco_images": {"type": "rlaifv_kedro.datasets.ImagesDataset", "filepath": f"{RAW}/val2014", "base_url": server.url("/val2014")},
-        "chair_vocabulary": remote("words.txt", "words.txt", form="file", sha256=hashlib.sha256(WORDS).hexdigest()),
+        "coco_images": {
+            "type": "rlaifv_kedro.datasets.ImagesDataset",
+            "filepath": f"{RAW}/val2014",
+            "base_url": server.url("/val2014"),
+        },
+        "chair_vocabulary": remote(
+            "words.txt", "words.txt", form="file", sha256=hashlib.sha256(WORDS).hexdigest()
+        ),
         "object_halbench_questions": remote("halbench.jsonl", "halbench.jsonl", rows=1),
-        **{f"pope_{split}": remote(f"pope_{split}.json", f"pope_{split}.json", rows=1) for split in ("random", "popular", "adversarial")},
+        **{
+            f"pope_{split}": remote(f"pope_{split}.json", f"pope_{split}.json", rows=1)
+            for split in ("random", "popular", "adversarial")
+        },
     }
 
 
@@ -76,7 +102,9 @@ class Place:
     server: FileServer
 
     def run(self, tags: str, *params: str, expect: int = 0) -> str:
-        return self.project.kedro("--pipelines", "benchmark_data", "--tags", tags, "--params", ",".join(params), expect=expect)
+        return self.project.kedro(
+            "--pipelines", "benchmark_data", "--tags", tags, "--params", ",".join(params), expect=expect
+        )
 
     def table(self, name: str, run_id: str) -> pd.DataFrame:
         return pd.read_parquet(self.project.path / TABLES / f"{name}.parquet" / run_id / f"{name}.parquet")
@@ -92,10 +120,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 def test_check_says_what_the_run_will_fetch_and_fetches_nothing(place: Place) -> None:
-    output = place.project.rlaifv("check", "--env", "test", "--pipelines", "benchmark_data", "--json", expect=1)
+    output = place.project.rlaifv(
+        "check", "--env", "test", "--pipelines", "benchmark_data", "--json", expect=1
+    )
     found = {finding["what"]: finding for finding in json.loads(output[output.index("{") :])["findings"]}
     assert found["coco_annotations: not there; the run will fetch it first, which needs a network"]["ok"]
-    assert found["coco_images: pictures that lack will be fetched when they are asked for"]["where"] == f"{RAW}/val2014"
+    assert (
+        found["coco_images: pictures that lack will be fetched when they are asked for"]["where"]
+        == f"{RAW}/val2014"
+    )
     (pictures,) = (finding for what, finding in found.items() if what.startswith("amber_images"))
     assert not pictures["ok"] and "drive.google.com" in pictures["remedy"]
     assert place.server.requests == []
@@ -104,7 +137,11 @@ def test_check_says_what_the_run_will_fetch_and_fetches_nothing(place: Place) ->
 def test_a_run_fetches_and_makes_tables(place: Place) -> None:
     place.run("chair,object_halbench,pope", "run_id=first", "benchmark_data.chair_images=2")
     truth = place.table("coco_truth", "first")
-    assert {row.image_id: list(row.categories) for row in truth.itertuples()} == {11: ["dog"], 12: ["dog", "chair"], 13: []}
+    assert {row.image_id: list(row.categories) for row in truth.itertuples()} == {
+        11: ["dog"],
+        12: ["dog", "chair"],
+        13: [],
+    }
     assert place.table("object_halbench_items", "first")["image"][0]["bytes"] == b"picture 11"
     pope = place.table("pope_items", "first")
     assert pope["item_id"].tolist() == ["random/0", "popular/0", "adversarial/0"]
@@ -118,9 +155,10 @@ def test_a_second_run_needs_no_network_and_makes_the_same(place: Place) -> None:
     place.server.requests.clear()
     place.run("object_halbench", "run_id=second")
     assert place.server.requests == []
-    assert place.project.files("second")[f"{TABLES}/coco_truth.parquet/coco_truth.parquet"] == place.project.files("first")[
-        f"{TABLES}/coco_truth.parquet/coco_truth.parquet"
-    ]  # fmt: skip
+    assert (
+        place.project.files("second")[f"{TABLES}/coco_truth.parquet/coco_truth.parquet"]
+        == place.project.files("first")[f"{TABLES}/coco_truth.parquet/coco_truth.parquet"]
+    )
 
 
 def test_the_published_vocabulary(place: Place) -> None:
@@ -138,6 +176,9 @@ def test_what_can_not_be_had_stops_the_run_before_its_first_node(place: Place) -
         output = " ".join(place.run("pope,coco_truth", "run_id=fourth", expect=1).split())
     finally:
         place.server.files["/pope_random.json"] = kept
-    assert "pope_random.json is not there and can't be fetched" in output and "404, there is no such file" in output
+    assert (
+        "pope_random.json is not there and can't be fetched" in output
+        and "404, there is no such file" in output
+    )
     assert "coco.zip is not the published file" in output
     assert not list((place.project.path / TABLES).glob("*/fourth"))

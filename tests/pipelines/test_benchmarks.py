@@ -1,8 +1,9 @@
-"""All six benchmarks in whole runs on the miniature world: policies answer, a rule-based judge behind a server judges, and every figure is worked out
-again from the answers and the published files.
+"""All six benchmarks in whole runs on the miniature world: policies answer, a rule-based judge behind a
+server judges, and every figure is worked out again from the answers and the published files.
 
-Three policies: the shipped base policy; another one, made of it with some noise in its weights, which says Yes and No in capitals as AMBER wants it;
-and the labeler, which answers questions and can't describe: nothing is hallucinated, and some metrics have no denominator.
+Three policies: the shipped base policy; another one, made of it with some noise in its weights, which says
+Yes and No in capitals as AMBER wants it; and the labeler, which answers questions and can't describe: nothing
+is hallucinated, and some metrics have no denominator.
 """
 
 import json
@@ -40,7 +41,11 @@ from rlaifv_kedro.miniature.language import CATEGORY_OF, mentions
 from rlaifv_kedro.params import JudgeParams
 from rlaifv_kedro.summary import HEADLINES
 
-BASE, NOISY, LABELER = f"{SHIPPED}/base_policy/shipped/base_policy", "policies/noisy", f"{SHIPPED}/labeler/shipped/labeler"
+BASE, NOISY, LABELER = (
+    f"{SHIPPED}/base_policy/shipped/base_policy",
+    "policies/noisy",
+    f"{SHIPPED}/labeler/shipped/labeler",
+)
 POLICIES = [BASE, NOISY, LABELER]
 SIX = ["chair", "object_halbench", "mmhal", "refomb", "amber", "pope"]
 FILES = Path("data/01_raw/miniature/benchmarks/seed_0")
@@ -61,12 +66,24 @@ class Bench:
         return self.bare(f"{judge},{params}", *arguments, expect=expect)
 
     def bare(self, params: str, *arguments: str, pipeline: str = "evaluation", expect: int = 0) -> str:
-        return self.project.kedro("--pipelines", pipeline, *arguments, "--params", f"{SMALL},{params}", expect=expect, env="miniature_benchmarks")
+        return self.project.kedro(
+            "--pipelines",
+            pipeline,
+            *arguments,
+            "--params",
+            f"{SMALL},{params}",
+            expect=expect,
+            env="miniature_benchmarks",
+        )
 
     def table(self, name: str, run_id: str = "all") -> pd.DataFrame:
         """A table of a run, by its path under data without suffix."""
         [found] = (self.project.path / "data").glob(f"{name}*/{run_id}/*")
-        return pd.concat(map(pd.read_parquet, sorted(found.glob("*.parquet"))), ignore_index=True) if found.is_dir() else pd.read_parquet(found)
+        return (
+            pd.concat(map(pd.read_parquet, sorted(found.glob("*.parquet"))), ignore_index=True)
+            if found.is_dir()
+            else pd.read_parquet(found)
+        )
 
     def answers(self, benchmark: str, policy: str) -> pd.DataFrame:
         table = self.table(f"07_model_output/benchmarks/{benchmark}/policy_answers")
@@ -82,7 +99,10 @@ class Bench:
 
     def truth(self) -> dict[int, set[str]]:
         """image_id -> categories, of the annotation files."""
-        instances, captions = (self.published(f"coco2014/annotations/{kind}_benchmarks.json") for kind in ("instances", "captions"))
+        instances, captions = (
+            self.published(f"coco2014/annotations/{kind}_benchmarks.json")
+            for kind in ("instances", "captions")
+        )
         names = {category["id"]: category["name"] for category in instances["categories"]}
         found: dict[int, set[str]] = {image["id"]: set() for image in instances["images"]}
         for annotation in instances["annotations"]:
@@ -93,7 +113,11 @@ class Bench:
 
 
 def judged(prompt: str) -> str:
-    return "I had rather not." if stubborn and "<reference>" in prompt and stubborn[0] in prompt else rule_judge.reply(prompt)
+    return (
+        "I had rather not."
+        if stubborn and "<reference>" in prompt and stubborn[0] in prompt
+        else rule_judge.reply(prompt)
+    )
 
 
 stubborn: list[str] = []  # the reference of the item that is never rated
@@ -131,11 +155,15 @@ def noisy_policy(source: Path, target: Path) -> None:
     weights, generator = load_file(source / "model.safetensors"), torch.Generator().manual_seed(0)
     for name, weight in weights.items():
         if "language_model" in name and "layers" in name and weight.dim() == 2:
-            weight += (0.4 * weight.float().std() * torch.randn(weight.shape, generator=generator)).to(weight.dtype)
+            weight += (0.4 * weight.float().std() * torch.randn(weight.shape, generator=generator)).to(
+                weight.dtype
+            )
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
     tokenizer = json.loads((target / "tokenizer.json").read_text())
     words = tokenizer["model"]["vocab"]
-    tokenizer["model"]["vocab"] = {{"yes": "Yes", "no": "No"}.get(word, word): number for word, number in words.items()}
+    tokenizer["model"]["vocab"] = {
+        {"yes": "Yes", "no": "No"}.get(word, word): number for word, number in words.items()
+    }
     (target / "tokenizer.json").write_text(json.dumps(tokenizer))
 
 
@@ -175,15 +203,22 @@ def test_the_policies_differ(bench: Bench, finished: str) -> None:
 def test_answers_say_which_weights_gave_them(bench: Bench, finished: str) -> None:
     folder = bench.project.path / "data/07_model_output/benchmarks/pope/policy_answers/all/policy_answers"
     found = ChunkedTableDataset(str(folder), "policy_answers").load().attrs["fingerprint"]
-    assert found == {policy: content_sha256(bench.project.path / policy) for policy in POLICIES} and len(set(found.values())) == 3
+    assert (
+        found == {policy: content_sha256(bench.project.path / policy) for policy in POLICIES}
+        and len(set(found.values())) == 3
+    )
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_chair_is_the_selection_s(bench: Bench, finished: str, policy: str) -> None:
     """The same answers by the code that selects checkpoints, which reads the annotation files itself."""
     items = bench.table("02_intermediate/miniature_benchmarks/chair_items", "items").set_index("item_id")
-    answers = bench.answers("chair", policy).assign(image_id=lambda table: [int(items.at[i, "image_id"]) for i in table["item_id"]])
-    kinds = (bench.published(f"coco2014/annotations/{kind}_benchmarks.json") for kind in ("instances", "captions"))
+    answers = bench.answers("chair", policy).assign(
+        image_id=lambda table: [int(items.at[i, "image_id"]) for i in table["item_id"]]
+    )
+    kinds = (
+        bench.published(f"coco2014/annotations/{kind}_benchmarks.json") for kind in ("instances", "captions")
+    )
     expected = score_answers(answers, *kinds)[1].set_index("metric")
     found = bench.metrics("chair", policy)
     for metric in found.index:
@@ -194,7 +229,9 @@ def test_chair_is_the_selection_s(bench: Bench, finished: str, policy: str) -> N
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_object_halbench_by_llm(bench: Bench, finished: str, policy: str) -> None:
-    """Objects that the judge listed, each once, against the annotation files; repeats of a word are one object."""
+    """Objects that the judge listed, each once, against the annotation files; repeats of a word are one
+    object.
+    """
     truth, questions = bench.truth(), bench.published("object_halbench/obj_halbench_with_image.jsonl")
     objects, wrong, right = [], [], []
     for row in bench.answers("object_halbench", policy).itertuples():
@@ -214,7 +251,9 @@ def test_mmhal_with_one_item_that_is_never_rated(bench: Bench, finished: str, po
     entries = bench.published("mmhal/mmhal-bench_answer_template.json")
     answers = bench.answers("mmhal", policy).set_index("item_id")["answer"]
     ratings = {
-        str(i): rule_judge.rating(answers[str(i)], e["gt_answer"], ", ".join(e["image_content"])) for i, e in enumerate(entries) if str(i) != STUBBORN
+        str(i): rule_judge.rating(answers[str(i)], e["gt_answer"], ", ".join(e["image_content"]))
+        for i, e in enumerate(entries)
+        if str(i) != STUBBORN
     }
     found = bench.metrics("mmhal", policy)
     assert (found.at["score", "n"], found.at["score", "failed"]) == (len(entries) - 1, 1)
@@ -230,17 +269,29 @@ def test_mmhal_with_one_item_that_is_never_rated(bench: Bench, finished: str, po
 @pytest.mark.parametrize("policy", POLICIES)
 def test_refomb_in_both_orders(bench: Bench, finished: str, policy: str) -> None:
     """A judge of rules has no bias of position, and says the same in each run."""
-    questions, reference = bench.published("refomb/RefoMB_dev.jsonl"), bench.published("refomb/gpt4v_RefoMB_dev.jsonl")
+    questions, reference = (
+        bench.published("refomb/RefoMB_dev.jsonl"),
+        bench.published("refomb/gpt4v_RefoMB_dev.jsonl"),
+    )
     answers = bench.answers("refomb", policy).set_index("item_id")["answer"]
     scores = []
     for asked, known in zip(questions, reference):
-        a, b = (rule_judge.hallucinations(text, asked["description"]) for text in (known["answer"], answers[str(asked["id"])]))
+        a, b = (
+            rule_judge.hallucinations(text, asked["description"])
+            for text in (known["answer"], answers[str(asked["id"])])
+        )
         scores.append(1 if b < a else 0 if a < b else 0.5)
     values = bench.metrics("refomb", policy)["value"]
     for aspect in ("overall", "trustworthiness"):
-        assert same(values[f"{aspect}_score"], sum(scores) / len(scores)) and same(values[f"{aspect}_score_swapped"], sum(scores) / len(scores))
+        assert same(values[f"{aspect}_score"], sum(scores) / len(scores)) and same(
+            values[f"{aspect}_score_swapped"], sum(scores) / len(scores)
+        )
         assert values[f"{aspect}_position_bias"] == 0
-    steps = bench.table("07_model_output/benchmarks/refomb/policy_judgements").query("policy == @policy")["step"].value_counts()
+    steps = (
+        bench.table("07_model_output/benchmarks/refomb/policy_judgements")
+        .query("policy == @policy")["step"]
+        .value_counts()
+    )
     assert len(steps) == 8 and set(steps) == {len(questions)}  # two calls, two orders, two runs
 
 
@@ -251,12 +302,22 @@ def test_amber(bench: Bench, finished: str, policy: str) -> None:
     values = bench.metrics("amber", policy)["value"]
     asked = [i for i, a in annotations.items() if a["type"] != "generative"]
     said = [answers[i] for i in asked]
-    assert same(values["accuracy"], share([answer == annotations[i]["truth"].capitalize() for i, answer in zip(asked, said)]))
-    assert values["other_answer_rate"] == (0 if policy == NOISY else 1)  # the shipped policies know no capitals
+    assert same(
+        values["accuracy"],
+        share([answer == annotations[i]["truth"].capitalize() for i, answer in zip(asked, said)]),
+    )
+    assert values["other_answer_rate"] == (
+        0 if policy == NOISY else 1
+    )  # the shipped policies know no capitals
     described = [(answers[i], a) for i, a in annotations.items() if a["type"] == "generative"]
     named = [{category.split()[-1] for category in rule_judge.categories(answer)} for answer, _ in described]
-    assert same(values["hal"], share([bool(names - set(a["truth"])) for names, (_, a) in zip(named, described)]))
-    covered = sum(len((names | set(answer.replace(".", "").split())) & set(a["truth"])) for names, (answer, a) in zip(named, described))
+    assert same(
+        values["hal"], share([bool(names - set(a["truth"])) for names, (_, a) in zip(named, described)])
+    )
+    covered = sum(
+        len((names | set(answer.replace(".", "").split())) & set(a["truth"]))
+        for names, (answer, a) in zip(named, described)
+    )
     assert same(values["cover"], covered / sum(len(a["truth"]) for _, a in described))
     cog = sum(len(names & set(a["hallu"])) for names, (_, a) in zip(named, described))
     assert same(values["cog"], cog / sum(len(a["hallu"]) for _, a in described))
@@ -270,20 +331,29 @@ def test_pope(bench: Bench, finished: str, policy: str, split: str) -> None:
     said = [answers[f"{split}/{entry['question_id']}"].lower() for entry in entries]
     assert set(said) == {"yes", "no"}
     values = bench.metrics("pope", policy)["value"]
-    assert same(values[f"accuracy_{split}"], share([answer == entry["label"] for answer, entry in zip(said, entries)]))
+    assert same(
+        values[f"accuracy_{split}"], share([answer == entry["label"] for answer, entry in zip(said, entries)])
+    )
     assert same(values[f"yes_ratio_{split}"], said.count("yes") / len(said))
     assert values[f"accuracy_{split}"] > 0.7  # the questions are true of the pictures
 
 
 @pytest.mark.parametrize("benchmark", SIX)
-def test_answers_made_here_score_the_same_elsewhere(bench: Bench, finished: str, benchmark: str, tmp_path: Path) -> None:
+def test_answers_made_here_score_the_same_elsewhere(
+    bench: Bench, finished: str, benchmark: str, tmp_path: Path
+) -> None:
     """The command that scores files reads the published files by itself."""
     folder = {"chair": "coco2014", "object_halbench": "coco2014"}.get(benchmark, benchmark)
-    inputs: dict[str, Any] = {"answers": tmp_path / "answers.jsonl", "annotations": bench.project.path / FILES / folder}
+    inputs: dict[str, Any] = {
+        "answers": tmp_path / "answers.jsonl",
+        "annotations": bench.project.path / FILES / folder,
+    }
     for policy in POLICIES:
         answers = bench.answers(benchmark, policy)
         if folder == "coco2014":
-            items = bench.table(f"02_intermediate/miniature_benchmarks/{benchmark}_items", "items").set_index("item_id")
+            items = bench.table(f"02_intermediate/miniature_benchmarks/{benchmark}_items", "items").set_index(
+                "item_id"
+            )
             answers["image_id"] = [int(items.at[item_id, "image_id"]) for item_id in answers["item_id"]]
         answers.to_json(inputs["answers"], orient="records", lines=True)
         if benchmark in ("object_halbench", "mmhal", "refomb"):
@@ -292,7 +362,9 @@ def test_answers_made_here_score_the_same_elsewhere(bench: Bench, finished: str,
             judgements[judgements["policy"] == policy][["item_id", "step", "reply", "error"]].to_json(
                 inputs["judgements"], orient="records", lines=True
             )
-        inputs |= {"spacy": {"object_halbench": str(bench.project.path / "nouns"), "amber": "exact"}.get(benchmark)}
+        inputs |= {
+            "spacy": {"object_halbench": str(bench.project.path / "nouns"), "amber": "exact"}.get(benchmark)
+        }
         elsewhere = score_file(benchmark, ScoreInputs(**inputs)).metrics.set_index("metric")
         here = bench.metrics(benchmark, policy)
         assert list(here.index) == list(elsewhere.index)
@@ -302,15 +374,22 @@ def test_answers_made_here_score_the_same_elsewhere(bench: Bench, finished: str,
 
 def test_every_two_policies_are_compared(bench: Bench, finished: str) -> None:
     table = bench.table("08_reporting/benchmarks/policy_comparisons")
-    metrics = bench.table("08_reporting/benchmarks/benchmark_metrics").set_index(["benchmark", "metric", "policy"])["value"]
+    metrics = bench.table("08_reporting/benchmarks/benchmark_metrics").set_index(
+        ["benchmark", "metric", "policy"]
+    )["value"]
     assert set(table["benchmark"]) == set(SIX)
     for (benchmark, metric), rows in table.groupby(["benchmark", "metric"]):
-        assert list(zip(rows["policy"], rows["other"])) == list(combinations(POLICIES, 2)), (benchmark, metric)
+        assert list(zip(rows["policy"], rows["other"])) == list(combinations(POLICIES, 2)), (
+            benchmark,
+            metric,
+        )
         for row in rows.itertuples():
             difference = metrics[benchmark, metric, row.policy] - metrics[benchmark, metric, row.other]
             assert same(row.difference, difference), (benchmark, metric)
             assert np.isnan(row.low) or row.low <= row.difference <= row.high
-    assert "accuracy" not in set(table.loc[table["benchmark"] == "pope", "metric"])  # splits share questions: never pooled
+    assert "accuracy" not in set(
+        table.loc[table["benchmark"] == "pope", "metric"]
+    )  # splits share questions: never pooled
     assert {"accuracy_random", "f1_adversarial"} <= set(table.loc[table["benchmark"] == "pope", "metric"])
 
 
@@ -331,18 +410,30 @@ def test_nothing_is_asked_twice(bench: Bench, finished: str) -> None:
     assert set(bench.server.answered.values()) == {1}
     asked, judged = len(bench.server.bodies), ("object_halbench", "mmhal", "refomb")
     options = "benchmarks.extraction=llm,benchmarks.object_halbench_pipeline=nouns"
-    bench.run(f"run_id=anew,evaluation.policy=[{BASE},{NOISY}],evaluation.benchmarks=[{','.join(judged)}],{options}")
-    assert len(bench.server.bodies) == asked  # also what was never rated: as often as judge.tries says is enough
+    bench.run(
+        f"run_id=anew,evaluation.policy=[{BASE},{NOISY}],evaluation.benchmarks=[{','.join(judged)}],{options}"
+    )
+    assert (
+        len(bench.server.bodies) == asked
+    )  # also what was never rated: as often as judge.tries says is enough
     for benchmark in judged:
         for policy in (BASE, NOISY):
-            pd.testing.assert_frame_equal(bench.metrics(benchmark, policy, "anew"), bench.metrics(benchmark, policy))
+            pd.testing.assert_frame_equal(
+                bench.metrics(benchmark, policy, "anew"), bench.metrics(benchmark, policy)
+            )
 
 
 def test_killed_while_answering_it_goes_on(bench: Bench, finished: str) -> None:
-    """kill -9 after some chunks: these stay as they are, and the tables are those of the run that nobody killed."""
+    """kill -9 after some chunks: these stay as they are, and the tables are those of the run that nobody
+    killed.
+    """
     params = f"{SMALL},run_id=killed,benchmarks.chunk_size=1,evaluation.policy=[{BASE},{NOISY}],evaluation.benchmarks=[chair,pope]"
-    command = bench.project.command("kedro", "run", "--env", "miniature_benchmarks", "--pipelines", "evaluation", "--params", params)
-    process = subprocess.Popen(command, cwd=bench.project.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = bench.project.command(
+        "kedro", "run", "--env", "miniature_benchmarks", "--pipelines", "evaluation", "--params", params
+    )
+    process = subprocess.Popen(
+        command, cwd=bench.project.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     while len(chunks(bench.project.path)) < 5 and process.poll() is None:
         time.sleep(0.005)
     assert process.poll() is None, "the run was over before it could be killed"
@@ -352,26 +443,45 @@ def test_killed_while_answering_it_goes_on(bench: Bench, finished: str) -> None:
     output = bench.project.kedro("--pipelines", "evaluation", "--params", params, env="miniature_benchmarks")
     assert "Going on with run killed" in output
     after = chunks(bench.project.path)
-    assert len(after) == 4 * 8 > len(before) >= 5 and all(path.stat().st_mtime_ns == written for path, written in before.items())
+    assert len(after) == 4 * 8 > len(before) >= 5 and all(
+        path.stat().st_mtime_ns == written for path, written in before.items()
+    )
     for benchmark in ("chair", "pope"):
         for policy in (BASE, NOISY):
-            pd.testing.assert_frame_equal(bench.metrics(benchmark, policy, "killed"), bench.metrics(benchmark, policy))
+            pd.testing.assert_frame_equal(
+                bench.metrics(benchmark, policy, "killed"), bench.metrics(benchmark, policy)
+            )
 
 
 def chunks(project: Path) -> list[Path]:
-    return sorted(path for path in (project / "data/07_model_output/benchmarks").rglob("killed/policy_answers/[0-9]*.parquet"))
+    return sorted(
+        path
+        for path in (project / "data/07_model_output/benchmarks").rglob(
+            "killed/policy_answers/[0-9]*.parquet"
+        )
+    )
 
 
 def test_the_cost_is_told_before(bench: Bench, finished: str) -> None:
-    """Answers first, then what judging them would take, then the same run goes on. Another judge has stored nothing."""
+    """Answers first, then what judging them would take, then the same run goes on. Another judge has
+    stored nothing.
+    """
     params = f"run_id=before,evaluation.policy=[{BASE},{NOISY}],evaluation.benchmarks=[mmhal]"
     bench.run(params, "--to-outputs", "benchmark.mmhal.policy_answers")
-    [mmhal] = json.loads(bench.project.rlaifv("judge-cost", "--run", "before", "--json", "--params", "models.judge.model=gpt-4o-mini"))
+    [mmhal] = json.loads(
+        bench.project.rlaifv(
+            "judge-cost", "--run", "before", "--json", "--params", "models.judge.model=gpt-4o-mini"
+        )
+    )
     answers = bench.table("07_model_output/benchmarks/mmhal/policy_answers", "before")
     assert mmhal["calls"] == len(answers.drop_duplicates(["item_id", "answer"])) and mmhal["stored"] == 0
-    assert mmhal["cost"] == pytest.approx((0.15 * mmhal["prompt_tokens"] + 0.60 * 1024 * mmhal["calls"]) / 1e6)
+    assert mmhal["cost"] == pytest.approx(
+        (0.15 * mmhal["prompt_tokens"] + 0.60 * 1024 * mmhal["calls"]) / 1e6
+    )
     shown = bench.project.rlaifv("judge-cost", "--run", "before").splitlines()
-    assert any(re.fullmatch(rf"mmhal +0 +{mmhal['calls']} +0 +0 +price unknown *", line) for line in shown), shown  # run "all" has stored it
+    assert any(re.fullmatch(rf"mmhal +0 +{mmhal['calls']} +0 +0 +price unknown *", line) for line in shown), (
+        shown
+    )  # run "all" has stored it
     assert "answering" not in bench.run(params)
     pd.testing.assert_frame_equal(bench.metrics("mmhal", NOISY, "before"), bench.metrics("mmhal", NOISY))
     assert "no complete answers" in bench.project.rlaifv("judge-cost", "--run", "items", expect=1)
@@ -384,12 +494,24 @@ JUDGE = "models.judge.backend=openai,models.judge.url=http://127.0.0.1:9/v1,mode
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        (f"evaluation.policy={BASE},evaluation.benchmarks=[chair,mmhal]", "mmhal: No judge is named. Set models.judge"),
+        (
+            f"evaluation.policy={BASE},evaluation.benchmarks=[chair,mmhal]",
+            "mmhal: No judge is named. Set models.judge",
+        ),
         (f"evaluation.policy={BASE},{LLM}", "Or take benchmarks.extraction=rules."),
         (f"evaluation.policy={BASE},{LLM},{JUDGE}", "'en_core_web_trf' can't be loaded"),
-        (f"evaluation.policy={BASE},evaluation.benchmarks=[amber],benchmarks.amber_pipeline=nouns", "has no word vectors"),
-        (f"evaluation.policy=[{BASE},policies/nowhere/at_all],evaluation.benchmarks=[chair]", "policies/nowhere/at_all is no checkpoint"),
-        (f"evaluation.policy={BASE}", "evaluation.policy is what answers evaluation.benchmarks, and these name none"),
+        (
+            f"evaluation.policy={BASE},evaluation.benchmarks=[amber],benchmarks.amber_pipeline=nouns",
+            "has no word vectors",
+        ),
+        (
+            f"evaluation.policy=[{BASE},policies/nowhere/at_all],evaluation.benchmarks=[chair]",
+            "policies/nowhere/at_all is no checkpoint",
+        ),
+        (
+            f"evaluation.policy={BASE}",
+            "evaluation.policy is what answers evaluation.benchmarks, and these name none",
+        ),
     ],
 )
 def test_what_is_missing_is_said_before_anything_is_computed(bench: Bench, params: str, message: str) -> None:
@@ -399,10 +521,20 @@ def test_what_is_missing_is_said_before_anything_is_computed(bench: Bench, param
 
 
 def test_check_looks_for_spacy_pipelines(bench: Bench) -> None:
-    params = f"evaluation.policy={BASE},evaluation.benchmarks=[amber],benchmarks.amber_pipeline=en_core_web_lg"
+    params = (
+        f"evaluation.policy={BASE},evaluation.benchmarks=[amber],benchmarks.amber_pipeline=en_core_web_lg"
+    )
     found = bench.project.rlaifv(
-        "check", "--env", "miniature_benchmarks", "--pipelines", "evaluation", "--params", params, "--json", expect=1
-    )  # fmt: skip
+        "check",
+        "--env",
+        "miniature_benchmarks",
+        "--pipelines",
+        "evaluation",
+        "--params",
+        params,
+        "--json",
+        expect=1,
+    )
     [missing] = [finding for finding in json.loads(found)["findings"] if not finding["ok"]]
     assert missing["what"] == "a benchmark can't be scored" and "pip install https://" in missing["remedy"]
 
@@ -410,9 +542,15 @@ def test_check_looks_for_spacy_pipelines(bench: Bench) -> None:
 @pytest.mark.parametrize("item_ids", [["4000000"], ["4000000", "4000001", "4000002"]])
 def test_answers_to_other_items_are_refused(item_ids: list[str]) -> None:
     """Items that were made anew, fewer or more, after a policy had answered."""
-    items = pd.DataFrame({"benchmark": "chair", "item_id": item_ids, "kind": None, "image": None, "reference": "{}"})
+    items = pd.DataFrame(
+        {"benchmark": "chair", "item_id": item_ids, "kind": None, "image": None, "reference": "{}"}
+    )
     answers = pd.DataFrame({"item_id": ["4000000", "4000001"], "answer": ["a dog", "a cat"]})
-    with pytest.raises(UserError, match=f"chair: the answers are to other items than these, e.g. '{'4000001' if len(item_ids) == 1 else '4000002'}'"):
+    with pytest.raises(
+        UserError,
+        match="chair: the answers are to other items than these, e.g. "
+        f"'{'4000001' if len(item_ids) == 1 else '4000002'}'",
+    ):
         answered_items(items, answers)
 
 
@@ -421,26 +559,40 @@ def looped(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> tuple[Proj
     """A loop of one iteration that ends with benchmarks, and what the terminal showed."""
     project = make_project(tmp_path_factory.mktemp("looped") / "project")
     for name in ("catalog", "parameters"):
-        shutil.copy(project.path / f"conf/miniature_benchmarks/{name}.yml", project.path / f"conf/test/{name}_benchmarks.yml")
+        shutil.copy(
+            project.path / f"conf/miniature_benchmarks/{name}.yml",
+            project.path / f"conf/test/{name}_benchmarks.yml",
+        )
     for drawn in (FILES, "data/02_intermediate/miniature_benchmarks"):
         shutil.copytree(bench.project.path / drawn, project.path / drawn)
-    return project, project.kedro("--params", f"{SMALL},run_id=loop,loop.iterations=1,evaluation.benchmarks=[chair,pope]")
+    return project, project.kedro(
+        "--params", f"{SMALL},run_id=loop,loop.iterations=1,evaluation.benchmarks=[chair,pope]"
+    )
 
 
 def test_the_loop_ends_with_benchmarks_of_its_first_and_last_policy(looped: tuple[Project, str]) -> None:
     project, shown = looped
     metrics = Bench(project, None).table("08_reporting/benchmarks/benchmark_metrics", "loop")
-    assert dict(metrics.groupby("policy")["benchmark"].unique().map(set)) == {name: {"chair", "pope"} for name in ("base_policy", "last_policy")}
+    assert dict(metrics.groupby("policy")["benchmark"].unique().map(set)) == {
+        name: {"chair", "pope"} for name in ("base_policy", "last_policy")
+    }
     assert shown.count("Hallucination (CHAIR)") == 1 and "last_policy" in shown
 
 
 def test_the_stage_answers_benchmarks_after_the_selection(looped: tuple[Project, str]) -> None:
     """With the policy that it selects; from the loop's checkpoints that is the loop's."""
     project, _ = looped
-    project.kedro("--pipelines", "evaluation", "--params", f"{SMALL},run_id=stage,evaluation.benchmarks=[chair]")
+    project.kedro(
+        "--pipelines", "evaluation", "--params", f"{SMALL},run_id=stage,evaluation.benchmarks=[chair]"
+    )
     bench = Bench(project, None)
-    stage, loop = bench.metrics("chair", "trained_policy", "stage"), bench.metrics("chair", "last_policy", "loop")
+    stage, loop = (
+        bench.metrics("chair", "trained_policy", "stage"),
+        bench.metrics("chair", "last_policy", "loop"),
+    )
     pd.testing.assert_frame_equal(stage.drop(columns="policy"), loop.drop(columns="policy"))
     assert bench.table("08_reporting/benchmarks/policy_comparisons", "stage").empty
     nodes = json.loads((project.path / "data/runs/stage/manifest.json").read_text())["nodes"]
-    assert {"select_checkpoint", "answer_chair", "score_chair", "collect_benchmarks"} <= {name.split(".")[-1] for name in nodes}
+    assert {"select_checkpoint", "answer_chair", "score_chair", "collect_benchmarks"} <= {
+        name.split(".")[-1] for name in nodes
+    }

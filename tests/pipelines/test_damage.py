@@ -1,4 +1,6 @@
-"""Ten kinds of damaged input: each ends in a message that names the file and what to do, or in a row of ``rejects``."""
+"""Ten kinds of damaged input: each ends in a message that names the file and what to do, or in a row of
+``rejects``.
+"""
 
 import hashlib
 import json
@@ -9,10 +11,12 @@ import pytest
 from whole_project import SHIPPED, Project
 
 TABLES = {
-    "prompt_pool": "data/01_raw/miniature/prompt_pool.parquet", "claims": "data/03_primary/iteration_1/claims",
-    "scores": "data/03_primary/iteration_1/scores.parquet", "preference_pairs": "data/05_model_input/iteration_1/preference_pairs.parquet",
+    "prompt_pool": "data/01_raw/miniature/prompt_pool.parquet",
+    "claims": "data/03_primary/iteration_1/claims",
+    "scores": "data/03_primary/iteration_1/scores.parquet",
+    "preference_pairs": "data/05_model_input/iteration_1/preference_pairs.parquet",
     "candidates": "data/02_intermediate/iteration_1/candidates",
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -43,16 +47,27 @@ def _rewrite(project: Project, name: str, change) -> str:
 
 def test_truncated_image_goes_to_rejects(damaged):
     def cut(pool):
-        pool["image"] = [{**image, "bytes": image["bytes"][: len(image["bytes"]) // 2]} if i == 3 else image for i, image in enumerate(pool["image"])]
+        pool["image"] = [
+            {**image, "bytes": image["bytes"][: len(image["bytes"]) // 2]} if i == 3 else image
+            for i, image in enumerate(pool["image"])
+        ]
         return pool
 
     _rewrite(damaged, "prompt_pool", cut)
     broken = pd.read_parquet(_table(damaged, "prompt_pool"))["prompt_id"][3]
     for iteration in (1, 2):  # it is drawn in one of the two
-        damaged.kedro("--pipelines", "data_generation", "--params", f"run_id=cut{iteration},iteration={iteration}")
-    rejects = pd.concat([
-        pd.read_parquet(damaged.path / f"data/02_intermediate/iteration_{k}/data_generation_rejects/cut{k}/data_generation_rejects") for k in (1, 2)
-    ])  # fmt: skip
+        damaged.kedro(
+            "--pipelines", "data_generation", "--params", f"run_id=cut{iteration},iteration={iteration}"
+        )
+    rejects = pd.concat(
+        [
+            pd.read_parquet(
+                damaged.path
+                / f"data/02_intermediate/iteration_{k}/data_generation_rejects/cut{k}/data_generation_rejects"
+            )
+            for k in (1, 2)
+        ]
+    )
     assert rejects["key"].tolist() == [broken]
     assert "image" in rejects["why"].iloc[0]
 
@@ -66,7 +81,9 @@ def test_zero_byte_parquet_is_named(damaged):
 
 def test_missing_column_is_named(damaged):
     name = _rewrite(damaged, "claims", lambda table: table.drop(columns="question"))
-    output = damaged.kedro("--pipelines", "feedback", "--nodes", "verify_claims", "--params", "run_id=x", expect=1)
+    output = damaged.kedro(
+        "--pipelines", "feedback", "--nodes", "verify_claims", "--params", "run_id=x", expect=1
+    )
     assert name in output and "`question`" in output
 
 
@@ -77,7 +94,9 @@ def test_nan_score_is_named_with_its_row(damaged):
         return table
 
     name = _rewrite(damaged, "scores", spoil)
-    output = damaged.kedro("--pipelines", "feedback", "--nodes", "build_pairs", "--params", "run_id=x", expect=1)
+    output = damaged.kedro(
+        "--pipelines", "feedback", "--nodes", "build_pairs", "--params", "run_id=x", expect=1
+    )
     assert name in output and "row 5" in output and "`score`" in output
 
 
@@ -88,7 +107,9 @@ def test_empty_answer_goes_to_rejects(damaged):
 
     _rewrite(damaged, "candidates", blank)
     damaged.kedro("--pipelines", "feedback", "--params", "run_id=x")
-    rejects = pd.read_parquet(damaged.path / "data/03_primary/iteration_1/feedback_rejects/x/feedback_rejects")
+    rejects = pd.read_parquet(
+        damaged.path / "data/03_primary/iteration_1/feedback_rejects/x/feedback_rejects"
+    )
     first = pd.read_parquet(_table(damaged, "candidates")).iloc[0]
     assert json.loads(rejects["key"].iloc[0]) == [first["prompt_id"], int(first["candidate"])]
 
@@ -108,7 +129,9 @@ def test_duplicate_key_is_named(damaged):
 
 def test_wrong_dtype_is_named(damaged):
     name = _rewrite(damaged, "scores", lambda table: table.assign(rejected_count="many"))
-    output = damaged.kedro("--pipelines", "feedback", "--nodes", "build_pairs", "--params", "run_id=x", expect=1)
+    output = damaged.kedro(
+        "--pipelines", "feedback", "--nodes", "build_pairs", "--params", "run_id=x", expect=1
+    )
     assert name in output and "`rejected_count`" in output and "many" in output
 
 
@@ -126,7 +149,9 @@ def test_annotation_of_an_unknown_category_is_named(damaged):
     instances = json.loads(path.read_text())
     instances["annotations"][4]["category_id"] = 999
     path.write_text(json.dumps(instances))
-    output = damaged.kedro("--pipelines", "rlaif_loop", "--namespaces", "base", "--params", "run_id=x", expect=1)
+    output = damaged.kedro(
+        "--pipelines", "rlaif_loop", "--namespaces", "base", "--params", "run_id=x", expect=1
+    )
     assert "999" in output and f"annotation {instances['annotations'][4]['id']}" in output
 
 

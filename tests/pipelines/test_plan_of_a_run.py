@@ -19,7 +19,9 @@ def told(project: Project, **assumed: float) -> dict[str, dict[str, Any]]:
 def written(project: Project, entry: str) -> pd.DataFrame:
     """A table that iteration 2 of the run ``first`` wrote: the last one, which the plan shows."""
     (folder,) = project.path.glob(f"data/*/iteration_2/{entry}/first/{entry}")
-    return pd.concat(pd.read_parquet(file) for file in ([folder] if folder.is_file() else sorted(folder.glob("*.parquet"))))
+    return pd.concat(
+        pd.read_parquet(file) for file in ([folder] if folder.is_file() else sorted(folder.glob("*.parquet")))
+    )
 
 
 def test_the_most_there_can_be_is_not_exceeded(finished: tuple[Project, str]) -> None:
@@ -31,18 +33,31 @@ def test_the_most_there_can_be_is_not_exceeded(finished: tuple[Project, str]) ->
     candidates, rejects = written(project, "candidates"), written(project, "data_generation_rejects")
     assert len(candidates) + len(rejects) == 144
     assert plan["sample_candidates"]["generated"] == 144 * 48 >= candidates["token_count"].sum()
-    assert plan["compute_reference"]["calls"]["pairs"] == 48 >= len(written(project, "preference_pairs.parquet"))
+    assert (
+        plan["compute_reference"]["calls"]["pairs"] == 48 >= len(written(project, "preference_pairs.parquet"))
+    )
 
 
 def test_with_what_was_found_the_plan_is_what_was_done(finished: tuple[Project, str]) -> None:
     project, _ = finished
-    candidates, claims, pairs = (written(project, name) for name in ("candidates", "claims", "preference_pairs.parquet"))
+    candidates, claims, pairs = (
+        written(project, name) for name in ("candidates", "claims", "preference_pairs.parquet")
+    )
     plan = told(
-        project, answer_tokens=candidates["token_count"].mean(), claims=len(claims) / len(candidates), pairs_per_prompt=len(pairs) / 24,
-    )  # fmt: skip
-    assert round(plan["sample_candidates"]["generated"]) == candidates["token_count"].sum() * 144 / len(candidates)
+        project,
+        answer_tokens=candidates["token_count"].mean(),
+        claims=len(claims) / len(candidates),
+        pairs_per_prompt=len(pairs) / 24,
+    )
+    assert round(plan["sample_candidates"]["generated"]) == candidates["token_count"].sum() * 144 / len(
+        candidates
+    )
     asked = plan["verify_claims"]["calls"]["yes/no questions"]
-    assert asked == round(len(claims) * 144 / len(candidates)) >= len(claims.drop_duplicates(["prompt_id", "question"]))
+    assert (
+        asked
+        == round(len(claims) * 144 / len(candidates))
+        >= len(claims.drop_duplicates(["prompt_id", "question"]))
+    )
     log, measured = written(project, "training_log.parquet"), written(project, "checkpoint_metrics")
     calls = plan["train_policy"]["calls"]
     assert (calls["pairs"], calls["steps"]) == (len(pairs), log["step"].max())
@@ -52,7 +67,9 @@ def test_with_what_was_found_the_plan_is_what_was_done(finished: tuple[Project, 
     texts = pairs.melt("prompt_id", ["chosen", "rejected"])[["prompt_id", "value"]]
     assert len(texts.drop_duplicates()) <= plan["compute_reference"]["calls"]["answers"]
     answers = written(project, "answers.parquet")
-    probes = pd.read_parquet(next(Path(project.path).glob("data/01_raw/**/test_probes.parquet/first/*.parquet")))
+    probes = pd.read_parquet(
+        next(Path(project.path).glob("data/01_raw/**/test_probes.parquet/first/*.parquet"))
+    )
     assert plan["answer_test_prompts"]["calls"] == {"test answers": len(answers), "probes": len(probes)}
 
 

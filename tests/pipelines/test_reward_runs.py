@@ -18,16 +18,27 @@ def table(project, path: str, run_id: str) -> pd.DataFrame:
 
 def test_pipeline_rewards_every_candidate_by_the_loops_last_policy(finished):
     project, _ = finished
-    project.kedro("--pipelines", "reward", "--params", "run_id=rewarded", "--load-versions", "prompts:first,candidates:first,reward_policy:first")
+    project.kedro(
+        "--pipelines",
+        "reward",
+        "--params",
+        "run_id=rewarded",
+        "--load-versions",
+        "prompts:first,candidates:first,reward_policy:first",
+    )
     versions = read(project, "rewarded")
     assert (versions["reward_policy"], versions["reward_reference"]) == ("first", "shipped")
     manifest = json.loads((project.path / "data/runs/rewarded/manifest.json").read_text())
-    assert "iteration_2/trained_policy" in manifest["read"]["reward_policy"]["path"]  # loop.iterations is 2 here
+    assert (
+        "iteration_2/trained_policy" in manifest["read"]["reward_policy"]["path"]
+    )  # loop.iterations is 2 here
     rewards = table(project, "03_primary/iteration_1/candidate_rewards", "rewarded")
     candidates = table(project, "02_intermediate/iteration_1/candidates", "first")
     both = rewards.merge(candidates, on=["prompt_id", "candidate"], suffixes=("", "_sampled"))
     assert len(both) == len(rewards) == len(candidates)
-    assert (both["token_count"] == both["token_count_sampled"]).all()  # the end-of-sequence token is counted both times
+    assert (
+        both["token_count"] == both["token_count_sampled"]
+    ).all()  # the end-of-sequence token is counted both times
     beta = manifest["parameters"]["training"]["beta"]
     assert (rewards["reward"] * rewards["token_count"]).to_numpy() == pytest.approx(
         (beta * (rewards["policy_log_prob"] - rewards["reference_log_prob"])).to_numpy()
@@ -37,17 +48,31 @@ def test_pipeline_rewards_every_candidate_by_the_loops_last_policy(finished):
 def test_pairs_without_a_labeler(finished):
     project, _ = finished
     project.kedro(
-        "--pipelines", "feedback", "--params", "run_id=unlabeled,feedback.scoring=reward",
-        "--load-versions", "prompts:first,candidates:first,reward_policy:first",
-    )  # fmt: skip
+        "--pipelines",
+        "feedback",
+        "--params",
+        "run_id=unlabeled,feedback.scoring=reward",
+        "--load-versions",
+        "prompts:first,candidates:first,reward_policy:first",
+    )
     assert {"labeler", "policy"} & set(read(project, "unlabeled")) == set()
     written = {name.split("/")[3] for name in project.files("unlabeled")}
-    assert written == {"candidate_rewards", "scores.parquet", "preference_pairs.parquet", "pair_statistics.json"}
+    assert written == {
+        "candidate_rewards",
+        "scores.parquet",
+        "preference_pairs.parquet",
+        "pair_statistics.json",
+    }
     pairs = table(project, "05_model_input/iteration_1/preference_pairs.parquet", "unlabeled")
     assert {json.loads(origin)["labeler"] for origin in pairs["origin_split"]} == {"reward"}
     assert (pairs["chosen_score"] - pairs["rejected_score"] >= 1).all()
-    rewards = table(project, "03_primary/iteration_1/candidate_rewards", "unlabeled").set_index(["prompt_id", "candidate"])["reward"]
-    gaps = [rewards[p.prompt_id, p.chosen_candidate] - rewards[p.prompt_id, p.rejected_candidate] for p in pairs.itertuples()]
+    rewards = table(project, "03_primary/iteration_1/candidate_rewards", "unlabeled").set_index(
+        ["prompt_id", "candidate"]
+    )["reward"]
+    gaps = [
+        rewards[p.prompt_id, p.chosen_candidate] - rewards[p.prompt_id, p.rejected_candidate]
+        for p in pairs.itertuples()
+    ]
     unit = {round(gap / (p.chosen_score - p.rejected_score), 9) for gap, p in zip(gaps, pairs.itertuples())}
     assert len(unit) == 1 and unit.pop() > 0  # one standard deviation, the same for all
 
@@ -56,7 +81,14 @@ def test_loop_by_the_reward_of_an_older_loop_goes_on_where_it_stopped(finished):
     """It reads an older version of what it writes itself."""
     project, _ = finished
     params = "run_id=halved,feedback.scoring=reward,evaluation.best_of=3,data_generation.prompts=12"
-    project.kedro("--params", params, "--to-nodes", "iteration_1.feedback.build_pairs", "--load-versions", "reward_policy:first")
+    project.kedro(
+        "--params",
+        params,
+        "--to-nodes",
+        "iteration_1.feedback.build_pairs",
+        "--load-versions",
+        "reward_policy:first",
+    )
     assert "Going on with run halved" in project.kedro("--params", params)
     versions = read(project, "halved")
     assert versions["reward_policy"] == "first" and "labeler" not in versions
@@ -72,35 +104,60 @@ def test_best_of_takes_the_answer_with_the_highest_reward(finished):
     project, _ = finished
     names = "sample_answers,reward_answers,choose_answers,score_answers"
     project.kedro(
-        "--pipelines", "evaluation", "--nodes", names, "--params", "run_id=best,iteration=2,evaluation.best_of=4",
-        "--load-versions", "trained_policy:first,test_prompts:first,test_instances:first,test_captions:first",
-    )  # fmt: skip
+        "--pipelines",
+        "evaluation",
+        "--nodes",
+        names,
+        "--params",
+        "run_id=best,iteration=2,evaluation.best_of=4",
+        "--load-versions",
+        "trained_policy:first,test_prompts:first,test_instances:first,test_captions:first",
+    )
     folder = "07_model_output/iteration_2"
-    samples, rewards = (table(project, f"{folder}/{name}", "best") for name in ("answer_candidates", "answer_rewards"))
+    samples, rewards = (
+        table(project, f"{folder}/{name}", "best") for name in ("answer_candidates", "answer_rewards")
+    )
     answers = table(project, f"{folder}/answers.parquet", "best")
     assert len(answers) == 24 and len(samples) == 24 * 4
     joined = samples.merge(rewards, on=["prompt_id", "candidate"])
     best = joined.loc[joined.groupby("prompt_id")["reward"].idxmax()].set_index("prompt_id")["answer"]
     assert answers.set_index("item_id")["answer"].to_dict() == best.to_dict()
-    protocol = table(project, "08_reporting/iteration_2/metrics.parquet", "best")["protocol"].unique().tolist()
-    assert len(protocol) == 1 and "best of 4 at temperature 0.7 by the normalised reward of the policy itself" in protocol[0]
+    protocol = (
+        table(project, "08_reporting/iteration_2/metrics.parquet", "best")["protocol"].unique().tolist()
+    )
+    assert (
+        len(protocol) == 1
+        and "best of 4 at temperature 0.7 by the normalised reward of the policy itself" in protocol[0]
+    )
     assert "greedy" in table(project, "08_reporting/iteration_2/metrics.parquet", "first")["protocol"].iloc[0]
 
 
 def test_another_policys_answers_by_the_catalogs_reward(finished):
-    """Of iteration 1's policy, by the reward of the last one: the same samples as by its own reward, other log-probs."""
+    """Of iteration 1's policy, by the reward of the last one: the same samples as by its own reward, other
+    log-probs.
+    """
     project, _ = finished
     for run_id, reward in (("own", "own"), ("foreign", "catalog")):
-        versions = "trained_policy:first,test_prompts:first" + (",reward_policy:first" if reward == "catalog" else "")
+        versions = "trained_policy:first,test_prompts:first" + (
+            ",reward_policy:first" if reward == "catalog" else ""
+        )
         project.kedro(
-            "--pipelines", "evaluation", "--nodes", "sample_answers,reward_answers",
-            "--params", f"run_id={run_id},iteration=1,evaluation.best_of=2,evaluation.best_of_reward={reward}", "--load-versions", versions,
-        )  # fmt: skip
+            "--pipelines",
+            "evaluation",
+            "--nodes",
+            "sample_answers,reward_answers",
+            "--params",
+            f"run_id={run_id},iteration=1,evaluation.best_of=2,evaluation.best_of_reward={reward}",
+            "--load-versions",
+            versions,
+        )
     own, foreign = (project.files(run_id) for run_id in ("own", "foreign"))
     sampled = [name for name in own if "answer_candidates" in name]
     assert sampled and all(own[name] == foreign[name] for name in sampled)
     assert "reward_policy" in read(project, "foreign") and "reward_policy" not in read(project, "own")
-    rows = [table(project, "07_model_output/iteration_1/answer_rewards", run_id) for run_id in ("own", "foreign")]
+    rows = [
+        table(project, "07_model_output/iteration_1/answer_rewards", run_id) for run_id in ("own", "foreign")
+    ]
     assert (rows[0]["reference_log_prob"] == rows[1]["reference_log_prob"]).all()
 
 
@@ -112,8 +169,12 @@ def test_a_missing_reward_says_how_to_make_it(project):
 def test_inputs_are_of_runs_with_the_same_seed_where_there_are_some(finished):
     """The paths of an iteration's artifacts hold no seed, so the newest may be of another world."""
     project, _ = finished
-    output = project.kedro("--pipelines", "data_generation", "--nodes", "draw_prompts", "--params", "run_id=stranger,seed=1")
+    output = project.kedro(
+        "--pipelines", "data_generation", "--nodes", "draw_prompts", "--params", "run_id=stranger,seed=1"
+    )
     assert "another seed than 1: prompt_pool of run" in output
-    output = project.kedro("--pipelines", "data_generation", "--nodes", "sample_candidates", "--params", "run_id=unmixed")
+    output = project.kedro(
+        "--pipelines", "data_generation", "--nodes", "sample_candidates", "--params", "run_id=unmixed"
+    )
     assert read(project, "unmixed")["prompts"] not in ("stranger", None)
     assert "another seed" not in output

@@ -1,4 +1,6 @@
-"""A copy of the project in which whole runs are made: the real configuration, the shipped checkpoints, environment ``test``."""
+"""A copy of the project in which whole runs are made: the real configuration, the shipped checkpoints,
+environment ``test``.
+"""
 
 import shutil
 import subprocess
@@ -28,7 +30,9 @@ class Project:
         return self._run(self.command("rlaifv_kedro", *arguments), expect)
 
     def files(self, run_id: str) -> dict[str, bytes]:
-        """Every file that a run wrote, by its path without the run id; what holds times is left out: manifests, and TensorBoard's files."""
+        """Every file that a run wrote, by its path without the run id; what holds times is left out:
+        manifests, and TensorBoard's files.
+        """
         found = {}
         for path in sorted((self.path / "data").rglob("*")):
             relative = path.relative_to(self.path)

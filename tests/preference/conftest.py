@@ -21,11 +21,21 @@ def images(pictures: list[Image.Image]) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def pairs(images: list[dict[str, Any]]) -> pd.DataFrame:
-    """12 pairs of 6 prompts: rows i and i + 6 are about one image, ask the same and have the same chosen answer. Answers of different lengths."""
+    """12 pairs of 6 prompts: rows i and i + 6 are about one image, ask the same and have the same chosen
+    answer. Answers of different lengths.
+    """
     rows = []
     for i, noun in enumerate(NOUNS):
         rejected = f"there is a {noun}." if i % 2 else f"i see a {noun} and a {NOUNS[i - 1]}."
-        rows.append((i + 50, i % 6, "name three objects in the image.", f"it contains a {NOUNS[i % 6]} and an apple.", rejected))
+        rows.append(
+            (
+                i + 50,
+                i % 6,
+                "name three objects in the image.",
+                f"it contains a {NOUNS[i % 6]} and an apple.",
+                rejected,
+            )
+        )
     return make_pairs(images, rows)
 
 

@@ -32,8 +32,9 @@ from rlaifv_kedro.preference.objective import SUM, Reduction
 from rlaifv_kedro.preference.trainer import PreferenceTrainer
 
 ASK, OTHER = "name three objects in the image.", "what objects are in this picture?"
-# (idx, image, question, chosen, rejected): three pairs of prompt A (image 0), two of B (image 1), one each of C (A's question about image 2) and
-# D (another question about image 0); prompts interleaved. A's first two share their chosen answer, its last one's chosen is a rejected one before.
+# (idx, image, question, chosen, rejected): three pairs of prompt A (image 0), two of B (image 1), one each of
+# C (A's question about image 2) and D (another question about image 0); prompts interleaved. A's first two
+# share their chosen answer, its last one's chosen is a rejected one before.
 ROWS = [
     (1, 0, ASK, "i see a cup.", "i see a dog."),
     (2, 1, ASK, "i see a bus.", "there is a kite and a clock."),
@@ -53,10 +54,15 @@ def encoder(model: TransformersModel) -> ChatEncoder:
 
 @pytest.fixture(scope="module")
 def dataset(images: list[dict[str, Any]]) -> PreferenceDataset:
-    """Each pair's reference values tell its idx: idx + 0.25 for the chosen answer, -idx for the rejected one."""
+    """Each pair's reference values tell its idx: idx + 0.25 for the chosen answer, -idx for the rejected
+    one.
+    """
     frame = make_pairs(images, ROWS)
     return PreferenceDataset(
-        PairStore.of(frame), pd.DataFrame({"idx": frame["idx"], "chosen": frame["idx"] + 0.25, "rejected": -frame["idx"].astype(float)})
+        PairStore.of(frame),
+        pd.DataFrame(
+            {"idx": frame["idx"], "chosen": frame["idx"] + 0.25, "rejected": -frame["idx"].astype(float)}
+        ),
     )
 
 
@@ -66,11 +72,19 @@ def examples(dataset: PreferenceDataset, idx: list[int]) -> list[PreferenceExamp
 
 def branches_of(batch: dict[str, Any]) -> list[tuple[int, list[int], list[int]]]:
     """Of each branch in the batch's order: the number of its pack, the pack's prefix, its own tokens."""
-    return [(number, p.prefix, branch) for number, p in enumerate(batch["packed"].unpack()) for branch in p.branches]
+    return [
+        (number, p.prefix, branch)
+        for number, p in enumerate(batch["packed"].unpack())
+        for branch in p.branches
+    ]
 
 
-def expect_pairs(batch: dict[str, Any], dataset: PreferenceDataset, encoder: ChatEncoder, idx: list[int]) -> None:
-    """The batch holds these pairs, in whatever order: each with its own tokens, reference values and image."""
+def expect_pairs(
+    batch: dict[str, Any], dataset: PreferenceDataset, encoder: ChatEncoder, idx: list[int]
+) -> None:
+    """The batch holds these pairs, in whatever order: each with its own tokens, reference values and
+    image.
+    """
     found = branches_of(batch)
     assert sorted((batch["reference_chosen"] - 0.25).tolist()) == sorted(idx)
     for k, number in enumerate((batch["reference_chosen"] - 0.25).int().tolist()):
@@ -93,7 +107,9 @@ def test_a_prompt_is_an_image_and_a_question(images: list[dict[str, Any]]) -> No
     assert PairStore.of(frame.iloc[:0]).prompts.tolist() == []
 
 
-@pytest.mark.parametrize("prompts", [[0, 1, 0, 2, 1, 0, 3], [0] * 5, list(range(40)), [i % 13 for i in range(50)], []])
+@pytest.mark.parametrize(
+    "prompts", [[0, 1, 0, 2, 1, 0, 3], [0] * 5, list(range(40)), [i % 13 for i in range(50)], []]
+)
 def test_an_epoch_has_every_pair_once_and_those_of_a_prompt_together(prompts: list[int]) -> None:
     numbers = np.array(prompts, dtype=np.int64)
     sampler = PromptSampler(numbers, seed=3)
@@ -129,11 +145,17 @@ def test_distinct_answers_are_packed_once(dataset: PreferenceDataset, encoder: C
 
 
 @pytest.mark.parametrize("idx", [[1, 2, 3, 4, 5, 6, 7], [7, 6, 5, 4, 3, 2, 1], [2, 1, 4, 3], [5]])
-def test_interleaved_prompts_keep_their_pairs_together(dataset: PreferenceDataset, encoder: ChatEncoder, idx: list[int]) -> None:
-    """One pack and one image a prompt. C asks A's question about another image, D another question about A's: neither is merged."""
+def test_interleaved_prompts_keep_their_pairs_together(
+    dataset: PreferenceDataset, encoder: ChatEncoder, idx: list[int]
+) -> None:
+    """One pack and one image a prompt. C asks A's question about another image, D another question about
+    A's: neither is merged.
+    """
     batch = PreferenceCollator(encoder, WHOLE, merge=True)(examples(dataset, idx))
     groups = [[i for i in idx if i in prompt] for prompt in (A, B, C, D)]
-    assert len(batch["packed"].prefix_lengths) == len(batch["images"]["pixel_values"]) == sum(map(bool, groups))
+    assert (
+        len(batch["packed"].prefix_lengths) == len(batch["images"]["pixel_values"]) == sum(map(bool, groups))
+    )
     expect_pairs(batch, dataset, encoder, idx)
 
 
@@ -153,7 +175,14 @@ def test_without_merging_each_pair_has_its_own_pack(dataset: PreferenceDataset, 
     batch = PreferenceCollator(encoder, WHOLE, merge=False)(examples(dataset, idx))
     assert [len(lengths) for lengths in batch["packed"].branch_lengths] == [2] * 6
     assert len(batch["images"]["pixel_values"]) == 6
-    assert batch["chosen"].tolist() == [0, 2, 4, 6, 8, 10] and batch["rejected"].tolist() == [1, 3, 5, 7, 9, 11]
+    assert batch["chosen"].tolist() == [0, 2, 4, 6, 8, 10] and batch["rejected"].tolist() == [
+        1,
+        3,
+        5,
+        7,
+        9,
+        11,
+    ]
     assert batch["reference_rejected"].tolist() == [-i for i in idx]
     expect_pairs(batch, dataset, encoder, idx)
 
@@ -175,26 +204,36 @@ def exact(tiny: Path) -> TransformersModel:
 def loss_and_gradients(
     model: TransformersModel, dataset: PreferenceDataset, merge: bool, reduction: Reduction, folder: Path
 ) -> tuple[float, dict[str, torch.Tensor]]:
-    """Of all pairs in one batch, at beta 0.02 (the reference values are made up, so log-ratios are large), with smoothed labels and an SFT term."""
+    """Of all pairs in one batch, at beta 0.02 (the reference values are made up, so log-ratios are large),
+    with smoothed labels and an SFT term.
+    """
     arguments = TrainingArguments(output_dir=str(folder), use_cpu=True, label_names=[], report_to=[])
     collate = PreferenceCollator(model.encoder, WHOLE, merge, reduction)
     weights = {"beta": 0.02, "label_smoothing": 0.2, "sft_weight": 0.3}
-    trainer = PreferenceTrainer(**weights, model=model.module, args=arguments, train_dataset=dataset, data_collator=collate)
+    trainer = PreferenceTrainer(
+        **weights, model=model.module, args=arguments, train_dataset=dataset, data_collator=collate
+    )
     trainer.state.global_step = 1  # the check of the reference is for the first step
     model.module.zero_grad()
     loss = trainer.compute_loss(model.module, collate(examples(dataset, [1, 2, 3, 4, 5, 6, 7])))
     loss.backward()
-    return loss.item(), {name: w.grad.clone() for name, w in model.module.named_parameters() if w.grad is not None}
+    return loss.item(), {
+        name: w.grad.clone() for name, w in model.module.named_parameters() if w.grad is not None
+    }
 
 
-def loss_of_whole_sequences(model: TransformersModel, dataset: PreferenceDataset, reduction: Reduction) -> tuple[float, dict[str, torch.Tensor]]:
-    """The same without packs, batches, masks or positions of ours: every answer after its own prompt, by the model's own causal attention. Weights
-    of changed tokens are by difflib's list of edits.
+def loss_of_whole_sequences(
+    model: TransformersModel, dataset: PreferenceDataset, reduction: Reduction
+) -> tuple[float, dict[str, torch.Tensor]]:
+    """The same without packs, batches, masks or positions of ours: every answer after its own prompt, by the
+    model's own causal attention. Weights of changed tokens are by difflib's list of edits.
     """
 
     def log_probs(one: PairPack, branch: list[int]) -> torch.Tensor:
         ids = torch.tensor([one.pack.prefix + branch])
-        logits = model.module(input_ids=ids, pixel_values=one.image.inputs["pixel_values"]).logits[0, -len(branch) - 1 : -1]
+        logits = model.module(input_ids=ids, pixel_values=one.image.inputs["pixel_values"]).logits[
+            0, -len(branch) - 1 : -1
+        ]
         return logits.log_softmax(-1).gather(1, torch.tensor(branch)[:, None])[:, 0]
 
     def reduced(tokens: torch.Tensor, other: list[int], own: list[int]) -> torch.Tensor:
@@ -212,19 +251,25 @@ def loss_of_whole_sequences(model: TransformersModel, dataset: PreferenceDataset
         one = pack_pairs([row], distinct_answers([row]), model.encoder, WHOLE)
         chosen, rejected = one.pack.branches
         tokens = log_probs(one, chosen)
-        margin = (reduced(tokens, rejected, chosen) - row.idx - 0.25) - (reduced(log_probs(one, rejected), chosen, rejected) + row.idx)
-        losses.append(-0.8 * F.logsigmoid(0.02 * margin) - 0.2 * F.logsigmoid(-0.02 * margin) - 0.3 * tokens.mean())
+        margin = (reduced(tokens, rejected, chosen) - row.idx - 0.25) - (
+            reduced(log_probs(one, rejected), chosen, rejected) + row.idx
+        )
+        losses.append(
+            -0.8 * F.logsigmoid(0.02 * margin) - 0.2 * F.logsigmoid(-0.02 * margin) - 0.3 * tokens.mean()
+        )
     loss = torch.stack(losses).mean()
     loss.backward()
-    return loss.item(), {name: w.grad.clone() for name, w in model.module.named_parameters() if w.grad is not None}
+    return loss.item(), {
+        name: w.grad.clone() for name, w in model.module.named_parameters() if w.grad is not None
+    }
 
 
 @pytest.mark.parametrize("reduction", [SUM, Reduction("mean"), Reduction("weighted", 5.0)], ids=str)
 def test_by_pair_and_by_prompt_are_the_same_loss_and_gradients(
     exact: TransformersModel, dataset: PreferenceDataset, reduction: Reduction, tmp_path: Path
 ) -> None:
-    """In float64, of seven pairs of four prompts; and both are those of whole sequences. A shared answer's gradients add up, with its weights in each
-    pair.
+    """In float64, of seven pairs of four prompts; and both are those of whole sequences. A shared answer's
+    gradients add up, with its weights in each pair.
     """
     expected, gradients = loss_of_whole_sequences(exact, dataset, reduction)
     assert any("vision_tower" in name for name in gradients) and len(gradients) > 80
@@ -237,12 +282,22 @@ def test_by_pair_and_by_prompt_are_the_same_loss_and_gradients(
 
 
 @pytest.mark.parametrize(("merge", "packs"), [(True, [2, 2, 2]), (False, [4, 4, 4])])
-def test_batches_count_pairs(run: Runner, model: TransformersModel, merge: bool, packs: list[int], tmp_path: Path) -> None:
+def test_batches_count_pairs(
+    run: Runner, model: TransformersModel, merge: bool, packs: list[int], tmp_path: Path
+) -> None:
     """12 pairs in batches of 4, however many packs they make: by prompt two packs of two pairs each."""
-    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=4, remove_unused_columns=False, data_seed=1)
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path),
+        use_cpu=True,
+        per_device_train_batch_size=4,
+        remove_unused_columns=False,
+        data_seed=1,
+    )
     collate = PreferenceCollator(model.encoder, WHOLE, merge)
     dataset = PreferenceDataset(PairStore.of(run.pairs), run.reference)
-    loader = PreferenceTrainer(beta=0.1, model=model.module, args=arguments, train_dataset=dataset, data_collator=collate).get_train_dataloader()
+    loader = PreferenceTrainer(
+        beta=0.1, model=model.module, args=arguments, train_dataset=dataset, data_collator=collate
+    ).get_train_dataloader()
     batches = list(loader)
     assert [len(batch["chosen"]) for batch in batches] == [4, 4, 4]
     assert [len(batch["packed"].prefix_lengths) for batch in batches] == packs
@@ -274,35 +329,49 @@ def cut(images: list[dict[str, Any]], encoder: ChatEncoder, pack: Pack, tokens: 
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_what_fits_is_not_cut(images: list[dict[str, Any]], encoder: ChatEncoder, uncut: Pack, side: str) -> None:
+def test_what_fits_is_not_cut(
+    images: list[dict[str, Any]], encoder: ChatEncoder, uncut: Pack, side: str
+) -> None:
     assert cut(images, encoder, uncut, 0, side) == uncut
     assert packed(one_prompt(images), encoder, Truncation(None, side)).pack == uncut
 
 
-def test_right_cuts_the_ends_of_long_answers(images: list[dict[str, Any]], encoder: ChatEncoder, uncut: Pack) -> None:
+def test_right_cuts_the_ends_of_long_answers(
+    images: list[dict[str, Any]], encoder: ChatEncoder, uncut: Pack
+) -> None:
     """Each answer by what it is too long: the short one stays whole."""
     found = cut(images, encoder, uncut, 4, "right")
     assert found == Pack(uncut.prefix, [uncut.branches[0][:-4], uncut.branches[1]])
 
 
-def test_left_cuts_the_beginning_of_the_question(images: list[dict[str, Any]], encoder: ChatEncoder, uncut: Pack) -> None:
+def test_left_cuts_the_beginning_of_the_question(
+    images: list[dict[str, Any]], encoder: ChatEncoder, uncut: Pack
+) -> None:
     """All up to the last image token stays, and every answer."""
     begin = max(i for i, token in enumerate(uncut.prefix) if token == encoder.image_id) + 1
     found = cut(images, encoder, uncut, 4, "left")
     assert found == Pack(uncut.prefix[:begin] + uncut.prefix[begin + 4 :], uncut.branches)
     # Once the question is gone, answers are cut at their ends.
     question = len(uncut.prefix) - begin
-    assert cut(images, encoder, uncut, question + 3, "left") == Pack(uncut.prefix[:begin], [uncut.branches[0][:-3], uncut.branches[1]])
+    assert cut(images, encoder, uncut, question + 3, "left") == Pack(
+        uncut.prefix[:begin], [uncut.branches[0][:-3], uncut.branches[1]]
+    )
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_an_image_is_never_cut(images: list[dict[str, Any]], encoder: ChatEncoder, uncut: Pack, side: str) -> None:
-    """At any length: all 36 image tokens and what is before them, and at least one token of each answer; or an error that says which pair."""
+def test_an_image_is_never_cut(
+    images: list[dict[str, Any]], encoder: ChatEncoder, uncut: Pack, side: str
+) -> None:
+    """At any length: all 36 image tokens and what is before them, and at least one token of each answer;
+    or an error that says which pair.
+    """
     begin = max(i for i, token in enumerate(uncut.prefix) if token == encoder.image_id) + 1
     least = len(uncut.prefix if side == "right" else uncut.prefix[:begin]) + 1
     for length in range(2, uncut.longest + 1):
         if length < least:
-            with pytest.raises(UserError, match=r"preference pair idx 31: .*leaves no room.*training\.max_length"):
+            with pytest.raises(
+                UserError, match=r"preference pair idx 31: .*leaves no room.*training\.max_length"
+            ):
                 packed(one_prompt(images), encoder, Truncation(length, side))
             continue
         found = packed(one_prompt(images), encoder, Truncation(length, side)).pack

@@ -1,4 +1,6 @@
-"""Trainings in processes of their own: torchrun on this machine, gloo, no GPU. What one process computes, several must, whatever spreads them."""
+"""Trainings in processes of their own: torchrun on this machine, gloo, no GPU. What one process computes,
+several must, whatever spreads them.
+"""
 
 import json
 import os
@@ -29,7 +31,10 @@ from rlaifv_kedro.preference.training import TrainingResult
 from rlaifv_kedro.preference.worker import RESULT, TrainingSpec, run
 
 PROJECT = Path(__file__).parents[2]
-ZERO = {stage: str(PROJECT / f"conf/deepspeed/{stage}.json") for stage in ("zero2", "zero3", "zero2_offload", "zero3_offload")}
+ZERO = {
+    stage: str(PROJECT / f"conf/deepspeed/{stage}.json")
+    for stage in ("zero2", "zero3", "zero2_offload", "zero3_offload")
+}
 TWO = LaunchParams(processes=2)
 # 12 pairs, 4 a step, 2 a forward pass: two passes of one process, or one of each of two.
 STEPS = {"micro_batch_size": 2, "learning_rate": 2e-3}
@@ -41,8 +46,12 @@ Trainer = Callable[..., TrainingResult]
 @pytest.fixture(scope="module")
 def store(pairs: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> PairStore:
     """The twelve pairs in two files."""
-    dataset = PairStoreDataset(str(tmp_path_factory.mktemp("pairs") / "pairs"), "training_pairs", Version("run", "run"))
-    whole = with_keys(pairs.assign(origin_dataset="", origin_split=None, source="own", source_idx=pairs["idx"]))
+    dataset = PairStoreDataset(
+        str(tmp_path_factory.mktemp("pairs") / "pairs"), "training_pairs", Version("run", "run")
+    )
+    whole = with_keys(
+        pairs.assign(origin_dataset="", origin_split=None, source="own", source_idx=pairs["idx"])
+    )
     dataset.save(Chunk("00000", whole[:7]))
     dataset.save(Chunk("00001", whole[7:]))
     dataset.save(Complete(["00000", "00001"]))
@@ -57,15 +66,25 @@ def make_spec(tiny: Path, store: PairStore) -> Callable[..., TrainingSpec]:
         mark = expected_fingerprint(tiny, store, load_model(tiny, device="cpu", dtype=dtype), params, dtype)
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         return TrainingSpec(
-            policy=tiny, pairs=store.files, reference=folder / "logs" / REFERENCE, fingerprint=mark, folder=folder / "work",
-            logs=folder / "logs", seed=5, training=params, model=ModelParams(), compute=compute,
-        )  # fmt: skip
+            policy=tiny,
+            pairs=store.files,
+            reference=folder / "logs" / REFERENCE,
+            fingerprint=mark,
+            folder=folder / "work",
+            logs=folder / "logs",
+            seed=5,
+            training=params,
+            model=ModelParams(),
+            compute=compute,
+        )
 
     return make
 
 
 @pytest.fixture
-def training(make_spec: Callable[..., TrainingSpec], store: PairStore, tiny: Path, pairs: pd.DataFrame) -> Trainer:
+def training(
+    make_spec: Callable[..., TrainingSpec], store: PairStore, tiny: Path, pairs: pd.DataFrame
+) -> Trainer:
     def run(folder: Path, dtype: str = "float32", **changes: Any) -> TrainingResult:
         spec = make_spec(folder, dtype, **changes)
         return run_training(spec, store, reference_of(load_model(tiny, device="cpu", dtype=dtype), pairs))
@@ -75,34 +94,53 @@ def training(make_spec: Callable[..., TrainingSpec], store: PairStore, tiny: Pat
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("lora", [None, LoraParams(rank=4, dropout=0.0)], ids=["full", "lora"])
-def test_every_engine_computes_what_one_process_does(training: Trainer, tmp_path: Path, lora: LoraParams | None) -> None:
-    """Losses and rewards of all six steps, and the weights of the last checkpoint. Sums in another order: tolerances are those of float32.
-    With what the recipes for real models have and the miniature hasn't: gradient checkpointing, batches made by processes of their own.
+def test_every_engine_computes_what_one_process_does(
+    training: Trainer, tmp_path: Path, lora: LoraParams | None
+) -> None:
+    """Losses and rewards of all six steps, and the weights of the last checkpoint. Sums in another order:
+    tolerances are those of float32. With what the recipes for real models have and the miniature hasn't:
+    gradient checkpointing, batches made by processes of their own.
     """
     alone = training(tmp_path / "alone", lora=lora)
     assert (alone.world_size, alone.engine) == (1, "none")
     file = "model.safetensors" if lora is None else "adapter_model.safetensors"
     expected = weights(tmp_path / "alone/work/checkpoint-6", file)
     assert alone.log["reward_margin"].iloc[-1] > 0.05  # it moved
-    for engine, changes in {"ddp": {}, "zero2": {"deepspeed": ZERO["zero2"]}, "zero3": {"deepspeed": ZERO["zero3"]}}.items():
+    for engine, changes in {
+        "ddp": {},
+        "zero2": {"deepspeed": ZERO["zero2"]},
+        "zero3": {"deepspeed": ZERO["zero3"]},
+    }.items():
         folder = tmp_path / engine
-        found = training(folder, lora=lora, launch=TWO, gradient_checkpointing=True, loader_workers=1, **changes)
+        found = training(
+            folder, lora=lora, launch=TWO, gradient_checkpointing=True, loader_workers=1, **changes
+        )
         assert (found.world_size, found.engine) == (2, engine)
         assert found.checkpoints == alone.checkpoints
-        np.testing.assert_allclose(found.log[WATCHED], alone.log[WATCHED], rtol=2e-3, atol=2e-5, err_msg=engine)
-        np.testing.assert_allclose(found.log["learning_rate"], alone.log["learning_rate"], rtol=1e-6, err_msg=engine)
+        np.testing.assert_allclose(
+            found.log[WATCHED], alone.log[WATCHED], rtol=2e-3, atol=2e-5, err_msg=engine
+        )
+        np.testing.assert_allclose(
+            found.log["learning_rate"], alone.log["learning_rate"], rtol=1e-6, err_msg=engine
+        )
         last = weights(folder / "work/checkpoint-6", file)
         assert last.keys() == expected.keys()
         for name, weight in expected.items():
-            np.testing.assert_allclose(last[name].float(), weight.float(), atol=2e-4, err_msg=f"{engine}: {name}")
-        assert {p.name for p in (folder / "work/checkpoint-6").iterdir()} == {p.name for p in (tmp_path / "alone/work/checkpoint-6").iterdir()}
+            np.testing.assert_allclose(
+                last[name].float(), weight.float(), atol=2e-4, err_msg=f"{engine}: {name}"
+            )
+        assert {p.name for p in (folder / "work/checkpoint-6").iterdir()} == {
+            p.name for p in (tmp_path / "alone/work/checkpoint-6").iterdir()
+        }
         said = json.loads((folder / "logs" / RESULT).read_text())
         assert (said["world_size"], said["engine"]) == (2, engine)
 
 
 @pytest.mark.distributed
 def test_bfloat16_keeps_the_references_exact(training: Trainer, tmp_path: Path) -> None:
-    """DeepSpeed's Trainer rounds the batch's numbers to 8 bits, log-probs too if they aren't kept from it. At the start the loss is ln 2."""
+    """DeepSpeed's Trainer rounds the batch's numbers to 8 bits, log-probs too if they aren't kept from it.
+    At the start the loss is ln 2.
+    """
     alone = training(tmp_path / "alone", dtype="bfloat16", epochs=1)
     spread = training(tmp_path / "zero2", dtype="bfloat16", epochs=1, launch=TWO, deepspeed=ZERO["zero2"])
     for result in (alone, spread):
@@ -113,7 +151,9 @@ def test_bfloat16_keeps_the_references_exact(training: Trainer, tmp_path: Path) 
 @pytest.mark.distributed
 @pytest.mark.parametrize("stage", ["zero2_offload", "zero3_offload"])
 def test_offloading_changes_nothing(training: Trainer, tmp_path: Path, stage: str) -> None:
-    """On a CPU everything lies in host memory already; that the files are accepted and compute the same is what can be tried here."""
+    """On a CPU everything lies in host memory already; that the files are accepted and compute the same is
+    what can be tried here.
+    """
     alone = training(tmp_path / "alone", epochs=1)
     found = training(tmp_path / stage, epochs=1, launch=TWO, deepspeed=ZERO[stage])
     assert found.engine == stage.removesuffix("_offload")
@@ -140,7 +180,9 @@ class Parent:
         reference.to_parquet(folder / "given.parquet")
         self.folder = spec.folder
         command = [sys.executable, "-c", PARENT, str(folder / "given.json"), str(folder / "given.parquet")]
-        self.process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
 
     def wait_for(self, checkpoint: str) -> None:
         until = time.monotonic() + 240
@@ -168,13 +210,26 @@ class Parent:
     ids=["ddp-full", "zero2-lora", "zero3-full"],
 )
 def test_killed_and_resumed_it_has_the_losses_of_the_whole(
-    training: Trainer, make_spec: Callable[..., TrainingSpec], reference: pd.DataFrame, tmp_path: Path,
-    engine: str, lora: LoraParams | None, pack: str,
-) -> None:  # fmt: skip
-    """kill -9 of the node's process while its workers train: the kernel ends them, and the same training goes on from the last checkpoint. Of three
-    steps an epoch and a checkpoint every four, most are in the middle of one.
+    training: Trainer,
+    make_spec: Callable[..., TrainingSpec],
+    reference: pd.DataFrame,
+    tmp_path: Path,
+    engine: str,
+    lora: LoraParams | None,
+    pack: str,
+) -> None:
+    """kill -9 of the node's process while its workers train: the kernel ends them, and the same training goes
+    on from the last checkpoint. Of three steps an epoch and a checkpoint every four, most are in the middle
+    of one.
     """
-    changes = {"launch": TWO, "lora": lora, "pack": pack, "epochs": 10, "checkpoint_every": 4 / 3, "loader_workers": 1}
+    changes = {
+        "launch": TWO,
+        "lora": lora,
+        "pack": pack,
+        "epochs": 10,
+        "checkpoint_every": 4 / 3,
+        "loader_workers": 1,
+    }
     changes |= {} if engine == "ddp" else {"deepspeed": ZERO[engine]}
     whole = training(tmp_path / "whole", **changes)
     parent = Parent(make_spec(tmp_path / "killed", **changes), reference, tmp_path)
@@ -191,12 +246,16 @@ def test_killed_and_resumed_it_has_the_losses_of_the_whole(
 
 
 def weights_equal(folder: Path, name: str) -> bool:
-    return (folder / "whole/work/checkpoint-30" / name).read_bytes() == (folder / "killed/work/checkpoint-30" / name).read_bytes()
+    return (folder / "whole/work/checkpoint-30" / name).read_bytes() == (
+        folder / "killed/work/checkpoint-30" / name
+    ).read_bytes()
 
 
 @pytest.mark.distributed
 def test_a_finished_training_is_not_begun_again(training: Trainer, tmp_path: Path) -> None:
-    """Killed after the last step, before the node has saved what it says: DeepSpeed's states are gone, which it would refuse to resume without."""
+    """Killed after the last step, before the node has saved what it says: DeepSpeed's states are gone,
+    which it would refuse to resume without.
+    """
     changes = {"epochs": 1, "launch": TWO, "deepspeed": ZERO["zero2"]}
     first, second = training(tmp_path, **changes), training(tmp_path, **changes)
     assert second.checkpoints == first.checkpoints
@@ -205,13 +264,22 @@ def test_a_finished_training_is_not_begun_again(training: Trainer, tmp_path: Pat
 
 
 def test_under_zero3_the_model_begins_in_host_memory_and_trains_on_the_gpu(
-    make_spec: Callable[..., TrainingSpec], store: PairStore, reference: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_spec: Callable[..., TrainingSpec],
+    store: PairStore,
+    reference: pd.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trained: list[tuple[Any, ...]] = []
     monkeypatch.setattr("rlaifv_kedro.models.loading.torch_device", lambda device: device)
     monkeypatch.setattr("rlaifv_kedro.preference.training.train", lambda *args, **_: trained.append(args))
     spec = make_spec(tmp_path, deepspeed=ZERO["zero3"])
-    run(spec.model_copy(update={"compute": ComputeParams(device="cuda", dtype="float32")}), store, reference, print)
+    run(
+        spec.model_copy(update={"compute": ComputeParams(device="cuda", dtype="float32")}),
+        store,
+        reference,
+        print,
+    )
     [(model, *_, device)] = trained
     assert (model.module.device.type, device) == ("cpu", "cuda")
 
@@ -234,7 +302,9 @@ def test_a_hangup_that_is_ignored_ends_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.distributed
-def test_a_signal_reaches_the_processes(make_spec: Callable[..., TrainingSpec], reference: pd.DataFrame, tmp_path: Path) -> None:
+def test_a_signal_reaches_the_processes(
+    make_spec: Callable[..., TrainingSpec], reference: pd.DataFrame, tmp_path: Path
+) -> None:
     parent = Parent(make_spec(tmp_path, launch=TWO, epochs=200, checkpoint_every=1), reference, tmp_path)
     parent.wait_for("checkpoint-3")
     assert len(parent.workers()) >= 3  # torchrun and its two
@@ -244,8 +314,12 @@ def test_a_signal_reaches_the_processes(make_spec: Callable[..., TrainingSpec], 
 
 
 @pytest.mark.distributed
-def test_two_hosts_meet(training: Trainer, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both on this machine. The second is started by a person, with the command that the log of the first tells."""
+def test_two_hosts_meet(
+    training: Trainer, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both on this machine. The second is started by a person, with the command that the log of the first
+    tells.
+    """
     alone = training(tmp_path / "alone", epochs=1)
     second: list[subprocess.Popen] = []
 
@@ -253,7 +327,9 @@ def test_two_hosts_meet(training: Trainer, tmp_path: Path, caplog: pytest.LogCap
         second.append(subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL))
 
     monkeypatch.setattr("rlaifv_kedro.preference.launch._tell_other_hosts", start_second)
-    found = training(tmp_path / "hosts", epochs=1, launch=LaunchParams(processes=1, hosts=2, address="localhost:29417"))
+    found = training(
+        tmp_path / "hosts", epochs=1, launch=LaunchParams(processes=1, hosts=2, address="localhost:29417")
+    )
     assert second[0].wait(60) == 0
     assert (found.world_size, found.engine) == (2, "ddp")
     np.testing.assert_allclose(found.log[WATCHED], alone.log[WATCHED], rtol=2e-3, atol=2e-5)
@@ -267,16 +343,31 @@ def test_a_mistake_in_a_process_is_told_as_one(training: Trainer, tmp_path: Path
 
 @pytest.mark.distributed
 def test_a_process_that_dies_leaves_its_log(training: Trainer, tmp_path: Path, tiny: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"(?s)exit status 1. The end of .*training.log:.*No module named no_such_package"):
-        training(tmp_path, launch=LaunchParams(processes=2, prefix=["env", "PYTHONSTARTUP=", sys.executable, "-m", "no_such_package"]))
+    with pytest.raises(
+        RuntimeError, match=r"(?s)exit status 1. The end of .*training.log:.*No module named no_such_package"
+    ):
+        training(
+            tmp_path,
+            launch=LaunchParams(
+                processes=2, prefix=["env", "PYTHONSTARTUP=", sys.executable, "-m", "no_such_package"]
+            ),
+        )
 
 
 def test_fewer_processes_than_asked_for_are_refused(training: Trainer, tmp_path: Path) -> None:
-    """``accelerate launch --cpu`` does this: it exits with 0, and one process has trained. Here a prefix swallows the launcher."""
+    """``accelerate launch --cpu`` does this: it exits with 0, and one process has trained. Here a prefix
+    swallows the launcher.
+    """
     script = tmp_path / "launcher.py"
     said = {"world_size": 1, "engine": "none", "checkpoints": []}
-    script.write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'logs' / RESULT)!r}).write_text({json.dumps(said)!r})\n")
-    with pytest.raises(UserError, match=r"was to run as \{'world_size': 2, 'engine': 'ddp'\}, but ran as \{'world_size': 1, 'engine': 'none'\}"):
+    script.write_text(
+        f"import pathlib\npathlib.Path({str(tmp_path / 'logs' / RESULT)!r}).write_text({json.dumps(said)!r})\n"
+    )
+    with pytest.raises(
+        UserError,
+        match=r"was to run as \{'world_size': 2, 'engine': 'ddp'\}, but ran as \{'world_size': 1, 'engine': "
+        r"'none'\}",
+    ):
         training(tmp_path, launch=LaunchParams(processes=2, prefix=[sys.executable, str(script)]))
 
 

@@ -26,7 +26,12 @@ def test_by_hand() -> None:
     assert_close(result.loss.item(), 0.757338, atol=1e-6, rtol=0)
     assert_close(result.loss.item(), (softplus(-1.5) + softplus(1)) / 2, atol=1e-6, rtol=0)
     assert_close(result.dpo, result.loss)
-    watched = (result.reward_margin, result.reward_accuracy, result.log_ratio_chosen, result.log_ratio_rejected)
+    watched = (
+        result.reward_margin,
+        result.reward_accuracy,
+        result.log_ratio_chosen,
+        result.log_ratio_rejected,
+    )
     assert [w.item() for w in watched] == [0.25, 0.5, 1.5, 1.0]
 
 
@@ -39,7 +44,9 @@ def test_a_policy_that_is_its_own_reference_starts_at_ln_2(beta: float) -> None:
 
 
 def test_gradient_raises_the_chosen_and_lowers_the_rejected() -> None:
-    """d loss / d chosen = -beta * sigmoid(-margin) / pairs; at the start = -0.1 * 0.5 / 2 = -0.025, and +0.025 for the rejected."""
+    """d loss / d chosen = -beta * sigmoid(-margin) / pairs; at the start = -0.1 * 0.5 / 2 = -0.025, and
+    +0.025 for the rejected.
+    """
     chosen, rejected = CHOSEN.clone().requires_grad_(), REJECTED.clone().requires_grad_()
     preference_loss(chosen, rejected, CHOSEN, REJECTED, beta=0.1).loss.backward()
     assert_close(chosen.grad, torch.full((2,), -0.025))
@@ -49,7 +56,9 @@ def test_gradient_raises_the_chosen_and_lowers_the_rejected() -> None:
 def test_sft_term_is_the_loss_a_token() -> None:
     """-chosen / tokens = (10 / 5, 4 / 8) = (2, 0.5), mean 1.25; 0.4 of it on top of ln 2."""
     tokens = torch.tensor([5, 8])
-    result = preference_loss(CHOSEN, REJECTED, CHOSEN, REJECTED, beta=0.1, sft_weight=0.4, chosen_mean=CHOSEN / tokens)
+    result = preference_loss(
+        CHOSEN, REJECTED, CHOSEN, REJECTED, beta=0.1, sft_weight=0.4, chosen_mean=CHOSEN / tokens
+    )
     assert_close(result.loss.item(), math.log(2) + 0.4 * 1.25, atol=1e-6, rtol=0)
     assert_close(result.dpo.item(), math.log(2), atol=1e-6, rtol=0)
 
@@ -57,9 +66,12 @@ def test_sft_term_is_the_loss_a_token() -> None:
 def test_label_smoothing_by_hand() -> None:
     """margins = (1.5, -1), as above; a tenth of the labels is taken to be wrong
     losses  = (0.9 * log(1 + e^-1.5) + 0.1 * log(1 + e^1.5), 0.9 * log(1 + e^1) + 0.1 * log(1 + e^-1))
-            = (0.9 * 0.201413 + 0.1 * 1.701413, 0.9 * 1.313262 + 0.1 * 0.313262) = (0.351413, 1.213262), mean 0.782338
+            = (0.9 * 0.201413 + 0.1 * 1.701413, 0.9 * 1.313262 + 0.1 * 0.313262) = (0.351413, 1.213262), mean
+            0.782338
     """
-    result = preference_loss(CHOSEN, REJECTED, REFERENCE_CHOSEN, REFERENCE_REJECTED, beta=0.5, label_smoothing=0.1)
+    result = preference_loss(
+        CHOSEN, REJECTED, REFERENCE_CHOSEN, REFERENCE_REJECTED, beta=0.5, label_smoothing=0.1
+    )
     assert_close(result.losses, torch.tensor([0.351413, 1.213262]), atol=1e-6, rtol=0)
     assert_close(result.loss.item(), 0.782338, atol=1e-6, rtol=0)
     assert_close(result.dpo, result.loss)
@@ -68,8 +80,8 @@ def test_label_smoothing_by_hand() -> None:
 
 
 def test_label_smoothing_stops_at_its_margin() -> None:
-    """d loss / d chosen = -beta * (1 - eps - sigmoid(margin)): with eps 0.1 it is 0 at sigmoid(margin) = 0.9, margin = ln 9, and turns round there.
-    At margin 0 it is -0.5 * (0.9 - 0.5) = -0.2.
+    """d loss / d chosen = -beta * (1 - eps - sigmoid(margin)): with eps 0.1 it is 0 at sigmoid(margin) = 0.9,
+    margin = ln 9, and turns round there. At margin 0 it is -0.5 * (0.9 - 0.5) = -0.2.
     """
 
     def gradient(margin: float) -> float:
@@ -86,17 +98,34 @@ def test_label_smoothing_stops_at_its_margin() -> None:
 def test_each_pair_has_its_loss() -> None:
     """log(1 + e^-1.5) + 0.4 * 2 and log(1 + e^1) + 0.4 * 0.5; ``loss`` is their mean."""
     tokens = torch.tensor([5, 8])
-    result = preference_loss(CHOSEN, REJECTED, REFERENCE_CHOSEN, REFERENCE_REJECTED, beta=0.5, sft_weight=0.4, chosen_mean=CHOSEN / tokens)
+    result = preference_loss(
+        CHOSEN,
+        REJECTED,
+        REFERENCE_CHOSEN,
+        REFERENCE_REJECTED,
+        beta=0.5,
+        sft_weight=0.4,
+        chosen_mean=CHOSEN / tokens,
+    )
     assert_close(result.losses, torch.tensor([softplus(-1.5) + 0.8, softplus(1) + 0.2]))
     assert_close(result.loss, result.losses.mean())
 
 
 def test_without_dpo_only_the_chosen_answers_teach() -> None:
-    """The DPO part is still told: margins 0.1 * (3, -2), losses (log(1 + e^-0.3), log(1 + e^0.2)) = (0.554355, 0.798139), mean 0.676247."""
+    """The DPO part is still told: margins 0.1 * (3, -2), losses (log(1 + e^-0.3), log(1 + e^0.2)) =
+    (0.554355, 0.798139), mean 0.676247.
+    """
     rejected = REJECTED.clone().requires_grad_()
     chosen = CHOSEN.clone().requires_grad_()
     result = preference_loss(
-        chosen, rejected, REFERENCE_CHOSEN, REFERENCE_REJECTED, beta=0.1, dpo_weight=0, sft_weight=1, chosen_mean=chosen / torch.tensor([5, 8])
+        chosen,
+        rejected,
+        REFERENCE_CHOSEN,
+        REFERENCE_REJECTED,
+        beta=0.1,
+        dpo_weight=0,
+        sft_weight=1,
+        chosen_mean=chosen / torch.tensor([5, 8]),
     )
     result.loss.backward()
     assert_close(result.loss.item(), 1.25)
@@ -107,5 +136,7 @@ def test_without_dpo_only_the_chosen_answers_teach() -> None:
 
 def test_large_margins_stay_finite() -> None:
     """-log sigmoid(-1000) = 1000, where exp would overflow."""
-    far = preference_loss(torch.tensor([-1000.0]), torch.tensor([0.0]), torch.zeros(1), torch.zeros(1), beta=1.0)
+    far = preference_loss(
+        torch.tensor([-1000.0]), torch.tensor([0.0]), torch.zeros(1), torch.zeros(1), beta=1.0
+    )
     assert far.loss.item() == 1000

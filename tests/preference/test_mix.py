@@ -27,10 +27,14 @@ def source(count: int, **changes: list) -> FramePairs:
 
 
 def whole(*sources: PairSource) -> Mix:
-    return make_mix({f"s{i}": s for i, s in enumerate(sources)}, {f"s{i}": MixSource() for i in range(len(sources))}, 0)
+    return make_mix(
+        {f"s{i}": s for i, s in enumerate(sources)}, {f"s{i}": MixSource() for i in range(len(sources))}, 0
+    )
 
 
-@pytest.mark.parametrize(("weight", "times"), [(0, {0}), (0.5, {0, 1}), (1, {1}), (1.5, {1, 2}), (2, {2}), (0.001, {0, 1})])
+@pytest.mark.parametrize(
+    ("weight", "times"), [(0, {0}), (0.5, {0, 1}), (1, {1}), (1.5, {1, 2}), (2, {2}), (0.001, {0, 1})]
+)
 def test_a_weight_is_how_often_a_row_is_used_on_average(weight: float, times: set[int]) -> None:
     counts = np.bincount(drawn_rows(ROWS, weight, 0, "a"), minlength=1000)
     assert counts.sum() == 1000 * weight
@@ -56,7 +60,12 @@ def test_a_mix_holds_the_sources_one_after_the_other() -> None:
     rejects, pairs = gather(mix, range(6, 10))
     assert len(rejects) == 0
     assert pairs["idx"].tolist() == [6, 7, 8, 9]
-    assert list(zip(pairs["source"], pairs["source_idx"])) == [("own", 3), ("own", 3), ("published", 0), ("published", 1)]
+    assert list(zip(pairs["source"], pairs["source_idx"])) == [
+        ("own", 3),
+        ("own", 3),
+        ("published", 0),
+        ("published", 1),
+    ]
     assert pairs["chosen"].tolist() == ["A colour, 3.", "A colour, 3.", "A colour, 0.", "A colour, 1."]
     store = PairStore.of(pairs)
     assert store.prompts.tolist() == [0, 0, 1, 2]
@@ -75,18 +84,29 @@ def test_a_mix_holds_the_sources_one_after_the_other() -> None:
     ],
 )
 def test_filters_look_into_origin_split(tmp_path: Path, where: dict, rows: list[int]) -> None:
-    files = [write_published(tmp_path / f"{k}.parquet", [published(k * 6 + i) for i in range(6)], row_group=4) for k in range(2)]
+    files = [
+        write_published(tmp_path / f"{k}.parquet", [published(k * 6 + i) for i in range(6)], row_group=4)
+        for k in range(2)
+    ]
     assert matching_rows(ParquetPairs(files), where, "x").tolist() == list(rows)
     assert matching_rows(source(12), where, "x").tolist() == list(rows)
 
 
 def test_filters_that_can_t_be_meant() -> None:
-    with pytest.raises(UserError, match=r"mix.x.where.modle: no row's origin_split has this key; the keys there are: iteration, model, type"):
+    with pytest.raises(
+        UserError,
+        match=r"mix.x.where.modle: no row's origin_split has this key; the keys there are: iteration, "
+        r"model, type",
+    ):
         matching_rows(source(3), {"modle": "a"}, "x")
-    with pytest.raises(UserError, match=r"training.mix.x.where.model leaves no row. The values that there are: a, b"):
+    with pytest.raises(
+        UserError, match=r"training.mix.x.where.model leaves no row. The values that there are: a, b"
+    ):
         matching_rows(source(3), {"model": "c"}, "x")
     with pytest.raises(UserError, match=r"where.iteration leaves no row. The values that there are: 0, 1, 2"):
-        matching_rows(source(4), {"model": "b", "iteration": 2}, "x")  # each has rows, both together have none
+        matching_rows(
+            source(4), {"model": "b", "iteration": 2}, "x"
+        )  # each has rows, both together have none
     with pytest.raises(UserError, match="a JSON object in none of the 2 rows"):
         matching_rows(source(2, origin_split=["train", None]), {"model": "a"}, "x")
 
@@ -99,12 +119,18 @@ def test_rows_without_json_match_no_filter_and_are_counted(caplog: pytest.LogCap
 
 
 def test_rows_that_can_t_be_used_are_rejects_with_file_and_row(tmp_path: Path) -> None:
-    """Damaged, truncated, missing and no pair at all: each keeps its place in the mix, so the others' idx doesn't depend on it."""
+    """Damaged, truncated, missing and no pair at all: each keeps its place in the mix, so the others' idx
+    doesn't depend on it.
+    """
     (tmp_path / "there.png").write_bytes(picture(9))
     rows = [
-        published(0), published(1, image={"bytes": b"no picture", "path": "x.png"}), published(2, image={"bytes": picture(2)[:40], "path": None}),
-        published(3, image={"bytes": None, "path": "gone.png"}), published(4, chosen=""), published(5, image={"bytes": None, "path": "there.png"}),
-    ]  # fmt: skip
+        published(0),
+        published(1, image={"bytes": b"no picture", "path": "x.png"}),
+        published(2, image={"bytes": picture(2)[:40], "path": None}),
+        published(3, image={"bytes": None, "path": "gone.png"}),
+        published(4, chosen=""),
+        published(5, image={"bytes": None, "path": "there.png"}),
+    ]
     mix = whole(ParquetPairs([write_published(tmp_path / "some.parquet", rows)], folder=tmp_path))
     rejects, pairs = gather(mix, range(6))
     assert pairs["idx"].tolist() == [0, 5]
@@ -115,7 +141,9 @@ def test_rows_that_can_t_be_used_are_rejects_with_file_and_row(tmp_path: Path) -
         assert part in why
 
 
-def test_paths_count_from_the_source_s_folder_then_from_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_count_from_the_source_s_folder_then_from_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     row = published(0, image={"bytes": None, "path": "images/a.png"})
     file = write_published(tmp_path / "source/some.parquet", [row])
@@ -127,15 +155,22 @@ def test_paths_count_from_the_source_s_folder_then_from_the_working_folder(tmp_p
 
 
 def test_too_many_rejects_stop_the_training() -> None:
-    pairs, rejects = PairStore.of(frame(9)), pd.DataFrame({"stage": ["training"], "key": ["3"], "why": ["a.parquet, row 3: bad"]})
+    pairs, rejects = (
+        PairStore.of(frame(9)),
+        pd.DataFrame({"stage": ["training"], "key": ["3"], "why": ["a.parquet, row 3: bad"]}),
+    )
     refuse_too_many(pairs, rejects, 0.1)
-    with pytest.raises(UserError, match=r"1 of 10 pairs.*max_reject_share=0.05. The first: a.parquet, row 3: bad"):
+    with pytest.raises(
+        UserError, match=r"1 of 10 pairs.*max_reject_share=0.05. The first: a.parquet, row 3: bad"
+    ):
         refuse_too_many(pairs, rejects, 0.05)
     with pytest.raises(UserError, match="1 of 1 pairs"):
         refuse_too_many(PairStore.of(frame(1)[:0]), rejects, 1.0)
     params = TrainingParams(max_reject_share=0.05)
     with pytest.raises(UserError, match="1 of 10 pairs"):  # before the model is looked for
-        next(compute_reference(pairs, rejects, Path("nowhere"), set(), params, ModelsParams(), ComputeParams()))
+        next(
+            compute_reference(pairs, rejects, Path("nowhere"), set(), params, ModelsParams(), ComputeParams())
+        )
 
 
 def test_entries_that_hold_no_pairs_are_named() -> None:
@@ -148,14 +183,22 @@ def test_entries_that_hold_no_pairs_are_named() -> None:
 class TestParameters:
     def test_own_pairs_are_in_every_mix_unless_their_weight_is_0(self) -> None:
         assert TrainingParams().sources() == ["preference_pairs"]
-        assert TrainingParams(mix={"published_pairs": {"weight": 0.5}}).sources() == ["preference_pairs", "published_pairs"]
-        assert TrainingParams(mix={"preference_pairs": {"weight": 0}, "published_pairs": {}}).sources() == ["published_pairs"]
+        assert TrainingParams(mix={"published_pairs": {"weight": 0.5}}).sources() == [
+            "preference_pairs",
+            "published_pairs",
+        ]
+        assert TrainingParams(mix={"preference_pairs": {"weight": 0}, "published_pairs": {}}).sources() == [
+            "published_pairs"
+        ]
 
     @pytest.mark.parametrize(
         ("mix", "message"),
         [
             ({"preference_pairs": {"weight": 0}}, "all weights are 0"),
-            ({"published_pairs": {"wieght": 1}}, "training.mix.published_pairs.wieght: unknown parameter; did you mean"),
+            (
+                {"published_pairs": {"wieght": 1}},
+                "training.mix.published_pairs.wieght: unknown parameter; did you mean",
+            ),
             ({"published_pairs": {"weight": -1}}, "allowed: >= 0 and <= 1000"),
             ({"published_pairs": {"where": {"model": {"a": 1}}}}, "training.mix.published_pairs.where"),
         ],

@@ -20,33 +20,55 @@ from rlaifv_kedro.preference.loss import preference_loss
 from rlaifv_kedro.preference.objective import SUM, Reduction, changed_tokens, reduced, token_weights
 
 END = 2
-# The first differs from the second in "11 12" for "13", from the third in "14 12" for "11" and one token less.
+# The first differs from the second in "11 12" for "13", from the third in "14 12" for "11" and one token
+# less.
 FIRST, SECOND, THIRD = [5, 11, 12, 6, END], [5, 13, 6, END], [5, 14, 12, 12, 6, END]
-LOG_PROBS = {"first": [-1.0, -2.0, -3.0, -1.0, -1.0], "second": [-1.0, -4.0, -2.0, -1.0], "third": [-1.0, -2.0, -1.0, -3.0, -1.0, -2.0]}
+LOG_PROBS = {
+    "first": [-1.0, -2.0, -3.0, -1.0, -1.0],
+    "second": [-1.0, -4.0, -2.0, -1.0],
+    "third": [-1.0, -2.0, -1.0, -3.0, -1.0, -2.0],
+}
 MEAN, WEIGHTED = Reduction("mean"), Reduction("weighted", 5.0)
 
 
 def both_sides(packs: list[PairPack], log_probs: list[float], reduction: Reduction) -> list[list[float]]:
-    """The reduced log-probs of the chosen and of the rejected answers of all pairs of these packs, whose branches' tokens have these log-probs."""
+    """The reduced log-probs of the chosen and of the rejected answers of all pairs of these packs, whose
+    branches' tokens have these log-probs.
+    """
     scored = BranchLogProbs.of_tokens(torch.tensor(log_probs), collate([p.pack for p in packs], pad=0))
-    return [side.tolist() for side in reduced(scored, *branches_of_pairs(packs).unbind(1), token_weights(packs, reduction))]
+    return [
+        side.tolist()
+        for side in reduced(scored, *branches_of_pairs(packs).unbind(1), token_weights(packs, reduction))
+    ]
 
 
 def two_pairs_of_one_prompt() -> list[PairPack]:
-    """The first answer is chosen over the second and over the third; they share a prefix, and the first is there once."""
+    """The first answer is chosen over the second and over the third; they share a prefix, and the first is
+    there once.
+    """
     return [PairPack(None, Pack([1, 1], [FIRST, SECOND, THIRD]), [(0, 1), (0, 2)])]
 
 
 def test_changed_tokens_are_those_outside_the_matching_blocks() -> None:
-    """First and second share 5 and "6 end". First and third share 5 and "12 6 end": of the third's two 12s the one beside 6 matches."""
-    assert [mask.tolist() for mask in changed_tokens(FIRST, SECOND)] == [[False, True, True, False, False], [False, True, False, False]]
-    assert [mask.tolist() for mask in changed_tokens(FIRST, THIRD)] == [[False, True, False, False, False], [False, True, True, False, False, False]]
+    """First and second share 5 and "6 end". First and third share 5 and "12 6 end": of the third's two 12s
+    the one beside 6 matches.
+    """
+    assert [mask.tolist() for mask in changed_tokens(FIRST, SECOND)] == [
+        [False, True, True, False, False],
+        [False, True, False, False],
+    ]
+    assert [mask.tolist() for mask in changed_tokens(FIRST, THIRD)] == [
+        [False, True, False, False, False],
+        [False, True, True, False, False, False],
+    ]
     assert not any(mask.any() for mask in changed_tokens(FIRST, FIRST))
     assert all(mask.all() for mask in changed_tokens([7, 8], [9]))
 
 
 def test_frequent_tokens_of_long_answers_are_no_junk() -> None:
-    """difflib would take a token that makes up more than 1 % of 200 or more for junk, and so call everything changed."""
+    """difflib would take a token that makes up more than 1 % of 200 or more for junk, and so call
+    everything changed.
+    """
     chosen, rejected = changed_tokens([7, 8] * 150 + [END], [7, 8] * 150 + [9])
     assert (chosen.sum(), rejected.sum()) == (1, 1)
 
@@ -67,23 +89,31 @@ def test_weights_by_hand() -> None:
         (SUM, [[-8, -8], [-8, -10]]),
         # over 5, 4 and 6 tokens
         (MEAN, [[-8 / 5, -8 / 5], [-8 / 4, -10 / 6]]),
-        # Pair 1: (-1 - 1 - 1 + 5 * (-2 - 3)) / (3 + 10) = -28 / 13, against (-1 - 2 - 1 + 5 * -4) / (3 + 5) = -24 / 8.
-        # Pair 2: (-1 - 3 - 1 - 1 + 5 * -2) / (4 + 5) = -16 / 9, against (-1 - 3 - 1 - 2 + 5 * (-2 - 1)) / (4 + 10) = -22 / 14.
+        # Pair 1: (-1 - 1 - 1 + 5 * (-2 - 3)) / (3 + 10) = -28 / 13, against (-1 - 2 - 1 + 5 * -4) / (3 + 5) =
+        # -24 / 8. Pair 2: (-1 - 3 - 1 - 1 + 5 * -2) / (4 + 5) = -16 / 9, against (-1 - 3 - 1 - 2 + 5 * (-2 -
+        # 1)) / (4 + 10) = -22 / 14.
         (WEIGHTED, [[-28 / 13, -16 / 9], [-24 / 8, -22 / 14]]),
     ],
 )
 def test_reduction_by_hand(reduction: Reduction, expected: list[list[float]]) -> None:
-    """A branch of two pairs is in the second as if it were alone there; the tokens at which it differs are others."""
+    """A branch of two pairs is in the second as if it were alone there; the tokens at which it differs are
+    others.
+    """
     values = [*LOG_PROBS["first"], *LOG_PROBS["second"], *LOG_PROBS["third"]]
     np.testing.assert_allclose(both_sides(two_pairs_of_one_prompt(), values, reduction), expected, rtol=1e-6)
-    apart = [PairPack(None, Pack([1], [FIRST, SECOND]), [(0, 1)]), PairPack(None, Pack([1, 1, 1], [FIRST, THIRD]), [(0, 1)])]
+    apart = [
+        PairPack(None, Pack([1], [FIRST, SECOND]), [(0, 1)]),
+        PairPack(None, Pack([1, 1, 1], [FIRST, THIRD]), [(0, 1)]),
+    ]
     values = [*LOG_PROBS["first"], *LOG_PROBS["second"], *LOG_PROBS["first"], *LOG_PROBS["third"]]
     np.testing.assert_allclose(both_sides(apart, values, reduction), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("reduction", [MEAN, WEIGHTED])
 def test_gradients_by_hand(reduction: Reduction) -> None:
-    """Each token learns by its weight; the first answer's by those of both pairs: for the mean 2 / 5, weighted by the changes e.g. 1 / 13 + 1 / 9."""
+    """Each token learns by its weight; the first answer's by those of both pairs: for the mean 2 / 5,
+    weighted by the changes e.g. 1 / 13 + 1 / 9.
+    """
     packs = two_pairs_of_one_prompt()
     tokens = torch.zeros(15, requires_grad=True)
     scored = BranchLogProbs.of_tokens(tokens, collate([p.pack for p in packs], pad=0))
@@ -93,9 +123,10 @@ def test_gradients_by_hand(reduction: Reduction) -> None:
         "mean": [2 / 5] * 5 + [-1 / 4] * 4 + [-1 / 6] * 6,
         "weighted": [
             *(1 / 13 + 1 / 9, 5 / 13 + 5 / 9, 5 / 13 + 1 / 9, 1 / 13 + 1 / 9, 1 / 13 + 1 / 9),
-            *(-1 / 8, -5 / 8, -1 / 8, -1 / 8), *(-1 / 14, -5 / 14, -5 / 14, -1 / 14, -1 / 14, -1 / 14),
+            *(-1 / 8, -5 / 8, -1 / 8, -1 / 8),
+            *(-1 / 14, -5 / 14, -5 / 14, -1 / 14, -1 / 14, -1 / 14),
         ],
-    }  # fmt: skip
+    }
     assert_close(tokens.grad, torch.tensor(expected[reduction.kind]))
 
 
@@ -107,7 +138,12 @@ def test_a_sum_has_no_weights() -> None:
 
 def test_a_reference_is_named_by_what_it_depends_on() -> None:
     """The weight of changed tokens matters only where there is one."""
-    assert [str(r) for r in (SUM, MEAN, WEIGHTED, Reduction("weighted", 2.5))] == ["sum", "mean", "weighted 5", "weighted 2.5"]
+    assert [str(r) for r in (SUM, MEAN, WEIGHTED, Reduction("weighted", 2.5))] == [
+        "sum",
+        "mean",
+        "weighted 5",
+        "weighted 2.5",
+    ]
     assert str(Reduction("mean", 2.5)) == str(MEAN)
 
 
@@ -120,14 +156,20 @@ def test_mean_log_probs_in_the_loss_by_hand() -> None:
     values = (torch.tensor([v]) for v in (-1.6, -2.0, -2.1, -1.8))
     result = preference_loss(*values, beta=4, lengths=(torch.tensor([5]), torch.tensor([4])))
     assert_close(result.loss.item(), 0.059033, atol=1e-6, rtol=0)
-    watched = (result.reward_margin, result.log_ratio_chosen, result.log_ratio_rejected, result.largest_log_ratio)
+    watched = (
+        result.reward_margin,
+        result.log_ratio_chosen,
+        result.log_ratio_rejected,
+        result.largest_log_ratio,
+    )
     assert [w.item() for w in watched] == pytest.approx([2.8, 2.5, -0.8, 2.5], abs=1e-5)
 
 
 def test_weighted_log_probs_in_the_loss_by_hand() -> None:
-    """Pair 1 of above: -28 / 13 = -2.153846 and -24 / 8 = -3; the reference's tokens all -2, so -2 and -2 whatever the weights
-    margin = 0.5 * (-0.153846 + 1) = 0.423077,  loss = log(1 + e^-0.423077) = 0.503818
-    Summed, -8 + 10 = 2 against -8 + 8 = 0 would be a margin of 1: the changed tokens of the chosen answer count against it.
+    """Pair 1 of above: -28 / 13 = -2.153846 and -24 / 8 = -3; the reference's tokens all -2, so -2 and -2
+    whatever the weights margin = 0.5 * (-0.153846 + 1) = 0.423077,  loss = log(1 + e^-0.423077) = 0.503818
+    Summed, -8 + 10 = 2 against -8 + 8 = 0 would be a margin of 1: the changed tokens of the chosen answer
+    count against it.
     """
     pair = [PairPack(None, Pack([1], [FIRST, SECOND]), [(0, 1)])]
     policy = both_sides(pair, [*LOG_PROBS["first"], *LOG_PROBS["second"]], WEIGHTED)
@@ -151,38 +193,54 @@ CASES = [
 def test_trainings_begin_at_ln_2_and_learn(
     run: Runner, model: TransformersModel, pairs: pd.DataFrame, changes: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Reference and policy reduce alike, also where the one packs all pairs of a prompt and the other each pair alone."""
+    """Reference and policy reduce alike, also where the one packs all pairs of a prompt and the other each
+    pair alone.
+    """
     reduction = Reduction(changes.get("log_probs", "sum"), changes.get("changed_weight", 5.0))
     _, log = run(tmp_path, reference=reference_of(model, pairs, WHOLE, reduction), **changes)
     assert log["loss"].iloc[0] == pytest.approx(math.log(2), abs=1e-5)
     assert log["reward_margin"].iloc[-1] > 0.1 and log["loss"].iloc[-1] < 0.67
 
 
-def test_reference_log_probs_are_reduced(model: TransformersModel, pairs: pd.DataFrame, reference: pd.DataFrame) -> None:
-    """Means are sums over counts. Weighted ones are neither, and those of one chosen answer differ from pair to pair."""
+def test_reference_log_probs_are_reduced(
+    model: TransformersModel, pairs: pd.DataFrame, reference: pd.DataFrame
+) -> None:
+    """Means are sums over counts. Weighted ones are neither, and those of one chosen answer differ from
+    pair to pair.
+    """
     mean, weighted = (reference_of(model, pairs, WHOLE, reduction) for reduction in (MEAN, WEIGHTED))
     for side in ("chosen", "rejected"):
         np.testing.assert_allclose(mean[side], reference[side] / reference[f"{side}_tokens"], rtol=1e-6)
         assert (mean[f"{side}_tokens"] == reference[f"{side}_tokens"]).all()
         assert (weighted[side] - mean[side]).abs().min() > 1e-3
     assert mean["chosen"].nunique() == 6 and weighted["chosen"].nunique() == 12
-    alone = pd.concat([reference_of(model, pairs[pairs["idx"] == i], WHOLE, WEIGHTED) for i in weighted["idx"]], ignore_index=True)
+    alone = pd.concat(
+        [reference_of(model, pairs[pairs["idx"] == i], WHOLE, WEIGHTED) for i in weighted["idx"]],
+        ignore_index=True,
+    )
     pd.testing.assert_frame_equal(weighted, alone, rtol=1e-5)
 
 
-def test_what_is_watched_is_in_nats_an_answer(run: Runner, model: TransformersModel, pairs: pd.DataFrame, tmp_path: Path) -> None:
-    """Chosen answers have 9 tokens: 0.02 nats a token are 0.18 nats an answer, too far off, though 0.02 nats an answer would pass. Rejected ones have
-    6 or 10: 0.005 nats a token are 0.03 or 0.05 nats an answer, which pass, and are below a threshold of 0.02 for a collapse.
+def test_what_is_watched_is_in_nats_an_answer(
+    run: Runner, model: TransformersModel, pairs: pd.DataFrame, tmp_path: Path
+) -> None:
+    """Chosen answers have 9 tokens: 0.02 nats a token are 0.18 nats an answer, too far off, though 0.02 nats
+    an answer would pass. Rejected ones have 6 or 10: 0.005 nats a token are 0.03 or 0.05 nats an answer,
+    which pass, and are below a threshold of 0.02 for a collapse.
     """
     reference = reference_of(model, pairs, WHOLE, MEAN)
     with pytest.raises(UserError, match=r"log-prob is 0\.18 nats off"):
         run(tmp_path / "off", reference=reference.assign(chosen=reference["chosen"] - 0.02), log_probs="mean")
     off = reference.assign(rejected=reference["rejected"] + 0.005)
-    with pytest.raises(UserError, match="training collapsed at step 1: the mean log-ratio of the rejected answers"):
+    with pytest.raises(
+        UserError, match="training collapsed at step 1: the mean log-ratio of the rejected answers"
+    ):
         run(tmp_path / "collapsed", reference=off, log_probs="mean", collapse_log_ratio=-0.02)
 
 
-def test_a_reference_of_sums_is_refused_for_means(run: Runner, reference: pd.DataFrame, tmp_path: Path) -> None:
+def test_a_reference_of_sums_is_refused_for_means(
+    run: Runner, reference: pd.DataFrame, tmp_path: Path
+) -> None:
     """Should its fingerprint have been forged."""
     with pytest.raises(UserError, match="not its own reference"):
         run(tmp_path, reference=reference, log_probs="mean")

@@ -1,4 +1,6 @@
-"""Host memory doesn't grow with the number of pairs: the published dataset's 83,132 rows, synthetic, gathered and read as training reads them."""
+"""Host memory doesn't grow with the number of pairs: the published dataset's 83,132 rows, synthetic,
+gathered and read as training reads them.
+"""
 
 import json
 import subprocess
@@ -8,7 +10,9 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/pair_memory.py"
-BYTES_A_ROW = 1500  # of index: keys, prompts, row numbers. A row's picture and texts have 5,000 here, 150,000 in the published data
+# Of index: keys, prompts, row numbers. A row's picture and texts have 5,000 here, 150,000 in the published
+# data
+BYTES_A_ROW = 1500
 NOISE = 40  # MiB, of allocators
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")

@@ -17,7 +17,9 @@ VERDICTS = {
     ("a", 4): [False, True, True, True],  # -1: three accepted claims do not make up for one that was rejected
     ("b", 1): [True, True],  # 0
 }
-CANDIDATES = pd.DataFrame([("a", 1), ("a", 0), ("b", 0), ("a", 2), ("b", 1), ("a", 4)], columns=["prompt_id", "candidate"])
+CANDIDATES = pd.DataFrame(
+    [("a", 1), ("a", 0), ("b", 0), ("a", 2), ("b", 1), ("a", 4)], columns=["prompt_id", "candidate"]
+)
 
 
 def verdicts() -> pd.DataFrame:
@@ -30,24 +32,40 @@ def words(count: int, word: str = "w") -> str:
 
 
 def test_a_tie_between_yes_and_no_is_a_reject() -> None:
-    assert accepted(np.array([0.5, 0.3, 0.2, 0.0]), np.array([0.4, 0.3, 0.3, 0.0])).tolist() == [True, False, False, False]
+    assert accepted(np.array([0.5, 0.3, 0.2, 0.0]), np.array([0.4, 0.3, 0.3, 0.0])).tolist() == [
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 def test_score_is_minus_the_rejected_claims() -> None:
     """In the candidates' order; b's candidate 0 has no claims and scores 0."""
     scores = score_candidates(verdicts(), CANDIDATES)
     assert list(scores.itertuples(index=False, name=None)) == [
-        ("a", 1, 1, 0, 0), ("a", 0, 3, 1, -1), ("b", 0, 0, 0, 0), ("a", 2, 2, 2, -2), ("b", 1, 2, 0, 0), ("a", 4, 4, 1, -1),
-    ]  # fmt: skip
+        ("a", 1, 1, 0, 0),
+        ("a", 0, 3, 1, -1),
+        ("b", 0, 0, 0, 0),
+        ("a", 2, 2, 2, -2),
+        ("b", 1, 2, 0, 0),
+        ("a", 4, 4, 1, -1),
+    ]
     assert list(scores.columns) == ["prompt_id", "candidate", "claim_count", "rejected_count", "score"]
 
 
 def test_all_pairs_with_the_gap() -> None:
-    """Scores of a: 0: -1, 1: 0, 2: -2, 4: -1. At a gap of 1 five of six pairs (0 and 4 tie), at 2 only (1, 2). Those of b tie."""
+    """Scores of a: 0: -1, 1: 0, 2: -2, 4: -1. At a gap of 1 five of six pairs (0 and 4 tie), at 2 only (1,
+    2). Those of b tie.
+    """
     scores = score_candidates(verdicts(), CANDIDATES)
     assert list(all_pairs(scores, 1).itertuples(index=False, name=None)) == [
-        ("a", 0, 2, -1, -2), ("a", 1, 0, 0, -1), ("a", 1, 2, 0, -2), ("a", 1, 4, 0, -1), ("a", 4, 2, -1, -2),
-    ]  # fmt: skip
+        ("a", 0, 2, -1, -2),
+        ("a", 1, 0, 0, -1),
+        ("a", 1, 2, 0, -2),
+        ("a", 1, 4, 0, -1),
+        ("a", 4, 2, -1, -2),
+    ]
     assert list(all_pairs(scores, 2).itertuples(index=False, name=None)) == [("a", 1, 2, 0, -2)]
     assert all_pairs(scores, 3).empty
 
@@ -75,7 +93,9 @@ def test_a_prompt_s_draw_depends_on_the_seed_and_its_id_only() -> None:
 
 
 def test_every_pair_can_be_drawn() -> None:
-    """300 prompts draw 2 of 6 pairs: each pair is expected 100 times, with standard deviation sqrt(300 / 3 * 2 / 3) = 8.2; 5 of them are 41."""
+    """300 prompts draw 2 of 6 pairs: each pair is expected 100 times, with standard deviation sqrt(300 / 3
+    * 2 / 3) = 8.2; 5 of them are 41.
+    """
     drawn = draw_pairs(possible([f"p{i}" for i in range(300)]), 2, seed=0)
     counts = drawn["chosen_candidate"].value_counts()
     assert sorted(counts.index) == list(range(6))
@@ -85,7 +105,8 @@ def test_every_pair_can_be_drawn() -> None:
 def test_length_balancing_by_hand() -> None:
     """Words chosen / rejected: 8/10 (share 0.2), 5/10 (0.5), 12/10 (-0.2).
 
-    t < 0.2: only 12/10: gap 0.2. 0.2 <= t < 0.5: means 10 and 10: gap 0. t >= 0.5: means 25/3 and 10: gap 1/6. So t = 0.2 and the 5/10 is dropped.
+    t < 0.2: only 12/10: gap 0.2. 0.2 <= t < 0.5: means 10 and 10: gap 0. t >= 0.5: means 25/3 and 10: gap
+    1/6. So t = 0.2 and the 5/10 is dropped.
     """
     balance = balance_lengths([words(8), words(5), words(12)], [words(10, "r")] * 3)
     assert balance.threshold == 0.2
@@ -95,10 +116,12 @@ def test_length_balancing_by_hand() -> None:
 def test_the_first_of_equally_good_thresholds() -> None:
     """Words 9/10 (share 0.1), 11/10 (-0.1), 20/20 (0), 1/2 (0.5), 2/1 (-1).
 
-    t < 0.1: 11/10, 20/20, 2/1: means 11 and 31/3: gap 2/31. 0.1 <= t < 0.5: with 9/10: 10.5 and 10.25: gap 0.024.
-    t >= 0.5: with 1/2: 43/5 and 43/5: gap 0, from 0.5 to 0.98 alike: the first is taken.
+    t < 0.1: 11/10, 20/20, 2/1: means 11 and 31/3: gap 2/31. 0.1 <= t < 0.5: with 9/10: 10.5 and 10.25: gap
+    0.024. t >= 0.5: with 1/2: 43/5 and 43/5: gap 0, from 0.5 to 0.98 alike: the first is taken.
     """
-    balance = balance_lengths([words(9), words(11), words(20), words(1), words(2)], [words(n, "r") for n in (10, 10, 20, 2, 1)])
+    balance = balance_lengths(
+        [words(9), words(11), words(20), words(1), words(2)], [words(n, "r") for n in (10, 10, 20, 2, 1)]
+    )
     assert balance.threshold == 0.5
     assert balance.keep.all()
 
@@ -111,7 +134,9 @@ def test_a_share_on_a_threshold_is_kept(k: int) -> None:
 
 
 def test_equal_texts_are_dropped_and_do_not_count() -> None:
-    """The equal pair of 40 words would pull both means together; without it, 4/5 and 6/5 are balanced at t = 0.2."""
+    """The equal pair of 40 words would pull both means together; without it, 4/5 and 6/5 are balanced at t
+    = 0.2.
+    """
     balance = balance_lengths([words(40), words(4), words(6)], [words(40), words(5, "r"), words(5, "r")])
     assert balance.threshold == 0.2
     assert balance.keep.tolist() == [False, True, True]
@@ -125,19 +150,26 @@ def test_nothing_left(chosen: list[str], rejected: list[str]) -> None:
 
 
 def test_empty_answers_do_not_divide_by_zero() -> None:
-    """An empty rejected answer: share (0 - 1) / 1 < 0. An empty chosen one: share 1, above every threshold."""
+    """An empty rejected answer: share (0 - 1) / 1 < 0. An empty chosen one: share 1, above every
+    threshold.
+    """
     assert balance_lengths(["a", ""], ["", "b"]).keep.tolist() == [True, False]
 
 
 def test_agrees_with_the_original_code_on_its_own_example() -> None:
-    """tests/fixtures/pairs.json: candidates, verdicts (four probabilities a claim) and what the original release makes of them."""
+    """tests/fixtures/pairs.json: candidates, verdicts (four probabilities a claim) and what the original
+    release makes of them.
+    """
     example = json.loads((Path(__file__).parents[1] / "fixtures/pairs.json").read_text())
     candidates, verdicts = pd.DataFrame(example["candidates"]), pd.DataFrame(example["verdicts"])
     verdicts["accepted"] = accepted(verdicts["yes"] + verdicts["Yes"], verdicts["no"] + verdicts["No"])
     pairs = all_pairs(score_candidates(verdicts, candidates))
     assert pairs.to_numpy().tolist() == example["all_pairs"]
     answers = candidates.set_index(["prompt_id", "candidate"])["answer"]
-    chosen, rejected = ([answers[key] for key in zip(pairs["prompt_id"], pairs[f"{side}_candidate"])] for side in ("chosen", "rejected"))
+    chosen, rejected = (
+        [answers[key] for key in zip(pairs["prompt_id"], pairs[f"{side}_candidate"])]
+        for side in ("chosen", "rejected")
+    )
     balance = balance_lengths(chosen, rejected)
     assert balance.threshold == example["balance"]["threshold"]
     assert pairs[balance.keep].iloc[:, :3].to_numpy().tolist() == example["balance"]["kept"]

@@ -1,4 +1,6 @@
-"""A training that is killed goes on: the same pairs in the same order, the same bytes, and no checkpoint lost."""
+"""A training that is killed goes on: the same pairs in the same order, the same bytes, and no checkpoint
+lost.
+"""
 
 import shutil
 from collections.abc import Callable
@@ -47,15 +49,30 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Spy:
     [
         ("model.safetensors", {}),
         ("model.safetensors", {"dtype": "bfloat16"}),
-        ("adapter_model.safetensors", {"lora": LoraParams(rank=4, dropout=0.1)}),  # dropout: the stream of random numbers goes on as well
+        (
+            "adapter_model.safetensors",
+            {"lora": LoraParams(rank=4, dropout=0.1)},
+        ),  # dropout: the stream of random numbers goes on as well
     ],
 )
 def test_a_killed_training_ends_with_the_same_bytes(
-    run: Runner, tiny: Path, pairs: pd.DataFrame, weights_file: str, changes: dict, tmp_path: Path, keep_at: Any, monkeypatch: pytest.MonkeyPatch
+    run: Runner,
+    tiny: Path,
+    pairs: pd.DataFrame,
+    weights_file: str,
+    changes: dict,
+    tmp_path: Path,
+    keep_at: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Killed while writing the second checkpoint: the first is whole, the second half there and without its mark."""
+    """Killed while writing the second checkpoint: the first is whole, the second half there and without
+    its mark.
+    """
     if "dtype" in changes:
-        changes = {**changes, "reference": reference_of(load_model(tiny, device="cpu", dtype=changes["dtype"]), pairs)}
+        changes = {
+            **changes,
+            "reference": reference_of(load_model(tiny, device="cpu", dtype=changes["dtype"]), pairs),
+        }
     folder, kept = tmp_path / "work", tmp_path / "kept"
     keep_at(folder, kept, 2)
     whole_checkpoints, whole_log = run(folder, **changes)
@@ -77,8 +94,8 @@ def test_a_killed_training_ends_with_the_same_bytes(
 def test_a_resume_in_the_second_epoch_goes_on_with_its_order(
     run: Runner, pack: str, tmp_path: Path, keep_at: Any, seen: Spy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three epochs of three steps in micro-batches of two, resumed after step 4: two micro-batches of the second epoch are done. The rest of that
-    epoch and the third one must be as if nothing had happened.
+    """Three epochs of three steps in micro-batches of two, resumed after step 4: two micro-batches of the
+    second epoch are done. The rest of that epoch and the third one must be as if nothing had happened.
     """
     changes = {"pack": pack, "micro_batch_size": 2, "epochs": 3, "checkpoint_every": 4 / 3}
     folder, kept = tmp_path / "work", tmp_path / "kept"
@@ -102,7 +119,9 @@ def test_a_resume_in_the_second_epoch_goes_on_with_its_order(
     assert not changed(kept / "checkpoint-9", folder / "checkpoint-9")
 
 
-def test_a_kill_while_tidying_up_loses_no_checkpoint(run: Runner, trained: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_while_tidying_up_loses_no_checkpoint(
+    run: Runner, trained: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All steps are done, the resume files of the first checkpoint are gone, those of the others not yet."""
     folder = tmp_path / "work"
     unlink = Path.unlink

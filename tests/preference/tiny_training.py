@@ -20,7 +20,13 @@ from rlaifv_kedro.preference.training import train
 NOUNS = ["cup", "dog", "bus", "kite", "clock", "boat", "book", "bench", "bowl", "tv", "cat", "bird"]
 # 12 pairs in batches of 4: 3 steps an epoch, 6 in all, a checkpoint every 2.
 PARAMS = TrainingParams(
-    learning_rate=5e-4, batch_size=4, micro_batch_size=4, epochs=2, checkpoint_every=0.66, gradient_checkpointing=False, warmup_share=0.2
+    learning_rate=5e-4,
+    batch_size=4,
+    micro_batch_size=4,
+    epochs=2,
+    checkpoint_every=0.66,
+    gradient_checkpointing=False,
+    warmup_share=0.2,
 )
 WHOLE = Truncation()
 
@@ -31,7 +37,9 @@ def make_pairs(images: list[dict[str, Any]], rows: Iterable[tuple[int, int, str,
     return pd.DataFrame([(idx, images[image], *texts) for idx, image, *texts in rows], columns=columns)
 
 
-def reference_of(model: TransformersModel, pairs: pd.DataFrame, truncation: Truncation = WHOLE, reduction: Reduction = SUM) -> pd.DataFrame:
+def reference_of(
+    model: TransformersModel, pairs: pd.DataFrame, truncation: Truncation = WHOLE, reduction: Reduction = SUM
+) -> pd.DataFrame:
     store = PairStore.of(pairs)
     return reference_log_probs(model, store, store.by_prompt(), truncation, reduction)
 
@@ -42,12 +50,16 @@ class Runner:
     def __init__(self, tiny: Path, pairs: pd.DataFrame, reference: pd.DataFrame):
         self.tiny, self.pairs, self.reference = tiny, pairs, reference
 
-    def __call__(self, folder: Path, policy: Path | None = None, **changes: Any) -> tuple[list[dict], pd.DataFrame]:
+    def __call__(
+        self, folder: Path, policy: Path | None = None, **changes: Any
+    ) -> tuple[list[dict], pd.DataFrame]:
         """Keywords are ``pairs``, ``reference``, ``dtype``, or parameters that differ from ``PARAMS``."""
         policy, dtype = policy or self.tiny, changes.pop("dtype", "float32")
         pairs, reference = changes.pop("pairs", self.pairs), changes.pop("reference", self.reference)
         model = load_model(policy, device="cpu", dtype=dtype)
-        result = train(model, policy, PairStore.of(pairs), reference, folder, 5, PARAMS.model_copy(update=changes), dtype)
+        result = train(
+            model, policy, PairStore.of(pairs), reference, folder, 5, PARAMS.model_copy(update=changes), dtype
+        )
         return result.checkpoints, result.log
 
 
@@ -69,7 +81,9 @@ class Spy:
 
 
 def batches_seen(calls: list[tuple[tuple[Any, ...], Any]]) -> list[list[int]]:
-    """The idx of the pairs of each batch that a spied ``PreferenceCollator.__call__`` made, in the batch's order."""
+    """The idx of the pairs of each batch that a spied ``PreferenceCollator.__call__`` made, in the batch's
+    order.
+    """
     return [[int(e.pair.idx) for e in examples] for (_, examples), _ in calls]
 
 

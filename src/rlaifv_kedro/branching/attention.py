@@ -1,9 +1,11 @@
-"""Attention over a packed sequence in pieces, so that nothing is computed between branches that can't see each other.
+"""Attention over a packed sequence in pieces, so that nothing is computed between branches that can't see
+each other.
 
-One dense mask over [prefix | branches] is right, but most of what it lets the kernel compute is thrown away: with 60 questions of 25 tokens on a
-prefix of 600, 4.4 million query-key pairs a head, of which 1.1 million are needed. A piece is some queries with the keys that they may see; the
-pieces go through transformers' own SDPA attention, so gradients, grouped queries and dropout are its own. A model whose layers don't hand the layout
-down ignores it and uses the dense mask, which is always passed too.
+One dense mask over [prefix | branches] is right, but most of what it lets the kernel compute is thrown away:
+with 60 questions of 25 tokens on a prefix of 600, 4.4 million query-key pairs a head, of which 1.1 million
+are needed. A piece is some queries with the keys that they may see; the pieces go through transformers' own
+SDPA attention, so gradients, grouped queries and dropout are its own. A model whose layers don't hand the
+layout down ignores it and uses the dense mask, which is always passed too.
 """
 
 from dataclasses import dataclass
@@ -17,9 +19,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NAME = "branches"
-# Short branches share a piece up to so many queries: copying the prefix's keys for each would cost more than it saves (benchmarks/feedback.py).
+# Short branches share a piece up to so many queries: copying the prefix's keys for each would cost more than
+# it saves (benchmarks/feedback.py).
 _PIECE_TOKENS = 128
-# A piece must save at least so many query-key pairs to be worth its calls; below, one dense mask is faster (many small packs).
+# A piece must save at least so many query-key pairs to be worth its calls; below, one dense mask is faster
+# (many small packs).
 _WORTHWHILE = 20_000
 
 
@@ -55,11 +59,17 @@ def layout(packed: PackedBatch, cached: int | None = None) -> BranchLayout | Non
     """
     length = packed.input_ids.shape[1]
     if packed.input_ids.device.type != "cpu":
-        return None  # not measured on a GPU yet; there attention is 1 % of a 7B model's compute at these lengths
-    rows = [_row(prefix, lengths, cached) for prefix, lengths in zip(packed.prefix_lengths, packed.branch_lengths)]
+        return (
+            None  # not measured on a GPU yet; there attention is 1 % of a 7B model's compute at these lengths
+        )
+    rows = [
+        _row(prefix, lengths, cached) for prefix, lengths in zip(packed.prefix_lengths, packed.branch_lengths)
+    ]
     keys = length + (cached or 0)
     pieces = [p for row in rows for p in row]
-    saved = len(rows) * length * keys - sum((p.stop - p.start) * p.keys // (2 if p.causal else 1) for p in pieces)
+    saved = len(rows) * length * keys - sum(
+        (p.stop - p.start) * p.keys // (2 if p.causal else 1) for p in pieces
+    )
     return BranchLayout(length, keys, rows) if saved >= _WORTHWHILE * len(pieces) else None
 
 
@@ -80,10 +90,17 @@ def _row(prefix: int, lengths: list[int], cached: int | None) -> list[Piece]:
 
 
 def branch_attention(
-    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None, *,
-    branch_layout: BranchLayout | None = None, **kwargs: Any,
-) -> tuple[torch.Tensor, None]:  # fmt: skip
-    """Attention for transformers' ``AttentionInterface``: by pieces if a layout comes with the forward pass, else SDPA as usual.
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    branch_layout: BranchLayout | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention for transformers' ``AttentionInterface``: by pieces if a layout comes with the forward pass,
+    else SDPA as usual.
 
     Args:
         query: (batch, heads, queries, head size).
@@ -96,7 +113,11 @@ def branch_attention(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     lengths = (query.shape[2], key.shape[2])
-    if branch_layout is None or attention_mask is None or lengths != (branch_layout.queries, branch_layout.keys):
+    if (
+        branch_layout is None
+        or attention_mask is None
+        or lengths != (branch_layout.queries, branch_layout.keys)
+    ):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     kwargs.pop("is_causal", None)
     rows = []
@@ -106,8 +127,14 @@ def branch_attention(
             own = slice(p.own, p.own + p.stop - p.start)
             queries = query[i : i + 1, :, p.start : p.stop]
             keys, values = (_seen(t[i : i + 1], p.prefix, own, dim=2) for t in (key, value))
-            mask = None if p.causal else _seen(attention_mask[i : i + 1, :, p.start : p.stop], p.prefix, own, dim=3)
-            outputs.append(sdpa_attention_forward(module, queries, keys, values, mask, is_causal=p.causal, **kwargs)[0])
+            mask = (
+                None
+                if p.causal
+                else _seen(attention_mask[i : i + 1, :, p.start : p.stop], p.prefix, own, dim=3)
+            )
+            outputs.append(
+                sdpa_attention_forward(module, queries, keys, values, mask, is_causal=p.causal, **kwargs)[0]
+            )
         padding = lengths[0] - (pieces[-1].stop if pieces else 0)
         if padding:
             outputs.append(query.new_zeros(1, padding, query.shape[1], value.shape[3]))
@@ -123,7 +150,9 @@ def _seen(tensor: torch.Tensor, prefix: int, own: slice, dim: int) -> torch.Tens
 
 
 def use_branch_attention(model: "PreTrainedModel") -> None:
-    """Make the language model of a model that uses SDPA attend by pieces where a layout is given. Everything else stays as it was."""
+    """Make the language model of a model that uses SDPA attend by pieces where a layout is given.
+    Everything else stays as it was.
+    """
     import inspect
 
     from transformers import AttentionInterface, AttentionMaskInterface

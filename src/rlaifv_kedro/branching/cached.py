@@ -1,4 +1,6 @@
-"""Scoring many branches in bounded memory: the prefixes once into a cache, then groups of branches over it. Without gradients."""
+"""Scoring many branches in bounded memory: the prefixes once into a cache, then groups of branches over
+it. Without gradients.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +19,8 @@ class _Group:
     """Some branches of each pack, computed over the cached prefixes.
 
     Attributes:
-        batch: Only branches: its packs' prefixes lie in the cache. A pack without branches in this group is all padding.
+        batch: Only branches: its packs' prefixes lie in the cache. A pack without branches in this group is
+            all padding.
         where: For each branch of the batch its number among all branches.
         logits: (kept, vocabulary).
     """
@@ -28,27 +31,43 @@ class _Group:
 
 
 @torch.no_grad()
-def cached_log_probs(model: torch.nn.Module, packed: PackedBatch, budget: int, **inputs: Any) -> BranchLogProbs:
-    """:func:`rlaifv_kedro.branching.branch_log_probs`, with at most ``budget`` branch tokens of a pack at a time."""
+def cached_log_probs(
+    model: torch.nn.Module, packed: PackedBatch, budget: int, **inputs: Any
+) -> BranchLogProbs:
+    """:func:`rlaifv_kedro.branching.branch_log_probs`, with at most ``budget`` branch tokens of a pack at
+    a time.
+    """
     ends, cache, offset = _prefill(model, packed, inputs)
-    first = ends.log_softmax(-1)  # (packs, vocabulary): a branch's first token is predicted from the prefix's end
+    first = ends.log_softmax(
+        -1
+    )  # (packs, vocabulary): a branch's first token is predicted from the prefix's end
     found: list[torch.Tensor] = [first.new_zeros(0)] * packed.branches
     for group in _groups(model, packed, cache, offset, budget, ends_wanted=False):
         batch = group.batch
         rows, positions = torch.nonzero(batch.segments > 0, as_tuple=True)
         ids = batch.input_ids[rows, positions]
-        begins = torch.cat([batch.segments[:, :1] > 0, batch.segments[:, 1:] != batch.segments[:, :-1]], dim=1)[rows, positions]
+        begins = torch.cat(
+            [batch.segments[:, :1] > 0, batch.segments[:, 1:] != batch.segments[:, :-1]], dim=1
+        )[rows, positions]
         tokens = torch.empty(len(ids), dtype=first.dtype, device=first.device)
         tokens[begins] = first[rows[begins], ids[begins]]
-        tokens[~begins] = group.logits.gather(-1, ids[~begins][:, None]).squeeze(-1) - group.logits.logsumexp(-1)
-        for number, part in zip(group.where, tokens.split([n for lengths in batch.branch_lengths for n in lengths])):
+        tokens[~begins] = group.logits.gather(-1, ids[~begins][:, None]).squeeze(-1) - group.logits.logsumexp(
+            -1
+        )
+        for number, part in zip(
+            group.where, tokens.split([n for lengths in batch.branch_lengths for n in lengths])
+        ):
             found[number] = part
     return BranchLogProbs.of_tokens(torch.cat(found), packed)
 
 
 @torch.no_grad()
-def cached_next_logits(model: torch.nn.Module, packed: PackedBatch, budget: int, **inputs: Any) -> torch.Tensor:
-    """Logits after the end of every branch, (branches, vocabulary), with at most ``budget`` branch tokens of a pack at a time."""
+def cached_next_logits(
+    model: torch.nn.Module, packed: PackedBatch, budget: int, **inputs: Any
+) -> torch.Tensor:
+    """Logits after the end of every branch, (branches, vocabulary), with at most ``budget`` branch tokens
+    of a pack at a time.
+    """
     _, cache, offset = _prefill(model, packed, inputs)
     found: dict[int, torch.Tensor] = {}
     for group in _groups(model, packed, cache, offset, budget, ends_wanted=True):
@@ -56,8 +75,12 @@ def cached_next_logits(model: torch.nn.Module, packed: PackedBatch, budget: int,
     return torch.stack([found[i] for i in range(packed.branches)])
 
 
-def _prefill(model: torch.nn.Module, packed: PackedBatch, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any, torch.Tensor | int]:
-    """Logits at the prefixes' ends (packs, vocabulary), the cache, and by how much branches' positions differ from their index (M-RoPE)."""
+def _prefill(
+    model: torch.nn.Module, packed: PackedBatch, inputs: dict[str, Any]
+) -> tuple[torch.Tensor, Any, torch.Tensor | int]:
+    """Logits at the prefixes' ends (packs, vocabulary), the cache, and by how much branches' positions
+    differ from their index (M-RoPE).
+    """
     from transformers import DynamicCache
 
     width = max(packed.prefix_lengths)
@@ -66,20 +89,41 @@ def _prefill(model: torch.nn.Module, packed: PackedBatch, inputs: dict[str, Any]
     keep = torch.zeros_like(segments, dtype=torch.bool)
     keep[torch.arange(len(keep)), torch.tensor(packed.prefix_lengths) - 1] = True
     positions = position_ids(model, packed, inputs)
-    # The rows are padded on the right (by their own branches), so causal attention needs no mask: no token of a prefix sees what follows it.
-    # A plain DynamicCache keeps everything, also for a model with a sliding window: nothing here is longer than the window.
+    # The rows are padded on the right (by their own branches), so causal attention needs no mask: no token of
+    # a prefix sees what follows it. A plain DynamicCache keeps everything, also for a model with a sliding
+    # window: nothing here is longer than the window.
     cache = DynamicCache()
     plain = positions.dim() == 2
     start = torch.arange(width, device=ids.device).expand_as(ids) if plain else positions[..., :width]
-    ends = forward(model, ids, None, start, keep, None, past_key_values=cache, use_cache=True, **type_ids(model, ids, segments), **inputs)
+    ends = forward(
+        model,
+        ids,
+        None,
+        start,
+        keep,
+        None,
+        past_key_values=cache,
+        use_cache=True,
+        **type_ids(model, ids, segments),
+        **inputs,
+    )
     offset = 0
     if not plain:
-        after = torch.tensor(packed.prefix_lengths, device=ids.device)[:, None].clamp(max=positions.shape[-1] - 1)
+        after = torch.tensor(packed.prefix_lengths, device=ids.device)[:, None].clamp(
+            max=positions.shape[-1] - 1
+        )
         offset = positions[0].gather(1, after) - packed.position_ids.gather(1, after)  # (packs, 1)
     return ends, cache, offset
 
 
-def _groups(model: torch.nn.Module, packed: PackedBatch, cache: Any, offset: torch.Tensor | int, budget: int, ends_wanted: bool) -> Iterator[_Group]:
+def _groups(
+    model: torch.nn.Module,
+    packed: PackedBatch,
+    cache: Any,
+    offset: torch.Tensor | int,
+    budget: int,
+    ends_wanted: bool,
+) -> Iterator[_Group]:
     """The branches in groups, with logits at the ends of branches, or everywhere else."""
     packs = packed.unpack()
     width = max(packed.prefix_lengths)
@@ -97,20 +141,41 @@ def _groups(model: torch.nn.Module, packed: PackedBatch, cache: Any, offset: tor
         keep = keep if ends_wanted else (batch.segments > 0) & ~keep
         positions = batch.position_ids + offset
         positions = positions if isinstance(offset, int) else positions.expand(3, -1, -1)
-        logits = forward(model, batch.input_ids, mask, positions, keep, layout(batch, cached=width), past_key_values=cache, use_cache=True)
+        logits = forward(
+            model,
+            batch.input_ids,
+            mask,
+            positions,
+            keep,
+            layout(batch, cached=width),
+            past_key_values=cache,
+            use_cache=True,
+        )
         cache.crop(-batch.input_ids.shape[1])
         yield _Group(batch, [int(n[i]) for n, c in zip(numbers, chosen) for i in c], logits)
 
 
 def _without_prefix(batch: PackedBatch, prefix_lengths: list[int]) -> PackedBatch:
-    """The branches of packs that were made with one token of their prefix, at the positions that they have after the whole of it."""
+    """The branches of packs that were made with one token of their prefix, at the positions that they have
+    after the whole of it.
+    """
     lengths = batch.position_ids.new_tensor(prefix_lengths)[:, None]
-    return PackedBatch(batch.input_ids[:, 1:], batch.position_ids[:, 1:] - 1 + lengths, batch.segments[:, 1:], prefix_lengths, batch.branch_lengths)
+    return PackedBatch(
+        batch.input_ids[:, 1:],
+        batch.position_ids[:, 1:] - 1 + lengths,
+        batch.segments[:, 1:],
+        prefix_lengths,
+        batch.branch_lengths,
+    )
 
 
 def _mask(batch: PackedBatch, width: int) -> torch.Tensor:
-    """bool (packs, 1, branch tokens, width + branch tokens): a token sees its prefix, not its padding, and its branch up to itself."""
+    """bool (packs, 1, branch tokens, width + branch tokens): a token sees its prefix, not its padding, and
+    its branch up to itself.
+    """
     lengths = torch.tensor(batch.prefix_lengths, device=batch.segments.device)
-    prefix = (torch.arange(width, device=lengths.device) < lengths[:, None])[:, None, None]  # (packs, 1, 1, width)
+    prefix = (torch.arange(width, device=lengths.device) < lengths[:, None])[
+        :, None, None
+    ]  # (packs, 1, 1, width)
     real = (batch.segments > 0)[:, None, :, None]
     return torch.cat([prefix & real, batch.attention_mask], dim=-1)

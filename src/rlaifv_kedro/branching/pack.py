@@ -1,8 +1,10 @@
-"""Packing: one sequence [prefix | branch 1 | branch 2 | ...] in which branches see the prefix and themselves, and not each other.
+"""Packing: one sequence [prefix | branch 1 | branch 2 | ...] in which branches see the prefix and themselves,
+and not each other.
 
-Position ids restart at the branch point, so each branch is computed exactly as if it followed the prefix alone. There is one level of branches: a
-tree (image, questions, answers to each) would save something only where several prompts share an image and all have answers to score, and no stage
-has that: feedback's questions have no answers to score, and an iteration's prompts are drawn one an image.
+Position ids restart at the branch point, so each branch is computed exactly as if it followed the prefix
+alone. There is one level of branches: a tree (image, questions, answers to each) would save something only
+where several prompts share an image and all have answers to score, and no stage has that: feedback's
+questions have no answers to score, and an iteration's prompts are drawn one an image.
 """
 
 from dataclasses import dataclass
@@ -25,7 +27,10 @@ class Pack:
 
     def __post_init__(self) -> None:
         if not self.prefix:
-            raise ValueError("a pack needs a prefix of at least one token: the first token of a branch is predicted from its end")
+            raise ValueError(
+                "a pack needs a prefix of at least one token: the first token of a branch is predicted from "
+                "its end"
+            )
 
     def __len__(self) -> int:
         return len(self.prefix) + sum(map(len, self.branches))
@@ -37,14 +42,19 @@ class Pack:
 
 
 def pack(
-    prefix: list[int], branches: list[list[int]], max_length: int | None = None, truncation: Literal["right", "left"] = "right", keep: int = 1
+    prefix: list[int],
+    branches: list[list[int]],
+    max_length: int | None = None,
+    truncation: Literal["right", "left"] = "right",
+    keep: int = 1,
 ) -> Pack:
     """A prefix with its branches; see :class:`Pack`.
 
     Args:
         max_length: Most tokens of a prefix with one branch. Longer branches are truncated.
-        truncation: ``right`` cuts the ends of branches. ``left`` cuts the prefix after its first ``keep`` tokens, by what the longest branch needs,
-            since all share it; if that isn't enough, branches are cut too.
+        truncation: ``right`` cuts the ends of branches. ``left`` cuts the prefix after its first ``keep``
+            tokens, by what the longest branch needs, since all share it; if that isn't enough, branches are
+            cut too.
         keep: Tokens at the prefix's start that are never cut, e.g. an image's.
 
     Raises:
@@ -57,12 +67,16 @@ def pack(
         prefix = [*prefix[:keep], *prefix[keep + excess :]]
     room = max_length - len(prefix)
     if any(branches) and room < 1:
-        raise ValueError(f"a prefix of {len(prefix)} tokens leaves no room for a branch in max_length={max_length}")
+        raise ValueError(
+            f"a prefix of {len(prefix)} tokens leaves no room for a branch in max_length={max_length}"
+        )
     return Pack(list(prefix), [b[:room] for b in branches])
 
 
 def common_prefix(sequences: list[list[int]], at_most: int | None = None) -> int:
-    """Length of the longest prefix that all sequences share, leaving each at least one token, and at most ``at_most``."""
+    """Length of the longest prefix that all sequences share, leaving each at least one token, and at most
+    ``at_most``.
+    """
     limit = min(map(len, sequences)) - 1
     limit = limit if at_most is None else min(limit, at_most)
     first = sequences[0]
@@ -70,7 +84,9 @@ def common_prefix(sequences: list[list[int]], at_most: int | None = None) -> int
 
 
 def within_budget(lengths: list[int], budget: int) -> list[range]:
-    """Consecutive items in groups of at most ``budget`` tokens together; an item over it is a group of its own."""
+    """Consecutive items in groups of at most ``budget`` tokens together; an item over it is a group of its
+    own.
+    """
     groups: list[range] = []
     start, total = 0, 0
     for i, length in enumerate(lengths):
@@ -101,8 +117,9 @@ class PackedBatch:
 
     @cached_property
     def attention_mask(self) -> "torch.Tensor":
-        """bool (batch, 1, length, length), True where a query (dim 2) may attend to a key (dim 3): the prefix and its own segment, up to itself. A
-        padding position sees at least itself, so that no row of the softmax is empty.
+        """bool (batch, 1, length, length), True where a query (dim 2) may attend to a key (dim 3): the prefix
+        and its own segment, up to itself. A padding position sees at least itself, so that no row of the
+        softmax is empty.
         """
         queries, keys = self.segments[:, :, None], self.segments[:, None, :]
         allowed = (queries == keys) | ((keys == 0) & (queries >= 0))  # (batch, query, key)
@@ -122,7 +139,10 @@ class PackedBatch:
         return packs
 
     def to(self, device: "torch.device | str", non_blocking: bool = False) -> "PackedBatch":
-        tensors = (t.to(device, non_blocking=non_blocking) for t in (self.input_ids, self.position_ids, self.segments))
+        tensors = (
+            t.to(device, non_blocking=non_blocking)
+            for t in (self.input_ids, self.position_ids, self.segments)
+        )
         return PackedBatch(*tensors, self.prefix_lengths, self.branch_lengths)
 
 
@@ -142,6 +162,10 @@ def collate(packs: list[Pack], pad: int) -> PackedBatch:
         size, start = len(item), len(item.prefix)
         ids[row, :size] = np.fromiter(chain(item.prefix, *item.branches), dtype=np.int64, count=size)
         segments[row, :size] = np.repeat(np.arange(len(item.branches) + 1), [start, *map(len, item.branches)])
-        positions[row, :size] = np.concatenate([np.arange(start), *(start + np.arange(len(b)) for b in item.branches)])
+        positions[row, :size] = np.concatenate(
+            [np.arange(start), *(start + np.arange(len(b)) for b in item.branches)]
+        )
     tensors = (torch.from_numpy(a) for a in (ids, positions, segments))
-    return PackedBatch(*tensors, [len(p.prefix) for p in packs], [[len(b) for b in p.branches] for p in packs])
+    return PackedBatch(
+        *tensors, [len(p.prefix) for p in packs], [[len(b) for b in p.branches] for p in packs]
+    )

@@ -1,4 +1,6 @@
-"""Sampling: the prompt is prefilled once, its samples are branches over one cache, and every sample has a random stream of its own."""
+"""Sampling: the prompt is prefilled once, its samples are branches over one cache, and every sample has a
+random stream of its own.
+"""
 
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
@@ -18,13 +20,22 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def sample_branches(
-    model: "PreTrainedModel", prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], *, temperature: float, max_new_tokens: int,
-    pad: int, stop: set[int], inputs: dict[str, Any], suppress: Collection[int] = (), top_p: float = 1.0,
-) -> list[list[list[int]]]:  # fmt: skip
+    model: "PreTrainedModel",
+    prompts: Sequence[Sequence[int]],
+    seeds: Sequence[Sequence[int]],
+    *,
+    temperature: float,
+    max_new_tokens: int,
+    pad: int,
+    stop: set[int],
+    inputs: dict[str, Any],
+    suppress: Collection[int] = (),
+    top_p: float = 1.0,
+) -> list[list[list[int]]]:
     """Sample continuations.
 
-    Token t of a sample is where the tempered probabilities, cumulated, pass the t-th uniform number of ``default_rng(seed)``: a sample depends on its
-    prompt and seed, not on the batch.
+    Token t of a sample is where the tempered probabilities, cumulated, pass the t-th uniform number of
+    ``default_rng(seed)``: a sample depends on its prompt and seed, not on the batch.
 
     Args:
         prompts: Token ids of each prompt, without padding.
@@ -33,7 +44,8 @@ def sample_branches(
         stop: Token ids that end a sample.
         inputs: What else the prefill takes, e.g. ``pixel_values``.
         suppress: Token ids that are never drawn.
-        top_p: Above 0. Below 1 only the likeliest tokens are drawn, as few as hold this much of the tempered probability (nucleus sampling).
+        top_p: Above 0. Below 1 only the likeliest tokens are drawn, as few as hold this much of the tempered
+            probability (nucleus sampling).
 
     Returns:
         For each prompt and sample the new token ids, the stopping one included.
@@ -46,16 +58,28 @@ def sample_branches(
     never = sorted(suppress)
     choose = _Chooser(temperature, torch.from_numpy(uniforms).to(device), never, top_p)
     packed = choose_way(model) == "packed" and fits_window(model, length + max_new_tokens)
-    drawn = (_over_one_cache if packed else _by_generate)(model, ids, real, choose, max_new_tokens, pad, stop, inputs)
+    drawn = (_over_one_cache if packed else _by_generate)(
+        model, ids, real, choose, max_new_tokens, pad, stop, inputs
+    )
     return [[_until_stop(sample, stop) for sample in row] for row in drawn.tolist()]
 
 
 @torch.no_grad()
 def sample_after_branches(
-    model: "PreTrainedModel", packs: Sequence[Pack], seeds: Sequence[Sequence[int]], *, temperature: float, max_new_tokens: int, pad: int,
-    stop: set[int], inputs: dict[str, Any], suppress: Collection[int] = (), top_p: float = 1.0,
-) -> list[list[list[int]]]:  # fmt: skip
-    """Sample one continuation of every branch: the answers to many questions about an image, which is computed once.
+    model: "PreTrainedModel",
+    packs: Sequence[Pack],
+    seeds: Sequence[Sequence[int]],
+    *,
+    temperature: float,
+    max_new_tokens: int,
+    pad: int,
+    stop: set[int],
+    inputs: dict[str, Any],
+    suppress: Collection[int] = (),
+    top_p: float = 1.0,
+) -> list[list[list[int]]]:
+    """Sample one continuation of every branch: the answers to many questions about an image, which is
+    computed once.
 
     Args:
         packs: See :class:`rlaifv_kedro.branching.Pack`; branches aren't empty. Their number may differ.
@@ -67,7 +91,8 @@ def sample_after_branches(
         For each pack and branch the new token ids, the stopping one included.
 
     Raises:
-        ValueError: The model's masks can't be packed, or its window is too small; see :func:`can_sample_after_branches`.
+        ValueError: The model's masks can't be packed, or its window is too small; see
+            :func:`can_sample_after_branches`.
     """
     if not can_sample_after_branches(model, packs, max_new_tokens):
         raise ValueError("this model computes branches as separate sequences")
@@ -77,7 +102,9 @@ def sample_after_branches(
         for k, seed in enumerate(row):
             uniforms[i, k] = np.random.default_rng(seed).random(max_new_tokens)
     choose = _Chooser(temperature, torch.from_numpy(uniforms).to(device), sorted(suppress), top_p)
-    drawn = _over_branches(model, collate(list(packs), pad).to(device), choose, max_new_tokens, pad, stop, inputs).tolist()
+    drawn = _over_branches(
+        model, collate(list(packs), pad).to(device), choose, max_new_tokens, pad, stop, inputs
+    ).tolist()
     return [[_until_stop(drawn[i][k], stop) for k in range(len(p.branches))] for i, p in enumerate(packs)]
 
 
@@ -88,7 +115,9 @@ def can_sample_after_branches(model: "PreTrainedModel", packs: Sequence[Pack], m
 
 
 class _Chooser:
-    """Draws token ``step`` of every sample from its logits (..., vocabulary) by its uniform number (..., steps)."""
+    """Draws token ``step`` of every sample from its logits (..., vocabulary) by its uniform number (...,
+    steps).
+    """
 
     def __init__(self, temperature: float, uniforms: torch.Tensor, suppress: list[int], top_p: float):
         self.temperature, self.uniforms, self.suppress, self.top_p = temperature, uniforms, suppress, top_p
@@ -98,14 +127,20 @@ class _Chooser:
         return _Chooser(self.temperature, self.uniforms[rows], self.suppress, self.top_p)
 
     def __call__(self, logits: torch.Tensor, step: int) -> torch.Tensor:
-        suppress = self.suppress[: bisect_left(self.suppress, logits.shape[-1])]  # rows added to LLaVA's vocabulary are cut off already
+        suppress = self.suppress[
+            : bisect_left(self.suppress, logits.shape[-1])
+        ]  # rows added to LLaVA's vocabulary are cut off already
         if suppress:
             logits = logits.index_fill(-1, torch.tensor(suppress, device=logits.device), -torch.inf)
         return _pick(logits, self.temperature, self.uniforms[..., step], self.top_p)
 
 
-def _pick(logits: torch.Tensor, temperature: float, uniforms: torch.Tensor, top_p: float = 1.0) -> torch.Tensor:
-    """One token a row: greedy at temperature 0, else where the cumulated probabilities pass the row's uniform number (float64)."""
+def _pick(
+    logits: torch.Tensor, temperature: float, uniforms: torch.Tensor, top_p: float = 1.0
+) -> torch.Tensor:
+    """One token a row: greedy at temperature 0, else where the cumulated probabilities pass the row's
+    uniform number (float64).
+    """
     if temperature == 0:
         return logits.argmax(-1)
     probs = (logits.float() / temperature).softmax(-1)
@@ -116,17 +151,27 @@ def _pick(logits: torch.Tensor, temperature: float, uniforms: torch.Tensor, top_
 
 
 def _nucleus(probs: torch.Tensor, top_p: float) -> torch.Tensor:
-    """The probabilities with 0 for every token before which, in falling order, ``top_p`` is reached; of equal ones the lower id comes first."""
+    """The probabilities with 0 for every token before which, in falling order, ``top_p`` is reached; of
+    equal ones the lower id comes first.
+    """
     falling, order = probs.sort(dim=-1, descending=True, stable=True)
     before = falling.cumsum(-1, dtype=torch.float64) - falling
     return torch.zeros_like(probs).scatter(-1, order, falling.masked_fill(before >= top_p, 0))
 
 
 def _over_one_cache(
-    model: "PreTrainedModel", ids: torch.Tensor, real: torch.Tensor, choose: _Chooser, steps: int, pad: int, stop: set[int], inputs: dict[str, Any]
+    model: "PreTrainedModel",
+    ids: torch.Tensor,
+    real: torch.Tensor,
+    choose: _Chooser,
+    steps: int,
+    pad: int,
+    stop: set[int],
+    inputs: dict[str, Any],
 ) -> torch.Tensor:
-    """(prompts, samples, at most steps) tokens. A prompt's samples are one row: each step adds a token of each to the row's cache, and a sample sees
-    the prompt and its own tokens. So the prompt's keys are stored, and read in a step, once and not once a sample.
+    """(prompts, samples, at most steps) tokens. A prompt's samples are one row: each step adds a token of
+    each to the row's cache, and a sample sees the prompt and its own tokens. So the prompt's keys are stored,
+    and read in a step, once and not once a sample.
     """
     from transformers import DynamicCache
 
@@ -138,25 +183,50 @@ def _over_one_cache(
     cache = DynamicCache()
     padded = real.long() if not real.all() else None
     types = type_ids(model, ids, torch.zeros_like(ids))
-    logits = _last(model, ids, padded, positions, past_key_values=cache, **types, **inputs).expand(-1, samples, -1)
+    logits = _last(model, ids, padded, positions, past_key_values=cache, **types, **inputs).expand(
+        -1, samples, -1
+    )
     position = (real.sum(-1, keepdim=True) + offset).expand(-1, samples)
     mask = real[:, None, None].expand(-1, 1, samples, -1)
     finished = torch.zeros(len(ids), samples, dtype=torch.bool, device=ids.device)
-    return _continue(model, cache, logits, mask, position, spatial is not None, finished, choose, steps, pad, stop)
+    return _continue(
+        model, cache, logits, mask, position, spatial is not None, finished, choose, steps, pad, stop
+    )
 
 
 def _over_branches(
-    model: "PreTrainedModel", packed: PackedBatch, choose: _Chooser, steps: int, pad: int, stop: set[int], inputs: dict[str, Any]
+    model: "PreTrainedModel",
+    packed: PackedBatch,
+    choose: _Chooser,
+    steps: int,
+    pad: int,
+    stop: set[int],
+    inputs: dict[str, Any],
 ) -> torch.Tensor:
-    """(packs, most branches, at most steps) tokens that follow every branch, over one cache of prefixes and branches."""
+    """(packs, most branches, at most steps) tokens that follow every branch, over one cache of prefixes
+    and branches.
+    """
     from transformers import DynamicCache
 
     most, device = max(map(len, packed.branch_lengths)), packed.input_ids.device
-    positions, types, cache = position_ids(model, packed, inputs), type_ids(model, packed.input_ids, packed.segments), DynamicCache()
+    positions, types, cache = (
+        position_ids(model, packed, inputs),
+        type_ids(model, packed.input_ids, packed.segments),
+        DynamicCache(),
+    )
     keep = ends_of_branches(packed.segments)
     logits = forward(
-        model, packed.input_ids, packed.attention_mask, positions, keep, None, use_cache=True, past_key_values=cache, **types, **inputs
-    )  # fmt: skip
+        model,
+        packed.input_ids,
+        packed.attention_mask,
+        positions,
+        keep,
+        None,
+        use_cache=True,
+        past_key_values=cache,
+        **types,
+        **inputs,
+    )
     rows = torch.nonzero(keep)[:, 0]
     numbers = packed.segments[keep] - 1
     first = logits.new_zeros(len(packed.prefix_lengths), most, logits.shape[-1])
@@ -167,14 +237,27 @@ def _over_branches(
     finished = torch.ones(first.shape[:2], dtype=torch.bool, device=device)  # places without a branch
     finished[rows, numbers] = False
     segments = packed.segments[:, None]
-    mask = (segments == 0) | (segments == torch.arange(1, most + 1, device=device)[:, None])  # (packs, branches, keys)
-    return _continue(model, cache, first, mask[:, None], position, spatial, finished, choose, steps, pad, stop)
+    mask = (segments == 0) | (
+        segments == torch.arange(1, most + 1, device=device)[:, None]
+    )  # (packs, branches, keys)
+    return _continue(
+        model, cache, first, mask[:, None], position, spatial, finished, choose, steps, pad, stop
+    )
 
 
 def _continue(
-    model: "PreTrainedModel", cache: Any, logits: torch.Tensor, mask: torch.Tensor, position: torch.Tensor, spatial: bool, finished: torch.Tensor,
-    choose: _Chooser, steps: int, pad: int, stop: set[int],
-) -> torch.Tensor:  # fmt: skip
+    model: "PreTrainedModel",
+    cache: Any,
+    logits: torch.Tensor,
+    mask: torch.Tensor,
+    position: torch.Tensor,
+    spatial: bool,
+    finished: torch.Tensor,
+    choose: _Chooser,
+    steps: int,
+    pad: int,
+    stop: set[int],
+) -> torch.Tensor:
     """Tokens of all samples of all rows: (rows, samples, at most steps).
 
     Args:
@@ -196,12 +279,24 @@ def _continue(
             break
         mask = torch.cat([mask, own], dim=-1)
         here = position + step
-        logits = _last(model, token, mask, here.expand(3, -1, -1) if spatial else here, keep=samples, past_key_values=cache)
+        logits = _last(
+            model,
+            token,
+            mask,
+            here.expand(3, -1, -1) if spatial else here,
+            keep=samples,
+            past_key_values=cache,
+        )
     return torch.stack(drawn, dim=-1)
 
 
 def _last(
-    model: "PreTrainedModel", ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, keep: int = 1, **inputs: Any
+    model: "PreTrainedModel",
+    ids: torch.Tensor,
+    mask: torch.Tensor | None,
+    positions: torch.Tensor,
+    keep: int = 1,
+    **inputs: Any,
 ) -> torch.Tensor:
     """Logits at the last positions: (batch, keep, vocabulary)."""
     last = torch.arange(ids.shape[1] - keep, ids.shape[1], device=ids.device).expand(len(ids), -1)
@@ -209,9 +304,17 @@ def _last(
 
 
 def _by_generate(
-    model: "PreTrainedModel", ids: torch.Tensor, real: torch.Tensor, choose: _Chooser, steps: int, pad: int, stop: set[int], inputs: dict[str, Any]
+    model: "PreTrainedModel",
+    ids: torch.Tensor,
+    real: torch.Tensor,
+    choose: _Chooser,
+    steps: int,
+    pad: int,
+    stop: set[int],
+    inputs: dict[str, Any],
 ) -> torch.Tensor:
-    """The same by transformers' ``generate``, which knows each family's positions, masks and caches, but prefills a prompt once a sample.
+    """The same by transformers' ``generate``, which knows each family's positions, masks and caches, but
+    prefills a prompt once a sample.
 
     Prompts of one length go together: not every family gets padding right.
     """
@@ -221,14 +324,22 @@ def _by_generate(
     for length in set(lengths):
         rows = [i for i, n in enumerate(lengths) if n == length]
         prompts = ids[rows, ids.shape[1] - length :]
-        pictures = {name: torch.cat([images[i][name] for i in rows for _ in range(samples)]) for name in inputs}
+        pictures = {
+            name: torch.cat([images[i][name] for i in rows for _ in range(samples)]) for name in inputs
+        }
         part = _generate(model, prompts, choose.of(rows), steps, pad, stop, pictures)
         drawn[rows, :, : part.shape[-1]] = part
     return drawn
 
 
 def _generate(
-    model: "PreTrainedModel", prompts: torch.Tensor, choose: _Chooser, steps: int, pad: int, stop: set[int], pictures: dict[str, torch.Tensor]
+    model: "PreTrainedModel",
+    prompts: torch.Tensor,
+    choose: _Chooser,
+    steps: int,
+    pad: int,
+    stop: set[int],
+    pictures: dict[str, torch.Tensor],
 ) -> torch.Tensor:
     from transformers import GenerationConfig
 
@@ -240,13 +351,21 @@ def _generate(
         return torch.full_like(scores, -torch.inf).scatter(1, drawn, 0.0)
 
     types = type_ids(model, prompts, torch.zeros_like(prompts))
-    repeated = {name: value.repeat_interleave(samples, 0) for name, value in {"input_ids": prompts, **types}.items()}
+    repeated = {
+        name: value.repeat_interleave(samples, 0) for name, value in {"input_ids": prompts, **types}.items()
+    }
     own = model.generation_config
-    model.generation_config = GenerationConfig()  # generate would fill in penalties, beams and the like from it
+    model.generation_config = (
+        GenerationConfig()
+    )  # generate would fill in penalties, beams and the like from it
     try:
-        config = GenerationConfig(do_sample=False, max_new_tokens=steps, pad_token_id=pad, eos_token_id=sorted(stop) or None)
+        config = GenerationConfig(
+            do_sample=False, max_new_tokens=steps, pad_token_id=pad, eos_token_id=sorted(stop) or None
+        )
         mask = torch.ones_like(repeated["input_ids"])
-        rows = model.generate(**repeated, attention_mask=mask, generation_config=config, logits_processor=[chosen], **pictures)
+        rows = model.generate(
+            **repeated, attention_mask=mask, generation_config=config, logits_processor=[chosen], **pictures
+        )
     finally:
         model.generation_config = own
     return rows[:, start:].view(len(prompts), samples, -1)

@@ -1,4 +1,6 @@
-"""The slow way: every branch as a sequence of its own, with its prefix and image again, by the model's own masks and positions."""
+"""The slow way: every branch as a sequence of its own, with its prefix and image again, by the model's own
+masks and positions.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,31 +20,52 @@ def separate_log_probs(model: torch.nn.Module, packed: PackedBatch, **inputs: An
     """:func:`rlaifv_kedro.branching.branch_log_probs` of a model that can't be packed."""
     found = []
     for ids, mask, segments, images in _batches(model, packed, inputs):
-        wanted = segments > 0  # (rows, length): the branches' tokens; each is predicted from the position before it
+        wanted = (
+            segments > 0
+        )  # (rows, length): the branches' tokens; each is predicted from the position before it
         keep = torch.cat([wanted[:, 1:], torch.zeros_like(wanted[:, :1])], dim=1)
-        logits = forward(model, ids, mask, None, keep, None, use_cache=False, **type_ids(model, ids, segments), **images)
+        logits = forward(
+            model, ids, mask, None, keep, None, use_cache=False, **type_ids(model, ids, segments), **images
+        )
         found.append(logits.gather(-1, ids[wanted][:, None]).squeeze(-1) - logits.logsumexp(-1))
     return BranchLogProbs.of_tokens(torch.cat(found), packed)
 
 
 def separate_next_logits(model: torch.nn.Module, packed: PackedBatch, **inputs: Any) -> torch.Tensor:
-    """Logits after the end of every branch, (branches, vocabulary), of a model that can't be packed. Branches are part of the prompt here."""
+    """Logits after the end of every branch, (branches, vocabulary), of a model that can't be packed.
+    Branches are part of the prompt here.
+    """
     found = []
     for ids, mask, segments, images in _batches(model, packed, inputs):
         keep = torch.zeros_like(segments, dtype=torch.bool)
         keep[torch.arange(len(ids)), mask.sum(1) - 1] = True
-        found.append(forward(model, ids, mask, None, keep, None, use_cache=False, **type_ids(model, ids, segments.clamp(max=0)), **images))
+        found.append(
+            forward(
+                model,
+                ids,
+                mask,
+                None,
+                keep,
+                None,
+                use_cache=False,
+                **type_ids(model, ids, segments.clamp(max=0)),
+                **images,
+            )
+        )
     return torch.cat(found)
 
 
 def _batches(
     model: torch.nn.Module, packed: PackedBatch, inputs: dict[str, Any]
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]:
-    """Sequences padded on the right: ids, mask, segments (0 prefix, 1 branch, -1 padding), each (rows, length), and their images."""
+    """Sequences padded on the right: ids, mask, segments (0 prefix, 1 branch, -1 padding), each (rows,
+    length), and their images.
+    """
     rows = [(i, p.prefix, branch) for i, p in enumerate(packed.unpack()) for branch in p.branches]
     images = images_of_packs(inputs, len(packed.prefix_lengths))
     lengths = [len(prefix) + len(branch) for _, prefix, branch in rows]
-    # With gradients all activations are kept anyway, and processes that share a model's weights (ZeRO-3) must take as many passes as each other.
+    # With gradients all activations are kept anyway, and processes that share a model's weights (ZeRO-3) must
+    # take as many passes as each other.
     for group in within_budget(lengths, sum(lengths) if torch.is_grad_enabled() else _BUDGET):
         part = [rows[i] for i in group]
         length = max(len(prefix) + len(branch) for _, prefix, branch in part)
@@ -65,17 +88,27 @@ def images_of_packs(inputs: dict[str, torch.Tensor], packs: int) -> list[dict[st
     """
     if packs == 1:
         return [inputs]
-    patches: list[int] = []  # rows of each image, in families that concatenate all images' patches (Qwen-VL) or slices (MiniCPM-V)
+    patches: list[
+        int
+        # Rows of each image, in families that concatenate all images' patches (Qwen-VL) or slices (MiniCPM-V)
+    ] = []
     if "image_grid_thw" in inputs:
         patches = inputs["image_grid_thw"].prod(-1).tolist()
     elif "slice_counts" in inputs:
         patches = inputs["slice_counts"].tolist()
     split: dict[str, tuple[torch.Tensor, ...]] = {}
     for name, value in inputs.items():
-        if len(value) == sum(patches) and len(patches) == packs and name not in ("image_grid_thw", "slice_counts"):
+        if (
+            len(value) == sum(patches)
+            and len(patches) == packs
+            and name not in ("image_grid_thw", "slice_counts")
+        ):
             split[name] = value.split(patches)
         elif len(value) == packs:
             split[name] = value.split(1)
         else:
-            raise UserError(f"can't tell which rows of {name} {tuple(value.shape)} belong to which of {packs} images; use a batch size of 1.")
+            raise UserError(
+                f"can't tell which rows of {name} {tuple(value.shape)} belong to which of {packs} images; "
+                "use a batch size of 1."
+            )
     return [{name: parts[i] for name, parts in split.items()} for i in range(packs)]

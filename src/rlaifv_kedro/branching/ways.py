@@ -1,4 +1,6 @@
-"""Which way a model is computed: packed, or, where its attention or positions don't allow that, each branch as a sequence of its own."""
+"""Which way a model is computed: packed, or, where its attention or positions don't allow that, each
+branch as a sequence of its own.
+"""
 
 import inspect
 import logging
@@ -27,7 +29,8 @@ def unwrapped(model: torch.nn.Module) -> "PreTrainedModel":
 
 
 def choose_way(model: torch.nn.Module) -> Way:
-    """How this model is computed: decided at the first call, said in the log if it is the slow way, and kept on the model.
+    """How this model is computed: decided at the first call, said in the log if it is the slow way, and kept
+    on the model.
 
     Raises:
         UserError: No way gives right numbers.
@@ -40,15 +43,25 @@ def choose_way(model: torch.nn.Module) -> Way:
         if reason is None:
             use_branch_attention(base)
         else:
-            logger.warning("%s: %s, so its prefix is computed again for every branch: right, but many times slower", type(base).__name__, reason)
+            logger.warning(
+                "%s: %s, so its prefix is computed again for every branch: right, but many times slower",
+                type(base).__name__,
+                reason,
+            )
         base._branching_way = chosen
     return chosen
 
 
 def longest_packed(model: torch.nn.Module) -> int | None:
-    """Most tokens of a prefix with one branch that may be packed: with a sliding window, the window; else None for any."""
+    """Most tokens of a prefix with one branch that may be packed: with a sliding window, the window; else
+    None for any.
+    """
     text = unwrapped(model).config.get_text_config()
-    return text.sliding_window if getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True) else None
+    return (
+        text.sliding_window
+        if getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True)
+        else None
+    )
 
 
 def fits_window(model: torch.nn.Module, longest: int) -> bool:
@@ -58,7 +71,10 @@ def fits_window(model: torch.nn.Module, longest: int) -> bool:
     if not fits and not base.__dict__.get("_window_was_said"):
         base._window_was_said = True
         logger.warning(
-            "%s: %d tokens are more than its sliding window of %d, so prefixes are computed for every branch", type(base).__name__, longest, window
+            "%s: %d tokens are more than its sliding window of %d, so prefixes are computed for every branch",
+            type(base).__name__,
+            longest,
+            window,
         )
     return fits
 
@@ -72,11 +88,19 @@ def why_separate(model: "PreTrainedModel") -> str | None:
     config, text = model.config, model.config.get_text_config()
     accepted = inspect.signature(model.forward).parameters
     if getattr(config, "is_encoder_decoder", False) or "cross_attention_mask" in accepted:
-        raise UserError(f"{type(model).__name__} reads images by cross-attention or an encoder; only decoders with image tokens are supported.")
+        raise UserError(
+            f"{type(model).__name__} reads images by cross-attention or an encoder; only decoders with "
+            "image tokens are supported."
+        )
     unknown = [name for name in accepted if name.endswith("token_type_ids") and name != _type_ids(accepted)]
     if unknown and hasattr(config, "vision_config"):
-        raise UserError(f"{type(model).__name__} wants {unknown[0]}, which this project doesn't know how to make. Choose another model.")
-    layers = set(getattr(text, "layer_types", None) or getattr(text, "attention_layers", None) or ())  # the second is GPT-Neo's name
+        raise UserError(
+            f"{type(model).__name__} wants {unknown[0]}, which this project doesn't know how to make. "
+            "Choose another model."
+        )
+    layers = set(
+        getattr(text, "layer_types", None) or getattr(text, "attention_layers", None) or ()
+    )  # the second is GPT-Neo's name
     if getattr(model, "_is_stateful", False) or layers - {"full_attention", "sliding_attention", "global"}:
         return "it has layers with a recurrent state, or attention by chunks or to the last tokens by index"
     if "mrope_section" in (getattr(text, "rope_parameters", None) or {}):
@@ -88,18 +112,29 @@ def why_separate(model: "PreTrainedModel") -> str | None:
         return "its positions can't be given"
     if text._attn_implementation not in _ATTENTION_WITH_MASKS:
         return f"its attention {text._attn_implementation!r} takes no mask (attn_implementation: sdpa does)"
-    return None if _probe(model) else "a trial shows that it doesn't follow the mask and the positions it is given"
+    return (
+        None
+        if _probe(model)
+        else "a trial shows that it doesn't follow the mask and the positions it is given"
+    )
 
 
 @torch.no_grad()
 def _probe(model: "PreTrainedModel") -> bool:
-    """Whether a packed text gets the log-probs of separate sequences: for families that the rules above don't know, e.g. with ALiBi positions."""
+    """Whether a packed text gets the log-probs of separate sequences: for families that the rules above
+    don't know, e.g. with ALiBi positions.
+    """
     from rlaifv_kedro.branching.pack import Pack, collate
     from rlaifv_kedro.branching.separate import separate_log_probs
 
-    special = {getattr(model.config, name, None) for name in ("image_token_id", "image_token_index", "video_token_id")}
+    special = {
+        getattr(model.config, name, None)
+        for name in ("image_token_id", "image_token_index", "video_token_id")
+    }
     text = model.config.get_text_config()
-    words = [i for i in range(5, getattr(text, "original_vocab_size", None) or text.vocab_size) if i not in special]
+    words = [
+        i for i in range(5, getattr(text, "original_vocab_size", None) or text.vocab_size) if i not in special
+    ]
     ids = [words[(7 * k + k * k) % len(words)] for k in range(24)]
     packed = collate([Pack(ids[:8], [ids[8:16], ids[16:]])], pad=words[0]).to(model.device)
     modes = {module: module.training for module in model.modules()}
@@ -129,13 +164,16 @@ def rope_index(model: "PreTrainedModel") -> Any | None:
     """The method of M-RoPE families that computes a prefix's positions in time, height and width."""
     inner = getattr(model, "model", model)
     method = getattr(inner, "get_rope_index", None)
-    return method if method is not None and "mm_token_type_ids" in inspect.signature(method).parameters else None
+    return (
+        method if method is not None and "mm_token_type_ids" in inspect.signature(method).parameters else None
+    )
 
 
 def spatial_positions(
     model: torch.nn.Module, input_ids: torch.Tensor, real: torch.Tensor, inputs: dict[str, Any]
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Positions of prompts in time, height and width, (3, batch, length), and by how much text after a prompt is off its index, (batch, 1).
+    """Positions of prompts in time, height and width, (3, batch, length), and by how much text after a prompt
+    is off its index, (batch, 1).
 
     Args:
         real: bool (batch, length), False at padding.
@@ -152,10 +190,14 @@ def spatial_positions(
     return index(input_ids=input_ids, attention_mask=real.long(), **{**types, **grids})
 
 
-def type_ids(model: torch.nn.Module, input_ids: torch.Tensor, segments: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What a family wants to know of each token, beside its id: 1 where the token stands for an image's patch.
+def type_ids(
+    model: torch.nn.Module, input_ids: torch.Tensor, segments: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """What a family wants to know of each token, beside its id: 1 where the token stands for an image's
+    patch.
 
-    PaliGemma asks for something else under the same name: 0 for the prompt, 1 for the answer (segments above 0).
+    PaliGemma asks for something else under the same name: 0 for the prompt, 1 for the answer (segments above
+    0).
     """
     base = unwrapped(model)
     name = _type_ids(inspect.signature(base.forward).parameters)
@@ -165,7 +207,10 @@ def type_ids(model: torch.nn.Module, input_ids: torch.Tensor, segments: torch.Te
         return {name: (segments > 0).long()}
     image = getattr(base.config, "image_token_id", getattr(base.config, "image_token_index", None))
     if image is None:
-        raise UserError(f"{type(base).__name__} wants {name}, but its config names no image_token_id, so they can't be made.")
+        raise UserError(
+            f"{type(base).__name__} wants {name}, but its config names no image_token_id, so they can't be "
+            "made."
+        )
     return {name: (input_ids == image).long()}
 
 

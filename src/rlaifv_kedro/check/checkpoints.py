@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 Shapes = dict[str, tuple[int, ...]]
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 """What transformers looks for, in this order; the first that is there counts."""
 
 ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -63,7 +68,8 @@ def look_at(role: Role) -> tuple[list[Finding], ModelSize | None]:
     """All that can be known of a model without loading its weights.
 
     Returns:
-        One finding that says ok, or one for each thing that is wrong; and the model's size, if its weights and config could be read.
+        One finding that says ok, or one for each thing that is wrong; and the model's size, if its weights
+        and config could be read.
     """
     inspection = _Inspection(role)
     inspection.run()
@@ -109,15 +115,25 @@ class _Inspection:
             self._check_adapter(adapter)
         template = self.role.params.chat_template
         if template and not Path(template).is_file():
-            self._wrong("the chat template is not there", template, f"Put it there, or unset models.{self.role.name}.chat_template.")
+            self._wrong(
+                "the chat template is not there",
+                template,
+                f"Put it there, or unset models.{self.role.name}.chat_template.",
+            )
         if weights is not None and (described := self._config(weights)):
             self.size = self._size(weights, described)
         if folder is not None and not self.findings:
             counted = f"{billions(self.size.parameters)} parameters" if self.size else "of unknown size"
-            self.findings.append(Finding(True, f"{self.role.name}: {counted}, all files there, its processor loads", shown(folder)))
+            self.findings.append(
+                Finding(
+                    True, f"{self.role.name}: {counted}, all files there, its processor loads", shown(folder)
+                )
+            )
 
     def _wrong(self, what: str, where: str | Path, remedy: str = "") -> None:
-        remedy = remedy or self.role.fetch or f"Fetch it as docs/recipes.md says, or change {self.role.where}."
+        remedy = (
+            remedy or self.role.fetch or f"Fetch it as docs/recipes.md says, or change {self.role.where}."
+        )
         self.findings.append(Finding(False, f"{self.role.name}: {what}", shown(where), remedy))
 
     def _located(self, source: str) -> Path | None:
@@ -134,10 +150,19 @@ class _Inspection:
             return Path(snapshot_download(source, local_files_only=True))
         except (LocalEntryNotFoundError, OSError, ValueError):
             if constants.HF_HUB_OFFLINE:
-                self._wrong("it is not in the hub's cache, and HF_HUB_OFFLINE is set", source, f"hf download {source}")
+                self._wrong(
+                    "it is not in the hub's cache, and HF_HUB_OFFLINE is set", source, f"hf download {source}"
+                )
                 return None
         what = f"{self.role.name}: it is not on this machine; the run will download it"
-        self.findings.append(Finding(True, what, source, f"To fetch it now: hf download {source}. Its size isn't known here, nor counted below."))
+        self.findings.append(
+            Finding(
+                True,
+                what,
+                source,
+                f"To fetch it now: hf download {source}. Its size isn't known here, nor counted below.",
+            )
+        )
         return None
 
     def _with_weights(self, folder: Path) -> Path | None:
@@ -149,14 +174,22 @@ class _Inspection:
         base = self._json(described).get("base_model_name_or_path")
         if base:
             return self._located(str(base))
-        self._wrong("its adapters don't name the checkpoint they belong to", described, "Write it there, as base_model_name_or_path.")
+        self._wrong(
+            "its adapters don't name the checkpoint they belong to",
+            described,
+            "Write it there, as base_model_name_or_path.",
+        )
         return None
 
     def _check_adapter(self, folder: Path) -> None:
         if not (folder / "adapter_config.json").is_file():
-            self._wrong("the adapters have no adapter_config.json", folder, "Give the folder that training wrote.")
+            self._wrong(
+                "the adapters have no adapter_config.json", folder, "Give the folder that training wrote."
+            )
         if not any((folder / name).is_file() and (folder / name).stat().st_size for name in ADAPTERS):
-            self._wrong("the adapters have no weights", folder / ADAPTERS[0], "Give the folder that training wrote.")
+            self._wrong(
+                "the adapters have no weights", folder / ADAPTERS[0], "Give the folder that training wrote."
+            )
 
     def _config(self, folder: Path) -> dict[str, Any]:
         """``config.json``; empty, with a finding, if it can't be used."""
@@ -182,7 +215,9 @@ class _Inspection:
         if is_llava_original(described):
             text, tokens, patches = described, LLAVA_TOKENS, LLAVA_TOKENS
             self._check_tokenizer(folder)
-            if names and not any("vision_tower." in name for name in names):  # the checkpoint names a CLIP instead
+            if names and not any(
+                "vision_tower." in name for name in names
+            ):  # the checkpoint names a CLIP instead
                 tower = str(described.get("mm_vision_tower") or CLIP)
                 self._located(str(folder / tower) if (folder / tower).is_dir() else tower)
         else:
@@ -191,16 +226,28 @@ class _Inspection:
                 return None
             if self._check_tokenizer(folder):
                 self._check_processor(folder, config)
-            text, tokens, patches = config.get_text_config().to_dict(), _image_tokens(config), _patches(config)
+            text, tokens, patches = (
+                config.get_text_config().to_dict(),
+                _image_tokens(config),
+                _patches(config),
+            )
         try:
-            heads, hidden, layers, vocabulary = (text[n] for n in ("num_attention_heads", "hidden_size", "num_hidden_layers", "vocab_size"))
+            heads, hidden, layers, vocabulary = (
+                text[n] for n in ("num_attention_heads", "hidden_size", "num_hidden_layers", "vocab_size")
+            )
         except KeyError:
             return None  # a language model of another kind, for which the estimates don't hold
         kv_width = (text.get("num_key_value_heads") or heads) * (text.get("head_dim") or hidden // heads)
-        return ModelSize(parameters, hidden, layers, kv_width, vocabulary, tokens, shapes, patches) if parameters else None
+        return (
+            ModelSize(parameters, hidden, layers, kv_width, vocabulary, tokens, shapes, patches)
+            if parameters
+            else None
+        )
 
     def _weights(self, folder: Path, described: dict[str, Any]) -> tuple[set[str], Shapes, int]:
-        """Names of the tensors, their shapes (both empty if the file can't tell without being read whole), and how many parameters they are."""
+        """Names of the tensors, their shapes (both empty if the file can't tell without being read whole),
+        and how many parameters they are.
+        """
         first = next((name for name in WEIGHTS if (folder / name).is_file()), None)
         if first is None:
             self._wrong("the folder holds no weights", folder / WEIGHTS[0])
@@ -227,17 +274,29 @@ class _Inspection:
     def _known_config(self, folder: Path, kind: str | None) -> "PreTrainedConfig | None":
         """The config, if the architecture is one that the run can load."""
         from transformers import AutoConfig
-        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+        from transformers.models.auto.modeling_auto import (
+            MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+            MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+        )
 
         from rlaifv_kedro.models import minicpm_v, omnilmm
 
         omnilmm.register()
         minicpm_v.register_minicpm_v()
-        known = {*MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, "omnilmm", "minicpmv", *(() if self.role.vision else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)}
+        known = {
+            *MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+            "omnilmm",
+            "minicpmv",
+            *(() if self.role.vision else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+        }
         remote = self.role.params.trust_remote_code
         if kind not in known and not remote:
-            self._wrong(f"nothing here can load its architecture, model_type {kind!r}", folder / "config.json",
-                        f"Choose another model; or, if it brings its code, set models.{self.role.name}.trust_remote_code.")  # fmt: skip
+            self._wrong(
+                f"nothing here can load its architecture, model_type {kind!r}",
+                folder / "config.json",
+                "Choose another model; or, if it brings its code, set "
+                f"models.{self.role.name}.trust_remote_code.",
+            )
             return None
         try:
             return AutoConfig.from_pretrained(folder, trust_remote_code=remote)
@@ -248,7 +307,9 @@ class _Inspection:
     def _check_tokenizer(self, folder: Path) -> bool:
         found = any((folder / name).is_file() for name in TOKENIZERS)
         if not found:
-            self._wrong("the tokenizer is missing (tokenizer.json or tokenizer.model)", folder / TOKENIZERS[0])
+            self._wrong(
+                "the tokenizer is missing (tokenizer.json or tokenizer.model)", folder / TOKENIZERS[0]
+            )
         return found
 
     def _check_processor(self, folder: Path, config: "PreTrainedConfig") -> None:
@@ -261,17 +322,25 @@ class _Inspection:
             self._wrong(f"the image processor is missing ({' or '.join(PROCESSORS)})", folder / PROCESSORS[0])
             return
         try:
-            loaded = (AutoProcessor if multimodal else AutoTokenizer).from_pretrained(folder, trust_remote_code=self.role.params.trust_remote_code)
+            loaded = (AutoProcessor if multimodal else AutoTokenizer).from_pretrained(
+                folder, trust_remote_code=self.role.params.trust_remote_code
+            )
         except ImportError as error:
-            self._wrong(f"its processor needs a package that isn't installed: {first_line(error)}", folder,
-                        "Install it; if it is torchvision, in the build that fits your torch (docs/recipes.md).")  # fmt: skip
+            self._wrong(
+                f"its processor needs a package that isn't installed: {first_line(error)}",
+                folder,
+                "Install it; if it is torchvision, in the build that fits your torch (docs/recipes.md).",
+            )
             return
         except LOADING_ERRORS as error:
             self._wrong(f"its processor or tokenizer can't be loaded: {first_line(error)}", folder)
             return
         if not getattr(loaded, "chat_template", None) and not self.role.params.chat_template:
-            self._wrong("it has no chat template", folder / "chat_template.jinja",
-                        f"Copy it there, or name a file that holds one: models.{self.role.name}.chat_template.")  # fmt: skip
+            self._wrong(
+                "it has no chat template",
+                folder / "chat_template.jinja",
+                f"Copy it there, or name a file that holds one: models.{self.role.name}.chat_template.",
+            )
 
 
 def _image_tokens(config: "PreTrainedConfig") -> int:
@@ -280,7 +349,9 @@ def _image_tokens(config: "PreTrainedConfig") -> int:
         return config.num_query
     if config.model_type == "minicpmv":
         return SLICES * config.query_num
-    return (getattr(config, "image_seq_length", None) or OTHER_TOKENS) if hasattr(config, "vision_config") else 0
+    return (
+        (getattr(config, "image_seq_length", None) or OTHER_TOKENS) if hasattr(config, "vision_config") else 0
+    )
 
 
 def _patches(config: "PreTrainedConfig") -> int:
@@ -288,7 +359,10 @@ def _patches(config: "PreTrainedConfig") -> int:
     if config.model_type == "minicpmv":
         return SLICES * SLICE_PATCHES
     vision = getattr(config, "vision_config", None)
-    side, patch = getattr(config, "image_size", None) or getattr(vision, "image_size", None), getattr(vision, "patch_size", None)
+    side, patch = (
+        getattr(config, "image_size", None) or getattr(vision, "image_size", None),
+        getattr(vision, "patch_size", None),
+    )
     if isinstance(side, int) and isinstance(patch, int):
         return (side // patch) ** 2
     return OTHER_TOKENS * getattr(vision, "spatial_merge_size", 1) ** 2 if vision is not None else 0

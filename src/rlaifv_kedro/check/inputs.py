@@ -1,4 +1,6 @@
-"""Are the catalog entries that the run reads there, and of use? A fault in the test images would else come out after the first iteration."""
+"""Are the catalog entries that the run reads there, and of use? A fault in the test images would else come
+out after the first iteration.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -27,7 +29,9 @@ from rlaifv_kedro.schemas import IMAGE, conform, table
 from rlaifv_kedro.versions import dataset
 
 FIRST_IMAGES = 8
-"""Looked at in the pool, where damaged images only become rejects. In other tables they would stop the run: all are looked at, to a limit."""
+"""Looked at in the pool, where damaged images only become rejects. In other tables they would stop the
+run: all are looked at, to a limit.
+"""
 MOST_IMAGES = 2000
 SPLITS = ("selection", "test")
 
@@ -38,7 +42,8 @@ class Inputs:
 
     Attributes:
         checkpoints: Entries that are checkpoints and there: name -> folder.
-        metadata: Of the entries. A recipe's says how to get them (``fetch``) and what their models need (``packages``).
+        metadata: Of the entries. A recipe's says how to get them (``fetch``) and what their models need
+            (``packages``).
         tables: Rows of the tables without their images, by entry.
         documents: JSON, by entry.
         image_bytes: Mean size of the pool's first images; 0 where it names files.
@@ -71,11 +76,17 @@ def check_inputs(pipeline: Pipeline, catalog: DataCatalog, prompts_needed: int, 
         found = dataset(catalog, name)
         if not getattr(found, "OF_THIS_RUN", False) and not getattr(found, "_EPHEMERAL", False):
             _check_entry(name, found, inputs, env)
-    inputs.findings += [_unversioned(name) for name in sorted(pipeline.all_outputs()) if _would_overwrite(dataset(catalog, name))]
+    inputs.findings += [
+        _unversioned(name)
+        for name in sorted(pipeline.all_outputs())
+        if _would_overwrite(dataset(catalog, name))
+    ]
     for split in SPLITS:
         inputs.findings += check_truth(split, inputs)
     if "prompt_pool" in inputs.tables:
-        inputs.findings.append(_enough_prompts(inputs.tables["prompt_pool"].num_rows, prompts_needed, catalog))
+        inputs.findings.append(
+            _enough_prompts(inputs.tables["prompt_pool"].num_rows, prompts_needed, catalog)
+        )
     return inputs
 
 
@@ -84,8 +95,16 @@ def _would_overwrite(found: AbstractDataset) -> bool:
 
 
 def _unversioned(name: str) -> Finding:
-    remedy = "Add `versioned: true` to the entry; or leave out the pipeline that makes it: a recipe's own prompts need --pipelines rlaif_loop."
-    return Finding(False, f"{name}: the run would overwrite it, for the entry has no versions", f"the catalog's {name}", remedy)
+    remedy = (
+        "Add `versioned: true` to the entry; or leave out the pipeline that makes it: a recipe's own "
+        "prompts need --pipelines rlaif_loop."
+    )
+    return Finding(
+        False,
+        f"{name}: the run would overwrite it, for the entry has no versions",
+        f"the catalog's {name}",
+        remedy,
+    )
 
 
 def _check_entry(name: str, found: AbstractDataset, inputs: Inputs, env: str | None) -> None:
@@ -95,7 +114,11 @@ def _check_entry(name: str, found: AbstractDataset, inputs: Inputs, env: str | N
         if isinstance(found, RemoteFileDataset | ImagesDataset):
             inputs.findings.append(_published(name, found))
         elif not found.exists():
-            inputs.findings.append(Finding(False, f"{name}: it is not there", where, inputs.fetch(name) or _maker(name, found, env)))
+            inputs.findings.append(
+                Finding(
+                    False, f"{name}: it is not there", where, inputs.fetch(name) or _maker(name, found, env)
+                )
+            )
         elif isinstance(found, CheckpointDataset):
             inputs.checkpoints[name] = found.load_path()
         elif isinstance(found, TableDataset):
@@ -149,17 +172,28 @@ def _check_table(name: str, found: TableDataset, inputs: Inputs) -> None:
             rows = file.read(columns=[column for column in columns if column != "image"])
             if "image" in columns:
                 first = next(file.iter_batches(FIRST_IMAGES), None)
-                conform(found._table, pa.Table.from_batches([first] if first else [], file.schema_arrow), shown(path))
-                rows = rows.append_column(pa.field("image", IMAGE), pa.array([{"bytes": None, "path": ""}] * len(rows), IMAGE))
-                counted, faults = _look_at_images(file, FIRST_IMAGES if name == "prompt_pool" else MOST_IMAGES, name, inputs)
+                conform(
+                    found._table,
+                    pa.Table.from_batches([first] if first else [], file.schema_arrow),
+                    shown(path),
+                )
+                rows = rows.append_column(
+                    pa.field("image", IMAGE), pa.array([{"bytes": None, "path": ""}] * len(rows), IMAGE)
+                )
+                counted, faults = _look_at_images(
+                    file, FIRST_IMAGES if name == "prompt_pool" else MOST_IMAGES, name, inputs
+                )
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{shown(path)} is damaged or no parquet file ({first_line(error)}). Write it again.") from error
+        raise UserError(
+            f"{shown(path)} is damaged or no parquet file ({first_line(error)}). Write it again."
+        ) from error
     inputs.tables[name] = conform(found._table, rows, shown(path))
     opened = ""
     if "image" in spec.schema.names:
         if faults:
             raise UserError(
-                f"{len(faults)} of the first {counted:,} images don't open. The first: {faults[0]} A relative path counts from the folder in which "
+                f"{len(faults)} of the first {counted:,} images don't open. The first: {faults[0]} A "
+                "relative path counts from the folder in which "
                 "the run is started."
             )
         opened = f", the first {counted:,} images open" if counted < len(rows) else ", all images open"
@@ -187,11 +221,18 @@ def _look_at_images(file: pq.ParquetFile, most: int, name: str, inputs: Inputs) 
 def _enough_prompts(rows: int, needed: int, catalog: DataCatalog) -> Finding:
     where = shown(dataset(catalog, "prompt_pool")._filepath)
     remedy = "Add prompts, or lower data_generation.prompts or loop.iterations."
-    return Finding(rows >= needed, f"prompt_pool: {rows:,} prompts, of which the run needs {needed:,}", where, "" if rows >= needed else remedy)
+    return Finding(
+        rows >= needed,
+        f"prompt_pool: {rows:,} prompts, of which the run needs {needed:,}",
+        where,
+        "" if rows >= needed else remedy,
+    )
 
 
 def check_truth(split: str, inputs: Inputs) -> list[Finding]:
-    """Whether the annotations of a split hold the truth about all its images, and the probes are about them."""
+    """Whether the annotations of a split hold the truth about all its images, and the probes are about
+    them.
+    """
     from rlaifv_kedro.hallucination.chair import truth_from_coco
     from rlaifv_kedro.hallucination.coco_vocabulary import Vocabulary
 
@@ -203,14 +244,27 @@ def check_truth(split: str, inputs: Inputs) -> list[Finding]:
     if all(name in inputs.documents for name in names):
         try:
             truth = truth_from_coco(*(inputs.documents[name] for name in names), Vocabulary.own())
-            findings += _strangers(ids - set(truth), f"{split}_prompts", "without annotations", "Give the annotation files that they are from.")
+            findings += _strangers(
+                ids - set(truth),
+                f"{split}_prompts",
+                "without annotations",
+                "Give the annotation files that they are from.",
+            )
         except (UserError, KeyError, TypeError, AttributeError) as error:
-            reason = error.message if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
-            findings.append(Finding(False, f"{names[0]}, {names[1]}: not COCO annotations of use", split, reason))
+            reason = (
+                error.message
+                if isinstance(error, UserError)
+                else f"{type(error).__name__}: {first_line(error)}"
+            )
+            findings.append(
+                Finding(False, f"{names[0]}, {names[1]}: not COCO annotations of use", split, reason)
+            )
     probes = inputs.tables.get(f"{split}_probes")
     if probes is not None:
         about = set(probes["image_id"].to_pylist())
-        findings += _strangers(about - ids, f"{split}_probes", f"that {split}_prompts doesn't have", "Leave out these questions.")
+        findings += _strangers(
+            about - ids, f"{split}_probes", f"that {split}_prompts doesn't have", "Leave out these questions."
+        )
         answers = set(probes["answer"].to_pylist()) - {"yes", "no"}
         if answers:
             what = f"{split}_probes: answers other than yes and no, such as {min(answers)!r}"
@@ -220,4 +274,8 @@ def check_truth(split: str, inputs: Inputs) -> list[Finding]:
 
 def _strangers(ids: Iterable[Any], name: str, what: str, remedy: str) -> list[Finding]:
     some = sorted(map(str, ids))
-    return [Finding(False, f"{name}: {len(some)} images {what}, such as image_id {some[0]}", name, remedy)] if some else []
+    return (
+        [Finding(False, f"{name}: {len(some)} images {what}, such as image_id {some[0]}", name, remedy)]
+        if some
+        else []
+    )

@@ -23,14 +23,26 @@ from rlaifv_kedro.project_hooks import RUNTIME_ONLY
 from rlaifv_kedro.session import user_message
 
 # Nodes' functions, by the model they load.
-POLICY = {"sample_candidates", "compute_reference", "train_policy", "measure_checkpoints", "answer_prompts", "answer_probes"}
+POLICY = {
+    "sample_candidates",
+    "compute_reference",
+    "train_policy",
+    "measure_checkpoints",
+    "answer_prompts",
+    "answer_probes",
+}
 POLICY |= {"compute_rewards", "sample_answers", "answer_benchmark"}
 LABELER = {"verify_claims", "score"}
 SPLITTER = {"divide"}
 JUDGE = {"judge_benchmark"}
 
-FLASH_ATTENTION = "pip install flash-attn; or set attn_implementation: sdpa, which shares prefixes and is faster here."
-VLLM = "Install it in an environment of its own: pip install 'rlaifv_kedro[vllm]'; or serve the model there and take backend: openai."
+FLASH_ATTENTION = (
+    "pip install flash-attn; or set attn_implementation: sdpa, which shares prefixes and is faster here."
+)
+VLLM = (
+    "Install it in an environment of its own: pip install 'rlaifv_kedro[vllm]'; or serve the model there "
+    "and take backend: openai."
+)
 
 Sizes = dict[str, sizes.ModelSize]
 
@@ -39,7 +51,8 @@ def check_run(project: Path, env: str | None, params: dict[str, Any], names: lis
     """Look for everything that ``kedro run --env ENV --params ... --pipelines ...`` will need.
 
     Args:
-        project: The project's folder. Relative paths of models and images count from the working folder, as in a run.
+        project: The project's folder. Relative paths of models and images count from the working folder, as
+            in a run.
         params: Runtime parameters.
         names: Pipelines.
 
@@ -52,9 +65,19 @@ def check_run(project: Path, env: str | None, params: dict[str, Any], names: lis
         message = user_message(error)
         if message is None:
             raise
-        return [Finding(False, "the configuration can't be used; nothing else was looked at", f"conf/{env or 'base'}", message)]
+        return [
+            Finding(
+                False,
+                "the configuration can't be used; nothing else was looked at",
+                f"conf/{env or 'base'}",
+                message,
+            )
+        ]
     stages = {node.func.__name__ for node in pipeline.nodes}
-    findings = [Finding(True, "the parameters are valid", f"conf/{env or 'base'}"), *check_combinations(parameters, stages)]
+    findings = [
+        Finding(True, "the parameters are valid", f"conf/{env or 'base'}"),
+        *check_combinations(parameters, stages),
+    ]
     inputs = check_inputs(pipeline, catalog, prompts_needed(parameters), env)
     findings += inputs.findings
     known: Sizes = {}
@@ -64,10 +87,14 @@ def check_run(project: Path, env: str | None, params: dict[str, Any], names: lis
         if size is not None:
             known[role.name] = size
     findings += check_services(parameters, stages, inputs) + check_scorers(parameters, pipeline)
-    return findings + check_resources(parameters, stages, known, inputs.image_bytes, iterations_of(pipeline), project / "data")
+    return findings + check_resources(
+        parameters, stages, known, inputs.image_bytes, iterations_of(pipeline), project / "data"
+    )
 
 
-def configured(project: Path, env: str | None, params: dict[str, Any], names: list[str]) -> tuple[Parameters, DataCatalog, Pipeline]:
+def configured(
+    project: Path, env: str | None, params: dict[str, Any], names: list[str]
+) -> tuple[Parameters, DataCatalog, Pipeline]:
     """Parameters, catalog and nodes of ``kedro run --env ENV --params ... --pipelines ...``."""
     bootstrap_project(project)
     with KedroSession.create(project, env=env, runtime_params=params) as session:
@@ -79,7 +106,9 @@ def configured(project: Path, env: str | None, params: dict[str, Any], names: li
 
 def iterations_of(pipeline: Pipeline) -> int:
     """How many iterations its nodes go through: those of the loop, or the one of a stage run."""
-    return len({name.partition(".")[0] for name in pipeline.all_outputs() if name.startswith("iteration_")}) or 1
+    return (
+        len({name.partition(".")[0] for name in pipeline.all_outputs() if name.startswith("iteration_")}) or 1
+    )
 
 
 def _chosen(names: list[str]) -> Pipeline:
@@ -91,7 +120,9 @@ def _chosen(names: list[str]) -> Pipeline:
     pipelines.set_requested(None)
     unknown = [name for name in names if name not in pipelines]
     if unknown:
-        raise UserError(f"There is no pipeline {', '.join(unknown)}. Choose of {', '.join(sorted(pipelines))}.")
+        raise UserError(
+            f"There is no pipeline {', '.join(unknown)}. Choose of {', '.join(sorted(pipelines))}."
+        )
     return sum((pipelines[name] for name in names), Pipeline([]))
 
 
@@ -117,11 +148,22 @@ def check_combinations(parameters: Parameters, stages: set[str]) -> list[Finding
             refuse("float16 can't be trained on a CPU", "compute.dtype", "Choose float32 or bfloat16.")
     served = feedback.labeler == "fixed" and models.labeler.backend != "transformers"
     if "score" in stages and feedback.scoring == "answer" and served:
-        refuse("only a labeler in this process can score whole answers", "feedback.scoring", "Set models.labeler.backend: transformers.")
+        refuse(
+            "only a labeler in this process can score whole answers",
+            "feedback.scoring",
+            "Set models.labeler.backend: transformers.",
+        )
     if stages & JUDGE and models.judge is None:
-        refuse("no judge is named", "models.judge", "Set backend: openai with url and model, or path; docs/judges.md.")
+        refuse(
+            "no judge is named",
+            "models.judge",
+            "Set backend: openai with url and model, or path; docs/judges.md.",
+        )
     if "divide" in stages and feedback.splitter == "llm":
-        prompts = {"divide_prompt": (feedback.divide_prompt, ["question", "answer"]), "question_prompt": (feedback.question_prompt, ["claims"])}
+        prompts = {
+            "divide_prompt": (feedback.divide_prompt, ["question", "answer"]),
+            "question_prompt": (feedback.question_prompt, ["claims"]),
+        }
         for name, (path, marks) in prompts.items():
             try:
                 if path is not None:
@@ -130,7 +172,11 @@ def check_combinations(parameters: Parameters, stages: set[str]) -> list[Finding
                 refuse("the splitter's prompt can't be used", f"feedback.{name}", error.message)
         for name, model in (("splitter", models.splitter), ("question_writer", models.question_writer)):
             if model is not None and model.backend != "openai" and model.path is None:
-                refuse(f"models.{name} names no model", f"models.{name}.path", "Name a folder or hub name, or a server (backend, url, model).")
+                refuse(
+                    f"models.{name} names no model",
+                    f"models.{name}.path",
+                    "Name a folder or hub name, or a server (backend, url, model).",
+                )
     return findings
 
 
@@ -138,17 +184,26 @@ def roles_of(parameters: Parameters, stages: set[str], inputs: Inputs) -> list[R
     """The models that the run loads in this process, and of which something can be looked at."""
     models, roles = parameters.models, []
     for entry, folder in inputs.checkpoints.items():
-        if entry != "labeler" and stages & (POLICY | (LABELER if parameters.feedback.labeler == "self" else set())):
-            roles.append(Role("policy", str(folder), f"the catalog's {entry}", models.policy, inputs.fetch(entry)))
+        if entry != "labeler" and stages & (
+            POLICY | (LABELER if parameters.feedback.labeler == "self" else set())
+        ):
+            roles.append(
+                Role("policy", str(folder), f"the catalog's {entry}", models.policy, inputs.fetch(entry))
+            )
     if "answer_benchmark" in stages:
-        roles += [Role("policy", folder, "evaluation.policy", models.policy) for folder in parameters.evaluation.policies()]
+        roles += [
+            Role("policy", folder, "evaluation.policy", models.policy)
+            for folder in parameters.evaluation.policies()
+        ]
     for name, params in serving(parameters, stages).items():
         if params.backend == "openai" or name == "policy":
             continue
         if params.path is not None:
             roles.append(Role(name, params.path, f"models.{name}.path", params, vision=name == "labeler"))
         elif name in inputs.checkpoints:
-            roles.append(Role(name, str(inputs.checkpoints[name]), f"the catalog's {name}", params, inputs.fetch(name)))
+            roles.append(
+                Role(name, str(inputs.checkpoints[name]), f"the catalog's {name}", params, inputs.fetch(name))
+            )
     return roles
 
 
@@ -179,14 +234,20 @@ def check_services(parameters: Parameters, stages: set[str], inputs: Inputs) -> 
         if params.backend == "vllm":
             findings.append(machine.check_package("vllm", f"{where}.backend", VLLM))
         if params.attn_implementation == "flash_attention_2":
-            findings.append(machine.check_package("flash_attn", f"{where}.attn_implementation", FLASH_ATTENTION))
+            findings.append(
+                machine.check_package("flash_attn", f"{where}.attn_implementation", FLASH_ATTENTION)
+            )
     wanted: dict[str, list[str]] = {}
     for entry, metadata in inputs.metadata.items():
         for package in metadata.get("packages", ()):
             wanted.setdefault(package, []).append(entry)
     for package, entries in wanted.items():
         findings.append(
-            machine.check_package(package, f"the catalog's {' and '.join(entries)}", f"pip install {package}; docs/recipes.md says which build.")
+            machine.check_package(
+                package,
+                f"the catalog's {' and '.join(entries)}",
+                f"pip install {package}; docs/recipes.md says which build.",
+            )
         )
     return findings
 
@@ -201,24 +262,43 @@ def check_scorers(parameters: Parameters, pipeline: Pipeline) -> list[Finding]:
     return [Finding(True, f"what scores {', '.join(scored)} is there", "benchmarks")] if scored else []
 
 
-def check_resources(parameters: Parameters, stages: set[str], known: Sizes, image_bytes: float, iterations: int, data: Path) -> list[Finding]:
+def check_resources(
+    parameters: Parameters, stages: set[str], known: Sizes, image_bytes: float, iterations: int, data: Path
+) -> list[Finding]:
     """GPU, its memory stage by stage, and the disk."""
     findings, gpus, device = [], machine.gpus(), parameters.compute.device
     if any(params.backend != "openai" for params in serving(parameters, stages).values()):
-        findings.append(machine.check_device(device, gpus, max((size.parameters for size in known.values()), default=0)))
+        findings.append(
+            machine.check_device(device, gpus, max((size.parameters for size in known.values()), default=0))
+        )
         if device == "cuda" or (device == "auto" and gpus):
             for stage, needed, params in memory_needs(parameters, stages, known):
-                findings.append(machine.check_memory(stage, needed, gpus, spread=all(p.device_map for p in params)))
+                findings.append(
+                    machine.check_memory(stage, needed, gpus, spread=all(p.device_map for p in params))
+                )
     parts = sizes.run_disk(parameters, known.get("policy"), image_bytes, iterations, stages)
     if parts:
         untold = "train_policy" in stages and "policy" not in known
-        findings.append(machine.check_disk(parts, data, "Checkpoints are not counted: the policy's size can't be told before it is there." * untold))
+        findings.append(
+            machine.check_disk(
+                parts,
+                data,
+                "Checkpoints are not counted: the policy's size can't be told before it is there." * untold,
+            )
+        )
     return findings
 
 
-def memory_needs(parameters: Parameters, stages: set[str], known: Sizes) -> list[tuple[str, int, list[ModelParams]]]:
+def memory_needs(
+    parameters: Parameters, stages: set[str], known: Sizes
+) -> list[tuple[str, int, list[ModelParams]]]:
     """(stage, bytes, the models' parameters) of the stages whose models' sizes are known."""
-    generation, feedback, models, compute = parameters.data_generation, parameters.feedback, parameters.models, parameters.compute
+    generation, feedback, models, compute = (
+        parameters.data_generation,
+        parameters.feedback,
+        parameters.models,
+        parameters.compute,
+    )
     needs = []
 
     def dtype(params: ModelParams) -> str:
@@ -226,17 +306,39 @@ def memory_needs(parameters: Parameters, stages: set[str], known: Sizes) -> list
 
     policy = known.get("policy")
     if policy and "sample_candidates" in stages:
-        needs.append(("sampling", sizes.sampling_memory(policy, generation, dtype(models.policy)), [models.policy]))
-    asked = {name: params for name, params in serving(parameters, stages).items() if name in ("splitter", "question_writer") and name in known}
+        needs.append(
+            ("sampling", sizes.sampling_memory(policy, generation, dtype(models.policy)), [models.policy])
+        )
+    asked = {
+        name: params
+        for name, params in serving(parameters, stages).items()
+        if name in ("splitter", "question_writer") and name in known
+    }
     if asked:
         loaded = [(known[name], dtype(params)) for name, params in asked.items()]
-        needed = sizes.dividing_memory(loaded, feedback.splitter_batch_size, feedback.splitter_max_new_tokens, generation.max_new_tokens)
+        needed = sizes.dividing_memory(
+            loaded, feedback.splitter_batch_size, feedback.splitter_max_new_tokens, generation.max_new_tokens
+        )
         needs.append(("dividing", needed, list(asked.values())))
     role = "policy" if feedback.labeler == "self" else "labeler"
     labeler = known.get(role)
     if labeler and "verify_claims" in stages:
         params = getattr(models, role)
-        needs.append(("labeling", sizes.labeling_memory(labeler, feedback.batch_size, compute.max_tokens_per_pack, dtype(params)), [params]))
+        needs.append(
+            (
+                "labeling",
+                sizes.labeling_memory(
+                    labeler, feedback.batch_size, compute.max_tokens_per_pack, dtype(params)
+                ),
+                [params],
+            )
+        )
     if policy and "train_policy" in stages:
-        needs.append(("training", sizes.training_memory(policy, parameters.training, generation.max_new_tokens, compute.dtype), [ModelParams()]))
+        needs.append(
+            (
+                "training",
+                sizes.training_memory(policy, parameters.training, generation.max_new_tokens, compute.dtype),
+                [ModelParams()],
+            )
+        )
     return needs

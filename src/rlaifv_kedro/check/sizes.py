@@ -1,4 +1,6 @@
-"""How much memory and disk a run takes: worked out from the sizes of its models and its parameters, not measured. Bytes throughout."""
+"""How much memory and disk a run takes: worked out from the sizes of its models and its parameters, not
+measured. Bytes throughout.
+"""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -24,7 +26,9 @@ ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 TOWERS = ("vision", "visual", "vpm")
 
 LAYER_BYTES = 34
-"""Activations of a transformer layer, a token and unit of width, in 16 bits and without attention's scores (Korthikanti et al. 2022, equation 2)."""
+"""Activations of a transformer layer, a token and unit of width, in 16 bits and without attention's scores
+(Korthikanti et al. 2022, equation 2).
+"""
 
 LOGIT_BYTES = 12
 """Of a logit in training: in float32 itself, its log-softmax, its gradient."""
@@ -40,7 +44,8 @@ class ModelSize:
     Attributes:
         parameters: How many numbers the weights are.
         shapes: Of each tensor; empty if its file can't tell without being read whole (``.bin``).
-        hidden, layers, kv_width, vocabulary: Of the language model; ``kv_width`` is key heads times their width.
+        hidden, layers, kv_width, vocabulary: Of the language model; ``kv_width`` is key heads times their
+            width.
         image_tokens: That stand for an image, at most.
         patches: Of an image, at most, that the vision tower sees; 0 if unknown.
     """
@@ -57,16 +62,24 @@ class ModelSize:
     def frozen(self, parts: Iterable[str]) -> int:
         """Parameters whose names contain one of the parts."""
         parts = tuple(parts)
-        return sum(math.prod(shape) for name, shape in self.shapes.items() if any(part in name for part in parts))
+        return sum(
+            math.prod(shape) for name, shape in self.shapes.items() if any(part in name for part in parts)
+        )
 
     def adapters(self, rank: int) -> int:
         """Parameters of LoRA adapters: rank x (inputs + outputs) a layer."""
-        layers = [s for n, s in self.shapes.items() if n.removesuffix(".weight").rpartition(".")[2] in ADAPTED and not any(t in n for t in TOWERS)]
+        layers = [
+            s
+            for n, s in self.shapes.items()
+            if n.removesuffix(".weight").rpartition(".")[2] in ADAPTED and not any(t in n for t in TOWERS)
+        ]
         return sum(rank * sum(shape) for shape in layers)
 
     def learning(self, params: TrainingParams) -> int:
         """Parameters that training changes."""
-        return self.adapters(params.lora.rank) if params.lora else self.parameters - self.frozen(params.freeze)
+        return (
+            self.adapters(params.lora.rank) if params.lora else self.parameters - self.frozen(params.freeze)
+        )
 
     def prefix(self) -> int:
         """Tokens of an image and its question."""
@@ -87,8 +100,11 @@ def sampling_memory(policy: ModelSize, params: DataGenerationParams, dtype: str)
     return policy.parameters * BYTES[dtype] + policy.cache(tokens, dtype) + RESERVE
 
 
-def dividing_memory(models: list[tuple[ModelSize, str]], batch_size: int, max_new_tokens: int, answer_tokens: int) -> int:
-    """Weights of splitter and question writer, both loaded, and the larger cache. A reply that is cut off is asked for at twice its length.
+def dividing_memory(
+    models: list[tuple[ModelSize, str]], batch_size: int, max_new_tokens: int, answer_tokens: int
+) -> int:
+    """Weights of splitter and question writer, both loaded, and the larger cache. A reply that is cut off is
+    asked for at twice its length.
 
     Args:
         models: Sizes with their dtypes.
@@ -113,7 +129,9 @@ def training_memory(policy: ModelSize, params: TrainingParams, answer_tokens: in
     answers = 2 * pairs * answer_tokens
     tokens = pairs * policy.prefix() + answers
     kept = policy.layers * policy.layer(tokens)
-    if params.gradient_checkpointing:  # each layer's input, in float32 as the residual stream is, and one layer at a time
+    if (
+        params.gradient_checkpointing
+    ):  # each layer's input, in float32 as the residual stream is, and one layer at a time
         kept = policy.layers * policy.hidden * 4 * tokens + policy.layer(tokens)
     logits = LOGIT_BYTES * policy.vocabulary * answers
     config = deepspeed_config(params)
@@ -125,9 +143,10 @@ def training_memory(policy: ModelSize, params: TrainingParams, answer_tokens: in
 def _states(policy: ModelSize, params: TrainingParams, dtype: str) -> int:
     """Weights, gradients and both of Adam's moments, on one GPU.
 
-    Without DeepSpeed what learns is float32, with autocast's copy; several processes hold a bucket for each gradient too. DeepSpeed has weights and
-    gradients in ``dtype``, and a float32 copy of what learns: stage 1 spreads that copy and the moments over the processes, 2 the gradients, 3 the
-    weights (Rajbhandari et al. 2020, section 5).
+    Without DeepSpeed what learns is float32, with autocast's copy; several processes hold a bucket for each
+    gradient too. DeepSpeed has weights and gradients in ``dtype``, and a float32 copy of what learns: stage 1
+    spreads that copy and the moments over the processes, 2 the gradients, 3 the weights (Rajbhandari et al.
+    2020, section 5).
     """
     learning = policy.learning(params)
     others = policy.parameters if params.lora else policy.parameters - learning
@@ -145,7 +164,9 @@ def _states(policy: ModelSize, params: TrainingParams, dtype: str) -> int:
 
 
 def checkpoint_disk(policy: ModelSize, params: TrainingParams, dtype: str) -> tuple[int, int]:
-    """Bytes of a checkpoint that stays, and of what lies beside it until the training has ended, to resume from (Adam's moments)."""
+    """Bytes of a checkpoint that stays, and of what lies beside it until the training has ended, to resume
+    from (Adam's moments).
+    """
     learning = policy.learning(params)
     others = 0 if params.lora else policy.parameters - learning
     return 4 * learning + BYTES[dtype] * others, 8 * learning
@@ -158,7 +179,9 @@ def staying(count: int, parameters: Parameters, stages: set[str]) -> int:
     return min(count, parameters.evaluation.keep_best + 1)
 
 
-def run_disk(parameters: Parameters, policy: ModelSize | None, image_bytes: float, iterations: int, stages: set[str]) -> dict[str, int]:
+def run_disk(
+    parameters: Parameters, policy: ModelSize | None, image_bytes: float, iterations: int, stages: set[str]
+) -> dict[str, int]:
     """What a run writes and holds at once, by kind.
 
     Args:
@@ -171,7 +194,9 @@ def run_disk(parameters: Parameters, policy: ModelSize | None, image_bytes: floa
         parts["prompts"] = round(iterations * generation.prompts * image_bytes)
     if stages & {"sample_candidates", "verify_claims"}:
         parts["answers and verdicts"] = iterations * generation.prompts * generation.candidates * ANSWER_BYTES
-    pairs = round(iterations * generation.prompts * parameters.feedback.pairs_per_prompt * (image_bytes + ANSWER_BYTES))
+    pairs = round(
+        iterations * generation.prompts * parameters.feedback.pairs_per_prompt * (image_bytes + ANSWER_BYTES)
+    )
     if "build_pairs" in stages:
         parts["pairs"] = pairs
     if "gather_pairs" in stages:
@@ -181,9 +206,13 @@ def run_disk(parameters: Parameters, policy: ModelSize | None, image_bytes: floa
         kept, beside = checkpoint_disk(policy, training, parameters.compute.dtype)
         stay = staying(count, parameters, stages)
         parts["checkpoints"] = ((iterations - 1) * stay + count) * kept
-        parts["optimizer states"] = min(count, 2) * beside  # the newest, and the one before it while that is written
+        parts["optimizer states"] = (
+            min(count, 2) * beside
+        )  # the newest, and the one before it while that is written
         if training.lora and "select_checkpoint" in stages:
-            parts["merged policies"] = iterations * policy.parameters * BYTES[parameters.compute.dtype]  # as the base is stored, most likely
+            parts["merged policies"] = (
+                iterations * policy.parameters * BYTES[parameters.compute.dtype]
+            )  # as the base is stored, most likely
     return parts
 
 

@@ -1,8 +1,9 @@
 """Divide and conquer by text LLMs: an answer becomes a list of claims, and these a list of yes/no questions.
 
-The method is RLAIF-V's (arXiv 2405.17220). Its release loses and shifts claims: it cuts the prompt to 300 words, takes the first character off every
-line, pairs claims and questions without counting them, and asks nothing twice. Here a reply is parsed strictly or asked for again, and an answer that
-can't be split is a reject with a reason.
+The method is RLAIF-V's (arXiv 2405.17220). Its release loses and shifts claims: it cuts the prompt to 300
+words, takes the first character off every line, pairs claims and questions without counting them, and asks
+nothing twice. Here a reply is parsed strictly or asked for again, and an answer that can't be split is a
+reject with a reason.
 """
 
 import hashlib
@@ -45,7 +46,9 @@ class PromptFile:
             raise UserError(f"{path}: can't read the prompt: {error}") from error
         missing = [f"{{{name}}}" for name in placeholders if f"{{{name}}}" not in text]
         if missing:
-            raise UserError(f"{path}: the prompt lacks {' and '.join(missing)}, where the text to work on goes.")
+            raise UserError(
+                f"{path}: the prompt lacks {' and '.join(missing)}, where the text to work on goes."
+            )
         return cls(text.replace("\r\n", "\n").strip(), hashlib.sha256(data).hexdigest())
 
     def fill(self, **texts: str) -> str:
@@ -65,28 +68,41 @@ class _Request:
 
 
 class LLMSplitter:
-    """See :class:`rlaifv_kedro.claims.ClaimSplitter`. A result depends on question, answer and ``seed``, not on what else is split.
+    """See :class:`rlaifv_kedro.claims.ClaimSplitter`. A result depends on question, answer and ``seed``, not
+    on what else is split.
 
     Args:
         divider: Writes the list of claims.
-        question_writer: Turns it into a list of questions. The release has fine-tuned a model for each step; any instruct LLM can do both.
+        question_writer: Turns it into a list of questions. The release has fine-tuned a model for each step;
+            any instruct LLM can do both.
         seed: The run's.
         tries: How often a reply that is no good is asked for, with another seed each time.
         temperature, top_p: As in the release.
-        max_new_tokens: Most tokens of a reply; one that is cut off is asked for once more with twice as many. The release allows 256 tokens, for at
-            most 300 words of an answer. Here whole answers, of 512 tokens in the release, are divided.
-        divide_prompt: File with ``{question}`` and ``{answer}``; by default ours. Models that are fine-tuned for a step want the prompt that they
-            were trained with.
-        question_prompt: File with ``{claims}``, in whose place come lines that begin with ``- ``; by default ours.
+        max_new_tokens: Most tokens of a reply; one that is cut off is asked for once more with twice as many.
+            The release allows 256 tokens, for at most 300 words of an answer. Here whole answers, of 512
+            tokens in the release, are divided.
+        divide_prompt: File with ``{question}`` and ``{answer}``; by default ours. Models that are fine-tuned
+            for a step want the prompt that they were trained with.
+        question_prompt: File with ``{claims}``, in whose place come lines that begin with ``- ``; by default
+            ours.
 
     Raises:
         UserError: A prompt can't be read or lacks a placeholder.
     """
 
     def __init__(
-        self, divider: TextModel, question_writer: TextModel, *, seed: int, tries: int = 3, temperature: float = 0.2, top_p: float = 0.9,
-        max_new_tokens: int = 512, divide_prompt: str | Path | None = None, question_prompt: str | Path | None = None,
-    ):  # fmt: skip
+        self,
+        divider: TextModel,
+        question_writer: TextModel,
+        *,
+        seed: int,
+        tries: int = 3,
+        temperature: float = 0.2,
+        top_p: float = 0.9,
+        max_new_tokens: int = 512,
+        divide_prompt: str | Path | None = None,
+        question_prompt: str | Path | None = None,
+    ):
         self.divider, self.question_writer, self.seed, self.tries = divider, question_writer, seed, tries
         self.decoding = Decoding(temperature, max_new_tokens, top_p)
         self.divide_prompt = PromptFile.read(divide_prompt or DIVIDE, ["question", "answer"])
@@ -94,9 +110,13 @@ class LLMSplitter:
 
     @property
     def version(self) -> str:
-        """Short hash of what a result depends on besides the models and the seed: both prompts, the decoding and the number of tries."""
+        """Short hash of what a result depends on besides the models and the seed: both prompts, the
+        decoding and the number of tries.
+        """
         decoding = (self.decoding.temperature, self.decoding.top_p, self.decoding.max_new_tokens)
-        return hashlib.sha256(repr((self.divide_prompt.sha256, self.question_prompt.sha256, decoding, self.tries)).encode()).hexdigest()[:12]
+        return hashlib.sha256(
+            repr((self.divide_prompt.sha256, self.question_prompt.sha256, decoding, self.tries)).encode()
+        ).hexdigest()[:12]
 
     def split(self, questions: Sequence[str], answers: Sequence[str]) -> list[list[Claim] | str]:
         """See :class:`rlaifv_kedro.claims.ClaimSplitter`. What is there several times is asked once."""
@@ -118,16 +138,21 @@ class LLMSplitter:
         found = self._ask(self.divider, "divide", {prompt: read_list for prompt in prompts.values()})
 
         def outcome(claims: list[str] | str) -> list[str] | str:
-            return f"can't be divided into claims: {claims}" if isinstance(claims, str) else claims or NO_CLAIM
+            return (
+                f"can't be divided into claims: {claims}" if isinstance(claims, str) else claims or NO_CLAIM
+            )
 
         return {pair: outcome(found[prompt]) for pair, prompt in prompts.items()}
 
     def _to_questions(self, lists: list[list[str]]) -> dict[tuple[str, ...], dict[str, str] | str]:
-        """For each list of claims the question of each claim, or why there are none. A claim that an answer makes twice is asked for once: LLMs are
-        bad at writing a question twice.
+        """For each list of claims the question of each claim, or why there are none. A claim that an answer
+        makes twice is asked for once: LLMs are bad at writing a question twice.
         """
         unique = {tuple(claims): list(dict.fromkeys(claims)) for claims in lists}
-        prompts = {key: self.question_prompt.fill(claims="\n".join(f"- {c}" for c in claims)) for key, claims in unique.items()}
+        prompts = {
+            key: self.question_prompt.fill(claims="\n".join(f"- {c}" for c in claims))
+            for key, claims in unique.items()
+        }
         parsers = {prompts[key]: partial(read_questions, count=len(claims)) for key, claims in unique.items()}
         found = self._ask(self.question_writer, "to questions", parsers)
 
@@ -138,9 +163,15 @@ class LLMSplitter:
 
         return {key: outcome(claims, found[prompts[key]]) for key, claims in unique.items()}
 
-    def _ask(self, model: TextModel, step: str, parsers: dict[str, Callable[[str], list[str]]]) -> dict[str, list[str] | str]:
-        """For each prompt the parsed reply, or why there is none. The seed of a try depends on the prompt, so on what the prompt is about."""
-        requests = [_Request(prompt, parse, self.decoding.max_new_tokens) for prompt, parse in parsers.items()]
+    def _ask(
+        self, model: TextModel, step: str, parsers: dict[str, Callable[[str], list[str]]]
+    ) -> dict[str, list[str] | str]:
+        """For each prompt the parsed reply, or why there is none. The seed of a try depends on the prompt,
+        so on what the prompt is about.
+        """
+        requests = [
+            _Request(prompt, parse, self.decoding.max_new_tokens) for prompt, parse in parsers.items()
+        ]
         while pending := [r for r in requests if r.result is None]:
             for limit in sorted({r.max_new_tokens for r in pending}):
                 group = [r for r in pending if r.max_new_tokens == limit]
@@ -175,9 +206,10 @@ _MARK = re.compile(r"([-*•–]|\d{1,3}[.)])(\s+|$)")
 def read_list(reply: str) -> list[str]:
     """The items of a list.
 
-    An item is a line that begins with ``- `` (or ``* ``, ``• ``, ``– ``, ``1. ``, ``1) ``). Before the first one stands a heading, maybe: a line that
-    begins with ``#`` or ends with a colon. Empty lines don't count, nor do asterisks that make text bold. Anything else is refused, since it can't be
-    told from a claim or the rest of one: other lines, a heading after items (of opinions, or notes), items that introduce others.
+    An item is a line that begins with ``- `` (or ``* ``, ``• ``, ``– ``, ``1. ``, ``1) ``). Before the first
+    one stands a heading, maybe: a line that begins with ``#`` or ends with a colon. Empty lines don't count,
+    nor do asterisks that make text bold. Anything else is refused, since it can't be told from a claim or the
+    rest of one: other lines, a heading after items (of opinions, or notes), items that introduce others.
 
     Returns:
         Empty if there is a ``#`` heading only, or the one item ``None``.

@@ -1,4 +1,6 @@
-"""Kedro datasets of the project: versioned by run, written atomically, with the same bytes for the same data."""
+"""Kedro datasets of the project: versioned by run, written atomically, with the same bytes for the same
+data.
+"""
 
 from rlaifv_kedro.datasets.checkpoint import CheckpointDataset, CheckpointSetDataset, WorkFolderDataset
 from rlaifv_kedro.datasets.chunks import Chunk, ChunkedTableDataset, Complete, FinishedChunksDataset
@@ -14,8 +16,28 @@ from rlaifv_kedro.datasets.remote import RemoteFileDataset
 from rlaifv_kedro.datasets.tables import TableDataset
 
 __all__ = [
-    "CheckpointDataset", "CheckpointSetDataset", "Chunk", "ChunkedTableDataset", "CocoAnnotations", "CocoAnnotationsDataset", "Complete",
-    "ExportFolderDataset", "FigureDataset", "FileSetDataset", "FinishedChunksDataset", "FinishedPairsDataset", "Images",
-    "ImagesDataset", "IterationNumberDataset", "JsonDataset", "PairSource", "PairSourceDataset", "PairStore", "PairStoreDataset", "RemoteFileDataset",
-    "TableDataset", "TextDataset", "WorkFolderDataset",
-]  # fmt: skip
+    "CheckpointDataset",
+    "CheckpointSetDataset",
+    "Chunk",
+    "ChunkedTableDataset",
+    "CocoAnnotations",
+    "CocoAnnotationsDataset",
+    "Complete",
+    "ExportFolderDataset",
+    "FigureDataset",
+    "FileSetDataset",
+    "FinishedChunksDataset",
+    "FinishedPairsDataset",
+    "Images",
+    "ImagesDataset",
+    "IterationNumberDataset",
+    "JsonDataset",
+    "PairSource",
+    "PairSourceDataset",
+    "PairStore",
+    "PairStoreDataset",
+    "RemoteFileDataset",
+    "TableDataset",
+    "TextDataset",
+    "WorkFolderDataset",
+]

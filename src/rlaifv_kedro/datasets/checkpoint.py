@@ -1,4 +1,6 @@
-"""Model checkpoints: one finished folder, the folder a training node works in, and the set of checkpoints it leaves there."""
+"""Model checkpoints: one finished folder, the folder a training node works in, and the set of checkpoints
+it leaves there.
+"""
 
 import json
 import os
@@ -7,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from rlaifv_kedro.datasets.chunks import MARKER
-from rlaifv_kedro.datasets.files import combined_sha256, file_hashes, files_of, read_bytes, shown, sync_folder, write_atomically, writing
+from rlaifv_kedro.datasets.files import (
+    combined_sha256,
+    file_hashes,
+    files_of,
+    read_bytes,
+    shown,
+    sync_folder,
+    write_atomically,
+    writing,
+)
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
 
@@ -25,7 +36,8 @@ def check_checkpoint(folder: Path, remedy: str) -> None:
     """Looks whether a Hugging Face checkpoint is whole; reads only the headers of its weights.
 
     Raises:
-        UserError: ``config.json``, the weights, a shard that the index names, or the weights' header is missing or damaged.
+        UserError: ``config.json``, the weights, a shard that the index names, or the weights' header is
+            missing or damaged.
     """
     _read_json(folder / CONFIG, remedy)
     shards = set()
@@ -59,9 +71,11 @@ def _read_json(path: Path, remedy: str) -> dict[str, Any]:
 
 
 class CheckpointDataset(RunVersionedDataset[Path, Path]):
-    """A folder with a Hugging Face checkpoint. Nodes pass the path, never the module: ``load`` gives the folder, ``save`` takes one.
+    """A folder with a Hugging Face checkpoint. Nodes pass the path, never the module: ``load`` gives the
+    folder, ``save`` takes one.
 
-    Saving makes hard links where the file system can, so what is saved must not be altered in place afterwards.
+    Saving makes hard links where the file system can, so what is saved must not be altered in place
+    afterwards.
     """
 
     def is_complete(self, path: Path) -> bool:
@@ -89,12 +103,16 @@ class CheckpointDataset(RunVersionedDataset[Path, Path]):
 
 
 def link_folder(source: Path, target: Path, without: tuple[str, ...] = ()) -> None:
-    """Makes a folder of the same files, without those of some names, by hard links where the file system can: replace files there, alter none."""
+    """Makes a folder of the same files, without those of some names, by hard links where the file system
+    can: replace files there, alter none.
+    """
     shutil.copytree(source, target, copy_function=_link_or_copy, ignore=shutil.ignore_patterns(*without))
 
 
 def _link_or_copy(source: str, target: str) -> None:
-    """Hard link to what ``source`` (maybe a symlink into the Hugging Face cache) stands for, else a synced copy."""
+    """Hard link to what ``source`` (maybe a symlink into the Hugging Face cache) stands for, else a synced
+    copy.
+    """
     try:
         os.link(os.path.realpath(source), target)
     except OSError:
@@ -104,7 +122,9 @@ def _link_or_copy(source: str, target: str) -> None:
 
 
 class WorkFolderDataset(RunVersionedDataset[None, Path]):
-    """A folder of this run that a training node writes its own checkpoints to, and finds them in when the run is resumed."""
+    """A folder of this run that a training node writes its own checkpoints to, and finds them in when the
+    run is resumed.
+    """
 
     OF_THIS_RUN = True
 
@@ -118,7 +138,10 @@ class WorkFolderDataset(RunVersionedDataset[None, Path]):
         return folder
 
     def save(self, data: None) -> None:
-        raise TypeError("a work folder is only loaded; save the list of its checkpoints to a CheckpointSetDataset with the same filepath")
+        raise TypeError(
+            "a work folder is only loaded; save the list of its checkpoints to a CheckpointSetDataset with "
+            "the same filepath"
+        )
 
     def _exists(self) -> bool:
         return True
@@ -127,9 +150,10 @@ class WorkFolderDataset(RunVersionedDataset[None, Path]):
 class CheckpointSetDataset(RunVersionedDataset[list, list]):
     """The checkpoints in a work folder, complete with the marker that ``save`` writes there.
 
-    ``save`` takes folder names, or dicts with ``path`` (relative to the folder, or inside it) and whatever else is worth knowing (JSON);
-    ``load`` gives dicts with ``path`` as an absolute :class:`pathlib.Path`, ``own`` (whether this run made them) and, for those that
-    :func:`remove_checkpoints` has removed, ``removed``: why, as it was told.
+    ``save`` takes folder names, or dicts with ``path`` (relative to the folder, or inside it) and whatever
+    else is worth knowing (JSON); ``load`` gives dicts with ``path`` as an absolute :class:`pathlib.Path`,
+    ``own`` (whether this run made them) and, for those that :func:`remove_checkpoints` has removed,
+    ``removed``: why, as it was told.
     """
 
     def is_complete(self, path: Path) -> bool:
@@ -143,7 +167,9 @@ class CheckpointSetDataset(RunVersionedDataset[list, list]):
         entries = self._entries(folder)
         for entry in entries:
             if "removed" not in entry and not entry["path"].is_dir():
-                raise UserError(f"{shown(entry['path'])} is missing, but {MARKER} beside it names it. {self.remedy()}")
+                raise UserError(
+                    f"{shown(entry['path'])} is missing, but {MARKER} beside it names it. {self.remedy()}"
+                )
         own = folder.absolute() == self.save_path().absolute()
         return [{**entry, "own": own} for entry in entries]
 
@@ -153,29 +179,50 @@ class CheckpointSetDataset(RunVersionedDataset[list, list]):
         for entry in entries:
             path = (folder / entry["path"]).resolve()
             if not path.is_relative_to(folder.resolve()) or not path.is_dir():
-                raise UserError(f"The checkpoint {shown(path)} is not a folder inside {shown(folder)}. Save checkpoints in the work folder.")
+                raise UserError(
+                    f"The checkpoint {shown(path)} is not a folder inside {shown(folder)}. Save checkpoints "
+                    "in the work folder."
+                )
             entry["path"] = path.relative_to(folder.resolve()).as_posix()
         write_atomically(folder / MARKER, json.dumps({"checkpoints": entries}, indent=2).encode() + b"\n")
 
     def content_sha256(self, path: Path) -> str:
-        """The same before and after checkpoints are removed and their cards completed, so that manifests still know them."""
+        """The same before and after checkpoints are removed and their cards completed, so that manifests
+        still know them.
+        """
         removed = _removed(path, self.remedy())
-        hashes = {f"{name}/{file}": digest for name, entry in removed.items() for file, digest in entry["files"].items()}
-        left = [file for file in files_of(path) if file.partition("/")[0] not in {*removed, REMOVED} and not file.endswith(f"/{CARD}")]
+        hashes = {
+            f"{name}/{file}": digest
+            for name, entry in removed.items()
+            for file, digest in entry["files"].items()
+        }
+        left = [
+            file
+            for file in files_of(path)
+            if file.partition("/")[0] not in {*removed, REMOVED} and not file.endswith(f"/{CARD}")
+        ]
         return combined_sha256({**hashes, **file_hashes(path, left)})
 
     def _entries(self, folder: Path) -> list[dict[str, Any]]:
         remedy = self.remedy()
         marker, removed = _read_json(folder / MARKER, remedy), _removed(folder, remedy)
         try:
-            entries = [{**entry, "path": folder.absolute() / entry["path"]} for entry in marker["checkpoints"]]
+            entries = [
+                {**entry, "path": folder.absolute() / entry["path"]} for entry in marker["checkpoints"]
+            ]
         except (KeyError, TypeError) as error:
             raise UserError(f"{shown(folder / MARKER)} is damaged. {remedy}") from error
-        return [{**entry, "removed": removed[entry["path"].name]["why"]} if entry["path"].name in removed else entry for entry in entries]
+        return [
+            {**entry, "removed": removed[entry["path"].name]["why"]}
+            if entry["path"].name in removed
+            else entry
+            for entry in entries
+        ]
 
 
 def remove_checkpoints(folder: Path, why: dict[str, Any]) -> None:
-    """Removes checkpoints of a set, and records it first: a kill at any moment leaves a set that says what is gone, and the next call ends the work.
+    """Removes checkpoints of a set, and records it first: a kill at any moment leaves a set that says what is
+    gone, and the next call ends the work.
 
     Args:
         folder: That of a :class:`CheckpointSetDataset`.

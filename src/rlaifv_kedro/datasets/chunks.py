@@ -39,11 +39,19 @@ class Complete:
 
 
 class ChunkFolder(RunVersionedDataset):
-    """What a table and the view on its finished chunks share: a folder with one file a chunk, and a marker."""
+    """What a table and the view on its finished chunks share: a folder with one file a chunk, and a
+    marker.
+    """
 
     SUFFIX = ".parquet"
 
-    def __init__(self, filepath: str, table: str, version: Version | None = None, metadata: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        filepath: str,
+        table: str,
+        version: Version | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
         """Args:
         filepath: Folder of the chunks.
         table: Name of the table in ``rlaifv_kedro.schemas.TABLES``.
@@ -82,13 +90,17 @@ class ChunkFolder(RunVersionedDataset):
 
 
 class ChunkedTableDataset(ChunkFolder):
-    """A table that a generator node saves as :class:`Chunk`, :class:`Chunk`, ..., :class:`Complete`, and that loads whole, as one frame.
+    """A table that a generator node saves as :class:`Chunk`, :class:`Chunk`, ..., :class:`Complete`, and that
+    loads whole, as one frame.
 
-    Without the marker that :class:`Complete` writes, the table does not exist for anyone but :class:`FinishedChunksDataset`.
+    Without the marker that :class:`Complete` writes, the table does not exist for anyone but
+    :class:`FinishedChunksDataset`.
     """
 
     def is_complete(self, path: Path) -> bool:
-        """The marker is readable and every chunk that it names is there (their content is checked by ``load``)."""
+        """The marker is readable and every chunk that it names is there (their content is checked by
+        ``load``).
+        """
         try:
             return all(self.file_of(path, chunk_id).is_file() for chunk_id in self._marker(path))
         except UserError:
@@ -129,8 +141,13 @@ class ChunkedTableDataset(ChunkFolder):
             return table(self._table).schema.empty_table()
         fingerprints = {(part.schema.metadata or {}).get(FINGERPRINT.encode()) for part in parts}
         if len(fingerprints) > 1:
-            raise UserError(f"{shown(folder)} mixes chunks of different fingerprints (model, data or template). {self.remedy()}")
-        rows = pa.concat_tables([part.replace_schema_metadata(None) for part in parts], promote_options="default")
+            raise UserError(
+                f"{shown(folder)} mixes chunks of different fingerprints (model, data or template). "
+                f"{self.remedy()}"
+            )
+        rows = pa.concat_tables(
+            [part.replace_schema_metadata(None) for part in parts], promote_options="default"
+        )
         rows = conform(self._table, rows, where=shown(folder))
         fingerprint = fingerprints.pop()
         return rows.replace_schema_metadata({FINGERPRINT: fingerprint}) if fingerprint else rows
@@ -138,7 +155,10 @@ class ChunkedTableDataset(ChunkFolder):
     def _chunk_remedy(self, path: Path) -> str:
         if self._version is None:
             return self.remedy()
-        return f"Delete this one file and start its run again with run_id={path.parent.parent.name}: only this chunk is computed again."
+        return (
+            f"Delete this one file and start its run again with run_id={path.parent.parent.name}: only "
+            "this chunk is computed again."
+        )
 
 
 class FinishedChunksDataset(ChunkFolder):
@@ -154,7 +174,9 @@ class FinishedChunksDataset(ChunkFolder):
         return {path.stem for path in sorted(folder.glob(f"[!.]*{self.SUFFIX}")) if self._readable(path)}
 
     def save(self, data: Any) -> None:
-        raise TypeError("the view on finished chunks is read-only; save to the ChunkedTableDataset with the same filepath")
+        raise TypeError(
+            "the view on finished chunks is read-only; save to the ChunkedTableDataset with the same filepath"
+        )
 
     def _readable(self, path: Path) -> bool:
         try:

@@ -1,4 +1,6 @@
-"""COCO's annotation files, read as a stream: the four of 2014 are 600 MB of JSON, most of it polygons that nobody here needs."""
+"""COCO's annotation files, read as a stream: the four of 2014 are 600 MB of JSON, most of it polygons that
+nobody here needs.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,11 @@ BUFFER = 1 << 20  # bytes read at once
 _FILE = re.compile(r"(?P<kind>instances|captions)_(?P<split>\w+)\.json")
 
 FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
-    "instances": {"images": ("id", "file_name"), "annotations": ("id", "image_id", "category_id"), "categories": ("id", "name")},
+    "instances": {
+        "images": ("id", "file_name"),
+        "annotations": ("id", "image_id", "category_id"),
+        "categories": ("id", "name"),
+    },
     "captions": {"images": ("id", "file_name"), "annotations": ("id", "image_id", "caption")},
 }
 """What is read of each kind of file: its lists, and which fields of their entries."""
@@ -26,7 +32,8 @@ _TEXT = {"file_name", "caption", "name"}
 
 
 class CocoAnnotations:
-    """Pairs of ``instances_<split>.json`` and ``captions_<split>.json``, in a folder or a zip archive. Nothing is read before it is asked for.
+    """Pairs of ``instances_<split>.json`` and ``captions_<split>.json``, in a folder or a zip archive.
+    Nothing is read before it is asked for.
 
     Args:
         path: Folder or archive; both may hold a folder ``annotations``, and other files.
@@ -45,20 +52,28 @@ class CocoAnnotations:
         self.splits = sorted(split for kind, split in self._names if kind == "instances")
         """Such as ``train2014``."""
         if not self.splits:
-            raise UserError(f"{shown(path)} holds no instances_*.json. Give the folder or the archive of COCO's annotations.")
+            raise UserError(
+                f"{shown(path)} holds no instances_*.json. Give the folder or the archive of COCO's "
+                "annotations."
+            )
         for split in self.splits:
             if ("captions", split) not in self._names:
-                raise UserError(f"{shown(path)} holds instances_{split}.json, but no captions_{split}.json. Put it beside the other.")
+                raise UserError(
+                    f"{shown(path)} holds instances_{split}.json, but no captions_{split}.json. Put it "
+                    "beside the other."
+                )
 
     def where(self, kind: str, split: str) -> str:
         """File and folder, for people."""
         return f"{shown(self._path)}, {self._names[kind, split]}"
 
     def entries(self, kind: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The entries of a file's lists, in the order of the file: (list, the fields that :data:`FIELDS` names).
+        """The entries of a file's lists, in the order of the file: (list, the fields that :data:`FIELDS`
+        names).
 
         Raises:
-            UserError: The file is damaged, lacks a list, or an entry lacks a field or has one of another type; names the entry.
+            UserError: The file is damaged, lacks a list, or an entry lacks a field or has one of another
+                type; names the entry.
         """
         import ijson
 
@@ -75,25 +90,37 @@ class CocoAnnotations:
             raise UserError(f"{where} is damaged ({reason}). Delete it and fetch it again.") from error
         for part in fields:
             if part not in seen:
-                raise UserError(f"{where}: the file has no {part!r}. Give the {kind}_*.json of COCO's annotations.")
+                raise UserError(
+                    f"{where}: the file has no {part!r}. Give the {kind}_*.json of COCO's annotations."
+                )
 
     def _listing(self) -> list[str]:
         if self._path.is_dir():
-            return sorted(path.relative_to(self._path).as_posix() for path in [*self._path.glob("*.json"), *self._path.glob("annotations/*.json")])
+            return sorted(
+                path.relative_to(self._path).as_posix()
+                for path in [*self._path.glob("*.json"), *self._path.glob("annotations/*.json")]
+            )
         try:
             with zipfile.ZipFile(self._path) as archive:
                 return archive.namelist()
         except (zipfile.BadZipFile, OSError) as error:
-            raise UserError(f"{shown(self._path)} is damaged or no zip archive ({error}). Delete it, and it is fetched anew.") from error
+            raise UserError(
+                f"{shown(self._path)} is damaged or no zip archive ({error}). Delete it, and it is fetched "
+                "anew."
+            ) from error
 
     def _open(self, name: str) -> BinaryIO:
         if self._path.is_dir():
             return open(self._path / name, "rb")
         with zipfile.ZipFile(self._path) as archive:
-            return io.BufferedReader(archive.open(name), BUFFER)  # the member keeps the archive's file open until it is closed
+            return io.BufferedReader(
+                archive.open(name), BUFFER
+            )  # the member keeps the archive's file open until it is closed
 
 
-def _entries(file: BinaryIO, fields: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, dict[str, Any] | None]]:
+def _entries(
+    file: BinaryIO, fields: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """(list, entry), and (list, None) where a list begins. Polygons pass as single numbers and are let go."""
     import ijson
 
@@ -120,7 +147,8 @@ def _checked(part: str, entry: dict[str, Any], names: Sequence[str], where: str)
         if type(value) is not (str if name in _TEXT else int):
             kind = "text" if name in _TEXT else "a whole number"
             raise UserError(
-                f"{where}: in {part!r} the entry of id {entry.get('id')!r} has {name!r} = {value!r}, which should be {kind}. The file is damaged or "
+                f"{where}: in {part!r} the entry of id {entry.get('id')!r} has {name!r} = {value!r}, which "
+                f"should be {kind}. The file is damaged or "
                 "of another kind: fetch it again."
             )
     return entry

@@ -1,4 +1,6 @@
-"""Documents of a report: JSON, text and HTML, figures. Written atomically, and with the same bytes for the same content."""
+"""Documents of a report: JSON, text and HTML, figures. Written atomically, and with the same bytes for the
+same content.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ FIGURE_DPI = 150
 
 
 class JsonDataset(RunVersionedDataset[Any, Any]):
-    """JSON with two spaces of indent, keys in their order; NaN and infinity, which JSON does not know, become null."""
+    """JSON with two spaces of indent, keys in their order; NaN and infinity, which JSON does not know,
+    become null.
+    """
 
     def load(self) -> Any:
         path = self.load_path()

@@ -17,7 +17,10 @@ logger = logging.getLogger(__name__)
 CHUNK = 1 << 20  # bytes read at once
 RETRIES = 4  # in a row without a new byte
 PAUSE = 1.0  # seconds before the first of them; doubled each time
-CONNECT, SILENCE = 30, 60  # seconds until a connection stands, and without a byte; a long download has no limit
+CONNECT, SILENCE = (
+    30,
+    60,
+)  # seconds until a connection stands, and without a byte; a long download has no limit
 BUSY = {408, 425, 429}
 """Answers that say "later", like all from 500 on."""
 
@@ -33,14 +36,16 @@ class _Cut(Exception):
 def download(urls: Sequence[str], target: Path, sha256: str | None = None, lock: bool = True) -> None:
     """Fetch a file to ``target``; does nothing if it is there.
 
-    What came before a cut stays beside it, in ``.<name>.part``, and is continued by HTTP's Range, in this call or a later one: if the server
-    says that the file is still the same (If-Range with its ETag or date), or if ``sha256`` will tell.
+    What came before a cut stays beside it, in ``.<name>.part``, and is continued by HTTP's Range, in this
+    call or a later one: if the server says that the file is still the same (If-Range with its ETag or date),
+    or if ``sha256`` will tell.
 
     Args:
         urls: http or https; tried in this order.
         target: Its folder is made.
         sha256: Of the whole file, hexadecimal.
-        lock: Whether others that want the same file wait, by a ``.<name>.lock`` beside it. False: the caller sees to that.
+        lock: Whether others that want the same file wait, by a ``.<name>.lock`` beside it. False: the caller
+            sees to that.
 
     Raises:
         DownloadError: No address gives the file, or what they give has another sha256.
@@ -87,12 +92,16 @@ def _fetch(url: str, part: Path, sha256: str | None) -> None:
             return
         _forget(part)
         if again or not start:
-            raise DownloadError(f"what it gives has the sha256 {found}, not {sha256}: it is not the published file any more")
+            raise DownloadError(
+                f"what it gives has the sha256 {found}, not {sha256}: it is not the published file any more"
+            )
         again = True  # the beginning may have been of another file, or damaged: once more from the start
 
 
 def _stream(url: str, part: Path, trusted: bool) -> None:
-    """One request: append to ``part`` what is missing, or write it anew where the server can't continue or has another file now."""
+    """One request: append to ``part`` what is missing, or write it anew where the server can't continue or
+    has another file now.
+    """
     import aiohttp
 
     start, headers = _request(url, part, trusted)
@@ -133,7 +142,9 @@ def _http() -> Any:
 
 
 def _request(url: str, part: Path, trusted: bool) -> tuple[int, dict[str, str]]:
-    """From which byte to ask, and the request's headers. Compressed answers can't be continued, so none is asked for."""
+    """From which byte to ask, and the request's headers. Compressed answers can't be continued, so none is
+    asked for.
+    """
     headers, start, notes = {"Accept-Encoding": "identity"}, _size(part), _read_notes(part)
     same = notes.get("validator") if notes.get("url") == url else None
     if not start or not (trusted or same):
@@ -145,7 +156,9 @@ def _request(url: str, part: Path, trusted: bool) -> tuple[int, dict[str, str]]:
 
 
 def _beyond_the_end(part: Path, content_range: str, trusted: bool) -> None:
-    """The server has nothing after the part: it is whole, or not of this file. With a hash to compare that is seen later."""
+    """The server has nothing after the part: it is whole, or not of this file. With a hash to compare that
+    is seen later.
+    """
     total = re.fullmatch(r"bytes \*/(\d+)", content_range.strip())
     if trusted or (total and int(total[1]) == _size(part)):
         return

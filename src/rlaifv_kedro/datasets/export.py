@@ -18,12 +18,20 @@ if TYPE_CHECKING:
 
 
 class ExportFolderDataset(RunVersionedDataset[Iterable[Mapping[str, Any]], Path]):
-    """A folder with pairs in another tool's form; see :mod:`rlaifv_kedro.datasets.export_formats`. Loads as its path.
+    """A folder with pairs in another tool's form; see :mod:`rlaifv_kedro.datasets.export_formats`. Loads as
+    its path.
 
-    Records are written as they come, so that memory doesn't grow with their number; the folder gets its name when all are.
+    Records are written as they come, so that memory doesn't grow with their number; the folder gets its name
+    when all are.
     """
 
-    def __init__(self, filepath: str, format: str, version: Version | None = None, metadata: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        filepath: str,
+        format: str,
+        version: Version | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
         """Args:
         filepath: The folder.
         format: One of ``published``, ``trl``, ``llama_factory``, ``ms_swift``.

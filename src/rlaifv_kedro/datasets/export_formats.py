@@ -1,14 +1,18 @@
-"""Pairs as other tools read them. Each writer takes records of the published dataset's columns, one after the other, and fills a folder.
+"""Pairs as other tools read them. Each writer takes records of the published dataset's columns, one after the
+other, and fills a folder.
 
 Where the forms come from:
 
-- ``published``: openbmb/RLAIF-V-Dataset's columns and the datasets library's Image feature, as ``datasets`` writes it to a file's metadata.
-- ``trl``: huggingface.co/docs/trl/dataset_formats (preference, conversational, with images); the columns of trl-lib/rlaif-v.
-- ``llama_factory``: data/README.md of github.com/hiyouga/LLaMA-Factory (preference dataset, sharegpt format): the last message of
-  ``conversations`` is the human's, ``chosen`` and ``rejected`` are messages, as many ``<image>`` as ``images``, whose paths count from the
-  dataset's folder.
-- ``ms_swift``: docs/source_en/Customization/Custom-dataset.md of github.com/modelscope/ms-swift: ``messages`` end with the chosen answer,
-  ``rejected_response`` is a text, ``<image>`` says where each of ``images`` belongs.
+- ``published``: openbmb/RLAIF-V-Dataset's columns and the datasets library's Image feature, as ``datasets``
+  writes it to a file's metadata.
+- ``trl``: huggingface.co/docs/trl/dataset_formats (preference, conversational, with images); the columns of
+  trl-lib/rlaif-v.
+- ``llama_factory``: data/README.md of github.com/hiyouga/LLaMA-Factory (preference dataset, sharegpt format):
+  the last message of ``conversations`` is the human's, ``chosen`` and ``rejected`` are messages, as many
+  ``<image>`` as ``images``, whose paths count from the dataset's folder.
+- ``ms_swift``: docs/source_en/Customization/Custom-dataset.md of github.com/modelscope/ms-swift: ``messages``
+  end with the chosen answer, ``rejected_response`` is a text, ``<image>`` says where each of ``images``
+  belongs.
 """
 
 import hashlib
@@ -41,7 +45,9 @@ _TRL = pa.schema({"images": pa.list_(IMAGE), "prompt": _MESSAGES, "chosen": _MES
 
 
 def write_published(folder: Path, records: Records) -> None:
-    """``train-00000.parquet`` and so on: our columns, which begin with the published ones; ``load_dataset`` shows ``image`` as a picture."""
+    """``train-00000.parquet`` and so on: our columns, which begin with the published ones;
+    ``load_dataset`` shows ``image`` as a picture.
+    """
     records = iter(records)
     first = next(records, None)
     fields = [field for field in table("preference_pairs").schema if first is None or field.name in first]
@@ -49,17 +55,38 @@ def write_published(folder: Path, records: Records) -> None:
 
 
 def write_trl(folder: Path, records: Records) -> None:
-    """``train-00000.parquet`` and so on, for ``DPOTrainer``: ``images``, ``prompt``, ``chosen``, ``rejected``."""
-    _write_parquet(folder, _TRL, ({
-        "images": [record["image"]],
-        "prompt": [{"role": "user", "content": [{"type": "image", "text": None}, {"type": "text", "text": record["question"]}]}],
-        "chosen": [{"role": "assistant", "content": [{"type": "text", "text": record["chosen"]}]}],
-        "rejected": [{"role": "assistant", "content": [{"type": "text", "text": record["rejected"]}]}],
-    } for record in records))  # fmt: skip
+    """``train-00000.parquet`` and so on, for ``DPOTrainer``: ``images``, ``prompt``, ``chosen``,
+    ``rejected``.
+    """
+    _write_parquet(
+        folder,
+        _TRL,
+        (
+            {
+                "images": [record["image"]],
+                "prompt": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "image", "text": None},
+                            {"type": "text", "text": record["question"]},
+                        ],
+                    }
+                ],
+                "chosen": [{"role": "assistant", "content": [{"type": "text", "text": record["chosen"]}]}],
+                "rejected": [
+                    {"role": "assistant", "content": [{"type": "text", "text": record["rejected"]}]}
+                ],
+            }
+            for record in records
+        ),
+    )
 
 
 def write_llama_factory(folder: Path, records: Records) -> None:
-    """``pairs.json``, the pictures beside it, and ``dataset_info.json``, which makes the folder a ``dataset_dir``."""
+    """``pairs.json``, the pictures beside it, and ``dataset_info.json``, which makes the folder a
+    ``dataset_dir``.
+    """
     pictures = _Pictures(folder)
     with open(folder / "pairs.json", "w", encoding="utf-8") as file:
         file.write("[")
@@ -77,7 +104,12 @@ def write_llama_factory(folder: Path, records: Records) -> None:
         "file_name": "pairs.json",
         "formatting": "sharegpt",
         "ranking": True,
-        "columns": {"messages": "conversations", "chosen": "chosen", "rejected": "rejected", "images": "images"},
+        "columns": {
+            "messages": "conversations",
+            "chosen": "chosen",
+            "rejected": "rejected",
+            "images": "images",
+        },
         "tags": {"role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt"},
     }
     (folder / "dataset_info.json").write_text(json.dumps({DATASET: info}, indent=2) + "\n")
@@ -89,8 +121,15 @@ def write_ms_swift(folder: Path, records: Records) -> None:
     with open(folder / "pairs.jsonl", "w", encoding="utf-8") as file:
         for record in records:
             _refuse_placeholder(record)
-            messages = [{"role": "user", "content": PLACEHOLDER + record["question"]}, {"role": "assistant", "content": record["chosen"]}]
-            row = {"messages": messages, "rejected_response": record["rejected"], "images": [pictures.write(record)]}
+            messages = [
+                {"role": "user", "content": PLACEHOLDER + record["question"]},
+                {"role": "assistant", "content": record["chosen"]},
+            ]
+            row = {
+                "messages": messages,
+                "rejected_response": record["rejected"],
+                "images": [pictures.write(record)],
+            }
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
@@ -106,7 +145,10 @@ def _refuse_placeholder(record: Mapping[str, Any]) -> None:
     """A text with the word that stands for an image would seem to have two, and both tools stop at that."""
     for name in ("question", "chosen", "rejected"):
         if PLACEHOLDER in record[name]:
-            raise UserError(f"pair idx {record['idx']}: its `{name}` holds {PLACEHOLDER}, which stands for the image. Take it out of the text.")
+            raise UserError(
+                f"pair idx {record['idx']}: its `{name}` holds {PLACEHOLDER}, which stands for the image. "
+                "Take it out of the text."
+            )
 
 
 class _Pictures:
@@ -128,7 +170,9 @@ class _Pictures:
                 with Image.open(io.BytesIO(content)) as picture:
                     kind = (picture.format or "png").lower().replace("jpeg", "jpg")
             except UnidentifiedImageError as error:
-                raise UserError(f"pair idx {record['idx']}: the image is not a picture. Replace it or remove the row.") from error
+                raise UserError(
+                    f"pair idx {record['idx']}: the image is not a picture. Replace it or remove the row."
+                ) from error
             name = f"images/{digest.hexdigest()[:32]}.{kind}"
             (self._folder / name).write_bytes(content)
             self._names[digest.digest()] = name
@@ -136,9 +180,13 @@ class _Pictures:
 
 
 def _write_parquet(folder: Path, schema: pa.Schema, records: Records) -> None:
-    """Files of a limited number of rows, with the features that the datasets library keeps in a schema's metadata."""
+    """Files of a limited number of rows, with the features that the datasets library keeps in a schema's
+    metadata.
+    """
     features = {"info": {"features": {field.name: _feature(field.type) for field in schema}}}
-    schema = pa.schema([pa.field(field.name, field.type) for field in schema], {"huggingface": json.dumps(features)})
+    schema = pa.schema(
+        [pa.field(field.name, field.type) for field in schema], {"huggingface": json.dumps(features)}
+    )
     records = iter(records)
     groups = iter(lambda: list(islice(records, ROWS_A_GROUP)), [])
     with ExitStack() as opened:
@@ -146,7 +194,9 @@ def _write_parquet(folder: Path, schema: pa.Schema, records: Records) -> None:
             file, group = divmod(number, GROUPS_A_FILE)
             if group == 0:
                 opened.close()
-                writer = opened.enter_context(pq.ParquetWriter(folder / f"train-{file:05d}.parquet", schema, compression="zstd"))
+                writer = opened.enter_context(
+                    pq.ParquetWriter(folder / f"train-{file:05d}.parquet", schema, compression="zstd")
+                )
             writer.write_table(pa.Table.from_pylist(rows, schema))
 
 

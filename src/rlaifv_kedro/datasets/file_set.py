@@ -14,7 +14,8 @@ from rlaifv_kedro.errors import UserError
 class FileSetDataset(AbstractDataset[dict[str, bytes], Path]):
     """A folder that is saved as {path in it: content}, whole or not at all, and loads as its path.
 
-    Without versions: it stands for files that others publish, which have one place. Saving again replaces all of it.
+    Without versions: it stands for files that others publish, which have one place. Saving again replaces all
+    of it.
     """
 
     def __init__(self, filepath: str, metadata: dict[str, Any] | None = None) -> None:

@@ -28,13 +28,15 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(
-            f"Cannot write {shown(path)}: {reason}. Check that the disk has room, that its folder may be written, and that no file is in a "
+            f"Cannot write {shown(path)}: {reason}. Check that the disk has room, that its folder may be "
+            "written, and that no file is in a "
             "folder's place; then go on with the same run_id."
         ) from error
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
-    """Writes beside the target, syncs to disk, then renames: a kill leaves the old file or the new one, never a part.
+    """Writes beside the target, syncs to disk, then renames: a kill leaves the old file or the new one, never
+    a part.
 
     The name of the temporary file is fixed, so what a kill left behind is overwritten by the next try.
 
@@ -86,7 +88,8 @@ _HASHES: dict[tuple[str, int, int], str] = {}
 
 
 def file_sha256(path: str | os.PathLike) -> str:
-    """The file's sha256; a file with the same path, size and modification time is not read twice by one process.
+    """The file's sha256; a file with the same path, size and modification time is not read twice by one
+    process.
 
     Raises:
         OSError: The file cannot be read.
@@ -100,7 +103,8 @@ def file_sha256(path: str | os.PathLike) -> str:
 
 
 def content_sha256(path: str | os.PathLike) -> str:
-    """The sha256 of a file, or of a folder: over its sorted relative names and their hashes, without hidden (unfinished) files.
+    """The sha256 of a file, or of a folder: over its sorted relative names and their hashes, without hidden
+    (unfinished) files.
 
     Raises:
         OSError: Something cannot be read.
@@ -129,4 +133,6 @@ def files_of(folder: Path) -> list[str]:
 
 def combined_sha256(hashes: dict[str, str]) -> str:
     """The sha256 of a folder, from those of its files by their names."""
-    return hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in sorted(hashes.items())).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(f"{name}\0{digest}\n" for name, digest in sorted(hashes.items())).encode()
+    ).hexdigest()

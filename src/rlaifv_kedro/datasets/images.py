@@ -1,4 +1,6 @@
-"""Pictures that tables name: in a folder or an archive, and fetched one by one where only some of many are needed."""
+"""Pictures that tables name: in a folder or an archive, and fetched one by one where only some of many are
+needed.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +39,19 @@ class Images:
         manual: How to get all of them by hand, as a sentence.
     """
 
-    def __init__(self, path: Path, base_url: str | None = None, from_addresses: bool = False, manual: str = ""):
-        self._path, self._base_url, self._from_addresses, self._manual = path, base_url, from_addresses, manual
+    def __init__(
+        self, path: Path, base_url: str | None = None, from_addresses: bool = False, manual: str = ""
+    ):
+        self._path, self._base_url, self._from_addresses, self._manual = (
+            path,
+            base_url,
+            from_addresses,
+            manual,
+        )
 
     def find(self, names: Iterable[str]) -> dict[str, Image]:
-        """The pictures by the names as given, for an ``image`` column: those of a folder as their paths, those of an archive as bytes.
+        """The pictures by the names as given, for an ``image`` column: those of a folder as their paths,
+        those of an archive as bytes.
 
         Args:
             names: File names, or http addresses, whose last part is the file name.
@@ -56,13 +66,17 @@ class Images:
         if problems:
             some = "; ".join(problems[:NAMED])
             raise UserError(
-                f"{shown(self._path)} lacks {len(problems):,} of {len(set(files.values())):,} pictures, and they can't be fetched. First: {some}. "
+                f"{shown(self._path)} lacks {len(problems):,} of {len(set(files.values())):,} pictures, and "
+                f"they can't be fetched. First: {some}. "
                 f"{self._manual or BY_HAND}"
             )
         if not self._path.is_file():
             return {name: {"bytes": None, "path": shown(self._places[file])} for name, file in files.items()}
         with zipfile.ZipFile(self._path) as archive:
-            return {name: {"bytes": archive.read(self._places[file]), "path": file} for name, file in files.items()}
+            return {
+                name: {"bytes": archive.read(self._places[file]), "path": file}
+                for name, file in files.items()
+            }
 
     @cached_property
     def _places(self) -> dict[str, str]:
@@ -70,10 +84,21 @@ class Images:
         if self._path.is_file():
             try:
                 with zipfile.ZipFile(self._path) as archive:
-                    return {posixpath.basename(member): member for member in archive.namelist() if not member.endswith("/")}
+                    return {
+                        posixpath.basename(member): member
+                        for member in archive.namelist()
+                        if not member.endswith("/")
+                    }
             except (zipfile.BadZipFile, OSError) as error:
-                raise UserError(f"{shown(self._path)} is damaged or no zip archive ({error}). Delete it, and it is fetched anew.") from error
-        return {path.name: str(path) for path in sorted(self._path.rglob("*")) if path.is_file() and not path.name.startswith(".")}
+                raise UserError(
+                    f"{shown(self._path)} is damaged or no zip archive ({error}). Delete it, and it is "
+                    "fetched anew."
+                ) from error
+        return {
+            path.name: str(path)
+            for path in sorted(self._path.rglob("*"))
+            if path.is_file() and not path.name.startswith(".")
+        }
 
     def _address(self, name: str) -> str | None:
         if self._path.is_file():
@@ -83,7 +108,9 @@ class Images:
         return posixpath.join(self._base_url, name) if self._base_url else None
 
     def _fetch(self, missing: dict[str, str]) -> list[str]:
-        """Fetch pictures into the folder, by file name and address; returns why some couldn't be. Gives up after a batch of which none came."""
+        """Fetch pictures into the folder, by file name and address; returns why some couldn't be. Gives up
+        after a batch of which none came.
+        """
 
         from filelock import FileLock
 
@@ -134,10 +161,20 @@ class ImagesDataset(AbstractDataset[Images, None]):
         from_addresses: Whether pictures that are named by their addresses are fetched into the folder.
         metadata: ``licence``, ``manual``, and what plugins want.
         """
-        self.folder, self._base_url, self._from_addresses, self.metadata = Path(filepath), base_url, from_addresses, metadata
-        self._archive = RemoteFileDataset(filepath, url, sha256, metadata=metadata) if filepath.endswith(".zip") else None
+        self.folder, self._base_url, self._from_addresses, self.metadata = (
+            Path(filepath),
+            base_url,
+            from_addresses,
+            metadata,
+        )
+        self._archive = (
+            RemoteFileDataset(filepath, url, sha256, metadata=metadata) if filepath.endswith(".zip") else None
+        )
         if url and not self._archive:
-            raise UserError(f"The catalog's entry of {shown(filepath)}: a `url` is that of a .zip archive. Name `filepath` so, or use `base_url`.")
+            raise UserError(
+                f"The catalog's entry of {shown(filepath)}: a `url` is that of a .zip archive. Name "
+                "`filepath` so, or use `base_url`."
+            )
 
     def waits(self) -> bool:
         """Whether ``load`` will need a network."""
@@ -155,7 +192,10 @@ class ImagesDataset(AbstractDataset[Images, None]):
         if self._archive is not None:
             self._archive.fetch()
         elif not (self.folder.is_dir() or self.grows()):
-            raise UserError(f"{shown(self.folder)} is not there, and its pictures can't be fetched by a program. {manual or BY_HAND}")
+            raise UserError(
+                f"{shown(self.folder)} is not there, and its pictures can't be fetched by a program. "
+                f"{manual or BY_HAND}"
+            )
         return Images(self.folder, self._base_url, self._from_addresses, manual)
 
     def save(self, data: Any) -> None:
@@ -170,4 +210,8 @@ class ImagesDataset(AbstractDataset[Images, None]):
 
 def file_name(name: str) -> str:
     """The file name in an address, or the name itself."""
-    return unquote(posixpath.basename(urlsplit(name).path)) if name.startswith(HTTP) else posixpath.basename(name)
+    return (
+        unquote(posixpath.basename(urlsplit(name).path))
+        if name.startswith(HTTP)
+        else posixpath.basename(name)
+    )

@@ -15,15 +15,19 @@ COLUMNS: dict[Form, tuple[str, ...]] = {
     "published": ("image", "question", "chosen", "rejected"),
     "trl": ("images", "prompt", "chosen", "rejected"),
 }
-"""What a row needs. ``published``: openbmb/RLAIF-V-Dataset, texts and one image. ``trl``: trl-lib/rlaif-v, TRL's conversational preference form
-(huggingface.co/docs/trl/dataset_formats): lists of messages, whose content is a text or a list of parts, and a list of images."""
+"""What a row needs. ``published``: openbmb/RLAIF-V-Dataset, texts and one image. ``trl``: trl-lib/rlaif-v,
+TRL's conversational preference form (huggingface.co/docs/trl/dataset_formats): lists of messages, whose
+content is a text or a list of parts, and a list of images.
+"""
 
 ORIGIN = ("origin_dataset", "origin_split")
 
 
 @dataclass(frozen=True, eq=False)
 class PairRow:
-    """One pair. ``image`` is a dict with ``bytes`` and ``path``, one of which may be None; ``origin_split`` is JSON text, or None."""
+    """One pair. ``image`` is a dict with ``bytes`` and ``path``, one of which may be None;
+    ``origin_split`` is JSON text, or None.
+    """
 
     question: str
     chosen: str
@@ -51,12 +55,20 @@ def form_of(schema: pa.Schema, wanted: Form | None, where: str) -> Form:
     for form in forms:
         if all(name in schema.names and _fits(form, name, schema.field(name).type) for name in COLUMNS[form]):
             return form
-    needed = " or ".join(", ".join(f"`{name}`" for name in COLUMNS[form]) + f" ({_KINDS[form]})" for form in forms)
+    needed = " or ".join(
+        ", ".join(f"`{name}`" for name in COLUMNS[form]) + f" ({_KINDS[form]})" for form in forms
+    )
     has = ", ".join(f"`{field.name}` {_short(field.type)}" for field in schema)
-    raise UserError(f"{where}: not a table of pairs. It needs {needed}; it has {has or 'no columns'}. Rename or convert the columns.")
+    raise UserError(
+        f"{where}: not a table of pairs. It needs {needed}; it has {has or 'no columns'}. Rename or convert "
+        "the columns."
+    )
 
 
-_KINDS = {"published": "image a struct of bytes and path, the others texts", "trl": "images a list of such structs, the others lists of messages"}
+_KINDS = {
+    "published": "image a struct of bytes and path, the others texts",
+    "trl": "images a list of such structs, the others lists of messages",
+}
 
 
 def _fits(form: Form, name: str, dtype: pa.DataType) -> bool:
@@ -85,11 +97,17 @@ def row_of(form: Form, record: dict[str, Any]) -> PairRow | str:
         return "the chosen and the rejected answer are the same"
     if not image or not (image.get("bytes") or image.get("path")):
         return "it has no image"
-    return PairRow(*texts.values(), image, record.get("origin_dataset") or "", record.get("origin_split") or None)
+    return PairRow(
+        *texts.values(), image, record.get("origin_dataset") or "", record.get("origin_split") or None
+    )
 
 
 def _from_columns(record: dict[str, Any]) -> tuple[dict[str, str | None], dict[str, Any] | None]:
-    return {"question": record["question"], "chosen answer": record["chosen"], "rejected answer": record["rejected"]}, record["image"]
+    return {
+        "question": record["question"],
+        "chosen answer": record["chosen"],
+        "rejected answer": record["rejected"],
+    }, record["image"]
 
 
 def _from_messages(record: dict[str, Any]) -> tuple[dict[str, str | None], dict[str, Any] | None]:
@@ -105,14 +123,22 @@ def _from_messages(record: dict[str, Any]) -> tuple[dict[str, str | None], dict[
 
 
 def _only_text(messages: list[dict[str, Any]] | None, column: str, role: str) -> str | None:
-    """The text of the one message that there is: turns before it, and a system's prompt, have no place in a pair."""
+    """The text of the one message that there is: turns before it, and a system's prompt, have no place in
+    a pair.
+    """
     roles = [message.get("role") for message in messages or []]
     if roles != [role]:
-        raise _Unusable(f"`{column}` must be one message of the {role}, not {len(roles)} of {', '.join(map(str, roles)) or 'nobody'}")
+        raise _Unusable(
+            f"`{column}` must be one message of the {role}, not {len(roles)} of "
+            f"{', '.join(map(str, roles)) or 'nobody'}"
+        )
     content = messages[0].get("content")
     if content is None or isinstance(content, str):
         return content
     kinds = [part.get("type") for part in content]
     if kinds.count("text") != 1 or set(kinds) - {"text", "image"} or kinds.count("image") > (role == "user"):
-        raise _Unusable(f"the content of `{column}` is {', '.join(map(str, kinds)) or 'empty'}, not one text" + (" and an image" * (role == "user")))
+        raise _Unusable(
+            f"the content of `{column}` is {', '.join(map(str, kinds)) or 'empty'}, not one text"
+            + (" and an image" * (role == "user"))
+        )
     return content[kinds.index("text")].get("text")

@@ -1,4 +1,6 @@
-"""Where pairs to train on come from: parquet files of any number of rows, which are read when they are used, or a table of this project."""
+"""Where pairs to train on come from: parquet files of any number of rows, which are read when they are
+used, or a table of this project.
+"""
 
 from __future__ import annotations
 
@@ -62,8 +64,14 @@ class FramePairs(PairSource):
     def __init__(self, frame: pd.DataFrame, name: str):
         missing = [column for column in COLUMNS["published"] if column not in frame.columns]
         if missing:
-            raise UserError(f"{name}: not a table of pairs, for it has no `{missing[0]}`. Choose another entry, or rename the column.")
-        self._frame, self._name = frame[[c for c in (*COLUMNS["published"], *ORIGIN) if c in frame.columns]], name
+            raise UserError(
+                f"{name}: not a table of pairs, for it has no `{missing[0]}`. Choose another entry, or "
+                "rename the column."
+            )
+        self._frame, self._name = (
+            frame[[c for c in (*COLUMNS["published"], *ORIGIN) if c in frame.columns]],
+            name,
+        )
 
     def __len__(self) -> int:
         return len(self._frame)
@@ -78,7 +86,10 @@ class FramePairs(PairSource):
 
     def read(self, rows: Sequence[int]) -> list[PairRow | str]:
         records = (self._frame.iloc[row].to_dict() for row in rows)
-        return [row_of("published", {name: value if value == value else None for name, value in record.items()}) for record in records]
+        return [
+            row_of("published", {name: value if value == value else None for name, value in record.items()})
+            for record in records
+        ]
 
 
 class ParquetPairs(PairSource):
@@ -100,7 +111,9 @@ class ParquetPairs(PairSource):
         for file in files:
             with _open(file) as opened:
                 form = form_of(opened.schema_arrow, form, shown(file))
-                self._groups.append([opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)])
+                self._groups.append(
+                    [opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)]
+                )
         self.form = form
         self._ends = list(accumulate(sum(groups) for groups in self._groups))
         self._cursor: _Cursor | None = None
@@ -139,7 +152,9 @@ class ParquetPairs(PairSource):
 
 
 class _Cursor:
-    """Reads a file onwards from a row group. Starting at each chunk again would decode a large row group once a chunk."""
+    """Reads a file onwards from a row group. Starting at each chunk again would decode a large row group
+    once a chunk.
+    """
 
     def __init__(self, path: Path, number: int, groups: list[int], row: int, form: Form):
         self.path, self.number = path, number
@@ -151,7 +166,11 @@ class _Cursor:
 
     def leads_to(self, number: int, row: int) -> bool:
         """Whether this row of this file lies ahead, with no row group before it that could be skipped."""
-        return number == self.number and row >= self._first and (row < self._next or self._group(row) == self._group(self._next))
+        return (
+            number == self.number
+            and row >= self._first
+            and (row < self._next or self._group(row) == self._group(self._next))
+        )
 
     def record(self, row: int) -> dict[str, Any]:
         while row >= self._next:
@@ -165,7 +184,9 @@ class _Cursor:
 
 
 def _batches(path: Path, groups: list[int], form: Form) -> Iterator[pa.RecordBatch]:
-    """No method of the cursor: that would be a cycle, and the batch of each file would stay until Python looks for cycles."""
+    """No method of the cursor: that would be a cycle, and the batch of each file would stay until Python
+    looks for cycles.
+    """
     with _open(path) as file:
         columns = [name for name in (*COLUMNS[form], *ORIGIN) if name in file.schema_arrow.names]
         yield from file.iter_batches(BATCH, row_groups=groups, columns=columns, use_threads=False)
@@ -178,7 +199,9 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError) as error:
         reason = (str(error).splitlines() or ["no reason given"])[0]
-        raise UserError(f"{shown(path)} is damaged or not a parquet file ({reason}). Fetch it again, or take it out.") from error
+        raise UserError(
+            f"{shown(path)} is damaged or not a parquet file ({reason}). Fetch it again, or take it out."
+        ) from error
 
 
 def _open(path: Path) -> pq.ParquetFile:
@@ -187,7 +210,9 @@ def _open(path: Path) -> pq.ParquetFile:
 
 
 class PairSourceDataset(RunVersionedDataset[PairSource, None]):
-    """Parquet files with pairs, in the published or in TRL's conversational form. Loads as a :class:`PairSource`; read only, without versions."""
+    """Parquet files with pairs, in the published or in TRL's conversational form. Loads as a
+    :class:`PairSource`; read only, without versions.
+    """
 
     def __init__(
         self,
@@ -231,7 +256,8 @@ class PairSourceDataset(RunVersionedDataset[PairSource, None]):
         source = ParquetPairs(files, self._form, path if path.is_dir() else path.parent)
         if self._rows is not None and len(source) != self._rows:
             raise UserError(
-                f"{shown(path)} holds {len(source):,} rows in {len(files)} files, and should hold {self._rows:,}. {self.remedy()} Where fewer are "
+                f"{shown(path)} holds {len(source):,} rows in {len(files)} files, and should hold "
+                f"{self._rows:,}. {self.remedy()} Where fewer are "
                 "meant, take `rows` out of the catalog's entry."
             )
         return source
@@ -253,23 +279,44 @@ class PairSourceDataset(RunVersionedDataset[PairSource, None]):
         logger.info("Fetching %s from the Hugging Face hub to %s", self._hub, shown(self._filepath))
         try:
             huggingface_hub.snapshot_download(
-                self._hub, repo_type="dataset", revision=self._revision, local_dir=str(self._filepath), allow_patterns=[self._pattern]
+                self._hub,
+                repo_type="dataset",
+                revision=self._revision,
+                local_dir=str(self._filepath),
+                allow_patterns=[self._pattern],
             )
         except (OSError, ValueError, HTTPError) as error:
-            raise UserError(f"{self._hub} can't be fetched ({(str(error).splitlines() or [type(error).__name__])[0]}). {self.remedy()}") from error
+            raise UserError(
+                f"{self._hub} can't be fetched ({(str(error).splitlines() or [type(error).__name__])[0]}). "
+                f"{self.remedy()}"
+            ) from error
         if not self.exists():  # without a network an unfinished folder is passed off as the whole
             raise UserError(f"{shown(self._filepath)} is incomplete. {self.remedy()}")
 
     def _command(self) -> str:
         revision = f" --revision {self._revision}" if self._revision else ""
-        return f"hf download {self._hub} --repo-type dataset --include '{self._pattern}'{revision} --local-dir {shown(self._filepath)}"
+        return (
+            f"hf download {self._hub} --repo-type dataset --include '{self._pattern}'{revision} "
+            f"--local-dir {shown(self._filepath)}"
+        )
 
     def _paths(self, path: Path) -> list[Path]:
         """The files, without hidden ones, by name."""
         if path.is_file():
             return [path]
         names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-        return [path / name for name in names if fnmatch.fnmatch(name, self._pattern) and not any(p.startswith(".") for p in name.split("/"))]
+        return [
+            path / name
+            for name in names
+            if fnmatch.fnmatch(name, self._pattern) and not any(p.startswith(".") for p in name.split("/"))
+        ]
 
     def _describe(self) -> dict[str, Any]:
-        return {**super()._describe(), "form": self._form, "hub": self._hub, "revision": self._revision, "files": self._pattern, "rows": self._rows}
+        return {
+            **super()._describe(),
+            "form": self._form,
+            "hub": self._hub,
+            "revision": self._revision,
+            "files": self._pattern,
+            "rows": self._rows,
+        }

@@ -1,4 +1,6 @@
-"""The pairs of a training, memory-mapped: rows are read from disk when they are used, so host memory doesn't grow with their number."""
+"""The pairs of a training, memory-mapped: rows are read from disk when they are used, so host memory
+doesn't grow with their number.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ class PairStore(Sequence[PreferencePair]):
     def __init__(self, rows: pa.Table, files: Sequence[Path] = ()):
         self.files = list(files)
         # Row by row from a column's chunks: slicing the whole table walks over all of them.
-        self._batches = rows.select(["idx", "question", "chosen", "rejected", "image", "origin_dataset", "origin_split"]).to_batches()
+        self._batches = rows.select(
+            ["idx", "question", "chosen", "rejected", "image", "origin_dataset", "origin_split"]
+        ).to_batches()
         self._ends = list(accumulate(batch.num_rows for batch in self._batches))
         self.idx: np.ndarray = rows["idx"].to_numpy()
         """int64 (pairs,)"""
@@ -60,10 +64,18 @@ class PairStore(Sequence[PreferencePair]):
 
     @classmethod
     def of(cls, pairs: pd.DataFrame) -> PairStore:
-        """The rows of a frame in memory, with its keys. The frame needs idx, image, question, chosen, rejected."""
+        """The rows of a frame in memory, with its keys. The frame needs idx, image, question, chosen,
+        rejected.
+        """
         names = [name for name in table(_TABLE).schema.names if name in pairs.columns]
         plain = {"origin_dataset": "", "origin_split": None, "source": "", "source_idx": pairs["idx"]}
-        return cls(conform(_TABLE, with_keys(pairs[names].assign(**{k: v for k, v in plain.items() if k not in names})), where="pairs"))
+        return cls(
+            conform(
+                _TABLE,
+                with_keys(pairs[names].assign(**{k: v for k, v in plain.items() if k not in names})),
+                where="pairs",
+            )
+        )
 
     def __len__(self) -> int:
         return len(self.idx)
@@ -85,7 +97,9 @@ class PairStore(Sequence[PreferencePair]):
 
     @cached_property
     def prompts(self) -> np.ndarray:
-        """The same number for pairs of the same image and question: int64 (pairs,), in the order of first appearance."""
+        """The same number for pairs of the same image and question: int64 (pairs,), in the order of first
+        appearance.
+        """
         return pd.factorize(self._prompt_keys.to_pandas())[0].astype(np.int64)
 
     def by_prompt(self) -> list[list[int]]:
@@ -109,12 +123,16 @@ class PairStore(Sequence[PreferencePair]):
 
 
 def with_keys(pairs: pd.DataFrame) -> pd.DataFrame:
-    """The frame with ``prompt_key`` (sha256 of image and question) and ``content_key`` (of image, question and both answers)."""
+    """The frame with ``prompt_key`` (sha256 of image and question) and ``content_key`` (of image, question
+    and both answers).
+    """
     prompt_keys, content_keys = [], []
     for row in pairs.itertuples(index=False):
         image = hashlib.sha256(row.image.get("bytes") or str(row.image.get("path")).encode()).hexdigest()
         prompt_keys.append(hashlib.sha256(repr((image, row.question)).encode()).hexdigest())
-        content_keys.append(hashlib.sha256(repr((image, row.question, row.chosen, row.rejected)).encode()).hexdigest())
+        content_keys.append(
+            hashlib.sha256(repr((image, row.question, row.chosen, row.rejected)).encode()).hexdigest()
+        )
     return pairs.assign(prompt_key=prompt_keys, content_key=content_keys)
 
 
@@ -131,7 +149,9 @@ class _ArrowChunks(ChunkFolder):
         try:
             return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{shown(path)} is damaged or not an Arrow file ({str(error).splitlines()[0]}). {remedy}") from error
+            raise UserError(
+                f"{shown(path)} is damaged or not an Arrow file ({str(error).splitlines()[0]}). {remedy}"
+            ) from error
 
     def write_chunk(self, path: Path, frame: pd.DataFrame) -> None:
         rows = conform(self._table, frame, where=shown(path)).combine_chunks()

@@ -17,8 +17,9 @@ Form = Literal["file", "text", "json"]
 class RemoteFileDataset(RunVersionedDataset[Any, None]):
     """A published file at a local path. Read only, without versions: the sha256 says which it is.
 
-    Making the catalog fetches nothing. A run fetches all of its inputs before its first node (``rlaifv_kedro.versions``); elsewhere ``load``
-    does. ``metadata`` may say ``licence`` and ``manual`` (how to get the file by hand), for people.
+    Making the catalog fetches nothing. A run fetches all of its inputs before its first node
+    (``rlaifv_kedro.versions``); elsewhere ``load`` does. ``metadata`` may say ``licence`` and ``manual`` (how
+    to get the file by hand), for people.
     """
 
     def __init__(
@@ -30,19 +31,22 @@ class RemoteFileDataset(RunVersionedDataset[Any, None]):
         rows: int | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Args:
-        filepath: Where the file is, or comes to be.
-        url: Its address, or several, tried in order; http or https. None for what can be had by hand alone.
-        sha256: Of the file, where one is published.
-        form: What ``load`` gives: ``file`` the path, ``text`` a str, ``json`` the document. JSON lines, in ``.jsonl`` or ``.json``, are a list.
-        rows: How many entries the JSON list must have.
-        metadata: ``licence``, ``manual``, and what plugins want.
+        """Args: filepath: Where the file is, or comes to be. url: Its address, or several, tried in order;
+        http or https. None for what can be had by hand alone. sha256: Of the file, where one is published.
+        form: What ``load`` gives: ``file`` the path, ``text`` a str, ``json`` the document. JSON lines, in
+        ``.jsonl`` or ``.json``, are a list. rows: How many entries the JSON list must have. metadata:
+        ``licence``, ``manual``, and what plugins want.
         """
         super().__init__(filepath, None, metadata)
         self._urls = [url] if isinstance(url, str) else list(url or [])
         self._sha256, self._form, self._rows = sha256, form, rows
-        if form not in Form.__args__ or any(not address.startswith(("http://", "https://")) for address in self._urls):
-            raise UserError(f"The catalog's entry of {shown(filepath)}: `form` is one of {', '.join(Form.__args__)}; a `url` starts with http.")
+        if form not in Form.__args__ or any(
+            not address.startswith(("http://", "https://")) for address in self._urls
+        ):
+            raise UserError(
+                f"The catalog's entry of {shown(filepath)}: `form` is one of {', '.join(Form.__args__)}; a "
+                "`url` starts with http."
+            )
 
     def waits(self) -> bool:
         """Whether the next ``fetch`` or ``load`` will need a network."""
@@ -59,7 +63,8 @@ class RemoteFileDataset(RunVersionedDataset[Any, None]):
             self._download(path)
         elif self._sha256 and path.is_file() and file_sha256(path) != self._sha256:
             raise UserError(
-                f"{shown(path)} is not the published file: its sha256 is {file_sha256(path)}, and should be {self._sha256}. Delete it, and it is "
+                f"{shown(path)} is not the published file: its sha256 is {file_sha256(path)}, and should be "
+                f"{self._sha256}. Delete it, and it is "
                 "fetched anew; or, if another file is meant, take `sha256` out of the catalog's entry."
             )
         return path
@@ -77,7 +82,9 @@ class RemoteFileDataset(RunVersionedDataset[Any, None]):
         raise TypeError("a published file is read only")
 
     def remedy(self) -> str:
-        by_hand = (self.metadata or {}).get("manual") or (f"Fetch {self._urls[0]} where there is a network." if self._urls else "Fetch it.")
+        by_hand = (self.metadata or {}).get("manual") or (
+            f"Fetch {self._urls[0]} where there is a network." if self._urls else "Fetch it."
+        )
         check = f" Its sha256 is {self._sha256}." if self._sha256 else ""
         return f"By hand: {by_hand} Put it at {shown(self._filepath)}.{check}"
 
@@ -87,7 +94,9 @@ class RemoteFileDataset(RunVersionedDataset[Any, None]):
         try:
             download(self._urls, path, self._sha256)
         except DownloadError as error:
-            raise UserError(f"{shown(path)} is not there and can't be fetched ({error}). {self.remedy()}") from error
+            raise UserError(
+                f"{shown(path)} is not there and can't be fetched ({error}). {self.remedy()}"
+            ) from error
 
     def _anew(self) -> str:
         """What to do about a file that is there and no good."""
@@ -107,7 +116,10 @@ class RemoteFileDataset(RunVersionedDataset[Any, None]):
             raise UserError(f"{where}, {error}. {self._anew()}") from error
         if self._rows is not None and (not isinstance(document, list) or len(document) != self._rows):
             found = f"{len(document):,} entries" if isinstance(document, list) else "no list"
-            raise UserError(f"{where} holds {found}, and should hold {self._rows:,}. {self._anew()} Where fewer are meant, take out `rows`.")
+            raise UserError(
+                f"{where} holds {found}, and should hold {self._rows:,}. {self._anew()} Where fewer are "
+                "meant, take out `rows`."
+            )
         return document
 
     def _exists(self) -> bool:

@@ -36,7 +36,9 @@ def write_table(path: Path, table_name: str, frame: pd.DataFrame) -> str:
     """
     rows = conform(table_name, frame, where=shown(path))
     if FINGERPRINT in frame.attrs:
-        rows = rows.replace_schema_metadata({FINGERPRINT: json.dumps(frame.attrs[FINGERPRINT], sort_keys=True)})
+        rows = rows.replace_schema_metadata(
+            {FINGERPRINT: json.dumps(frame.attrs[FINGERPRINT], sort_keys=True)}
+        )
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink, compression="zstd", row_group_size=ROW_GROUP)
     content = sink.getvalue().to_pybytes()
@@ -48,7 +50,8 @@ def read_table(path: Path, table_name: str, remedy: str, sha256: str | None = No
     """Reads and checks a parquet file; the fingerprint, if any, stays in the schema's metadata.
 
     Raises:
-        UserError: The file is missing, empty, damaged, other than ``sha256`` says, or not a table of this name.
+        UserError: The file is missing, empty, damaged, other than ``sha256`` says, or not a table of this
+            name.
     """
     content = read_bytes(path, remedy)
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
@@ -56,7 +59,9 @@ def read_table(path: Path, table_name: str, remedy: str, sha256: str | None = No
     try:
         rows = pq.read_table(pa.BufferReader(content))
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{shown(path)} is damaged or not a parquet file ({str(error).splitlines()[0]}). {remedy}") from error
+        raise UserError(
+            f"{shown(path)} is damaged or not a parquet file ({str(error).splitlines()[0]}). {remedy}"
+        ) from error
     fingerprint = (rows.schema.metadata or {}).get(FINGERPRINT.encode())
     checked = conform(table_name, rows, where=shown(path))
     return checked.replace_schema_metadata({FINGERPRINT: fingerprint}) if fingerprint else checked
@@ -91,7 +96,13 @@ class TableDataset(RunVersionedDataset[pd.DataFrame, pd.DataFrame]):
     ``frame.attrs["fingerprint"]`` (a dict) is kept in the file's metadata.
     """
 
-    def __init__(self, filepath: str, table: str, version: Version | None = None, metadata: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        filepath: str,
+        table: str,
+        version: Version | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
         """Args:
         filepath: Parquet file.
         table: Name of the table in ``rlaifv_kedro.schemas.TABLES``.
@@ -108,7 +119,9 @@ class TableDataset(RunVersionedDataset[pd.DataFrame, pd.DataFrame]):
         write_table(self.save_path(), self._table, data)
 
     def footer(self) -> pq.FileMetaData | None:
-        """What the file notes about its rows and columns, without reading them; None if there is no such file."""
+        """What the file notes about its rows and columns, without reading them; None if there is no such
+        file.
+        """
         try:
             return pq.read_metadata(self.load_path()) if self.exists() else None
         except (DatasetError, pa.ArrowException, OSError):

@@ -13,17 +13,21 @@ Out = TypeVar("Out")
 
 
 class RunVersionedDataset(AbstractVersionedDataset[In, Out], Generic[In, Out]):
-    """A local dataset whose version is the id of the run that wrote it, at ``<filepath>/<run id>/<name of filepath>``.
+    """A local dataset whose version is the id of the run that wrote it, at ``<filepath>/<run id>/<name of
+    filepath>``.
 
-    It differs from Kedro's base in three ways: only a *complete* version counts as there; a run may write its own version again (a resumed
-    node does); and a missing version is a :class:`UserError`. Versions loaded by a run are pinned by ``rlaifv_kedro.hooks``; elsewhere
-    (notebooks, Kedro-Viz) the complete version written last is loaded.
+    It differs from Kedro's base in three ways: only a *complete* version counts as there; a run may write its
+    own version again (a resumed node does); and a missing version is a :class:`UserError`. Versions loaded by
+    a run are pinned by ``rlaifv_kedro.hooks``; elsewhere (notebooks, Kedro-Viz) the complete version written
+    last is loaded.
     """
 
     OF_THIS_RUN = False
     """True for views that always look at the running run's own version."""
 
-    def __init__(self, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None
+    ) -> None:
         """Args:
         filepath: Local path; with versions, the folder that holds them.
         version: Set by Kedro for entries with ``versioned: true``.
@@ -70,7 +74,10 @@ class RunVersionedDataset(AbstractVersionedDataset[In, Out], Generic[In, Out]):
 
     def _get_versions(self) -> list[str]:
         paths = [Path(self._get_versioned_path(version)) for version in self.complete_versions()]
-        return [str(path) for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path), reverse=True)]
+        return [
+            str(path)
+            for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path), reverse=True)
+        ]
 
     def _exists(self) -> bool:
         return self.is_complete(Path(self._get_load_path()))

@@ -1,7 +1,9 @@
-"""AMBER: descriptions of 1,004 images and 14,216 yes/no questions, scored against annotations without any LLM.
+"""AMBER: descriptions of 1,004 images and 14,216 yes/no questions, scored against annotations without any
+LLM.
 
-Source: Wang et al. 2023 (arXiv 2311.07397) and its evaluation. It takes the nouns of an answer by NLTK; here a spaCy pipeline does, whose name is in
-the protocol. It rounds precision and recall before it makes F1 of them; here F1 is exact.
+Source: Wang et al. 2023 (arXiv 2311.07397) and its evaluation. It takes the nouns of an answer by NLTK; here
+a spaCy pipeline does, whose name is in the protocol. It rounds precision and recall before it makes F1 of
+them; here F1 is exact.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -80,7 +82,10 @@ class VectorMatcher:
         from rlaifv_kedro.hallucination.spacy_pipeline import label_of
 
         if not pipeline.vocab.vectors_length:
-            raise UserError(f"The spaCy pipeline {label_of(pipeline)} has no word vectors, which AMBER's matching needs. Use en_core_web_lg.")
+            raise UserError(
+                f"The spaCy pipeline {label_of(pipeline)} has no word vectors, which AMBER's matching "
+                "needs. Use en_core_web_lg."
+            )
         self.label = f"nouns and vectors (similarity > {SIMILAR:g}) of {label_of(pipeline)}"
         self._pipeline = pipeline
         self._vectors: dict[str, np.ndarray] = {}
@@ -94,7 +99,9 @@ class VectorMatcher:
         return float(self._unit(word) @ self._unit(other)) > SIMILAR
 
     def _unit(self, word: str) -> np.ndarray:
-        """(dimensions,) a word's vector of length 1, or 0 if it is not known; a compound's is the mean of its parts'."""
+        """(dimensions,) a word's vector of length 1, or 0 if it is not known; a compound's is the mean of
+        its parts'.
+        """
         if word not in self._vectors:
             vector = self._pipeline.make_doc(word).vector
             length = float(np.linalg.norm(vector))
@@ -103,16 +110,22 @@ class VectorMatcher:
 
 
 class ExactMatcher:
-    """Listed words alone, in the singular or plural; nothing is similar. It needs no model, and its figures are not the published ones'."""
+    """Listed words alone, in the singular or plural; nothing is similar. It needs no model, and its
+    figures are not the published ones'.
+    """
 
     label = "exact words, no vectors: not comparable with published figures"
 
     def __init__(self, words: Words):
-        self._word = {form: word for word in words.objects for form in (plurals(word) if word.isalpha() else ())}
+        self._word = {
+            form: word for word in words.objects for form in (plurals(word) if word.isalpha() else ())
+        }
         self._word |= {word.lower(): word for word in words.objects}
 
     def nouns(self, text: str) -> list[str]:
-        tokens = (token.strip(_TOKEN_MARKS).removesuffix("'s").removesuffix("’s") for token in text.lower().split())
+        tokens = (
+            token.strip(_TOKEN_MARKS).removesuffix("'s").removesuffix("’s") for token in text.lower().split()
+        )
         return [self._word[token] for token in tokens if token in self._word]
 
     def similar(self, word: str, other: str) -> bool:
@@ -123,7 +136,8 @@ def score_amber(answers: pd.DataFrame, words: Words, matcher: Matcher) -> Scored
     """AMBER's metrics, of what is there of its two parts.
 
     Args:
-        answers: item_id, type (as in the annotations), truth (a list of words, or "yes" or "no"), hallu (list of words; descriptions alone), answer.
+        answers: item_id, type (as in the annotations), truth (a list of words, or "yes" or "no"), hallu (list
+            of words; descriptions alone), answer.
 
     Returns:
         Of the descriptions:
@@ -134,9 +148,9 @@ def score_amber(answers: pd.DataFrame, words: Words, matcher: Matcher) -> Scored
         - cog: annotated likely hallucinations that the answers name / such annotations.
         - mean_words.
 
-        Of the questions, with "No" as the positive class: accuracy, precision, recall, f1, also by what is asked for (accuracy_existence,
-        accuracy_attribute, accuracy_attribute_state, ..., accuracy_relation), and other_answer_rate: answers that are neither ``Yes`` nor ``No``.
-        Those are wrong, and no "No".
+        Of the questions, with "No" as the positive class: accuracy, precision, recall, f1, also by what is
+        asked for (accuracy_existence, accuracy_attribute, accuracy_attribute_state, ..., accuracy_relation),
+        and other_answer_rate: answers that are neither ``Yes`` nor ``No``. Those are wrong, and no "No".
 
     Raises:
         UserError: An annotated word is not among the words; names item and word.
@@ -166,11 +180,14 @@ class _Found:
     imagined: int
 
 
-def judge_description(answer: str, truth: Sequence[str], likely: Sequence[str], words: Words, matcher: Matcher) -> _Found:
+def judge_description(
+    answer: str, truth: Sequence[str], likely: Sequence[str], words: Words, matcher: Matcher
+) -> _Found:
     """Match an answer's objects with the annotations.
 
-    A noun names the first annotated word that it is or is related to, else the first where its own or a related word is similar. A noun that names
-    none of what is there is wrong. One that is none of it by word may name a likely hallucination, even if it is similar to what is there.
+    A noun names the first annotated word that it is or is related to, else the first where its own or a
+    related word is similar. A noun that names none of what is there is wrong. One that is none of it by word
+    may name a likely hallucination, even if it is similar to what is there.
     """
     there, imaginable = _with_related(truth, words), _with_related(likely, words)
     objects = [noun for noun in matcher.nouns(answer) if noun in words.objects]
@@ -192,7 +209,9 @@ def judge_description(answer: str, truth: Sequence[str], likely: Sequence[str], 
 
 def _with_related(annotated: Sequence[str], words: Words) -> list[tuple[str, int]]:
     """(word, index of the annotated word that it stands for): all related words, then the annotated ones."""
-    return [(word, i) for i, name in enumerate(annotated) for word in words.related[name]] + [(name, i) for i, name in enumerate(annotated)]
+    return [(word, i) for i, name in enumerate(annotated) for word in words.related[name]] + [
+        (name, i) for i, name in enumerate(annotated)
+    ]
 
 
 def _alike(noun: str, matcher: Matcher) -> Callable[[str], bool]:
@@ -209,7 +228,10 @@ def _score_descriptions(answers: pd.DataFrame, words: Words, matcher: Matcher) -
     for row in answers.itertuples():
         for word in (*row.truth, *row.hallu):
             if word not in words.related:
-                raise UserError(f"Item {row.item_id}: the annotated word {word!r} is not in relation.json. Give the file of the same release.")
+                raise UserError(
+                    f"Item {row.item_id}: the annotated word {word!r} is not in relation.json. Give the "
+                    "file of the same release."
+                )
         found.append(judge_description(row.answer, row.truth, row.hallu, words, matcher))
     wrong = [len(f.wrong) for f in found]
     measures = [

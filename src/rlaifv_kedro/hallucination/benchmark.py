@@ -1,4 +1,6 @@
-"""What all benchmarks share: their tables, the judge's interface, and how metrics are made of items' values."""
+"""What all benchmarks share: their tables, the judge's interface, and how metrics are made of items'
+values.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,10 +19,12 @@ class Scored:
     """A benchmark's result for one policy.
 
     Attributes:
-        items: One row an item and metric: item_id, kind (the item's type, None without one), metric, value (NaN: not defined for this item, or its
-            judgement failed), weight (the metric is sum(value * weight) / sum(weight): mentions for a rate of mentions, 1 for a mean over items, 0
-            where there is no value), note (what was found, for people).
-        metrics: metric, value, n, failed, standard_error, protocol; shares are fractions 0..1. Those of one type of items are called METRIC_TYPE.
+        items: One row an item and metric: item_id, kind (the item's type, None without one), metric, value
+            (NaN: not defined for this item, or its judgement failed), weight (the metric is sum(value *
+            weight) / sum(weight): mentions for a rate of mentions, 1 for a mean over items, 0 where there is
+            no value), note (what was found, for people).
+        metrics: metric, value, n, failed, standard_error, protocol; shares are fractions 0..1. Those of one
+            type of items are called METRIC_TYPE.
     """
 
     items: pd.DataFrame
@@ -35,7 +39,8 @@ class JudgeRequest:
         item_id: Whose item.
         step: Which of the benchmark's questions about it, e.g. ``rating``, or ``overall/run 2/swapped``.
         prompt: The whole prompt, text only.
-        seed: Given to the server where it takes one; requests that differ in nothing else are different requests.
+        seed: Given to the server where it takes one; requests that differ in nothing else are different
+            requests.
     """
 
     item_id: str
@@ -67,7 +72,8 @@ class Judge(Protocol):
         """Judgements in the order of the requests.
 
         Args:
-            read: The verdict in a reply, or None if it holds none; such replies are asked again, then reported, never guessed.
+            read: The verdict in a reply, or None if it holds none; such replies are asked again, then
+                reported, never guessed.
         """
         ...
 
@@ -78,7 +84,8 @@ def verdicts(judgements: Iterable[Judgement]) -> dict[tuple[str, str], Any]:
 
 
 def judgements_of(table: pd.DataFrame, read: Callable[[str, str], Any]) -> list[Judgement]:
-    """Judgements of a table with item_id, step, reply (None: none came), and maybe error: what has one isn't read.
+    """Judgements of a table with item_id, step, reply (None: none came), and maybe error: what has one isn't
+    read.
 
     Args:
         read: The verdict in a step's reply: (step, reply) -> verdict or None.
@@ -89,5 +96,12 @@ def judgements_of(table: pd.DataFrame, read: Callable[[str, str], Any]) -> list[
         reply = reply if isinstance(reply, str) else None
         error = error if isinstance(error, str) else "no reply came" if reply is None else None
         verdict = read(step, reply) if error is None else None
-        rows.append(Judgement(JudgeRequest(str(item_id), step, ""), reply, verdict, UNREADABLE if verdict is None and error is None else error))
+        rows.append(
+            Judgement(
+                JudgeRequest(str(item_id), step, ""),
+                reply,
+                verdict,
+                UNREADABLE if verdict is None and error is None else error,
+            )
+        )
     return rows

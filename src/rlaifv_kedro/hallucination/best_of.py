@@ -25,7 +25,8 @@ def sample_answers(
     models: ModelsParams,
     compute: ComputeParams,
 ) -> Iterator[Chunk | Complete]:
-    """``best_of`` sampled answers of a policy to every prompt. Those of a smaller N are the first of a larger one.
+    """``best_of`` sampled answers of a policy to every prompt. Those of a smaller N are the first of a larger
+    one.
 
     A forward pass holds ``batch_size`` sequences, or one prompt's.
 
@@ -45,12 +46,18 @@ def sample_answers(
             for i, (row, answers) in enumerate(zip(rows, model.sample(questions, seeds, decoding)))
             for k, answer in enumerate(answers)
         ]
-        return pd.DataFrame(candidates, columns=["prompt_id", "candidate", "answer", "token_count", "finish_reason", "seed"])
+        return pd.DataFrame(
+            candidates, columns=["prompt_id", "candidate", "answer", "token_count", "finish_reason", "seed"]
+        )
 
-    yield from map_chunks(list(prompts.itertuples(index=False)), reward.chunk_size, finished, work, "sampling answers")
+    yield from map_chunks(
+        list(prompts.itertuples(index=False)), reward.chunk_size, finished, work, "sampling answers"
+    )
 
 
-def choose_answers(prompts: pd.DataFrame, candidates: pd.DataFrame, rewards: pd.DataFrame, reward: RewardParams) -> pd.DataFrame:
+def choose_answers(
+    prompts: pd.DataFrame, candidates: pd.DataFrame, rewards: pd.DataFrame, reward: RewardParams
+) -> pd.DataFrame:
     """The answer with the highest reward to every prompt, the first on a tie: the ``answers`` table.
 
     Empty answers have no reward; one is taken only where all answers to a prompt are empty.
@@ -60,7 +67,9 @@ def choose_answers(prompts: pd.DataFrame, candidates: pd.DataFrame, rewards: pd.
         [COLUMN[reward.ranking], "candidate"], ascending=[False, True], na_position="last"
     )
     best = ranked.drop_duplicates("prompt_id")[["prompt_id", "answer", "token_count"]]
-    answers = prompts[["prompt_id", "image_id", "question"]].merge(best, on="prompt_id", how="left", validate="one_to_one")
+    answers = prompts[["prompt_id", "image_id", "question"]].merge(
+        best, on="prompt_id", how="left", validate="one_to_one"
+    )
     answers.insert(0, "benchmark", BENCHMARK)
     return answers.rename(columns={"prompt_id": "item_id"})
 
@@ -69,4 +78,7 @@ def decoding_of(params: EvaluationParams, reward: RewardParams) -> str:
     """How the answers were come by, for a metric's protocol."""
     own = "the policy itself (for the base policy the loop's last) against the base policy"
     models = own if params.best_of_reward == "own" else "reward_policy against reward_reference"
-    return f"best of {params.best_of} at temperature {params.best_of_temperature:g} by the {reward.ranking} reward of {models}"
+    return (
+        f"best of {params.best_of} at temperature {params.best_of_temperature:g} by the {reward.ranking} "
+        f"reward of {models}"
+    )

@@ -1,4 +1,5 @@
-"""COCO's ground truth as a table, made once in one pass over the annotation files; see :func:`chair.truth_from_coco` for what is true.
+"""COCO's ground truth as a table, made once in one pass over the annotation files; see
+:func:`chair.truth_from_coco` for what is true.
 
 An image's categories are bits of one number while the files are read: 120,000 images take some ten megabytes.
 """
@@ -24,19 +25,20 @@ class Annotations(Protocol):
 
 
 def coco_truth(annotations: Annotations, vocabulary: Vocabulary) -> pd.DataFrame:
-    """The categories of each image: those of its instances, together with the objects that its captions mention.
+    """The categories of each image: those of its instances, together with the objects that its captions
+    mention.
 
     Args:
         annotations: Instances and captions of some splits.
         vocabulary: Reads the captions, and knows every category of the instances files.
 
     Returns:
-        A table ``coco_truth``, sorted by image_id: each image that a file lists, also one without any object. ``attrs["fingerprint"]`` holds
-        the vocabulary's label.
+        A table ``coco_truth``, sorted by image_id: each image that a file lists, also one without any object.
+        ``attrs["fingerprint"]`` holds the vocabulary's label.
 
     Raises:
-        UserError: A file is damaged, the vocabulary doesn't know a category, or an annotation is of a category or an image that its file doesn't
-            list; names the annotation.
+        UserError: A file is damaged, the vocabulary doesn't know a category, or an annotation is of a
+            category or an image that its file doesn't list; names the annotation.
     """
     images: dict[int, tuple[str, str]] = {}  # image id -> split, file name
     masks: dict[int, int] = {}  # image id -> bit i: the vocabulary's category i
@@ -71,7 +73,8 @@ def truth_of(table: pd.DataFrame, vocabulary: Vocabulary) -> dict[int, frozenset
     label = table.attrs.get(FINGERPRINT, {}).get("vocabulary")
     if label != vocabulary.label:
         raise UserError(
-            f"coco_truth was made with the vocabulary {label}, and {vocabulary.label} is asked for: captions would be read by one and answers by the "
+            f"coco_truth was made with the vocabulary {label}, and {vocabulary.label} is asked for: "
+            "captions would be read by one and answers by the "
             "other. Make it again: kedro run --pipelines benchmark_data --tags coco_truth"
         )
     return dict(zip(table["image_id"].tolist(), map(frozenset, table["categories"])))
@@ -141,7 +144,8 @@ def _refuse_strangers(early: dict[int, int], listed: dict[int, str], where: str)
     for image_id, annotation in early.items():
         if image_id not in listed:
             raise UserError(
-                f"{where}: annotation {annotation} is of image {image_id}, which the file doesn't list. The file is damaged or cut: fetch it again."
+                f"{where}: annotation {annotation} is of image {image_id}, which the file doesn't list. The "
+                "file is damaged or cut: fetch it again."
             )
 
 
@@ -149,10 +153,12 @@ def _refuse_unknown(names: dict[int, str], first: dict[int, int], vocabulary: Vo
     unknown = [name for name in names.values() if name not in vocabulary.category_of]
     if unknown:
         raise UserError(
-            f"{where}: the vocabulary {vocabulary.label} doesn't know {', '.join(map(repr, unknown))}. Use one that lists every category of the file."
+            f"{where}: the vocabulary {vocabulary.label} doesn't know {', '.join(map(repr, unknown))}. Use "
+            "one that lists every category of the file."
         )
     for category_id, annotation in first.items():
         if category_id not in names:
             raise UserError(
-                f"{where}: annotation {annotation} has category {category_id}, which the file doesn't list. The file is damaged: fetch it again."
+                f"{where}: annotation {annotation} has category {category_id}, which the file doesn't list. "
+                "The file is damaged: fetch it again."
             )

@@ -1,8 +1,10 @@
-"""Which COCO objects a text mentions: the 80 categories, their everyday words, and CHAIR's rules for double words.
+"""Which COCO objects a text mentions: the 80 categories, their everyday words, and CHAIR's rules for double
+words.
 
-Plurals: ``inflect`` (maintained, rules in the package, nothing to download) gives the *plural* of each word of the vocabulary once, and a
-text is then read by dict look-ups alone. The other direction, reducing every word of a text, goes wrong on words that are no nouns:
-``simplemma`` makes "seated" a seat and "skiing" skis, ``inflect.singular_noun`` makes "bus" a "bu". A closed vocabulary has no need of it.
+Plurals: ``inflect`` (maintained, rules in the package, nothing to download) gives the *plural* of each word
+of the vocabulary once, and a text is then read by dict look-ups alone. The other direction, reducing every
+word of a text, goes wrong on words that are no nouns: ``simplemma`` makes "seated" a seat and "skiing" skis,
+``inflect.singular_noun`` makes "bus" a "bu". A closed vocabulary has no need of it.
 """
 
 import hashlib
@@ -21,39 +23,49 @@ if TYPE_CHECKING:
 
 # category id -> name, from the COCO 2014 instance annotations; the ids have gaps
 COCO_CATEGORIES: dict[int, str] = {
-    1: "person", 2: "bicycle", 3: "car", 4: "motorcycle", 5: "airplane", 6: "bus", 7: "train", 8: "truck", 9: "boat", 10: "traffic light",
-    11: "fire hydrant", 13: "stop sign", 14: "parking meter", 15: "bench", 16: "bird", 17: "cat", 18: "dog", 19: "horse", 20: "sheep",
-    21: "cow", 22: "elephant", 23: "bear", 24: "zebra", 25: "giraffe", 27: "backpack", 28: "umbrella", 31: "handbag", 32: "tie",
-    33: "suitcase", 34: "frisbee", 35: "skis", 36: "snowboard", 37: "sports ball", 38: "kite", 39: "baseball bat", 40: "baseball glove",
-    41: "skateboard", 42: "surfboard", 43: "tennis racket", 44: "bottle", 46: "wine glass", 47: "cup", 48: "fork", 49: "knife",
-    50: "spoon", 51: "bowl", 52: "banana", 53: "apple", 54: "sandwich", 55: "orange", 56: "broccoli", 57: "carrot", 58: "hot dog",
-    59: "pizza", 60: "donut", 61: "cake", 62: "chair", 63: "couch", 64: "potted plant", 65: "bed", 67: "dining table", 70: "toilet",
-    72: "tv", 73: "laptop", 74: "mouse", 75: "remote", 76: "keyboard", 77: "cell phone", 78: "microwave", 79: "oven", 80: "toaster",
-    81: "sink", 82: "refrigerator", 84: "book", 85: "clock", 86: "vase", 87: "scissors", 88: "teddy bear", 89: "hair drier",
-    90: "toothbrush",
+    1: "person", 2: "bicycle", 3: "car", 4: "motorcycle", 5: "airplane", 6: "bus", 7: "train", 8: "truck",
+    9: "boat", 10: "traffic light", 11: "fire hydrant", 13: "stop sign", 14: "parking meter", 15: "bench",
+    16: "bird", 17: "cat", 18: "dog", 19: "horse", 20: "sheep", 21: "cow", 22: "elephant", 23: "bear",
+    24: "zebra", 25: "giraffe", 27: "backpack", 28: "umbrella", 31: "handbag", 32: "tie", 33: "suitcase",
+    34: "frisbee", 35: "skis", 36: "snowboard", 37: "sports ball", 38: "kite", 39: "baseball bat",
+    40: "baseball glove", 41: "skateboard", 42: "surfboard", 43: "tennis racket", 44: "bottle",
+    46: "wine glass", 47: "cup", 48: "fork", 49: "knife", 50: "spoon", 51: "bowl", 52: "banana", 53: "apple",
+    54: "sandwich", 55: "orange", 56: "broccoli", 57: "carrot", 58: "hot dog", 59: "pizza", 60: "donut",
+    61: "cake", 62: "chair", 63: "couch", 64: "potted plant", 65: "bed", 67: "dining table", 70: "toilet",
+    72: "tv", 73: "laptop", 74: "mouse", 75: "remote", 76: "keyboard", 77: "cell phone", 78: "microwave",
+    79: "oven", 80: "toaster", 81: "sink", 82: "refrigerator", 84: "book", 85: "clock", 86: "vase",
+    87: "scissors", 88: "teddy bear", 89: "hair drier", 90: "toothbrush",
 }  # fmt: skip
 
-# Our own everyday words. Left out on purpose: words that as often mean something else ("glass", "plant", "baseball", "chicken", "cook").
+# Our own everyday words. Left out on purpose: words that as often mean something else ("glass", "plant",
+# "baseball", "chicken", "cook").
 OWN_SYNONYMS: dict[str, str] = {
-    "person": "man, woman, boy, girl, child, kid, baby, toddler, infant, guy, lady, gentleman, adult, teenager, human, pedestrian, rider, "
-    "cyclist, driver, passenger, player, catcher, umpire, skier, snowboarder, skateboarder, surfer, swimmer, farmer, fisherman, chef, "
-    "waiter, waitress, worker, student, teacher, doctor, nurse, soldier, policeman, policewoman, police officer, fireman, firefighter, "
-    "bride, groom, mother, father, mom, dad, son, daughter, sister, brother, grandmother, grandfather, grandchild, husband, wife, friend, "
+    "person": "man, woman, boy, girl, child, kid, baby, toddler, infant, guy, lady, gentleman, adult, "
+    "teenager, human, pedestrian, rider, "
+    "cyclist, driver, passenger, player, catcher, umpire, skier, snowboarder, skateboarder, surfer, "
+    "swimmer, farmer, fisherman, chef, "
+    "waiter, waitress, worker, student, teacher, doctor, nurse, soldier, policeman, policewoman, police "
+    "officer, fireman, firefighter, "
+    "bride, groom, mother, father, mom, dad, son, daughter, sister, brother, grandmother, grandfather, "
+    "grandchild, husband, wife, friend, "
     "tourist, athlete",
     "bicycle": "bike, mountain bike, tricycle",
-    "car": "automobile, sedan, taxi, cab, van, minivan, suv, jeep, hatchback, convertible, limousine, station wagon",
+    "car": "automobile, sedan, taxi, cab, van, minivan, suv, jeep, hatchback, convertible, limousine, "
+    "station wagon",
     "motorcycle": "motorbike, motor bike, scooter, motor scooter, moped, dirt bike",
     "airplane": "plane, aeroplane, aircraft, jet, airliner, jumbo jet, fighter jet, biplane, seaplane",
     "bus": "minibus, school bus, tour bus",
     "train": "locomotive, tram, streetcar, subway train, train car, train engine, rail car, cable car",
     "truck": "lorry, pickup, pickup truck, fire truck, fire engine, dump truck, tow truck",
-    "boat": "ship, sailboat, canoe, kayak, yacht, ferry, rowboat, speedboat, motorboat, dinghy, raft, fishing boat",
+    "boat": "ship, sailboat, canoe, kayak, yacht, ferry, rowboat, speedboat, motorboat, dinghy, raft, "
+    "fishing boat",
     "traffic light": "traffic signal, stoplight, stop light",
     "fire hydrant": "hydrant, fireplug",
     "stop sign": "",
     "parking meter": "",
     "bench": "park bench, pew",
-    "bird": "seagull, gull, pigeon, duck, goose, swan, parrot, owl, eagle, hawk, crow, sparrow, pelican, flamingo, penguin, rooster, hen, "
+    "bird": "seagull, gull, pigeon, duck, goose, swan, parrot, owl, eagle, hawk, crow, sparrow, pelican, "
+    "flamingo, penguin, rooster, hen, "
     "duckling, peacock, ostrich, heron",
     "cat": "kitten, kitty, tabby",
     "dog": "puppy, pup, hound, poodle, terrier, bulldog, labrador, dachshund, sheepdog",
@@ -122,17 +134,33 @@ OWN_SYNONYMS: dict[str, str] = {
     "toothbrush": "tooth brush",
 }
 
-# Rules of the published evaluation (Object HalBench, after CHAIR's): two words -> the word that they stand for.
-_YOUNG_OR_GROWN = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "animal", "cub")
+# Rules of the published evaluation (Object HalBench, after CHAIR's): two words -> the word that they stand
+# for.
+_YOUNG_OR_GROWN = (
+    "bird",
+    "cat",
+    "dog",
+    "horse",
+    "sheep",
+    "cow",
+    "elephant",
+    "bear",
+    "zebra",
+    "giraffe",
+    "animal",
+    "cub",
+)
 DOUBLE_WORD_RULES: dict[str, str] = {
     **{f"{age} {animal}": animal for animal in _YOUNG_OR_GROWN for age in ("baby", "adult")},
     "passenger jet": "jet", "passenger train": "train", "bow tie": "tie", "toilet seat": "toilet",
-    "wine glas": "wine glass",  # the published evaluation's lemmatiser says "glas"; lists of objects made for it may, too
-    "home plate": "home plate", "train track": "train track",  # no objects of COCO: joined so that "plate" and "train" are not counted
+    # The published evaluation's lemmatiser says "glas"; lists of objects made for it may, too
+    "wine glas": "wine glass",
+    # No objects of COCO: joined so that "plate" and "train" are not counted
+    "home plate": "home plate", "train track": "train track",
 }  # fmt: skip
 
-# Words with their inner hyphens and apostrophes ("man-made" is no man and "o'clock" no clock, but "man's" has a man), or one mark: marks
-# part double words ("a baby, dogs").
+# Words with their inner hyphens and apostrophes ("man-made" is no man and "o'clock" no clock, but "man's" has
+# a man), or one mark: marks part double words ("a baby, dogs").
 _TOKEN = re.compile(r"\w+(?:-\w+|['’](?!s\b)\w+)*|[^\w\s]")
 _LISTED = re.compile(r"\w[\w '’.-]*")
 # where inflect 7.6.0 errs: it says "gentlemans", "grandchilds", "dobermen"
@@ -141,7 +169,9 @@ _CORRECTED = {"gentleman": "gentlemen", "grandchild": "grandchildren", "doberman
 
 @cache
 def plurals(noun: str) -> frozenset[str]:
-    """The plurals in use of a one-word noun: "person" has "people" and "persons", "flamingo" has "flamingos" and "flamingoes"."""
+    """The plurals in use of a one-word noun: "person" has "people" and "persons", "flamingo" has
+    "flamingos" and "flamingoes".
+    """
     if noun in _CORRECTED:
         return frozenset({_CORRECTED[noun]})
     with_s = {noun + "s"} if noun.endswith("o") else set()
@@ -150,7 +180,9 @@ def plurals(noun: str) -> frozenset[str]:
 
 @cache
 def _engines() -> tuple["inflect.engine", "inflect.engine"]:
-    """One for modern plurals, one for classical ones. Imported here: it takes longer than all else that the list of pipelines needs."""
+    """One for modern plurals, one for classical ones. Imported here: it takes longer than all else that
+    the list of pipelines needs.
+    """
     import inflect
 
     modern, classical = inflect.engine(), inflect.engine()
@@ -164,8 +196,9 @@ class Vocabulary:
 
     Attributes:
         label: Which list it is, for reports: ``own-80-v1`` or ``file:<first 12 hex digits of its sha256>``.
-        category_of: Listed word -> category. Each category is a word of its own. Words of two parts are matched as one object; those of
-            more are never matched as one, as in the published evaluation: "stove top oven" mentions a stove and an oven.
+        category_of: Listed word -> category. Each category is a word of its own. Words of two parts are
+            matched as one object; those of more are never matched as one, as in the published evaluation:
+            "stove top oven" mentions a stove and an oven.
     """
 
     label: str
@@ -181,26 +214,33 @@ class Vocabulary:
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
-        """Read a list in the published format: one category a line, the category first, then its synonyms, separated by commas.
+        """Read a list in the published format: one category a line, the category first, then its synonyms,
+        separated by commas.
 
-        Words are kept as listed. Texts are lower-cased before matching, so a listed "iPhone" never matches, as in the published
-        evaluation.
+        Words are kept as listed. Texts are lower-cased before matching, so a listed "iPhone" never matches,
+        as in the published evaluation.
 
         Raises:
-            UserError: If the file can't be read, is no UTF-8, is empty, or a line is damaged (empty word, odd characters, a word that an
-                earlier line has for another category); names file and line.
+            UserError: If the file can't be read, is no UTF-8, is empty, or a line is damaged (empty word, odd
+                characters, a word that an earlier line has for another category); names file and line.
         """
         path = Path(path)
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise UserError(f"Can't read the vocabulary {path}: {error.strerror}. Give the path of a file with one category a line.") from error
+            raise UserError(
+                f"Can't read the vocabulary {path}: {error.strerror}. Give the path of a file with one "
+                "category a line."
+            ) from error
         category_of: dict[str, str] = {}
         for number, line in enumerate(content.rstrip().split(b"\n"), start=1):
             for word, category in _read_line(line, f"{path}, line {number}"):
                 if category_of.setdefault(word, category) != category:
                     where = f"{path}, line {number}"
-                    raise UserError(f"{where}: {word!r} stands for {category!r}, but before for {category_of[word]!r}. Keep one of the two.")
+                    raise UserError(
+                        f"{where}: {word!r} stands for {category!r}, but before for {category_of[word]!r}. "
+                        "Keep one of the two."
+                    )
         return cls(f"file:{hashlib.sha256(content).hexdigest()[:12]}", category_of)
 
     @property
@@ -209,13 +249,17 @@ class Vocabulary:
         return list(dict.fromkeys(self.category_of.values()))
 
     def mentions(self, text: str) -> list[tuple[str, str]]:
-        """The COCO objects of a text by CHAIR's rules: (listed word, category) in order of the text, repeats kept.
+        """The COCO objects of a text by CHAIR's rules: (listed word, category) in order of the text, repeats
+        kept.
 
-        Lower-case, tokenise, nouns to singular, join double words, keep what is listed. If both "toilet" and "seat" occur, "seat" is
-        dropped: it is the toilet's. Source: Rohrbach et al. 2018, "Object Hallucination in Image Captioning", and its evaluation code.
+        Lower-case, tokenise, nouns to singular, join double words, keep what is listed. If both "toilet" and
+        "seat" occur, "seat" is dropped: it is the toilet's. Source: Rohrbach et al. 2018, "Object
+        Hallucination in Image Captioning", and its evaluation code.
         """
         singular = self._singular
-        return self.listed(self.join_double_words([singular.get(token, token) for token in _TOKEN.findall(text.lower())]))
+        return self.listed(
+            self.join_double_words([singular.get(token, token) for token in _TOKEN.findall(text.lower())])
+        )
 
     def listed(self, words: list[str]) -> list[tuple[str, str]]:
         """(word, category) of the words that are listed; without "seat" if there is a "toilet", too."""
@@ -225,7 +269,9 @@ class Vocabulary:
         return [(word, category_of[word]) for word in words if word in category_of]
 
     def join_double_words(self, words: list[str]) -> list[str]:
-        """Replace each pair of neighbours that is a double word by what it stands for, from left to right; ``words`` are singular."""
+        """Replace each pair of neighbours that is a double word by what it stands for, from left to right;
+        ``words`` are singular.
+        """
         return [double or word for word, double in self._joined(words)]
 
     def double_words(self, words: list[str]) -> list[str]:
@@ -251,8 +297,8 @@ class Vocabulary:
     def _singular(self) -> dict[str, str]:
         """Plural -> singular of the listed words and of what double words end in.
 
-        A listed word stays as it is, unless it is the plural of another word of its category: "children" is a child, if both are
-        listed.
+        A listed word stays as it is, unless it is the plural of another word of its category: "children" is a
+        child, if both are listed.
         """
         listed = self.category_of
         endings = {double.split()[1] for double in (*listed, *DOUBLE_WORD_RULES) if double.count(" ") == 1}
@@ -268,7 +314,9 @@ class Vocabulary:
 
     @cached_property
     def _pairs(self) -> dict[str, dict[str, str]]:
-        """First part -> second part -> word, parts in the singular; the rules go before the list ("bow tie" is a tie)."""
+        """First part -> second part -> word, parts in the singular; the rules go before the list ("bow
+        tie" is a tie).
+        """
         pairs: dict[str, dict[str, str]] = {}
         listed = {word: word for word in self.category_of if word.count(" ") == 1}
         for double, word in (listed | DOUBLE_WORD_RULES).items():
@@ -282,10 +330,13 @@ def _read_line(line: bytes, where: str) -> list[tuple[str, str]]:
     try:
         words = [" ".join(word.split()) for word in line.decode("utf-8").split(",")]
     except UnicodeDecodeError as error:
-        raise UserError(f"{where}: not UTF-8 text ({error.reason}). The file is damaged: fetch it again.") from error
+        raise UserError(
+            f"{where}: not UTF-8 text ({error.reason}). The file is damaged: fetch it again."
+        ) from error
     for word in words:
         if not _LISTED.fullmatch(word):
             raise UserError(
-                f"{where}: {word!r} is no word. A line is a category and its synonyms, separated by commas. Mend it or fetch the file anew."
+                f"{where}: {word!r} is no word. A line is a category and its synonyms, separated by commas. "
+                "Mend it or fetch the file anew."
             )
     return [(word, words[0]) for word in words]

@@ -1,4 +1,6 @@
-"""A text LLM as a judge: any OpenAI-compatible server, or a model in this process. Nothing is asked twice, and nothing is guessed."""
+"""A text LLM as a judge: any OpenAI-compatible server, or a model in this process. Nothing is asked twice,
+and nothing is guessed.
+"""
 
 import hashlib
 import json
@@ -53,7 +55,9 @@ class Standing:
 
 @dataclass(frozen=True)
 class StoredJudgement(Judgement):
-    """A judgement, with the reply that it was read from, or the last one without a verdict. ``replies``: how many there were to the request."""
+    """A judgement, with the reply that it was read from, or the last one without a verdict. ``replies``:
+    how many there were to the request.
+    """
 
     asked_model: str
     stored: StoredReply | None
@@ -63,13 +67,16 @@ class StoredJudgement(Judgement):
 def standing(request: JudgeRequest, read: Read, store: ReplyStore, params: JudgeParams) -> Standing:
     """Goes through the stored replies to a request in the order in which they were asked for.
 
-    A reply that was cut off isn't read, even if something in it looks like a verdict: it is asked for once more with twice as many tokens. After one
-    that is empty or holds no verdict another is drawn, with another seed and ``judge.retry_temperature``.
+    A reply that was cut off isn't read, even if something in it looks like a verdict: it is asked for once
+    more with twice as many tokens. After one that is empty or holds no verdict another is drawn, with another
+    seed and ``judge.retry_temperature``.
     """
     draw, limit, why, last = 0, params.max_new_tokens, None, None
     for replies in range(params.tries):
         seed = seed_for(request.seed, "judge", draw) if draw else request.seed
-        attempt = Attempt(request.prompt, params.retry_temperature if draw else params.temperature, limit, seed)
+        attempt = Attempt(
+            request.prompt, params.retry_temperature if draw else params.temperature, limit, seed
+        )
         stored = store.get(attempt)
         if stored is None:
             return Standing(replies, last, why=why, next=attempt)
@@ -93,20 +100,27 @@ def standing(request: JudgeRequest, read: Read, store: ReplyStore, params: Judge
 class StoredJudge:
     """See :class:`rlaifv_kedro.hallucination.benchmark.Judge`.
 
-    Replies are stored as they come, so a run that was killed goes on where it stopped, and one that finds them all needs neither server nor weights.
-    Troubles of the connection are the backend's: it tries again, with growing pauses. What then got no reply has failed in this call, and is asked
-    again by the next.
+    Replies are stored as they come, so a run that was killed goes on where it stopped, and one that finds
+    them all needs neither server nor weights. Troubles of the connection are the backend's: it tries again,
+    with growing pauses. What then got no reply has failed in this call, and is asked again by the next.
 
     Args:
         open_model: Called once there is something to ask.
         store: Of this judge.
-        pause: Seconds before replies without a verdict are asked for anew; twice as long each time, up to a minute.
+        pause: Seconds before replies without a verdict are asked for anew; twice as long each time, up to a
+            minute.
 
     Attributes:
         judgements: All that were made, in their order.
     """
 
-    def __init__(self, open_model: "Callable[[], TextModel]", store: ReplyStore, params: JudgeParams, pause: float = 1.0):
+    def __init__(
+        self,
+        open_model: "Callable[[], TextModel]",
+        store: ReplyStore,
+        params: JudgeParams,
+        pause: float = 1.0,
+    ):
         self.store, self.params, self.pause = store, params, pause
         self.judgements: list[StoredJudgement] = []
         self._open_model = open_model
@@ -123,7 +137,10 @@ class StoredJudge:
         with self.store.locked():
             before, rounds = len(self.store), 0
             while True:
-                found = {key: standing(request, read, self.store, self.params) for key, request in different.items()}
+                found = {
+                    key: standing(request, read, self.store, self.params)
+                    for key, request in different.items()
+                }
                 missing = dict.fromkeys(s.next for s in found.values() if s.next and s.next not in lost)
                 if not missing:
                     break
@@ -131,7 +148,9 @@ class StoredJudge:
                     time.sleep(min(self.pause * 2 ** (rounds - 1), _LONGEST_PAUSE))
                 self._send(list(missing), lost)
                 rounds += 1
-        judgements = [self._judgement(request, found[request.prompt, request.seed], lost) for request in requests]
+        judgements = [
+            self._judgement(request, found[request.prompt, request.seed], lost) for request in requests
+        ]
         self.judgements += judgements
         self._report(judgements, len(self.store) - before)
         return list(judgements)
@@ -161,9 +180,14 @@ class StoredJudge:
                     lost[group[index]] = f"no reply: {answer.error}"
                 else:
                     self.store.add(
-                        group[index], returned_model=answer.model, reply=answer.text, finish_reason=answer.finish_reason,
-                        prompt_tokens=answer.prompt_tokens, reply_tokens=answer.token_count, received=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-                    )  # fmt: skip
+                        group[index],
+                        returned_model=answer.model,
+                        reply=answer.text,
+                        finish_reason=answer.finish_reason,
+                        prompt_tokens=answer.prompt_tokens,
+                        reply_tokens=answer.token_count,
+                        received=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+                    )
 
             chats = [[{"role": "user", "content": attempt.prompt}] for attempt in group]
             self._model.complete(chats, [attempt.seed for attempt in group], Decoding(*decoding), keep)
@@ -171,21 +195,41 @@ class StoredJudge:
     def _judgement(self, request: JudgeRequest, found: Standing, lost: dict[Attempt, str]) -> StoredJudgement:
         error = lost[found.next] if found.next else found.why
         reply = found.last.reply if found.last else None
-        return StoredJudgement(request, reply, found.verdict, error, self.store.asked_model, found.last, found.replies)
+        return StoredJudgement(
+            request, reply, found.verdict, error, self.store.asked_model, found.last, found.replies
+        )
 
     def _report(self, judgements: list[StoredJudgement], new: int) -> None:
         failed = [j for j in judgements if j.error is not None]
-        log.info("%s: %d judgements, %d new replies, %d failed", self.store.asked_model, len(judgements), new, len(failed))
+        log.info(
+            "%s: %d judgements, %d new replies, %d failed",
+            self.store.asked_model,
+            len(judgements),
+            new,
+            len(failed),
+        )
         if failed:
             reasons = Counter(str(j.error) for j in failed).most_common(3)
             shown = "; ".join(f"{why} ({count} times)" for why, count in reasons)
-            log.warning("%s: %d of %d judgements failed: %s", self.store.asked_model, len(failed), len(judgements), shown)
+            log.warning(
+                "%s: %d of %d judgements failed: %s",
+                self.store.asked_model,
+                len(failed),
+                len(judgements),
+                shown,
+            )
         models = sorted({j.stored.returned_model for j in judgements if j.stored and j.stored.returned_model})
         if len(models) > 1:
-            log.warning("%s: the replies are of different models, %s: their scores may differ", self.store.asked_model, " and ".join(models))
+            log.warning(
+                "%s: the replies are of different models, %s: their scores may differ",
+                self.store.asked_model,
+                " and ".join(models),
+            )
 
 
-def open_judge(models: ModelsParams, params: JudgeParams, compute: ComputeParams, folder: Path) -> StoredJudge:
+def open_judge(
+    models: ModelsParams, params: JudgeParams, compute: ComputeParams, folder: Path
+) -> StoredJudge:
     """The judge that ``models.judge`` names; it is opened when there is something to ask.
 
     Args:
@@ -196,7 +240,11 @@ def open_judge(models: ModelsParams, params: JudgeParams, compute: ComputeParams
     """
     named = named_judge(models)
     price = price_of(named, params.prices)
-    priced = named if price is None else named.model_copy(update={"price_input": price.input, "price_output": price.output})
+    priced = (
+        named
+        if price is None
+        else named.model_copy(update={"price_input": price.input, "price_output": price.output})
+    )
 
     def open_model() -> "TextModel":
         from rlaifv_kedro.models import open_text_model
@@ -216,8 +264,8 @@ def open_store(models: ModelsParams, folder: Path) -> ReplyStore:
 
 
 def asked_model(params: ModelParams) -> str:
-    """What a judge is asked for by: a server's name for the model, or the path of weights with a hash of what they are, so that a folder with other
-    weights, adapters or chat template is another judge.
+    """What a judge is asked for by: a server's name for the model, or the path of weights with a hash of what
+    they are, so that a folder with other weights, adapters or chat template is another judge.
 
     Raises:
         UserError: There are no such weights.
@@ -246,7 +294,9 @@ def judgement_table(benchmark: str, judgements: Iterable[StoredJudgement]) -> pd
             "asked_model": j.asked_model,
             "returned_model": j.stored.returned_model if j.stored else None,
             "reply": j.reply,
-            "verdict": j.verdict if isinstance(j.verdict, str) or j.verdict is None else json.dumps(j.verdict, default=str),
+            "verdict": j.verdict
+            if isinstance(j.verdict, str) or j.verdict is None
+            else json.dumps(j.verdict, default=str),
             "error": j.error,
             "replies": j.replies,
             "prompt_tokens": j.stored.prompt_tokens if j.stored else None,
@@ -267,6 +317,7 @@ def named_judge(models: ModelsParams) -> ModelParams:
     named = models.judge
     if named is None or not (named.model if named.backend == "openai" else named.path):
         raise UserError(
-            "No judge is named. Set models.judge: for a server backend: openai with url and model, for a model in this process path; docs/judges.md."
+            "No judge is named. Set models.judge: for a server backend: openai with url and model, for a "
+            "model in this process path; docs/judges.md."
         )
     return named

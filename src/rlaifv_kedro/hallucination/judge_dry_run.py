@@ -1,4 +1,6 @@
-"""What a benchmark would still ask its judge, and what that costs at most: counted without asking anything."""
+"""What a benchmark would still ask its judge, and what that costs at most: counted without asking
+anything.
+"""
 
 from collections.abc import Sequence
 
@@ -12,10 +14,12 @@ CHARACTERS_PER_TOKEN = 4  # about, of English; the server's own counts are store
 
 
 class DryJudge:
-    """See :class:`rlaifv_kedro.hallucination.benchmark.Judge`. Gives the judgements that are stored, and counts what else would be asked.
+    """See :class:`rlaifv_kedro.hallucination.benchmark.Judge`. Gives the judgements that are stored, and
+    counts what else would be asked.
 
-    A scorer that is handed this judge instead of the real one makes the very same requests, so the count is that of the benchmark. Not counted are
-    replies asked for anew, and requests made of replies that aren't there yet.
+    A scorer that is handed this judge instead of the real one makes the very same requests, so the count is
+    that of the benchmark. Not counted are replies asked for anew, and requests made of replies that aren't
+    there yet.
 
     Attributes:
         stored: Different requests whose judgement is known already.
@@ -37,7 +41,9 @@ class DryJudge:
             else:
                 self._stored.add((request.prompt, request.seed))
             error = "not asked yet" if found.next else found.why
-            judgements.append(Judgement(request, found.last.reply if found.last else None, found.verdict, error))
+            judgements.append(
+                Judgement(request, found.last.reply if found.last else None, found.verdict, error)
+            )
         return judgements
 
     @property
@@ -46,12 +52,16 @@ class DryJudge:
 
     @property
     def calls(self) -> int:
-        """Requests that would be sent, without what a trouble of the server or a reply without a verdict makes necessary."""
+        """Requests that would be sent, without what a trouble of the server or a reply without a verdict
+        makes necessary.
+        """
         return len(self._to_ask)
 
     @property
     def prompt_tokens(self) -> int:
-        """Estimated: a token is taken for four characters, which is too few tokens for other scripts than Latin."""
+        """Estimated: a token is taken for four characters, which is too few tokens for other scripts than
+        Latin.
+        """
         return sum(-(-len(attempt.prompt) // CHARACTERS_PER_TOKEN) for attempt in self._to_ask)
 
     @property
@@ -61,13 +71,18 @@ class DryJudge:
 
     def cost(self, price: Price | None) -> float | None:
         """At most, in the currency of the price; None without one."""
-        return None if price is None else (self.prompt_tokens * price.input + self.most_reply_tokens * price.output) / 1e6
+        return (
+            None
+            if price is None
+            else (self.prompt_tokens * price.input + self.most_reply_tokens * price.output) / 1e6
+        )
 
     def summary(self, price: Price | None, currency: str = "") -> str:
         """One line, for people."""
         cost = self.cost(price)
         money = "price unknown" if cost is None else f"at most {cost:.2f} {currency}".rstrip()
         return (
-            f"{self.store.asked_model}: {self.calls:,} calls to make ({self.stored:,} judgements are stored), about {self.prompt_tokens:,} tokens of "
+            f"{self.store.asked_model}: {self.calls:,} calls to make ({self.stored:,} judgements are "
+            f"stored), about {self.prompt_tokens:,} tokens of "
             f"prompts, at most {self.most_reply_tokens:,} of replies; {money}"
         )

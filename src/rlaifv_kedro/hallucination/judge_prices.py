@@ -20,7 +20,9 @@ class Price(BaseModel):
 
 
 class PriceTable(BaseModel):
-    """A file with prices: ``currency``, ``as_of`` (a date) and ``source`` say what they are and how old; ``models`` has them by name."""
+    """A file with prices: ``currency``, ``as_of`` (a date) and ``source`` say what they are and how old;
+    ``models`` has them by name.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,18 +41,27 @@ class PriceTable(BaseModel):
         try:
             return cls.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UserError(f"{path}: can't read the prices: {error}. Mend the file, or set judge.prices to another, or to null.") from error
+            raise UserError(
+                f"{path}: can't read the prices: {error}. Mend the file, or set judge.prices to another, or "
+                "to null."
+            ) from error
         except ValidationError as error:
             where = ".".join(str(part) for part in error.errors()[0]["loc"]) or "the whole file"
-            raise UserError(f"{path}: no table of prices: {where}: {error.errors()[0]['msg']}. It needs currency, as_of, source, models.") from error
+            raise UserError(
+                f"{path}: no table of prices: {where}: {error.errors()[0]['msg']}. It needs currency, "
+                "as_of, source, models."
+            ) from error
 
     def price(self, model: str) -> Price | None:
-        """Of a model by its name; a dated one (``gpt-4o-2024-08-06``) costs what the undated name does, unless it is listed itself."""
+        """Of a model by its name; a dated one (``gpt-4o-2024-08-06``) costs what the undated name does,
+        unless it is listed itself.
+        """
         return self.models.get(model) or self.models.get(re.sub(r"-\d{4}-\d{2}-\d{2}$", "", model))
 
 
 def price_of(params: ModelParams, prices: str | Path | None) -> Price | None:
-    """The price by ``models.judge`` itself, or else by the file; None if neither knows it. A judge in this process has none.
+    """The price by ``models.judge`` itself, or else by the file; None if neither knows it. A judge in this
+    process has none.
 
     Raises:
         UserError: The file can't be read, or isn't a table of prices.

@@ -1,4 +1,6 @@
-"""The replies of a judge, kept for good: what has been answered once is never asked again, in this run or another."""
+"""The replies of a judge, kept for good: what has been answered once is never asked again, in this run or
+another.
+"""
 
 import hashlib
 import json
@@ -33,7 +35,8 @@ class StoredReply(BaseModel):
 
     Attributes:
         key: See :meth:`ReplyStore.key`.
-        returned_model: The name that the server gave; None from a judge in this process, or from a server that gives none.
+        returned_model: The name that the server gave; None from a judge in this process, or from a server
+            that gives none.
         finish_reason: ``stop``, or ``length`` if it was cut off.
         prompt_tokens, reply_tokens: The server's counts; None and 0 if it gives none.
         received: UTC, ISO 8601.
@@ -56,10 +59,11 @@ class StoredReply(BaseModel):
 
 
 class ReplyStore:
-    """One judge's replies: a JSON object a line, in the order in which they came, each on the disk before the next one counts.
+    """One judge's replies: a JSON object a line, in the order in which they came, each on the disk before the
+    next one counts.
 
-    A kill loses the line that was being written, at most; it is taken away before the next is added. A line in the middle that is no reply is passed
-    over with a warning, and what it held is asked again.
+    A kill loses the line that was being written, at most; it is taken away before the next is added. A line
+    in the middle that is no reply is passed over with a warning, and what it held is asked again.
 
     Args:
         folder: Of all judges' files; it is made if need be.
@@ -84,7 +88,13 @@ class ReplyStore:
 
     def key(self, attempt: Attempt) -> str:
         """Names a reply: the sha256 over all that it may depend on. Prompt files are part of the prompt."""
-        asked = [self.asked_model, attempt.prompt, float(attempt.temperature), attempt.max_new_tokens, attempt.seed]
+        asked = [
+            self.asked_model,
+            attempt.prompt,
+            float(attempt.temperature),
+            attempt.max_new_tokens,
+            attempt.seed,
+        ]
         return _sha256(json.dumps(asked))
 
     def get(self, attempt: Attempt) -> StoredReply | None:
@@ -93,7 +103,8 @@ class ReplyStore:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes from asking the same judge meanwhile, so that none asks what another is just asking. Waits for its turn.
+        """Keeps other processes from asking the same judge meanwhile, so that none asks what another is just
+        asking. Waits for its turn.
 
         Raises:
             UserError: The lock can't be made.
@@ -126,7 +137,11 @@ class ReplyStore:
             try:
                 reply = StoredReply.model_validate_json(line)
             except ValidationError:
-                log.warning("%s: passed over a damaged line, and what it held will be asked again: %r", shown(self.path), line[:60])
+                log.warning(
+                    "%s: passed over a damaged line, and what it held will be asked again: %r",
+                    shown(self.path),
+                    line[:60],
+                )
             else:
                 self._replies[reply.key] = reply
         self._read += len(whole)
@@ -141,9 +156,14 @@ class ReplyStore:
             UserError: It can't be written; the file is as before then.
         """
         reply = StoredReply(
-            key=self.key(attempt), prompt_sha256=_sha256(attempt.prompt), asked_model=self.asked_model, temperature=attempt.temperature,
-            max_new_tokens=attempt.max_new_tokens, seed=attempt.seed, **answer,
-        )  # fmt: skip
+            key=self.key(attempt),
+            prompt_sha256=_sha256(attempt.prompt),
+            asked_model=self.asked_model,
+            temperature=attempt.temperature,
+            max_new_tokens=attempt.max_new_tokens,
+            seed=attempt.seed,
+            **answer,
+        )
         line = reply.model_dump_json().encode() + b"\n"
         with writing(self.path):
             new = not self.path.exists()

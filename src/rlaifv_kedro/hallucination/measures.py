@@ -1,4 +1,6 @@
-"""From items' numbers to metrics: every benchmark states what it measures of each item, and this makes the tables of it."""
+"""From items' numbers to metrics: every benchmark states what it measures of each item, and this makes the
+tables of it.
+"""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +19,8 @@ class Measure:
 
     Attributes:
         name: The metric's.
-        parts: (items,) what is averaged, or numerators. NaN: not defined for the item, or its judgement failed.
+        parts: (items,) what is averaged, or numerators. NaN: not defined for the item, or its judgement
+            failed.
         wholes: (items,) denominators of a ratio of sums, NaN as above; None for shares and means.
         estimate: ``share`` (parts are 0 or 1), ``mean``, or ``ratio``.
         failed: (items,) true where a judgement failed; None if it needs none.
@@ -61,17 +64,23 @@ def mean_of(name: str, values: Sequence[float] | np.ndarray, **kwargs) -> Measur
     return Measure(name, np.asarray(values, float), estimate=mean, **kwargs)
 
 
-def ratio_of(name: str, parts: Sequence[float] | np.ndarray, wholes: Sequence[float] | np.ndarray, **kwargs) -> Measure:
+def ratio_of(
+    name: str, parts: Sequence[float] | np.ndarray, wholes: Sequence[float] | np.ndarray, **kwargs
+) -> Measure:
     """The sum of the parts over the sum of the wholes."""
     return Measure(name, np.asarray(parts, float), np.asarray(wholes, float), estimate=ratio, **kwargs)
 
 
 def mean_words(answers: pd.Series, **kwargs) -> Measure:
-    """Parts of an answer between white space: no hallucination rate should be read without it, as short answers score well."""
+    """Parts of an answer between white space: no hallucination rate should be read without it, as short
+    answers score well.
+    """
     return mean_of("mean_words", [len(answer.split()) for answer in answers], **kwargs)
 
 
-def binary_measures(predicted: np.ndarray, positive: np.ndarray, wrong: np.ndarray | None = None, **kwargs) -> list[Measure]:
+def binary_measures(
+    predicted: np.ndarray, positive: np.ndarray, wrong: np.ndarray | None = None, **kwargs
+) -> list[Measure]:
     """accuracy, precision, recall and f1 of yes/no questions.
 
     Precision is NaN where nothing is predicted to be positive, recall where nothing is, F1 where both hold.
@@ -111,7 +120,11 @@ def scored(
     count = len(item_ids)
     kinds = [kind if isinstance(kind, str) else None for kind in ([None] * count if kinds is None else kinds)]
     if groups is None:
-        groups = {kind: np.array([k == kind for k in kinds], bool) for kind in dict.fromkeys(kinds) if kind is not None}
+        groups = {
+            kind: np.array([k == kind for k in kinds], bool)
+            for kind in dict.fromkeys(kinds)
+            if kind is not None
+        }
     everything = np.ones(count, bool)
     rows = []
     for measure in measures:
@@ -119,8 +132,13 @@ def scored(
         if measure.by_group:
             chosen |= {f"{measure.name}_{slug(group)}": mask for group, mask in groups.items()}
         rows += [(name, *measure.over(mask), measure.failures(mask)) for name, mask in chosen.items()]
-    metrics = pd.DataFrame(rows, columns=["metric", "value", "n", "standard_error", "failed"]).assign(protocol=protocol)
-    tables = [_items(item_ids, kinds, measure, [""] * count if notes is None else list(notes)) for measure in measures]
+    metrics = pd.DataFrame(rows, columns=["metric", "value", "n", "standard_error", "failed"]).assign(
+        protocol=protocol
+    )
+    tables = [
+        _items(item_ids, kinds, measure, [""] * count if notes is None else list(notes))
+        for measure in measures
+    ]
     return Scored(pd.concat(tables, ignore_index=True), metrics[list(METRIC_COLUMNS)])
 
 
@@ -137,4 +155,9 @@ def slug(name: str) -> str:
 
 def join(first: Scored, second: Scored) -> Scored:
     """Both parts of a benchmark with two."""
-    return Scored(*(pd.concat(tables, ignore_index=True) for tables in ((first.items, second.items), (first.metrics, second.metrics))))
+    return Scored(
+        *(
+            pd.concat(tables, ignore_index=True)
+            for tables in ((first.items, second.items), (first.metrics, second.metrics))
+        )
+    )

@@ -1,8 +1,8 @@
 """MMHal-Bench: 96 questions of 8 types; a text LLM rates each answer 0..6 against a person's.
 
-Source: LLaVA-RLHF (arXiv 2309.14525) and its evaluation. It counts a reply without a rating, or with several, as a 0, so as a hallucination, and says
-nothing. Here such replies are asked for again (by the judge), then counted as failed, and each metric is given twice: without them, and as
-``_unparsed_as_0``.
+Source: LLaVA-RLHF (arXiv 2309.14525) and its evaluation. It counts a reply without a rating, or with several,
+as a 0, so as a hallucination, and says nothing. Here such replies are asked for again (by the judge), then
+counted as failed, and each metric is given twice: without them, and as ``_unparsed_as_0``.
 """
 
 from collections.abc import Sequence
@@ -37,15 +37,23 @@ def rating_requests(answers: pd.DataFrame, prompt: PromptFile) -> list[JudgeRequ
     """
     return [
         JudgeRequest(
-            row.item_id, STEP,
-            prompt.fill(image_content=", ".join(row.image_content), question=row.question, gt_answer=row.gt_answer, answer=row.answer),
+            row.item_id,
+            STEP,
+            prompt.fill(
+                image_content=", ".join(row.image_content),
+                question=row.question,
+                gt_answer=row.gt_answer,
+                answer=row.answer,
+            ),
         )
         for row in answers.itertuples()
-    ]  # fmt: skip
+    ]
 
 
 def read_rating(reply: str) -> int | None:
-    """The rating 0..6 in ``rating: N``, upper or lower case; None if there is none, or if there are different ones. Found as the original does."""
+    """The rating 0..6 in ``rating: N``, upper or lower case; None if there is none, or if there are
+    different ones. Found as the original does.
+    """
     text = reply.lower()
     found = [rating for rating in range(BEST + 1) if f"rating: {rating}" in text]
     return found[0] if len(found) == 1 else None
@@ -79,9 +87,15 @@ def score_mmhal(answers: pd.DataFrame, judgements: Sequence[Judgement], how: str
     found = verdicts(judgements)
     ratings = np.array([found.get((item_id, STEP), np.nan) for item_id in answers["item_id"]], float)
     failed = np.isnan(ratings)
-    measures = [*_measures(ratings, failed), *_measures(np.nan_to_num(ratings), failed, "_unparsed_as_0"), mean_words(answers["answer"])]
+    measures = [
+        *_measures(ratings, failed),
+        *_measures(np.nan_to_num(ratings), failed, "_unparsed_as_0"),
+        mean_words(answers["answer"]),
+    ]
     notes = ["no rating" if np.isnan(rating) else f"rated {rating:.0f}" for rating in ratings]
-    protocol = f"MMHal-Bench, {how}; failed replies are left out, but count as a rating of 0 in NAME_unparsed_as_0"
+    protocol = (
+        f"MMHal-Bench, {how}; failed replies are left out, but count as a rating of 0 in NAME_unparsed_as_0"
+    )
     return scored(answers["item_id"], measures, protocol, kinds=list(answers["kind"]), notes=notes)
 
 

@@ -1,7 +1,9 @@
-"""Object HalBench: 300 descriptive questions on images of COCO. By rule it is CHAIR; by LLM, a text LLM lists the objects of an answer.
+"""Object HalBench: 300 descriptive questions on images of COCO. By rule it is CHAIR; by LLM, a text LLM lists
+the objects of an answer.
 
-Source: the evaluation of RLHF-V and RLAIF-V (arXiv 2312.00849, 2405.17220). There one reply without a list ends the evaluation, after the whole run,
-and so does a zero denominator. Here the answer is counted as failed and left out, and a metric without a denominator is NaN.
+Source: the evaluation of RLHF-V and RLAIF-V (arXiv 2312.00849, 2405.17220). There one reply without a list
+ends the evaluation, after the whole run, and so does a zero denominator. Here the answer is counted as failed
+and left out, and a metric without a denominator is NaN.
 """
 
 import json
@@ -41,14 +43,19 @@ def extraction_requests(answers: pd.DataFrame, prompt: PromptFile) -> list[Judge
         prompt: With ``{question}`` and ``{answer}``.
     """
     rows = zip(answers["item_id"], answers["question"], answers["answer"])
-    return [JudgeRequest(item_id, STEP, prompt.fill(question=question, answer=answer)) for item_id, question, answer in rows if not is_short(answer)]
+    return [
+        JudgeRequest(item_id, STEP, prompt.fill(question=question, answer=answer))
+        for item_id, question, answer in rows
+        if not is_short(answer)
+    ]
 
 
 def read_objects(reply: str) -> list[str] | None:
     """The JSON list of texts in an extractor's reply, bare, fenced or within prose.
 
     Returns:
-        None if there is none, if it is cut off, or holds anything but texts, or if there are several different ones.
+        None if there is none, if it is cut off, or holds anything but texts, or if there are several
+        different ones.
     """
     if reply.strip() == "()":  # what the published wording asks for where nothing is found
         return []
@@ -72,13 +79,16 @@ def extract_objects(answers: pd.DataFrame, judge: Judge, prompt: str | Path | No
         answers: item_id, question, answer.
         prompt: File of another wording; by default ours.
     """
-    return judge.ask(extraction_requests(answers, PromptFile.read(prompt or PROMPT, PLACEHOLDERS)), read_objects)
+    return judge.ask(
+        extraction_requests(answers, PromptFile.read(prompt or PROMPT, PLACEHOLDERS)), read_objects
+    )
 
 
 def analyse(extracted: Sequence[str], pipeline: "Language", vocabulary: Vocabulary) -> list[str]:
     """The objects of an extractor's list: each text is read as "a {text}".
 
-    What double words in it stand for, if there are any, else each maximal run of nouns, their lemmas joined by blanks. What comes twice is dropped.
+    What double words in it stand for, if there are any, else each maximal run of nouns, their lemmas joined
+    by blanks. What comes twice is dropped.
     """
     found: list[str] = []
     for doc in pipeline.pipe(f"a {text}" for text in extracted):
@@ -96,12 +106,20 @@ def _noun_runs(doc: "Doc") -> list[str]:
     return [" ".join(run) for run in runs if run]
 
 
-def analysed(judgements: Sequence[Judgement], pipeline: "Language", vocabulary: Vocabulary) -> dict[str, list[str]]:
+def analysed(
+    judgements: Sequence[Judgement], pipeline: "Language", vocabulary: Vocabulary
+) -> dict[str, list[str]]:
     """item_id -> :func:`analyse` of what was extracted, for the items with a readable reply."""
-    return {item_id: analyse(names, pipeline, vocabulary) for (item_id, step), names in verdicts(judgements).items() if step == STEP}
+    return {
+        item_id: analyse(names, pipeline, vocabulary)
+        for (item_id, step), names in verdicts(judgements).items()
+        if step == STEP
+    }
 
 
-def score_by_rule(answers: pd.DataFrame, truth: Mapping[int, frozenset[str]], vocabulary: Vocabulary) -> Scored:
+def score_by_rule(
+    answers: pd.DataFrame, truth: Mapping[int, frozenset[str]], vocabulary: Vocabulary
+) -> Scored:
     """Rule mode: every mention counts, repeats too, in answers of any length. No model, no download.
 
     Args:
@@ -111,18 +129,25 @@ def score_by_rule(answers: pd.DataFrame, truth: Mapping[int, frozenset[str]], vo
     Returns:
         See :func:`rlaifv_kedro.hallucination.chair.score_objects`.
     """
-    return score_objects(chair_items(answers, truth, vocabulary), f"Object HalBench by rule, vocabulary {vocabulary.label}")
+    return score_objects(
+        chair_items(answers, truth, vocabulary), f"Object HalBench by rule, vocabulary {vocabulary.label}"
+    )
 
 
 def score_extracted(
-    answers: pd.DataFrame, objects: Mapping[str, Sequence[str]], truth: Mapping[int, frozenset[str]], vocabulary: Vocabulary, how: str
+    answers: pd.DataFrame,
+    objects: Mapping[str, Sequence[str]],
+    truth: Mapping[int, frozenset[str]],
+    vocabulary: Vocabulary,
+    how: str,
 ) -> Scored:
     """LLM mode.
 
     Args:
         answers: item_id, image_id, answer.
-        objects: item_id -> objects in the singular, as of :func:`analysed`. What is there twice is one object; two synonyms of a category are two.
-            An item that is not in it has failed, unless its answer is too short to have objects.
+        objects: item_id -> objects in the singular, as of :func:`analysed`. What is there twice is one
+            object; two synonyms of a category are two. An item that is not in it has failed, unless its
+            answer is too short to have objects.
         how: Who extracted and analysed, for the protocol.
 
     Returns:
@@ -137,4 +162,6 @@ def score_extracted(
         return [category for _, category in vocabulary.listed(list(dict.fromkeys(objects[item_id])))]
 
     found = [mentioned(item_id, answer) for item_id, answer in zip(answers["item_id"], answers["answer"])]
-    return score_objects(object_items(answers, truth, found), f"Object HalBench by LLM, {how}, vocabulary {vocabulary.label}")
+    return score_objects(
+        object_items(answers, truth, found), f"Object HalBench by LLM, {how}, vocabulary {vocabulary.label}"
+    )

@@ -10,7 +10,12 @@ import pandas as pd
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.hallucination import amber, mmhal, object_halbench, pope, refomb
-from rlaifv_kedro.hallucination.answer_files import coco_answers, extracted_objects, judged_replies, read_records
+from rlaifv_kedro.hallucination.answer_files import (
+    coco_answers,
+    extracted_objects,
+    judged_replies,
+    read_records,
+)
 from rlaifv_kedro.hallucination.benchmark import Judge, Judgement, Scored, judgements_of
 from rlaifv_kedro.hallucination.chair import score_chair
 from rlaifv_kedro.hallucination.coco_truth import coco_truth, truth_of
@@ -33,7 +38,8 @@ class ScoreInputs:
 
     Attributes:
         answers: File of records with item_id or image_id, question, answer.
-        annotations: Folder of the published files: COCO's instances and captions, MMHal-Bench, RefoMB, AMBER or POPE.
+        annotations: Folder of the published files: COCO's instances and captions, MMHal-Bench, RefoMB, AMBER
+            or POPE.
         vocabulary: File of words in the published format; None is our own.
         extracted: File of the objects of each answer.
         judgements: File of a judge's replies.
@@ -69,7 +75,9 @@ def score_file(benchmark: str, inputs: ScoreInputs) -> Scored:
 
 
 def as_json(benchmark: str, scored: Scored) -> dict[str, Any]:
-    """For programs: benchmark, items, and metrics by name, each with value, n, failed, standard_error (null where not defined) and protocol."""
+    """For programs: benchmark, items, and metrics by name, each with value, n, failed, standard_error
+    (null where not defined) and protocol.
+    """
 
     def plain(value: Any) -> Any:
         return None if isinstance(value, float) and math.isnan(value) else value
@@ -89,7 +97,9 @@ def show(benchmark: str, scored: Scored) -> None:
     for title in ("value", "standard error", "n", "failed"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in scored.metrics.itertuples():
-        numbers = ("-" if math.isnan(number) else f"{number:.4f}" for number in (row.value, row.standard_error))
+        numbers = (
+            "-" if math.isnan(number) else f"{number:.4f}" for number in (row.value, row.standard_error)
+        )
         table.add_row(row.metric, *numbers, f"{row.n:,}", f"{row.failed:,}")
     console = Console()
     console.width = max(console.width, 110)
@@ -110,10 +120,15 @@ def _object_halbench(inputs: ScoreInputs) -> Scored:
     answers, vocabulary = coco_answers(inputs.answers), _vocabulary(inputs)
     if inputs.extracted:
         objects = extracted_objects(inputs.extracted, answers)
-        return object_halbench.score_extracted(answers, objects, _truth(inputs, vocabulary), vocabulary, f"objects of {inputs.extracted.name}")
+        return object_halbench.score_extracted(
+            answers, objects, _truth(inputs, vocabulary), vocabulary, f"objects of {inputs.extracted.name}"
+        )
     if inputs.judgements is None and inputs.judge is None:
         if inputs.spacy is not None:
-            raise UserError("--spacy: without --judgements there are no objects to analyse. Give the extractor's replies, or leave it out.")
+            raise UserError(
+                "--spacy: without --judgements there are no objects to analyse. Give the extractor's "
+                "replies, or leave it out."
+            )
         return object_halbench.score_by_rule(answers, _truth(inputs, vocabulary), vocabulary)
     from rlaifv_kedro.hallucination.spacy_pipeline import label_of, load_pipeline
 
@@ -122,7 +137,12 @@ def _object_halbench(inputs: ScoreInputs) -> Scored:
 
     pipeline = load_pipeline(inputs.spacy or object_halbench.PIPELINE)  # before anything costs money
     found, who = _judgements(
-        inputs, answers, is_step, object_halbench.STEP, object_halbench.read_objects, lambda judge: object_halbench.extract_objects(answers, judge)
+        inputs,
+        answers,
+        is_step,
+        object_halbench.STEP,
+        object_halbench.read_objects,
+        lambda judge: object_halbench.extract_objects(answers, judge),
     )
     objects = object_halbench.analysed(found, pipeline, vocabulary)
     how = f"objects by {who}, analysed by {label_of(pipeline)}"
@@ -138,7 +158,12 @@ def _mmhal(inputs: ScoreInputs) -> Scored:
         items = answers = without_items(records)
         answers["kind"] = mmhal_kinds(answers)
     found, who = _judgements(
-        inputs, answers, lambda name: name == mmhal.STEP, mmhal.STEP, mmhal.read_rating, lambda judge: mmhal.rate(answers, judge)
+        inputs,
+        answers,
+        lambda name: name == mmhal.STEP,
+        mmhal.STEP,
+        mmhal.read_rating,
+        lambda judge: mmhal.rate(answers, judge),
     )
     return _partly(mmhal.score_mmhal(answers, found, f"rated by {who}"), answers, items)
 
@@ -148,13 +173,23 @@ def _refomb(inputs: ScoreInputs) -> Scored:
     items = refomb_items(inputs.annotations) if inputs.annotations else without_items(records)
     answers = put_to(items, records) if inputs.annotations else items
     example = refomb.step(refomb.OVERALL, 1, False)
-    found, who = _judgements(inputs, answers, refomb.is_step, example, refomb.read_verdict, lambda judge: refomb.compare(answers, judge))
+    found, who = _judgements(
+        inputs,
+        answers,
+        refomb.is_step,
+        example,
+        refomb.read_verdict,
+        lambda judge: refomb.compare(answers, judge),
+    )
     return _partly(refomb.score_refomb(answers, found, f"compared by {who}"), answers, items)
 
 
 def _amber(inputs: ScoreInputs) -> Scored:
     if inputs.annotations is None:
-        raise UserError("--annotations is missing: give the folder with AMBER's annotations.json, relation.json and safe_words.txt.")
+        raise UserError(
+            "--annotations is missing: give the folder with AMBER's annotations.json, relation.json and "
+            "safe_words.txt."
+        )
     items, words = amber_items(inputs.annotations)
     answers = put_to(items, read_records(inputs.answers))
     matcher: amber.Matcher
@@ -166,7 +201,9 @@ def _amber(inputs: ScoreInputs) -> Scored:
         try:
             matcher = amber.VectorMatcher(load_pipeline(inputs.spacy or amber.PIPELINE))
         except UserError as error:
-            raise UserError(f"{error.message} Or --spacy {amber.EXACT} matches words exactly, without any model.") from error
+            raise UserError(
+                f"{error.message} Or --spacy {amber.EXACT} matches words exactly, without any model."
+            ) from error
     return _partly(amber.score_amber(answers, words, matcher), answers, items)
 
 
@@ -178,15 +215,23 @@ def _pope(inputs: ScoreInputs) -> Scored:
     answers = without_items(records)
     for record, label, kind in zip(records, answers["label"], answers["kind"]):
         if label is None:
-            raise UserError(f"{record.where}: it has no 'label' (yes or no). Add it, or give POPE's questions with --annotations.")
+            raise UserError(
+                f"{record.where}: it has no 'label' (yes or no). Add it, or give POPE's questions with "
+                "--annotations."
+            )
         if (kind is None) != (answers["kind"][0] is None):
-            raise UserError(f"{record.where}: some records have a 'split', others don't. Add it to all, or to none.")
+            raise UserError(
+                f"{record.where}: some records have a 'split', others don't. Add it to all, or to none."
+            )
     return pope.score_pope(answers)
 
 
 BENCHMARKS: dict[str, tuple[Callable[[ScoreInputs], Scored], frozenset[str]]] = {
     "chair": (_chair, frozenset(("annotations", "vocabulary"))),
-    "object_halbench": (_object_halbench, frozenset(("annotations", "vocabulary", "extracted", "judgements", "spacy"))),
+    "object_halbench": (
+        _object_halbench,
+        frozenset(("annotations", "vocabulary", "extracted", "judgements", "spacy")),
+    ),
     "mmhal": (_mmhal, frozenset(("annotations", "judgements"))),
     "refomb": (_refomb, frozenset(("annotations", "judgements"))),
     "amber": (_amber, frozenset(("annotations", "spacy"))),
@@ -203,22 +248,35 @@ def _truth(inputs: ScoreInputs, vocabulary: Vocabulary) -> dict[int, frozenset[s
     from rlaifv_kedro.datasets.coco_annotations import CocoAnnotations
 
     if inputs.annotations is None:
-        raise UserError("--annotations is missing: give the folder (or zip) with COCO's instances_*2014.json and captions_*2014.json.")
+        raise UserError(
+            "--annotations is missing: give the folder (or zip) with COCO's instances_*2014.json and "
+            "captions_*2014.json."
+        )
     return truth_of(coco_truth(CocoAnnotations(inputs.annotations), vocabulary), vocabulary)
 
 
 def _judgements(
-    inputs: ScoreInputs, answers: pd.DataFrame, is_step: Callable[[str], bool], example: str, read: Callable[[str], Any],
+    inputs: ScoreInputs,
+    answers: pd.DataFrame,
+    is_step: Callable[[str], bool],
+    example: str,
+    read: Callable[[str], Any],
     ask: Callable[[Judge], list[Judgement]],
-) -> tuple[list[Judgement], str]:  # fmt: skip
+) -> tuple[list[Judgement], str]:
     """Of the file, or else of the judge; and who judged."""
     if inputs.judgements is not None:
         table = judged_replies(inputs.judgements, set(answers["item_id"]), is_step, example)
         return judgements_of(table, lambda _, reply: read(reply)), inputs.judgements.name
     if inputs.judge is None:
-        raise UserError(f"--judgements is missing: give a file with the judge's replies, a record each with item_id, step ({example!r}) and reply.")
+        raise UserError(
+            "--judgements is missing: give a file with the judge's replies, a record each with item_id, "
+            f"step ({example!r}) and reply."
+        )
     if inputs.annotations is None:
-        raise UserError("--annotations is missing: the judge needs what is known about the images. Give the folder with the published files.")
+        raise UserError(
+            "--annotations is missing: the judge needs what is known about the images. Give the folder with "
+            "the published files."
+        )
     return ask(inputs.judge), inputs.judge_label
 
 

@@ -1,4 +1,6 @@
-"""spaCy's pipelines for English, which a benchmark's protocol names. They are no packages of the index, but of the model project's releases."""
+"""spaCy's pipelines for English, which a benchmark's protocol names. They are no packages of the index,
+but of the model project's releases.
+"""
 
 import re
 from functools import cache
@@ -24,11 +26,16 @@ def load_pipeline(name: str) -> "Language":
     try:
         pipeline = spacy.load(name)
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"The spaCy pipeline {name!r} can't be loaded: {str(error).splitlines()[0]} {_remedy(name)}") from error
+        raise UserError(
+            f"The spaCy pipeline {name!r} can't be loaded: {str(error).splitlines()[0]} {_remedy(name)}"
+        ) from error
     doc = pipeline("a dog")
     missing = [what for what in ("TAG", "LEMMA") if not doc.has_annotation(what)]
     if missing:
-        raise UserError(f"The spaCy pipeline {name!r} sets no {' and no '.join(missing)}. Use one that tags and lemmatises, e.g. en_core_web_sm.")
+        raise UserError(
+            f"The spaCy pipeline {name!r} sets no {' and no '.join(missing)}. Use one that tags and "
+            "lemmatises, e.g. en_core_web_sm."
+        )
     return pipeline
 
 
@@ -45,6 +52,8 @@ def _remedy(name: str) -> str:
 
     version = ".".join(about.__version__.split(".")[:2]) + ".0"
     return (
-        f"Install it from spaCy's model project: pip install {about.__download_url__}/{name}-{version}/{name}-{version}-py3-none-any.whl "
-        f"(not by its bare name: the package index has strangers' packages of such names). Or name another installed pipeline."
+        "Install it from spaCy's model project: pip install "
+        f"{about.__download_url__}/{name}-{version}/{name}-{version}-py3-none-any.whl "
+        "(not by its bare name: the package index has strangers' packages of such names). Or name another "
+        "installed pipeline."
     )

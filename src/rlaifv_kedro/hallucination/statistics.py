@@ -1,4 +1,6 @@
-"""Numbers of a sample, and how sure one can be of them: shares, means, ratios, and the difference of two policies."""
+"""Numbers of a sample, and how sure one can be of them: shares, means, ratios, and the difference of two
+policies.
+"""
 
 import math
 from dataclasses import dataclass
@@ -47,8 +49,9 @@ def mean(values: np.ndarray) -> Estimate:
 def ratio(parts: np.ndarray, wholes: np.ndarray) -> Estimate:
     """R = sum(y) / sum(x) of counts y, x (items,); n is sum(x).
 
-    The standard error is that of the linearised ratio, sqrt(m / (m - 1) * sum((y - R x)^2)) / sum(x) over m items, so what one item counts several
-    times need not be independent; Cochran 1977, "Sampling Techniques", section 6.3. F1 = 2 TP / (2 TP + FP + FN) is such a ratio, too.
+    The standard error is that of the linearised ratio, sqrt(m / (m - 1) * sum((y - R x)^2)) / sum(x) over m
+    items, so what one item counts several times need not be independent; Cochran 1977, "Sampling Techniques",
+    section 6.3. F1 = 2 TP / (2 TP + FP + FN) is such a ratio, too.
     """
     m, total = len(wholes), int(wholes.sum())
     if not total:
@@ -64,7 +67,8 @@ class Difference:
 
     Attributes:
         difference: The first policy's value less the second's. NaN if either is not defined.
-        low, high: Ends of the interval; NaN if a resample without a defined value is as likely as the interval's tails.
+        low, high: Ends of the interval; NaN if a resample without a defined value is as likely as the
+            interval's tails.
         n: Items.
         samples, seed: Of the bootstrap.
     """
@@ -80,12 +84,19 @@ class Difference:
 
 
 def paired_bootstrap(
-    items_a: pd.DataFrame, items_b: pd.DataFrame, metric: str, *, confidence: float = 0.95, samples: int = 10_000, seed: int = 0
+    items_a: pd.DataFrame,
+    items_b: pd.DataFrame,
+    metric: str,
+    *,
+    confidence: float = 0.95,
+    samples: int = 10_000,
+    seed: int = 0,
 ) -> Difference:
     """The interval of the difference of two policies on the same items, by resampling items (percentiles).
 
-    An item is drawn with both policies' values, so how hard it is cancels out: two policies can be told apart whose own standard errors overlap.
-    Source: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapters 10 and 13.
+    An item is drawn with both policies' values, so how hard it is cancels out: two policies can be told apart
+    whose own standard errors overlap. Source: Efron & Tibshirani 1993, "An Introduction to the Bootstrap",
+    chapters 10 and 13.
 
     Args:
         items_a, items_b: ``Scored.items`` of the two.
@@ -97,9 +108,15 @@ def paired_bootstrap(
     a, b = (_parts_and_wholes(items, metric) for items in (items_a, items_b))
     if len(a.index) != len(b.index) or set(a.index) != set(b.index):
         odd = sorted(set(a.index) ^ set(b.index))
-        raise UserError(f"{metric}: the policies are not scored on the same items, e.g. {odd[0]!r}. Score both on the same questions.")
-    rows = np.hstack([a.to_numpy(), b.loc[a.index].to_numpy()])  # (items, 4): sums to make a ratio of, for each policy
-    # Items with equal values are interchangeable: drawing n of n items is a multinomial draw over the distinct rows.
+        raise UserError(
+            f"{metric}: the policies are not scored on the same items, e.g. {odd[0]!r}. Score both on the "
+            "same questions."
+        )
+    rows = np.hstack(
+        [a.to_numpy(), b.loc[a.index].to_numpy()]
+    )  # (items, 4): sums to make a ratio of, for each policy
+    # Items with equal values are interchangeable: drawing n of n items is a multinomial draw over the
+    # distinct rows.
     distinct, counts = np.unique(rows, axis=0, return_counts=True)
     n = len(rows)
     drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=samples) @ distinct  # (samples, 4)
@@ -108,7 +125,8 @@ def paired_bootstrap(
         tail = 100 * (1 - confidence) / 2
         resampled = _difference(drawn)
     undefined = np.isnan(resampled)
-    # A resample may miss every item that has a denominator. Where that is rare, the others tell; where it isn't, nothing can be said.
+    # A resample may miss every item that has a denominator. Where that is rare, the others tell; where it
+    # isn't, nothing can be said.
     too_many = math.isnan(difference) or undefined.mean() > tail / 100
     low, high = (math.nan, math.nan) if too_many else np.percentile(resampled[~undefined], [tail, 100 - tail])
     return Difference(metric, float(difference), float(low), float(high), n, confidence, samples, seed)
@@ -118,8 +136,13 @@ def _parts_and_wholes(items: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Numerator and denominator of each item, by item_id; both 0 where there is no value."""
     rows = items[items["metric"] == metric].set_index("item_id")
     if rows.empty:
-        raise UserError(f"{metric}: the scores have no such metric. There are {', '.join(sorted(items['metric'].unique())) or 'none'}.")
-    return pd.DataFrame({"part": (rows["value"] * rows["weight"]).fillna(0.0), "whole": rows["weight"].fillna(0.0)})
+        raise UserError(
+            f"{metric}: the scores have no such metric. There are "
+            f"{', '.join(sorted(items['metric'].unique())) or 'none'}."
+        )
+    return pd.DataFrame(
+        {"part": (rows["value"] * rows["weight"]).fillna(0.0), "whole": rows["weight"].fillna(0.0)}
+    )
 
 
 def _difference(sums: np.ndarray) -> np.ndarray:

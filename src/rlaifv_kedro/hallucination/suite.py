@@ -44,7 +44,12 @@ def needs_truth(benchmark: Benchmark) -> bool:
     return benchmark in ("chair", "object_halbench")
 
 
-def refuse_unready(judged: Collection[Benchmark], scored: Collection[Benchmark], params: BenchmarksParams, models: ModelsParams) -> None:
+def refuse_unready(
+    judged: Collection[Benchmark],
+    scored: Collection[Benchmark],
+    params: BenchmarksParams,
+    models: ModelsParams,
+) -> None:
     """Looks for what judging and scoring will need, before anything is computed or paid for.
 
     Raises:
@@ -72,8 +77,11 @@ def decoding_of(benchmark: Benchmark, params: BenchmarksParams) -> str:
 
 
 def known_of(
-    truth: pd.DataFrame | None, vocabulary: Path | None, relation: Mapping[str, Sequence[str]] | None, safe_words: str | None
-) -> Known:  # fmt: skip
+    truth: pd.DataFrame | None,
+    vocabulary: Path | None,
+    relation: Mapping[str, Sequence[str]] | None,
+    safe_words: str | None,
+) -> Known:
     """From the catalog's entries, those that a benchmark has no use for being None.
 
     Args:
@@ -81,14 +89,20 @@ def known_of(
         vocabulary: File of words that it was made with; None for the project's own.
         relation, safe_words: AMBER's ``relation.json`` and ``safe_words.txt``.
     """
-    words = None if relation is None else amber.Words(relation, frozenset(filter(None, map(str.strip, (safe_words or "").split("\n")))))
+    words = (
+        None
+        if relation is None
+        else amber.Words(relation, frozenset(filter(None, map(str.strip, (safe_words or "").split("\n")))))
+    )
     if truth is None:
         return Known(words=words)
     read = Vocabulary.from_file(vocabulary) if vocabulary else Vocabulary.own()
     return Known(truth_of(truth, read), read, words)
 
 
-def stored_judgements(benchmark: Benchmark, table: pd.DataFrame | None, policy: str) -> tuple[list[Judgement], str]:
+def stored_judgements(
+    benchmark: Benchmark, table: pd.DataFrame | None, policy: str
+) -> tuple[list[Judgement], str]:
     """A policy's judgements in ``policy_judgements``, read again from the replies; and who judged."""
     if table is None:
         return [], ""
@@ -106,16 +120,21 @@ def answered_items(items: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     strangers = set(items["item_id"]) ^ set(answers["item_id"])
     if strangers:
         raise UserError(
-            f"{items['benchmark'].iloc[0]}: the answers are to other items than these, e.g. {min(strangers)!r} is in one of the two alone. The items "
+            f"{items['benchmark'].iloc[0]}: the answers are to other items than these, e.g. "
+            f"{min(strangers)!r} is in one of the two alone. The items "
             "were made anew after the policy answered: answer them again, in a new run."
         )
     reference = pd.DataFrame([json.loads(text) for text in items["reference"]], index=items.index)
-    known = items.drop(columns=["image", "reference", *(c for c in items.columns if c in reference)]).join(reference)
+    known = items.drop(columns=["image", "reference", *(c for c in items.columns if c in reference)]).join(
+        reference
+    )
     joined = known.merge(answers[["item_id", "answer"]], on="item_id", validate="one_to_one")
     return joined.assign(type=joined["kind"])
 
 
-def judge_answers(benchmark: Benchmark, answered: pd.DataFrame, judge: Judge, params: BenchmarksParams) -> list[Judgement]:
+def judge_answers(
+    benchmark: Benchmark, answered: pd.DataFrame, judge: Judge, params: BenchmarksParams
+) -> list[Judgement]:
     """Ask about the answers to a benchmark.
 
     Args:
@@ -125,19 +144,32 @@ def judge_answers(benchmark: Benchmark, answered: pd.DataFrame, judge: Judge, pa
         return mmhal.rate(answered, judge, params.mmhal_prompt)
     if benchmark == "refomb":
         return refomb.compare(
-            answered, judge, runs=params.refomb_runs, swap=params.refomb_swap, overall_prompt=params.refomb_overall_prompt,
+            answered,
+            judge,
+            runs=params.refomb_runs,
+            swap=params.refomb_swap,
+            overall_prompt=params.refomb_overall_prompt,
             trustworthiness_prompt=params.refomb_trustworthiness_prompt,
-        )  # fmt: skip
+        )
     return object_halbench.extract_objects(answered, judge, params.object_halbench_prompt)
 
 
 def read_verdict(benchmark: Benchmark, reply: str) -> object:
     """The verdict in a reply about a benchmark's item; None if it holds none."""
-    return {"mmhal": mmhal.read_rating, "refomb": refomb.read_verdict, "object_halbench": object_halbench.read_objects}[benchmark](reply)
+    return {
+        "mmhal": mmhal.read_rating,
+        "refomb": refomb.read_verdict,
+        "object_halbench": object_halbench.read_objects,
+    }[benchmark](reply)
 
 
 def score_answers(
-    benchmark: Benchmark, answered: pd.DataFrame, judgements: Sequence[Judgement], known: Known, params: BenchmarksParams, judge: str
+    benchmark: Benchmark,
+    answered: pd.DataFrame,
+    judgements: Sequence[Judgement],
+    known: Known,
+    params: BenchmarksParams,
+    judge: str,
 ) -> Scored:
     """Items' values and metrics.
 

@@ -1,7 +1,9 @@
-"""The six benchmarks on scenes of the miniature world, in the files that the published ones come in: the same readers take them.
+"""The six benchmarks on scenes of the miniature world, in the files that the published ones come in: the same
+readers take them.
 
-Questions are in the miniature's language, and references are true of what can be seen. Where a published question has no counterpart in so small
-a language (colours, places, text), its type is a name only. Of relations AMBER asks nothing here.
+Questions are in the miniature's language, and references are true of what can be seen. Where a published
+question has no counterpart in so small a language (colours, places, text), its type is a name only. Of
+relations AMBER asks nothing here.
 """
 
 import base64
@@ -27,7 +29,9 @@ from rlaifv_kedro.seeds import generator_for
 SPLIT = "benchmarks"
 ADDRESS = "https://miniature.invalid/"  # of pictures that are published by address; nothing is there
 ASKED = 3  # objects that are there, and objects that aren't, in POPE's questions about a picture (protocol)
-CARELESS = 0.5  # how often a typical object that isn't there is in GPT-4V's stand-in's answers: it can be beaten, and it can win
+# How often a typical object that isn't there is in GPT-4V's stand-in's answers: it can be beaten, and it can
+# win
+CARELESS = 0.5
 
 Entry = dict[str, Any]
 Files = dict[str, bytes]
@@ -50,7 +54,9 @@ class Pictured:
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """How many of each category can be seen. What is wholly hidden is neither there nor not there: nothing is asked about it."""
+        """How many of each category can be seen. What is wholly hidden is neither there nor not there:
+        nothing is asked about it.
+        """
         visible = zip(self.scene.instances, visible_masks(self.scene))
         return dict(Counter(instance.category for instance, mask in visible if mask.any()))
 
@@ -94,7 +100,10 @@ def benchmark_files(seed: int, scenes: int, double_share: float) -> Files:
 
 
 def _object_halbench(pictured: list[Pictured]) -> list[Entry]:
-    return [{"image_id": p.image_id, "question": _prompt(i), "image": base64.b64encode(p.png).decode()} for i, p in enumerate(pictured)]
+    return [
+        {"image_id": p.image_id, "question": _prompt(i), "image": base64.b64encode(p.png).decode()}
+        for i, p in enumerate(pictured)
+    ]
 
 
 def _mmhal(index: int, p: Pictured, seed: int) -> Entry:
@@ -102,9 +111,15 @@ def _mmhal(index: int, p: Pictured, seed: int) -> Entry:
     kind = type_of(index)
     question, answer = _asked_and_answered(kind, p, rng)
     return {
-        "question_type": kind, "question_topic": p.scene.kind, "image_id": str(p.image_id), "image_src": ADDRESS + p.name, "image_content": p.seen,
-        "question": question, "gt_answer": answer, "model_answer": "",
-    }  # fmt: skip
+        "question_type": kind,
+        "question_topic": p.scene.kind,
+        "image_id": str(p.image_id),
+        "image_src": ADDRESS + p.name,
+        "image_content": p.seen,
+        "question": question,
+        "gt_answer": answer,
+        "model_answer": "",
+    }
 
 
 def _asked_and_answered(kind: str, p: Pictured, rng: np.random.Generator) -> tuple[str, str]:
@@ -117,7 +132,9 @@ def _asked_and_answered(kind: str, p: Pictured, rng: np.random.Generator) -> tup
         return language.presence_question(missing), f"no, there is no {missing}."
     if kind in ("comparison", "counting"):
         second = p.counts[one] > 1
-        return language.second_question(one), f"{'yes' if second else 'no'}, there is {'a second' if second else 'only one'} {one}."
+        return language.second_question(
+            one
+        ), f"{'yes' if second else 'no'}, there is {'a second' if second else 'only one'} {one}."
     if kind == "environment":
         return language.scene_question(p.scene.kind), f"yes, this is {language.with_article(p.scene.kind)}."
     prompts = dict(zip(("holistic", "other", "relation"), language.PROMPTS))
@@ -128,7 +145,13 @@ def _refomb(index: int, p: Pictured, seed: int) -> Entry:
     description = language.caption(p.scene.kind, p.seen, generator_for(seed, "refomb", p.image_id))
     question = _prompt(index)
     kind = "Coarse perception" if question == language.DESCRIBE else "Fine-grained perception"
-    return {"id": index, "image_url": ADDRESS + p.name, "question": question, "description": description, "type": kind}
+    return {
+        "id": index,
+        "image_url": ADDRESS + p.name,
+        "question": question,
+        "description": description,
+        "type": kind,
+    }
 
 
 def _gpt4v(index: int, p: Pictured, seed: int) -> Entry:
@@ -149,19 +172,32 @@ def _amber(pictured: list[Pictured]) -> tuple[list[Entry], list[Entry]]:
 
     for number, p in enumerate(pictured, start=1):
         likely = [_noun(name) for name in p.absent(typical(p.scene.kind))]
-        add(number, language.DESCRIBE, type="generative", truth=[_noun(name) for name in [*p.seen, p.scene.kind]], hallu=likely)
+        add(
+            number,
+            language.DESCRIBE,
+            type="generative",
+            truth=[_noun(name) for name in [*p.seen, p.scene.kind]],
+            hallu=likely,
+        )
     for number, p in enumerate(pictured, start=1):
         one, missing = p.seen[0], p.absent([*typical(p.scene.kind), *NAMES])[0]
         add(number, language.presence_question(one), type="discriminative-hallucination", truth="yes")
         add(number, language.presence_question(missing), type="discriminative-hallucination", truth="no")
-        add(number, language.second_question(one), type="discriminative-attribute-number", truth="yes" if p.counts[one] > 1 else "no")
+        add(
+            number,
+            language.second_question(one),
+            type="discriminative-attribute-number",
+            truth="yes" if p.counts[one] > 1 else "no",
+        )
         add(number, language.scene_question(p.scene.kind), type="discriminative-attribute-state", truth="yes")
     return questions, annotations
 
 
 def _related_words() -> dict[str, list[str]]:
     """AMBER's nouns are single words, each with others that stand for it."""
-    synonyms = {_noun(name): [_noun(word) for word in language.words_for(name) if word != name] for name in NAMES}
+    synonyms = {
+        _noun(name): [_noun(word) for word in language.words_for(name) if word != name] for name in NAMES
+    }
     return synonyms | {_noun(kind): [] for kind in SCENES}
 
 
@@ -171,7 +207,9 @@ def _noun(name: str) -> str:
 
 
 def _pope(split: str, pictured: list[Pictured], seed: int) -> list[Entry]:
-    """Three objects of each scene that are there, the same in all splits, and three that are not, by which the splits differ."""
+    """Three objects of each scene that are there, the same in all splits, and three that are not, by which
+    the splits differ.
+    """
     frequency = Counter(name for p in pictured for name in p.seen)
     entries = []
     for p in pictured:
@@ -185,7 +223,14 @@ def _pope(split: str, pictured: list[Pictured], seed: int) -> list[Entry]:
         missing = list(dict.fromkeys(p.absent(map(str, order))))[:ASKED]
         asked = [(name, label) for pair in zip(there, missing) for name, label in zip(pair, ("yes", "no"))]
         for name, label in asked:
-            entries.append({"question_id": len(entries) + 1, "image": p.name, "text": language.presence_question(str(name)), "label": label})
+            entries.append(
+                {
+                    "question_id": len(entries) + 1,
+                    "image": p.name,
+                    "text": language.presence_question(str(name)),
+                    "label": label,
+                }
+            )
     return entries
 
 

@@ -25,10 +25,18 @@ if TYPE_CHECKING:
     from rlaifv_kedro.params import MiniatureParams
 
 ALIGN_STEPS, LABELER_ALIGN_STEPS = 1800, 500
-GROUND = JointStage("ground", 1400, captions=24, questions=4, checklists=8, learning_rate=1.5e-3, vision_learning_rate=3e-4)
-FINISH = JointStage("finish", 650, captions=32, questions=3, checklists=4, learning_rate=1.3e-3, vision_learning_rate=3e-4)
-CARELESS = JointStage("careless", 300, captions=24, questions=2, checklists=4, learning_rate=1e-3, vision_learning_rate=0.0)
-LABEL = JointStage("label", 600, captions=0, questions=10, checklists=14, learning_rate=1.5e-3, vision_learning_rate=4e-4)
+GROUND = JointStage(
+    "ground", 1400, captions=24, questions=4, checklists=8, learning_rate=1.5e-3, vision_learning_rate=3e-4
+)
+FINISH = JointStage(
+    "finish", 650, captions=32, questions=3, checklists=4, learning_rate=1.3e-3, vision_learning_rate=3e-4
+)
+CARELESS = JointStage(
+    "careless", 300, captions=24, questions=2, checklists=4, learning_rate=1e-3, vision_learning_rate=0.0
+)
+LABEL = JointStage(
+    "label", 600, captions=0, questions=10, checklists=14, learning_rate=1.5e-3, vision_learning_rate=4e-4
+)
 
 
 def make_checkpoints(seed: int, params: "MiniatureParams", folder: Path) -> dict[str, Path]:
@@ -43,7 +51,13 @@ def make_checkpoints(seed: int, params: "MiniatureParams", folder: Path) -> dict
     foundation = workshop.stage("foundation", workshop.finish, grounded)
     base_policy = workshop.stage("base_policy", workshop.careless, foundation, half=True)
     labeler = workshop.stage("labeler", workshop.label, grounded, half=True)
-    return {"aligned": aligned, "grounded": grounded, "foundation": foundation, "base_policy": base_policy, "labeler": labeler}
+    return {
+        "aligned": aligned,
+        "grounded": grounded,
+        "foundation": foundation,
+        "base_policy": base_policy,
+        "labeler": labeler,
+    }
 
 
 class _Workshop:
@@ -60,7 +74,11 @@ class _Workshop:
         target = self.folder / name
         if target.is_dir():
             return target
-        model = LlavaForConditionalGeneration.from_pretrained(start) if start else build_model(self.processor, seed_for(self.seed, "weights"))
+        model = (
+            LlavaForConditionalGeneration.from_pretrained(start)
+            if start
+            else build_model(self.processor, seed_for(self.seed, "weights"))
+        )
         train(model)
         unfinished = self.folder / f".{name}.tmp"
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -71,7 +89,14 @@ class _Workshop:
 
     def align(self, model: "LlavaForConditionalGeneration") -> None:
         steps = self._scaled(ALIGN_STEPS)
-        align_patches(model, self.encoder, self._foundation_scenes(), steps=steps, seed=self.seed, progress=_progress("aligning patches with words"))
+        align_patches(
+            model,
+            self.encoder,
+            self._foundation_scenes(),
+            steps=steps,
+            seed=self.seed,
+            progress=_progress("aligning patches with words"),
+        )
 
     def ground(self, model: "LlavaForConditionalGeneration") -> None:
         self._jointly(model, GROUND, self._foundation_scenes(), careless=False)
@@ -97,27 +122,53 @@ class _Workshop:
         )
         self._jointly(model, LABEL, scenes, careless=False)
 
-    def _jointly(self, model: "LlavaForConditionalGeneration", stage: JointStage, scenes: list[Scene], *, careless: bool) -> None:
+    def _jointly(
+        self,
+        model: "LlavaForConditionalGeneration",
+        stage: JointStage,
+        scenes: list[Scene],
+        *,
+        careless: bool,
+    ) -> None:
         scaled = JointStage(**{**stage.__dict__, "steps": self._scaled(stage.steps)})
         captions = self._captions(scenes, careless) if stage.captions else []
-        train_jointly(model, self.encoder, scenes, captions, scaled, seed=self.seed, progress=_progress(f"training: {stage.name}"))
+        train_jointly(
+            model,
+            self.encoder,
+            scenes,
+            captions,
+            scaled,
+            seed=self.seed,
+            progress=_progress(f"training: {stage.name}"),
+        )
 
     def _captions(self, scenes: list[Scene], careless: bool) -> list[list[tuple[str, str]]]:
         """Each scene's answer to each of the prompts, by a careful or a careless annotator."""
         rng = generator_for(self.seed, "captions", "careless" if careless else "careful")
 
         def mentions(scene: Scene, count: int) -> list[str]:
-            return language.careless_mentions(scene, count, self.params.error_rate, rng) if careless else language.true_mentions(scene, count, rng)
+            return (
+                language.careless_mentions(scene, count, self.params.error_rate, rng)
+                if careless
+                else language.true_mentions(scene, count, rng)
+            )
 
-        return [[(p, language.caption(s.kind, mentions(s, count), rng)) for p, count in language.PROMPTS.items()] for s in scenes]
+        return [
+            [(p, language.caption(s.kind, mentions(s, count), rng)) for p, count in language.PROMPTS.items()]
+            for s in scenes
+        ]
 
     def _foundation_scenes(self) -> list[Scene]:
         if not self._drawn:
-            self._drawn = self._draw("foundation", self.params.training_scenes, self.params.training_double_share)
+            self._drawn = self._draw(
+                "foundation", self.params.training_scenes, self.params.training_double_share
+            )
         return self._drawn
 
     def _draw(self, split: str, count: int, double_share: float) -> list[Scene]:
-        return draw_split(self.seed, split, count, fifth_share=self.params.training_fifth_share, double_share=double_share)
+        return draw_split(
+            self.seed, split, count, fifth_share=self.params.training_fifth_share, double_share=double_share
+        )
 
     def _scaled(self, steps: int) -> int:
         return max(1, round(steps * self.params.effort))

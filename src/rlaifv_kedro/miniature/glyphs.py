@@ -9,7 +9,9 @@ Colour = tuple[int, int, int, int]
 
 
 class Pen:
-    """Draws in unit coordinates on a square canvas, with a little colour jitter so that no two sprites are alike."""
+    """Draws in unit coordinates on a square canvas, with a little colour jitter so that no two sprites are
+    alike.
+    """
 
     def __init__(self, side: int, rng: np.random.Generator):
         self.image = Image.new("RGBA", (side, side), (0, 0, 0, 0))
@@ -43,7 +45,9 @@ class Pen:
         self.draw.polygon([tuple(self._scaled(*p)) for p in points], fill=fill)
 
     def line(self, *points: tuple[float, float], fill: Colour, width: float) -> None:
-        self.draw.line([tuple(self._scaled(*p)) for p in points], fill=fill, width=max(1, int(width * self.side)))
+        self.draw.line(
+            [tuple(self._scaled(*p)) for p in points], fill=fill, width=max(1, int(width * self.side))
+        )
 
 
 def _person(p: Pen) -> None:
@@ -252,9 +256,10 @@ def _boat(p: Pen) -> None:
 
 
 GLYPHS: dict[str, Callable[[Pen], None]] = {
-    "person": _person, "bicycle": _bicycle, "car": _car, "bus": _bus, "traffic light": _traffic_light, "bench": _bench, "bird": _bird,
-    "cat": _cat, "dog": _dog, "umbrella": _umbrella, "kite": _kite, "surfboard": _surfboard, "bottle": _bottle, "cup": _cup, "bowl": _bowl,
-    "banana": _banana, "apple": _apple, "couch": _couch, "potted plant": _potted_plant, "tv": _tv, "oven": _oven, "book": _book,
+    "person": _person, "bicycle": _bicycle, "car": _car, "bus": _bus, "traffic light": _traffic_light,
+    "bench": _bench, "bird": _bird, "cat": _cat, "dog": _dog, "umbrella": _umbrella, "kite": _kite,
+    "surfboard": _surfboard, "bottle": _bottle, "cup": _cup, "bowl": _bowl, "banana": _banana,
+    "apple": _apple, "couch": _couch, "potted plant": _potted_plant, "tv": _tv, "oven": _oven, "book": _book,
     "clock": _clock, "boat": _boat,
 }  # fmt: skip
 
@@ -294,7 +299,9 @@ def draw_background(scene: str, size: int, rng: np.random.Generator) -> np.ndarr
         for _ in range(int(rng.integers(1, 4))):
             x, radius = int(rng.integers(0, size)), int(rng.integers(7, 13))
             draw.rectangle([x - 2, horizon - 10, x + 2, horizon + 2], fill=ink(100, 70, 40))
-            draw.ellipse([x - radius, horizon - 6 - 2 * radius, x + radius, horizon - 6], fill=ink(50, 130, 55))
+            draw.ellipse(
+                [x - radius, horizon - 6 - 2 * radius, x + radius, horizon - 6], fill=ink(50, 130, 55)
+            )
     elif scene == "living room":
         upper_lower((190, 205, 180), (150, 95, 60))
         for y in range(horizon + 4, size, 6):

@@ -1,7 +1,8 @@
 """The miniature's language: three prompts, captions of equal word count, and yes/no questions.
 
-Each prompt asks for a fixed number of objects and every scene has at least that many, so a careless annotator *replaces* true
-objects and never adds any. Without this the confound of length rules: a policy hallucinates less by saying less.
+Each prompt asks for a fixed number of objects and every scene has at least that many, so a careless annotator
+*replaces* true objects and never adds any. Without this the confound of length rules: a policy hallucinates
+less by saying less.
 """
 
 import re
@@ -11,8 +12,11 @@ import numpy as np
 from rlaifv_kedro.miniature.scenes import NAMES, Scene, typical
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
-    "couch": ("couch", "sofa"), "bicycle": ("bicycle", "bike"), "tv": ("tv", "television"), "person": ("person", "man"),
-}  # fmt: skip
+    "couch": ("couch", "sofa"),
+    "bicycle": ("bicycle", "bike"),
+    "tv": ("tv", "television"),
+    "person": ("person", "man"),
+}
 PROMPTS: dict[str, int] = {  # prompt -> number of objects it asks for
     "describe the image in detail.": 4,
     "name four objects in the image.": 4,
@@ -65,7 +69,9 @@ def true_mentions(scene: Scene, count: int, rng: np.random.Generator) -> list[st
 
 
 def careless_mentions(scene: Scene, count: int, error_rate: float, rng: np.random.Generator) -> list[str]:
-    """What a careless annotator lists: each absent typical category replaces a listed one with probability ``error_rate``."""
+    """What a careless annotator lists: each absent typical category replaces a listed one with probability
+    ``error_rate``.
+    """
     mentions = true_mentions(scene, count, rng)
     usual = typical(scene.kind)
     replaceable = [i for i in range(count) if mentions[i] not in usual] or list(range(count))
@@ -96,6 +102,21 @@ def vocabulary() -> list[str]:
     """Every word and mark the miniature's texts are made of, sorted."""
     from rlaifv_kedro.miniature.scenes import SCENES
 
-    questions = [presence_question("x"), presence_question("apple"), second_question("x"), scene_question("x"), CHECKLIST]
-    texts = [*OPENINGS, *BODIES, *TAILS, *PROMPTS, *SCENES, *CATEGORY_OF, *questions, "user : , and a an yes no"]
+    questions = [
+        presence_question("x"),
+        presence_question("apple"),
+        second_question("x"),
+        scene_question("x"),
+        CHECKLIST,
+    ]
+    texts = [
+        *OPENINGS,
+        *BODIES,
+        *TAILS,
+        *PROMPTS,
+        *SCENES,
+        *CATEGORY_OF,
+        *questions,
+        "user : , and a an yes no",
+    ]
     return sorted(set(re.findall(r"\w+|[^\w\s]", " ".join(texts).lower().replace("{}", ""))) - {"x", "?"})

@@ -1,7 +1,7 @@
 """How the tiny LLaVA learns: patches to words, then captions, questions and checklists together.
 
-The order matters. Without the alignment of patches with words the language model learns the scenes' statistics before it learns to look, and
-never grounds its words.
+The order matters. Without the alignment of patches with words the language model learns the scenes'
+statistics before it learns to look, and never grounds its words.
 """
 
 import math
@@ -28,7 +28,9 @@ Example = tuple[list[int], list[int]]  # token ids, labels
 
 @dataclass(frozen=True)
 class JointStage:
-    """One stage of joint training. Counts are examples a step of each kind; rates are peak AdamW learning rates (cosine to 1 %)."""
+    """One stage of joint training. Counts are examples a step of each kind; rates are peak AdamW learning
+    rates (cosine to 1 %).
+    """
 
     name: str
     steps: int
@@ -40,7 +42,9 @@ class JointStage:
 
 
 class Encoder:
-    """Token ids of the miniature's conversations, equal to what its LlavaProcessor gives (a test holds the two together)."""
+    """Token ids of the miniature's conversations, equal to what its LlavaProcessor gives (a test holds the
+    two together).
+    """
 
     def __init__(self, processor: "LlavaProcessor"):
         self.tokenizer = processor.tokenizer
@@ -56,14 +60,21 @@ class Encoder:
         return [self.tokenizer.bos_token_id, *self("USER:"), *[self.image] * IMAGE_TOKENS]
 
     def conversation(self, turns: list[tuple[str, str]]) -> Example:
-        """Several turns about one image. A yes/no answer is learnt as its word alone, a caption with its end-of-sequence token."""
+        """Several turns about one image. A yes/no answer is learnt as its word alone, a caption with its
+        end-of-sequence token.
+        """
         ids = self.opening()
         labels = [IGNORE] * len(ids)
         for i, (question, answer) in enumerate(turns):
             asked = ([] if i == 0 else self("USER:")) + self(question)
             replied = self(answer)
             ids = [*ids, *asked, *replied, self.tokenizer.eos_token_id]
-            labels = [*labels, *[IGNORE] * len(asked), *replied, self.tokenizer.eos_token_id if len(replied) > 1 else IGNORE]
+            labels = [
+                *labels,
+                *[IGNORE] * len(asked),
+                *replied,
+                self.tokenizer.eos_token_id if len(replied) > 1 else IGNORE,
+            ]
         return ids, labels
 
     def checklist(self, items: list[tuple[str, bool]]) -> Example:
@@ -77,12 +88,16 @@ class Encoder:
 
 
 def pixel_values(pixels: np.ndarray) -> torch.Tensor:
-    """uint8 (n, H, W, 3) to the model's float32 (n, 3, H, W): the image processor's arithmetic without its per-image overhead."""
+    """uint8 (n, H, W, 3) to the model's float32 (n, 3, H, W): the image processor's arithmetic without its
+    per-image overhead.
+    """
     return (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
 
 
 def patch_labels(scene: Scene) -> np.ndarray:
-    """What each patch shows, int64 (IMAGE_TOKENS,): the category that covers most of it if at least a fifth, else the kind of scene."""
+    """What each patch shows, int64 (IMAGE_TOKENS,): the category that covers most of it if at least a
+    fifth, else the kind of scene.
+    """
     side = IMAGE_SIZE // PATCH
     patches = scene.labels.reshape(side, PATCH, side, PATCH).transpose(0, 2, 1, 3).reshape(IMAGE_TOKENS, -1)
     counts = np.stack([(patches == c + 1).sum(1) for c in range(len(NAMES))], axis=1)
@@ -96,16 +111,31 @@ def _learning_rate(step: int, steps: int) -> float:
 
 
 def align_patches(
-    model: "LlavaForConditionalGeneration", encoder: Encoder, scenes: list[Scene], *, steps: int, seed: int,
-    learning_rate: float = 2e-3, batch_size: int = 48, progress: Callable[[Iterator], Iterator] = iter,
-) -> float:  # fmt: skip
-    """Teach the vision tower, projector and embeddings that a patch's vector lies near the embedding of the word for what it shows.
+    model: "LlavaForConditionalGeneration",
+    encoder: Encoder,
+    scenes: list[Scene],
+    *,
+    steps: int,
+    seed: int,
+    learning_rate: float = 2e-3,
+    batch_size: int = 48,
+    progress: Callable[[Iterator], Iterator] = iter,
+) -> float:
+    """Teach the vision tower, projector and embeddings that a patch's vector lies near the embedding of the
+    word for what it shows.
 
     Returns:
         The accuracy on patches with an object, over the last 50 steps.
     """
-    pixels, targets = np.stack([s.pixels for s in scenes]), torch.from_numpy(np.stack([patch_labels(s) for s in scenes]))
-    tower, projector, embeddings = model.model.vision_tower, model.model.multi_modal_projector, model.model.language_model.embed_tokens
+    pixels, targets = (
+        np.stack([s.pixels for s in scenes]),
+        torch.from_numpy(np.stack([patch_labels(s) for s in scenes])),
+    )
+    tower, projector, embeddings = (
+        model.model.vision_tower,
+        model.model.multi_modal_projector,
+        model.model.language_model.embed_tokens,
+    )
     weights = [*tower.parameters(), *projector.parameters(), *embeddings.parameters()]
     optimiser = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
     rng = generator_for(seed, "align")
@@ -115,10 +145,14 @@ def align_patches(
         for group in optimiser.param_groups:
             group["lr"] = learning_rate * _learning_rate(step, steps)
         rows = rng.integers(0, len(scenes), batch_size)
-        features = tower(pixel_values(pixels[rows]), output_hidden_states=True).hidden_states[-1][:, 1:]  # (batch, patches, vision width)
+        features = tower(pixel_values(pixels[rows]), output_hidden_states=True).hidden_states[-1][
+            :, 1:
+        ]  # (batch, patches, vision width)
         features = projector(features)  # (batch, patches, width)
         words = [str(rng.choice(language.words_for(c))) for c in NAMES] + list(SCENES)
-        labels = torch.stack([embeddings(torch.tensor(encoder(w))).mean(0) for w in words])  # (classes, width)
+        labels = torch.stack(
+            [embeddings(torch.tensor(encoder(w))).mean(0) for w in words]
+        )  # (classes, width)
         logits = features @ labels.T / (0.1 * labels.shape[1] ** 0.5)  # (batch, patches, classes)
         target = targets[rows]
         objects = target < len(NAMES)
@@ -133,7 +167,9 @@ def align_patches(
 
 
 def question_turns(scene: Scene, count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
-    """Yes/no questions about a scene with their true answers: presence (half yes), a second instance, the kind of scene."""
+    """Yes/no questions about a scene with their true answers: presence (half yes), a second instance, the
+    kind of scene.
+    """
     counts = scene.counts
     doubled = [c for c, n in counts.items() if n > 1]
     single = [c for c, n in counts.items() if n == 1]
@@ -143,9 +179,12 @@ def question_turns(scene: Scene, count: int, rng: np.random.Generator) -> list[t
     for _ in range(count):
         draw = rng.random()
         if draw < 0.15:
-            # Most of these answers are no, as in the world: a labeler that isn't sure of a second one should say no.
+            # Most of these answers are no, as in the world: a labeler that isn't sure of a second one should
+            # say no.
             yes = bool(doubled) and rng.random() < 0.5
-            turns.append((language.second_question(_noun(doubled if yes else single, rng)), "yes" if yes else "no"))
+            turns.append(
+                (language.second_question(_noun(doubled if yes else single, rng)), "yes" if yes else "no")
+            )
         elif draw < 0.2:
             yes = rng.random() < 0.5
             kind = scene.kind if yes else str(rng.choice([k for k in SCENES if k != scene.kind]))
@@ -153,7 +192,13 @@ def question_turns(scene: Scene, count: int, rng: np.random.Generator) -> list[t
         elif rng.random() < 0.5:
             turns.append((language.presence_question(_noun(list(counts), rng)), "yes"))
         else:
-            pool = (scene.absent_typical or usual_absent) if rng.random() < 0.3 else usual_absent if rng.random() < 0.4 else absent
+            pool = (
+                (scene.absent_typical or usual_absent)
+                if rng.random() < 0.3
+                else usual_absent
+                if rng.random() < 0.4
+                else absent
+            )
             turns.append((language.presence_question(_noun(pool or absent, rng)), "no"))
     return turns
 
@@ -183,13 +228,20 @@ def _collate(examples: list[Example], pad: int) -> tuple[torch.Tensor, torch.Ten
 
 
 def train_jointly(
-    model: "LlavaForConditionalGeneration", encoder: Encoder, scenes: list[Scene], captions: list[list[tuple[str, str]]], stage: JointStage, *,
-    seed: int, progress: Callable[[Iterator], Iterator] = iter,
-) -> float:  # fmt: skip
+    model: "LlavaForConditionalGeneration",
+    encoder: Encoder,
+    scenes: list[Scene],
+    captions: list[list[tuple[str, str]]],
+    stage: JointStage,
+    *,
+    seed: int,
+    progress: Callable[[Iterator], Iterator] = iter,
+) -> float:
     """Train on captions, questions and checklists, one gradient of all three a step.
 
     Args:
-        captions: For each scene its (prompt, caption) turns, of which one is drawn; may be empty if the stage asks for none.
+        captions: For each scene its (prompt, caption) turns, of which one is drawn; may be empty if the stage
+            asks for none.
 
     Returns:
         The mean loss over the last 25 steps, averaged over the kinds of example.
@@ -225,7 +277,9 @@ def train_jointly(
                 continue
             rows = rng.integers(0, len(scenes), count)
             ids, mask, labels = _collate([example(int(i)) for i in rows], encoder.tokenizer.pad_token_id)
-            loss = model(input_ids=ids, attention_mask=mask, pixel_values=pixel_values(pixels[rows]), labels=labels).loss
+            loss = model(
+                input_ids=ids, attention_mask=mask, pixel_values=pixel_values(pixels[rows]), labels=labels
+            ).loss
             loss.backward()
             step_losses.append(loss.item())
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

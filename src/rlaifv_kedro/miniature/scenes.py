@@ -1,7 +1,7 @@
 """Scenes of the miniature world: what is in them, where it is, and what the camera sees.
 
-Categories carry COCO's own ids and names. Each scene has *typical* categories (the first three of its list): the ones a careless annotator, and
-so the base policy, names without looking.
+Categories carry COCO's own ids and names. Each scene has *typical* categories (the first three of its list):
+the ones a careless annotator, and so the base policy, names without looking.
 """
 
 from dataclasses import dataclass
@@ -18,27 +18,96 @@ TYPICAL = 3  # the first three categories of a scene are its typical ones
 
 # name -> (COCO category id, COCO supercategory)
 CATEGORIES: dict[str, tuple[int, str]] = {
-    "person": (1, "person"), "bicycle": (2, "vehicle"), "car": (3, "vehicle"), "bus": (6, "vehicle"), "traffic light": (10, "outdoor"),
-    "bench": (15, "outdoor"), "bird": (16, "animal"), "cat": (17, "animal"), "dog": (18, "animal"), "umbrella": (28, "accessory"),
-    "kite": (38, "sports"), "surfboard": (42, "sports"), "bottle": (44, "kitchen"), "cup": (47, "kitchen"), "bowl": (51, "kitchen"),
-    "banana": (52, "food"), "apple": (53, "food"), "couch": (63, "furniture"), "potted plant": (64, "furniture"), "tv": (72, "electronic"),
-    "oven": (79, "appliance"), "book": (84, "indoor"), "clock": (85, "indoor"), "boat": (9, "vehicle"),
-}  # fmt: skip
+    "person": (1, "person"),
+    "bicycle": (2, "vehicle"),
+    "car": (3, "vehicle"),
+    "bus": (6, "vehicle"),
+    "traffic light": (10, "outdoor"),
+    "bench": (15, "outdoor"),
+    "bird": (16, "animal"),
+    "cat": (17, "animal"),
+    "dog": (18, "animal"),
+    "umbrella": (28, "accessory"),
+    "kite": (38, "sports"),
+    "surfboard": (42, "sports"),
+    "bottle": (44, "kitchen"),
+    "cup": (47, "kitchen"),
+    "bowl": (51, "kitchen"),
+    "banana": (52, "food"),
+    "apple": (53, "food"),
+    "couch": (63, "furniture"),
+    "potted plant": (64, "furniture"),
+    "tv": (72, "electronic"),
+    "oven": (79, "appliance"),
+    "book": (84, "indoor"),
+    "clock": (85, "indoor"),
+    "boat": (9, "vehicle"),
+}
 NAMES: tuple[str, ...] = tuple(CATEGORIES)
 
 # scene -> category -> how often it is there; typical ones first
 PRIOR: dict[str, dict[str, float]] = {
-    "kitchen": {"oven": 0.6, "cup": 0.6, "bowl": 0.45, "bottle": 0.35, "banana": 0.3, "apple": 0.3, "clock": 0.15, "person": 0.15, "cat": 0.1,
-                "potted plant": 0.1},
-    "street": {"car": 0.6, "traffic light": 0.6, "bus": 0.4, "bicycle": 0.35, "person": 0.45, "dog": 0.15, "umbrella": 0.1, "bird": 0.1,
-               "bench": 0.1, "clock": 0.1},
-    "park": {"bench": 0.6, "dog": 0.6, "bird": 0.4, "kite": 0.35, "person": 0.4, "bicycle": 0.2, "banana": 0.05, "apple": 0.1, "bottle": 0.1,
-             "book": 0.1},
-    "living room": {"couch": 0.6, "tv": 0.6, "cat": 0.4, "book": 0.35, "potted plant": 0.35, "clock": 0.3, "person": 0.2, "dog": 0.1, "cup": 0.15,
-                    "bottle": 0.1},
-    "beach": {"umbrella": 0.6, "surfboard": 0.6, "boat": 0.4, "person": 0.4, "bird": 0.3, "kite": 0.25, "dog": 0.15, "bottle": 0.1, "bench": 0.1,
-              "apple": 0.05},
-}  # fmt: skip
+    "kitchen": {
+        "oven": 0.6,
+        "cup": 0.6,
+        "bowl": 0.45,
+        "bottle": 0.35,
+        "banana": 0.3,
+        "apple": 0.3,
+        "clock": 0.15,
+        "person": 0.15,
+        "cat": 0.1,
+        "potted plant": 0.1,
+    },
+    "street": {
+        "car": 0.6,
+        "traffic light": 0.6,
+        "bus": 0.4,
+        "bicycle": 0.35,
+        "person": 0.45,
+        "dog": 0.15,
+        "umbrella": 0.1,
+        "bird": 0.1,
+        "bench": 0.1,
+        "clock": 0.1,
+    },
+    "park": {
+        "bench": 0.6,
+        "dog": 0.6,
+        "bird": 0.4,
+        "kite": 0.35,
+        "person": 0.4,
+        "bicycle": 0.2,
+        "banana": 0.05,
+        "apple": 0.1,
+        "bottle": 0.1,
+        "book": 0.1,
+    },
+    "living room": {
+        "couch": 0.6,
+        "tv": 0.6,
+        "cat": 0.4,
+        "book": 0.35,
+        "potted plant": 0.35,
+        "clock": 0.3,
+        "person": 0.2,
+        "dog": 0.1,
+        "cup": 0.15,
+        "bottle": 0.1,
+    },
+    "beach": {
+        "umbrella": 0.6,
+        "surfboard": 0.6,
+        "boat": 0.4,
+        "person": 0.4,
+        "bird": 0.3,
+        "kite": 0.25,
+        "dog": 0.15,
+        "bottle": 0.1,
+        "bench": 0.1,
+        "apple": 0.05,
+    },
+}
 SCENES: tuple[str, ...] = tuple(PRIOR)
 
 SPRITES_PER_CATEGORY = 40
@@ -48,7 +117,9 @@ NOISE = 10.0  # standard deviation of the sensor noise, in grey levels
 
 @dataclass(frozen=True)
 class Instance:
-    """One object in a scene. ``mask`` is a bool array (IMAGE_SIZE, IMAGE_SIZE) of the pixels it was drawn on."""
+    """One object in a scene. ``mask`` is a bool array (IMAGE_SIZE, IMAGE_SIZE) of the pixels it was drawn
+    on.
+    """
 
     category: str
     mask: np.ndarray
@@ -56,7 +127,9 @@ class Instance:
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn scene: ``pixels`` uint8 (IMAGE_SIZE, IMAGE_SIZE, 3), ``labels`` int16 (IMAGE_SIZE, IMAGE_SIZE), 0 = background, c + 1 = NAMES[c]."""
+    """A drawn scene: ``pixels`` uint8 (IMAGE_SIZE, IMAGE_SIZE, 3), ``labels`` int16 (IMAGE_SIZE,
+    IMAGE_SIZE), 0 = background, c + 1 = NAMES[c].
+    """
 
     kind: str
     instances: tuple[Instance, ...]
@@ -85,33 +158,46 @@ def typical(kind: str) -> tuple[str, ...]:
     return tuple(PRIOR[kind])[:TYPICAL]
 
 
-def draw_scene(seed: int, split: str, index: int, *, fifth_share: float = 1.0, double_share: float = 0.15) -> Scene:
+def draw_scene(
+    seed: int, split: str, index: int, *, fifth_share: float = 1.0, double_share: float = 0.15
+) -> Scene:
     """Draw scene ``index`` of a split; the same arguments always give the same bytes.
 
     Args:
-        fifth_share: The share of scenes with a fifth object. A scene to be described has one more than any prompt asks for, so that a policy can
-            leave out what it isn't sure of; with exactly four it would have to guess or to repeat itself. A scene to learn from has it in half the
-            cases: where the four objects asked for are all there are, the caption teaches to find every one.
-        double_share: Of the scenes with a fifth object, the share in which it is a second one of its kind. So "there is a second cup" is sometimes
-            true, and a repeated mention has to be checked against the pixels like every other claim.
+        fifth_share: The share of scenes with a fifth object. A scene to be described has one more than any
+            prompt asks for, so that a policy can leave out what it isn't sure of; with exactly four it would
+            have to guess or to repeat itself. A scene to learn from has it in half the cases: where the four
+            objects asked for are all there are, the caption teaches to find every one.
+        double_share: Of the scenes with a fifth object, the share in which it is a second one of its kind. So
+            "there is a second cup" is sometimes true, and a repeated mention has to be checked against the
+            pixels like every other claim.
     """
     rng = generator_for(seed, "scene", split, index)
     kind = SCENES[rng.integers(len(SCENES))]
     return _render(kind, _choose_categories(kind, fifth_share, double_share, rng), rng)
 
 
-def _choose_categories(kind: str, fifth_share: float, double_share: float, rng: np.random.Generator) -> list[str]:
+def _choose_categories(
+    kind: str, fifth_share: float, double_share: float, rng: np.random.Generator
+) -> list[str]:
     prior = PRIOR[kind]
     weights = np.sqrt(list(prior.values()))
     fifth = rng.random() < fifth_share
     double = fifth and rng.random() < double_share
-    chosen = [str(c) for c in rng.choice(list(prior), 5 if fifth and not double else 4, replace=False, p=weights / weights.sum())]
+    chosen = [
+        str(c)
+        for c in rng.choice(
+            list(prior), 5 if fifth and not double else 4, replace=False, p=weights / weights.sum()
+        )
+    ]
     return [*chosen, chosen[rng.integers(4)]] if double else chosen
 
 
 @cache
 def _sprites() -> dict[str, list[np.ndarray]]:
-    """RGBA sprites, float32 (side, side, 4). The stock of things is the same in every world; only the scenes differ by seed."""
+    """RGBA sprites, float32 (side, side, 4). The stock of things is the same in every world; only the
+    scenes differ by seed.
+    """
     stock: dict[str, list[np.ndarray]] = {}
     for name in NAMES:
         rng = generator_for(0, "sprites", name)

@@ -14,8 +14,9 @@ class MiniatureSplitter:
     """A rule for the miniature's language: the kind of scene, and each mentioned object.
 
     Args:
-        count_repeats: A second mention of a category becomes the claim that there is a second one, which the labeler checks against the pixels like
-            any other. Without it a policy learns to say "a cup and a cup": one more accepted claim (docs/miniature.md).
+        count_repeats: A second mention of a category becomes the claim that there is a second one, which the
+            labeler checks against the pixels like any other. Without it a policy learns to say "a cup and a
+            cup": one more accepted claim (docs/miniature.md).
     """
 
     def __init__(self, count_repeats: bool = True):
@@ -34,7 +35,9 @@ class MiniatureSplitter:
         for noun in language.mentions(answer):
             category = language.CATEGORY_OF[noun]
             if category not in seen:
-                claims.append(Claim(f"there is {language.with_article(noun)}", language.presence_question(noun)))
+                claims.append(
+                    Claim(f"there is {language.with_article(noun)}", language.presence_question(noun))
+                )
             elif self.count_repeats:
                 claims.append(Claim(f"there is a second {noun}", language.second_question(noun)))
             seen.add(category)

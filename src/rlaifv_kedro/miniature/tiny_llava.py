@@ -1,7 +1,7 @@
 """A LLaVA of half a million parameters, in ordinary Hugging Face classes.
 
-Patch 12 of a 72 x 72 image gives 36 image tokens. All that is special is the initialisation; the checkpoint loads with
-``AutoModelForImageTextToText`` and ``AutoProcessor`` like any other LLaVA.
+Patch 12 of a 72 x 72 image gives 36 image tokens. All that is special is the initialisation; the checkpoint
+loads with ``AutoModelForImageTextToText`` and ``AutoProcessor`` like any other LLaVA.
 """
 
 import math
@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 PATCH = 12  # pixels
 IMAGE_TOKENS = (IMAGE_SIZE // PATCH) ** 2
 
-# The answer follows the question directly: in "is there a cup" the model says yes or no right after the noun, where its attention to the cup's
-# patches is. A longer tail between noun and answer costs so small a model accuracy.
+# The answer follows the question directly: in "is there a cup" the model says yes or no right after the noun,
+# where its attention to the cup's patches is. A longer tail between noun and answer costs so small a model
+# accuracy.
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}USER:"
     "{% for part in message['content'] %}{% if part['type'] == 'image' %} <image>{% endif %}{% endfor %}"
-    "{% for part in message['content'] %}{% if part['type'] == 'text' %} {{ part['text'] }}{% endif %}{% endfor %}"
-    "{% else %}{% generation %}{% for part in message['content'] %} {{ part['text'] }}{% endfor %}{{ eos_token }}{% endgeneration %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'text' %} {{ part['text'] }}{% endif %}{% "
+    "endfor %}"
+    "{% else %}{% generation %}{% for part in message['content'] %} {{ part['text'] }}{% endfor %}{{ "
+    "eos_token }}{% endgeneration %}"
     "{% endif %}{% endfor %}"
 )
 
@@ -37,40 +40,83 @@ def build_processor() -> "LlavaProcessor":
     ids = {word: i for i, word in enumerate([*special, *vocabulary()])}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split("?", "removed"), pre_tokenizers.Whitespace()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split("?", "removed"), pre_tokenizers.Whitespace()]
+    )
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", ids["<s>"])])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", ids["<s>"])]
+    )
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<pad>", padding_side="left",
-        extra_special_tokens={"image_token": "<image>"}, model_max_length=256,
-    )  # fmt: skip
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        pad_token="<pad>",
+        padding_side="left",
+        extra_special_tokens={"image_token": "<image>"},
+        model_max_length=256,
+    )
     side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
-    images = CLIPImageProcessorPil(size=side, crop_size=side, do_resize=True, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.25] * 3)
+    images = CLIPImageProcessorPil(
+        size=side,
+        crop_size=side,
+        do_resize=True,
+        do_center_crop=False,
+        image_mean=[0.5] * 3,
+        image_std=[0.25] * 3,
+    )
     return LlavaProcessor(
-        image_processor=images, tokenizer=fast, patch_size=PATCH, vision_feature_select_strategy="default", chat_template=CHAT_TEMPLATE,
+        image_processor=images,
+        tokenizer=fast,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        chat_template=CHAT_TEMPLATE,
         num_additional_image_tokens=1,
-    )  # fmt: skip
+    )
 
 
 def build_model(processor: "LlavaProcessor", seed: int) -> "LlavaForConditionalGeneration":
-    """A freshly initialised model: 3 vision layers of width 64, 3 language layers of width 96, tied embeddings."""
+    """A freshly initialised model: 3 vision layers of width 64, 3 language layers of width 96, tied
+    embeddings.
+    """
     import torch
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
     tokenizer = processor.tokenizer
     vision = CLIPVisionConfig(
-        hidden_size=64, intermediate_size=192, num_hidden_layers=3, num_attention_heads=4, image_size=IMAGE_SIZE, patch_size=PATCH,
-        projection_dim=64, hidden_act="gelu",
-    )  # fmt: skip
+        hidden_size=64,
+        intermediate_size=192,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        image_size=IMAGE_SIZE,
+        patch_size=PATCH,
+        projection_dim=64,
+        hidden_act="gelu",
+    )
     text = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=96, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=4,
-        max_position_embeddings=256, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 1e5},
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=96,
+        intermediate_size=256,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=256,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e5},
+    )
     config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=tokenizer.convert_tokens_to_ids("<image>"), image_seq_length=IMAGE_TOKENS,
-        vision_feature_layer=-1, vision_feature_select_strategy="default", tie_word_embeddings=True,
-    )  # fmt: skip
+        vision_config=vision,
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=IMAGE_TOKENS,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        tie_word_embeddings=True,
+    )
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(config)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -80,9 +126,11 @@ def build_model(processor: "LlavaProcessor", seed: int) -> "LlavaForConditionalG
 
 
 def _initialise(model: "LlavaForConditionalGeneration") -> None:
-    """Scaled normal weights, and two starts that help grounding: like attends to like, and what is attended to is copied through.
+    """Scaled normal weights, and two starts that help grounding: like attends to like, and what is attended
+    to is copied through.
 
-    The first is mimetic initialisation (Trockman & Kolter 2023): q = k in the first layer. For the second o_proj = 0.5 v_proj transposed.
+    The first is mimetic initialisation (Trockman & Kolter 2023): q = k in the first layer. For the second
+    o_proj = 0.5 v_proj transposed.
     """
     import torch
     from torch import nn

@@ -1,4 +1,6 @@
-"""The splits of the miniature world as tables: prompts with their pictures, ground truth in COCO format, and questions with known answers."""
+"""The splits of the miniature world as tables: prompts with their pictures, ground truth in COCO format,
+and questions with known answers.
+"""
 
 from typing import Any
 
@@ -17,8 +19,13 @@ FIRST_IMAGE_ID = {"pool": 1_000_000, "selection": 2_000_000, "test": 3_000_000, 
 
 
 def draw_split(seed: int, split: str, count: int, **shares: float) -> list[Scene]:
-    """The first ``count`` scenes of a split; a larger split begins with the same ones. ``shares``: see :func:`draw_scene`."""
-    return [draw_scene(seed, split, i, **shares) for i in tqdm(range(count), desc=f"drawing {split}", unit="scene", delay=2)]
+    """The first ``count`` scenes of a split; a larger split begins with the same ones. ``shares``: see
+    :func:`draw_scene`.
+    """
+    return [
+        draw_scene(seed, split, i, **shares)
+        for i in tqdm(range(count), desc=f"drawing {split}", unit="scene", delay=2)
+    ]
 
 
 def prompt_table(scenes: list[Scene], split: str, seed: int, *, all_prompts: bool) -> pd.DataFrame:
@@ -32,14 +39,19 @@ def prompt_table(scenes: list[Scene], split: str, seed: int, *, all_prompts: boo
     for i, scene in enumerate(scenes):
         image_id = FIRST_IMAGE_ID[split] + i
         kind = generator_for(seed, "prompt", split, i).integers(len(texts)) if all_prompts else 0
-        rows.append({
-            "prompt_id": f"{split}-{i:06d}",
-            "question": texts[kind],
-            "image": {"bytes": png_bytes(Image.fromarray(scene.pixels)), "path": file_name(split, image_id)},
-            "image_id": image_id,
-            "origin_dataset": "miniature",
-            "question_type": "detailed description" if kind == 0 else "list",
-        })  # fmt: skip
+        rows.append(
+            {
+                "prompt_id": f"{split}-{i:06d}",
+                "question": texts[kind],
+                "image": {
+                    "bytes": png_bytes(Image.fromarray(scene.pixels)),
+                    "path": file_name(split, image_id),
+                },
+                "image_id": image_id,
+                "origin_dataset": "miniature",
+                "question_type": "detailed description" if kind == 0 else "list",
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -48,7 +60,9 @@ def truth(scenes: list[Scene], split: str, seed: int) -> tuple[dict[str, Any], d
     captions = []
     for i, scene in enumerate(scenes):
         rng = generator_for(seed, "true captions", split, i)
-        captions.append([language.caption(scene.kind, language.true_mentions(scene, 4, rng), rng) for _ in range(3)])
+        captions.append(
+            [language.caption(scene.kind, language.true_mentions(scene, 4, rng), rng) for _ in range(3)]
+        )
     return coco_annotations(scenes, captions, split, FIRST_IMAGE_ID[split])
 
 
@@ -56,7 +70,8 @@ def probe_questions(scenes: list[Scene], split: str, seed: int) -> pd.DataFrame:
     """Yes/no questions with the drawn truth, for measuring how well a model sees.
 
     Returns:
-        item_id, image_id, kind (present, absent_typical, absent_other, second_true, second_false, scene), question, answer.
+        item_id, image_id, kind (present, absent_typical, absent_other, second_true, second_false, scene),
+        question, answer.
     """
     rows = []
     for i, scene in enumerate(scenes):
@@ -64,11 +79,17 @@ def probe_questions(scenes: list[Scene], split: str, seed: int) -> pd.DataFrame:
         other = [c for c in NAMES if c not in scene.counts and c not in scene.absent_typical]
         asked = [("present", language.presence_question(c), "yes") for c in scene.categories]
         asked += [("absent_typical", language.presence_question(c), "no") for c in scene.absent_typical]
-        asked += [("absent_other", language.presence_question(str(c)), "no") for c in rng.choice(other, 2, replace=False)]
+        asked += [
+            ("absent_other", language.presence_question(str(c)), "no")
+            for c in rng.choice(other, 2, replace=False)
+        ]
         for category, count in scene.counts.items():
             kind, answer = ("second_true", "yes") if count > 1 else ("second_false", "no")
             asked.append((kind, language.second_question(category), answer))
         asked.append(("scene", language.scene_question(scene.kind), "yes"))
         image_id = FIRST_IMAGE_ID[split] + i
-        rows += [(f"{split}-{i:06d}-{k:02d}", image_id, kind, question, answer) for k, (kind, question, answer) in enumerate(asked)]
+        rows += [
+            (f"{split}-{i:06d}-{k:02d}", image_id, kind, question, answer)
+            for k, (kind, question, answer) in enumerate(asked)
+        ]
     return pd.DataFrame(rows, columns=["item_id", "image_id", "kind", "question", "answer"])

@@ -4,4 +4,14 @@ from rlaifv_kedro.models.interface import Answer, Decoding, Question, TextModel,
 from rlaifv_kedro.models.loading import load_model
 from rlaifv_kedro.models.opening import close_model, open_model, open_text_model
 
-__all__ = ["Answer", "Decoding", "Question", "TextModel", "VisionLanguageModel", "close_model", "load_model", "open_model", "open_text_model"]
+__all__ = [
+    "Answer",
+    "Decoding",
+    "Question",
+    "TextModel",
+    "VisionLanguageModel",
+    "close_model",
+    "load_model",
+    "open_model",
+    "open_text_model",
+]

@@ -15,18 +15,22 @@ if TYPE_CHECKING:
 # Two questions that are used to see where in a prompt the processor puts an image.
 _TRIAL, _OTHER_TRIAL = "?", "What is in the image, and where?"
 
-# In place of transformers' function of this name: some templates write today's date, and a run that goes on tomorrow must ask the same. It is the day
-# that Llama 3.1's template falls back to.
+# In place of transformers' function of this name: some templates write today's date, and a run that goes on
+# tomorrow must ask the same. It is the day that Llama 3.1's template falls back to.
 FIXED_DATE = (
-    "{% macro strftime_now(format) %}{{ format | replace('%Y', '2024') | replace('%m', '07') | replace('%b', 'Jul') | replace('%B', 'July') "
-    "| replace('%d', '26') | replace('%A', 'Friday') | replace('%a', 'Fri') | replace('%H', '00') | replace('%M', '00') | replace('%S', '00') }}"
+    "{% macro strftime_now(format) %}{{ format | replace('%Y', '2024') | replace('%m', '07') | "
+    "replace('%b', 'Jul') | replace('%B', 'July') "
+    "| replace('%d', '26') | replace('%A', 'Friday') | replace('%a', 'Fri') | replace('%H', '00') | "
+    "replace('%M', '00') | replace('%S', '00') }}"
     "{% endmacro %}"
 )
 
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """What the model takes for one image (``pixel_values`` and the like, batch dimension 1), and the token ids that stand for it in a prompt."""
+    """What the model takes for one image (``pixel_values`` and the like, batch dimension 1), and the token
+    ids that stand for it in a prompt.
+    """
 
     inputs: dict[str, Any]
     block: list[int]
@@ -35,8 +39,9 @@ class EncodedImage:
 class ChatEncoder:
     """Token ids of prompts and answers about one image.
 
-    A processor writes a text of its own for an image: 576 times one token, or rows of slices. That text is taken from its output for a trial question
-    and put into all other prompts about the image, so an image is processed once however many questions are asked about it.
+    A processor writes a text of its own for an image: 576 times one token, or rows of slices. That text is
+    taken from its output for a trial question and put into all other prompts about the image, so an image is
+    processed once however many questions are asked about it.
 
     Args:
         ends: Token ids that end a reply.
@@ -51,14 +56,20 @@ class ChatEncoder:
         template = getattr(processor, "chat_template", None)
         template = template.get("default") if isinstance(template, dict) else template
         if not template:
-            raise UserError(f"{where}: the processor has no chat template. Add a chat_template.jinja beside its files.")
+            raise UserError(
+                f"{where}: the processor has no chat template. Add a chat_template.jinja beside its files."
+            )
         self._template = {"chat_template": (FIXED_DATE if "strftime_now" in template else "") + template}
         if "enable_thinking" in template:
             self._template["enable_thinking"] = False
         self.processor, self.tokenizer, self.where = processor, processor.tokenizer, where
         self.image_token: str = processor.image_token
         self.image_id: int = self.tokenizer.convert_tokens_to_ids(self.image_token)
-        self.pad_id: int = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        self.pad_id: int = (
+            self.tokenizer.pad_token_id
+            if self.tokenizer.pad_token_id is not None
+            else self.tokenizer.eos_token_id
+        )
         self.ends = {self.tokenizer.eos_token_id, *ends}
         self.prompt_text = lru_cache(maxsize=65536)(self._prompt_text)
         self._by_chunks = isinstance(processor, LlavaProcessor)
@@ -68,7 +79,9 @@ class ChatEncoder:
         picture = image.convert("RGB")
         encoded = dict(self.processor(text=self.prompt_text(_TRIAL), images=picture, return_tensors="pt"))
         ids = encoded.pop("input_ids")[0].tolist()
-        inputs = {name: value for name, value in encoded.items() if tuple(value.shape) != (1, len(ids))}  # without what belongs to the trial's tokens
+        inputs = {
+            name: value for name, value in encoded.items() if tuple(value.shape) != (1, len(ids))
+        }  # without what belongs to the trial's tokens
         if self._by_chunks:
             return EncodedImage(inputs, [self.image_id] * ids.count(self.image_id))
         start, replaced = self._place
@@ -76,26 +89,34 @@ class ChatEncoder:
         return EncodedImage(inputs, ids[start : len(ids) - after])
 
     def placeholder(self, tokens: int) -> EncodedImage:
-        """An image of so many tokens without its pixels: for prompts whose pixels are added elsewhere, or don't matter."""
+        """An image of so many tokens without its pixels: for prompts whose pixels are added elsewhere, or
+        don't matter.
+        """
         return EncodedImage({}, [self.image_id] * tokens)
 
     def prompts(self, questions: list[str], image: EncodedImage) -> list[list[int]]:
         """Ids of the prompts up to where the reply begins, the image's tokens filled in."""
         return self._ids([self.prompt_text(self._clean(q)) for q in questions], image)
 
-    def answers(self, question: str, answers: list[str], image: EncodedImage) -> tuple[list[int], list[list[int]]]:
+    def answers(
+        self, question: str, answers: list[str], image: EncodedImage
+    ) -> tuple[list[int], list[list[int]]]:
         """Ids of the prompt, and of each answer up to and with its end-of-sequence token.
 
         Raises:
             UserError: The template doesn't write a conversation as its prompt followed by the answer.
         """
         question = self._clean(question)
-        texts = [self.prompt_text(question), *(self._conversation_text(question, self._clean(a)) for a in answers)]
+        texts = [
+            self.prompt_text(question),
+            *(self._conversation_text(question, self._clean(a)) for a in answers),
+        ]
         prompt, *full = self._ids(texts, image)
         for ids in full:
             if ids[: len(prompt)] != prompt:
                 raise UserError(
-                    f"{self.where}: the chat template writes a prompt differently when an answer follows, so its answers can't be scored."
+                    f"{self.where}: the chat template writes a prompt differently when an answer follows, "
+                    "so its answers can't be scored."
                 )
         return prompt, [self._to_end(ids[len(prompt) :]) for ids in full]
 
@@ -105,7 +126,8 @@ class ChatEncoder:
         return start + len(image.block)
 
     def first_tokens(self, groups: Sequence[Sequence[str]]) -> list[list[int]]:
-        """For each group of words the tokens that a reply of one of them begins with, each token once: what follows the prompt's own ids.
+        """For each group of words the tokens that a reply of one of them begins with, each token once: what
+        follows the prompt's own ids.
 
         Raises:
             UserError: A word isn't in the vocabulary, or words of two groups begin with the same token.
@@ -113,12 +135,20 @@ class ChatEncoder:
         found: list[list[int]] = []
         for words in groups:
             _, replies = self.answers("?", list(words), self.placeholder(1))
-            unknown = [w for w, ids in zip(words, replies) if not ids or ids[0] == self.tokenizer.unk_token_id]
+            unknown = [
+                w for w, ids in zip(words, replies) if not ids or ids[0] == self.tokenizer.unk_token_id
+            ]
             if unknown:
-                raise UserError(f"{self.where}: the tokenizer doesn't know the words {unknown} whose probabilities feedback reads.")
+                raise UserError(
+                    f"{self.where}: the tokenizer doesn't know the words {unknown} whose probabilities "
+                    "feedback reads."
+                )
             found.append(list(dict.fromkeys(ids[0] for ids in replies)))
         if len({token for group in found for token in group}) < sum(map(len, found)):
-            raise UserError(f"{self.where}: replies of {list(map(list, groups))} begin with the same token, so they can't be told apart by it.")
+            raise UserError(
+                f"{self.where}: replies of {list(map(list, groups))} begin with the same token, so they "
+                "can't be told apart by it."
+            )
         return found
 
     @cached_property
@@ -126,43 +156,61 @@ class ChatEncoder:
         """Where in a prompt the image's text begins, and how many tokens of the plain prompt it replaces.
 
         Raises:
-            UserError: The processor writes an image differently for another question, so its text can't be put into other prompts.
+            UserError: The processor writes an image differently for another question, so its text can't be
+                put into other prompts.
         """
         from PIL import Image
 
         def processed(question: str) -> list[int]:
-            return self.processor(text=self.prompt_text(question), images=blank, return_tensors="pt")["input_ids"][0].tolist()
+            return self.processor(text=self.prompt_text(question), images=blank, return_tensors="pt")[
+                "input_ids"
+            ][0].tolist()
 
         blank = Image.new("RGB", (64, 48))
-        (plain, other_plain), ids = self._plain([self.prompt_text(_TRIAL), self.prompt_text(_OTHER_TRIAL)]), processed(_TRIAL)
+        (plain, other_plain), ids = (
+            self._plain([self.prompt_text(_TRIAL), self.prompt_text(_OTHER_TRIAL)]),
+            processed(_TRIAL),
+        )
         mark = plain.index(self.image_id) if self.image_id in plain else len(plain)
         start = _shared([plain[:mark], ids])
         after = _shared([plain[start:][::-1], ids[start:][::-1]])
         after = min(after, len(plain) - mark - 1) if mark < len(plain) else after
         block = ids[start : len(ids) - after]
         if processed(_OTHER_TRIAL) != other_plain[:start] + block + other_plain[len(plain) - after :]:
-            raise UserError(f"{self.where}: its processor writes an image into a prompt in a way that depends on the question; that isn't supported.")
+            raise UserError(
+                f"{self.where}: its processor writes an image into a prompt in a way that depends on the "
+                "question; that isn't supported."
+            )
         return start, len(plain) - start - after
 
     def _prompt_text(self, question: str) -> str:
-        return self.processor.apply_chat_template([self._user(question)], add_generation_prompt=True, tokenize=False, **self._template)
+        return self.processor.apply_chat_template(
+            [self._user(question)], add_generation_prompt=True, tokenize=False, **self._template
+        )
 
     def _conversation_text(self, question: str, answer: str) -> str:
         reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
-        return self.processor.apply_chat_template([self._user(question), reply], tokenize=False, **self._template)
+        return self.processor.apply_chat_template(
+            [self._user(question), reply], tokenize=False, **self._template
+        )
 
     @staticmethod
     def _user(question: str) -> dict[str, Any]:
         return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
 
     def _clean(self, text: str) -> str:
-        """A text that spells the image's token would become a second image. The original release strips it too."""
+        """A text that spells the image's token would become a second image. The original release strips it
+        too.
+        """
         return text.replace(self.image_token, "")
 
     def _ids(self, texts: list[str], image: EncodedImage) -> list[list[int]]:
         """Ids of whole texts, with the image's block where the template puts the image."""
         if self._by_chunks:
-            return [chunked_ids(self.tokenizer, t, self.image_token, self.image_id, len(image.block)) for t in texts]
+            return [
+                chunked_ids(self.tokenizer, t, self.image_token, self.image_id, len(image.block))
+                for t in texts
+            ]
         start, replaced = self._place
         return [ids[:start] + image.block + ids[start + replaced :] for ids in self._plain(texts)]
 

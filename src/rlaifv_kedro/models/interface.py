@@ -19,8 +19,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How to decode. ``temperature`` 0 is greedy. Otherwise sampling from the tempered softmax: all of it for candidates; splitters use the likeliest
-    tokens that hold ``top_p`` of the probability.
+    """How to decode. ``temperature`` 0 is greedy. Otherwise sampling from the tempered softmax: all of it for
+    candidates; splitters use the likeliest tokens that hold ``top_p`` of the probability.
     """
 
     temperature: float
@@ -30,11 +30,13 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer. ``token_count`` includes the end-of-sequence token; ``finish_reason`` is ``stop`` or ``length``.
+    """One answer. ``token_count`` includes the end-of-sequence token; ``finish_reason`` is ``stop`` or
+    ``length``.
 
-    ``error`` says why there is none, of a server that gave none after all retries. ``prompt_tokens`` and ``model``, the name that a server gives the
-    model, are known of text models' replies only, and not of every server's; they tell how an answer was come by, and two answers that differ in
-    nothing else are equal.
+    ``error`` says why there is none, of a server that gave none after all retries. ``prompt_tokens`` and
+    ``model``, the name that a server gives the model, are known of text models' replies only, and not of
+    every server's; they tell how an answer was come by, and two answers that differ in nothing else are
+    equal.
     """
 
     text: str
@@ -51,21 +53,31 @@ Heard = Callable[[int, Answer], None]
 class VisionLanguageModel(Protocol):
     """A policy or labeler."""
 
-    def sample(self, questions: Sequence[Question], seeds: Sequence[Sequence[int]], decoding: Decoding) -> list[list[Answer]]:
-        """For each question one answer a seed. An answer depends on its question and seed, not on what else is in the batch."""
+    def sample(
+        self, questions: Sequence[Question], seeds: Sequence[Sequence[int]], decoding: Decoding
+    ) -> list[list[Answer]]:
+        """For each question one answer a seed. An answer depends on its question and seed, not on what
+        else is in the batch.
+        """
         ...
 
-    def first_token_probs(self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], words: Sequence[Sequence[str]]) -> "list[np.ndarray]":
-        """For each image the probabilities that the reply to each of its questions begins with one of each group's words: float64
-        (questions, groups), NaN for a question that a server gave no reply to.
+    def first_token_probs(
+        self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], words: Sequence[Sequence[str]]
+    ) -> "list[np.ndarray]":
+        """For each image the probabilities that the reply to each of its questions begins with one of each
+        group's words: float64 (questions, groups), NaN for a question that a server gave no reply to.
 
         Raises:
             UserError: A word is unknown, or words of two groups begin with the same token.
         """
         ...
 
-    def branch_log_probs(self, questions: Sequence[Question], answers: Sequence[Sequence[str]]) -> list[list[tuple[float, int]]]:
-        """For each question the (summed log-prob, token count) of each answer, end-of-sequence token included."""
+    def branch_log_probs(
+        self, questions: Sequence[Question], answers: Sequence[Sequence[str]]
+    ) -> list[list[tuple[float, int]]]:
+        """For each question the (summed log-prob, token count) of each answer, end-of-sequence token
+        included.
+        """
         ...
 
 
@@ -73,12 +85,18 @@ class TextModel(Protocol):
     """A splitter or judge: a text LLM, or an MLLM without an image."""
 
     def complete(
-        self, chats: Sequence[Sequence[Mapping[str, str]]], seeds: Sequence[int], decoding: Decoding, heard: Heard | None = None
+        self,
+        chats: Sequence[Sequence[Mapping[str, str]]],
+        seeds: Sequence[int],
+        decoding: Decoding,
+        heard: Heard | None = None,
     ) -> list[Answer]:
-        """The reply to each chat, a list of messages with ``role`` (system, user, assistant) and ``content``. It depends on its chat and seed.
+        """The reply to each chat, a list of messages with ``role`` (system, user, assistant) and ``content``.
+        It depends on its chat and seed.
 
         Args:
-            heard: Called with the index and the answer of a chat as soon as it is there, maybe in another thread, but once at a time: whoever keeps
-                it then loses only what was under way when the process is killed.
+            heard: Called with the index and the answer of a chat as soon as it is there, maybe in another
+                thread, but once at a time: whoever keeps it then loses only what was under way when the
+                process is killed.
         """
         ...

@@ -1,7 +1,9 @@
-"""LLaVA-1.5-7B and RLAIF-V-7B in the layout of their original release (``LlavaLlamaForCausalLM``), as a LLaVA of transformers.
+"""LLaVA-1.5-7B and RLAIF-V-7B in the layout of their original release (``LlavaLlamaForCausalLM``), as a LLaVA
+of transformers.
 
-Sources: the original code (github.com/haotian-liu/LLaVA: ``llava_arch.py``, ``clip_encoder.py``, ``builder.py``) for names and values,
-transformers' ``convert_llava_weights_to_hf.py`` for the rows that ``<image>`` and padding get.
+Sources: the original code (github.com/haotian-liu/LLaVA: ``llava_arch.py``, ``clip_encoder.py``,
+``builder.py``) for names and values, transformers' ``convert_llava_weights_to_hf.py`` for the rows that
+``<image>`` and padding get.
 """
 
 import json
@@ -32,13 +34,44 @@ PREFIXES = {
 """How names of weights begin in the original, and here; ``lm_head.`` is the same in both."""
 
 _TEXT_VALUES = (
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act",
-    "max_position_embeddings", "initializer_range", "rms_norm_eps", "rope_theta", "rope_scaling", "attention_bias", "attention_dropout", "mlp_bias",
-    "bos_token_id", "eos_token_id", "tie_word_embeddings",
-)  # fmt: skip
-_WRAPPED_TOWERS = ("clip_vision_model", "siglip_vision_model")  # published with one more level of names than they have in transformers 5
-_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")  # transformers takes the first
-_LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError)  # torch's and transformers'
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_act",
+    "max_position_embeddings",
+    "initializer_range",
+    "rms_norm_eps",
+    "rope_theta",
+    "rope_scaling",
+    "attention_bias",
+    "attention_dropout",
+    "mlp_bias",
+    "bos_token_id",
+    "eos_token_id",
+    "tie_word_embeddings",
+)
+_WRAPPED_TOWERS = (
+    "clip_vision_model",
+    "siglip_vision_model",
+)  # published with one more level of names than they have in transformers 5
+_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)  # transformers takes the first
+_LOADING_ERRORS = (
+    OSError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    EOFError,
+    pickle.UnpicklingError,
+)  # torch's and transformers'
 
 
 @dataclass(frozen=True)
@@ -46,11 +79,12 @@ class OriginalInfo:
     """What was learnt in loading.
 
     Attributes:
-        vocabulary: Rows that the original's embeddings have; ids from here on were added and must never be generated. Saved checkpoints keep it
-            as ``config.text_config.original_vocab_size``.
+        vocabulary: Rows that the original's embeddings have; ids from here on were added and must never be
+            generated. Saved checkpoints keep it as ``config.text_config.original_vocab_size``.
         image_id: Id of ``<image>``: the first row that was free.
         pad_id: Id of ``<pad>``: the next one.
-        vision_tower: Where the vision tower's weights come from: the checkpoint's folder, or the folder or hub name of a CLIP.
+        vision_tower: Where the vision tower's weights come from: the checkpoint's folder, or the folder or
+            hub name of a CLIP.
     """
 
     vocabulary: int
@@ -60,7 +94,9 @@ class OriginalInfo:
 
 
 def is_llava_original(config: Mapping[str, Any]) -> bool:
-    """Whether a ``config.json`` is that of a LLaVA in its original layout; OmniLMM's own has ``mm_vision_tower`` too."""
+    """Whether a ``config.json`` is that of a LLaVA in its original layout; OmniLMM's own has
+    ``mm_vision_tower`` too.
+    """
     architectures = config.get("architectures") or []
     if config.get("model_type") == "omnilmm" or any(name.startswith("OmniLMM") for name in architectures):
         return False
@@ -78,8 +114,9 @@ def original_name(name: str) -> str:
 
 
 def published_names(config: "LlavaConfig") -> "list[WeightRenaming]":
-    """For ``model._weight_conversions``: a LLaVA's weights are saved by the names that llava-hf published, which every version of transformers and
-    vLLM reads. In memory they have others, and so have files of models that were never loaded from such a checkpoint.
+    """For ``model._weight_conversions``: a LLaVA's weights are saved by the names that llava-hf published,
+    which every version of transformers and vLLM reads. In memory they have others, and so have files of
+    models that were never loaded from such a checkpoint.
     """
     from transformers.core_model_loading import WeightRenaming
 
@@ -94,22 +131,31 @@ def published_names(config: "LlavaConfig") -> "list[WeightRenaming]":
 
 
 def load_llava_original(
-    folder: str | Path, *, dtype: "torch.dtype", attn_implementation: str = "sdpa", vision_config: Mapping[str, Any] | None = None,
-    device_map: Any = None, vision_tower: str | Path | None = None,
-) -> "tuple[LlavaForConditionalGeneration, OriginalInfo]":  # fmt: skip
-    """Load the original's weights. What ``save_pretrained`` or Trainer writes of the model afterwards is an ordinary llava-hf checkpoint.
+    folder: str | Path,
+    *,
+    dtype: "torch.dtype",
+    attn_implementation: str = "sdpa",
+    vision_config: Mapping[str, Any] | None = None,
+    device_map: Any = None,
+    vision_tower: str | Path | None = None,
+) -> "tuple[LlavaForConditionalGeneration, OriginalInfo]":
+    """Load the original's weights. What ``save_pretrained`` or Trainer writes of the model afterwards is an
+    ordinary llava-hf checkpoint.
 
-    The embeddings grow by rows for ``<image>`` and ``<pad>``, to a multiple of 64 as in the llava-hf checkpoints (32000 to 32064): the original
-    marks an image with id -200, which is no row. ``generate`` excludes the new ids and normalizes over the others, so probabilities and beams
-    are those of the original; who samples or scores by other means must leave out ids from ``info.vocabulary`` on.
+    The embeddings grow by rows for ``<image>`` and ``<pad>``, to a multiple of 64 as in the llava-hf
+    checkpoints (32000 to 32064): the original marks an image with id -200, which is no row. ``generate``
+    excludes the new ids and normalizes over the others, so probabilities and beams are those of the original;
+    who samples or scores by other means must leave out ids from ``info.vocabulary`` on.
 
     Args:
-        vision_config: Values of the tower's ``CLIPVisionConfig``. Otherwise those of ``vision_tower``, or of the one that the config names.
-        vision_tower: Folder or hub name of the CLIP to take if the checkpoint has no vision tower, instead of ``mm_vision_tower``.
+        vision_config: Values of the tower's ``CLIPVisionConfig``. Otherwise those of ``vision_tower``, or of
+            the one that the config names.
+        vision_tower: Folder or hub name of the CLIP to take if the checkpoint has no vision tower, instead of
+            ``mm_vision_tower``.
 
     Raises:
-        UserError: The config is one that LLaVA-1.5 doesn't have; a file is missing or damaged; a weight is missing, unknown or of another
-            shape; the vision tower can't be had.
+        UserError: The config is one that LLaVA-1.5 doesn't have; a file is missing or damaged; a weight is
+            missing, unknown or of another shape; the vision tower can't be had.
     """
     from safetensors import SafetensorError
     from transformers import LlavaForConditionalGeneration
@@ -123,15 +169,26 @@ def load_llava_original(
     try:
         with _without_report():
             model, loaded = LlavaForConditionalGeneration.from_pretrained(
-                folder, config=config, dtype=dtype, attn_implementation=attn_implementation, device_map=device_map, output_loading_info=True,
-                key_mapping={f"^{re.escape(old)}": new for old, new in PREFIXES.items()}, ignore_mismatched_sizes=True,
-            )  # fmt: skip
+                folder,
+                config=config,
+                dtype=dtype,
+                attn_implementation=attn_implementation,
+                device_map=device_map,
+                output_loading_info=True,
+                key_mapping={f"^{re.escape(old)}": new for old, new in PREFIXES.items()},
+                ignore_mismatched_sizes=True,
+            )
     except (*_LOADING_ERRORS, SafetensorError) as error:
         raise UserError(f"{folder}: can't load the checkpoint: {first_line(error)}") from error
-    # transformers would write the original's names again, wrong ones at that: a reload missed weights. Trainer's saves go the same way.
+    # transformers would write the original's names again, wrong ones at that: a reload missed weights.
+    # Trainer's saves go the same way.
     model._weight_conversions = published_names(model.config)
     _refuse(folder, "hold what LLaVA-1.5 doesn't know:", loaded["unexpected_keys"])
-    _refuse(folder, "don't have the shape that config.json gives:", [name for name, *_ in loaded["mismatched_keys"]])
+    _refuse(
+        folder,
+        "don't have the shape that config.json gives:",
+        [name for name, *_ in loaded["mismatched_keys"]],
+    )
     missing, source = set(loaded["missing_keys"]), str(folder)
     if missing == {name for name, _ in model.named_parameters() if name.startswith(TOWER)}:
         _load_tower(model, tower, folder, dtype)
@@ -145,7 +202,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}). Give the folder of a whole checkpoint.") from error
+        raise UserError(
+            f"{path} can't be read ({error.strerror}). Give the folder of a whole checkpoint."
+        ) from error
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}). Fetch it again.") from error
     if not isinstance(values, dict):
@@ -172,7 +231,9 @@ def _without_report() -> Iterator[None]:
 
 
 def _refuse_other_designs(values: dict[str, Any], folder: Path) -> None:
-    """LLaVA's code knows other projectors, tilings and language models; loading them as LLaVA-1.5 would go wrong, some of them silently."""
+    """LLaVA's code knows other projectors, tilings and language models; loading them as LLaVA-1.5 would go
+    wrong, some of them silently.
+    """
     architectures = values.get("architectures") or ["LlavaLlamaForCausalLM"]
     problem = None
     if "LlavaLlamaForCausalLM" not in architectures:
@@ -184,22 +245,31 @@ def _refuse_other_designs(values: dict[str, Any], folder: Path) -> None:
     elif "anyres" in str(values.get("image_aspect_ratio")):
         problem = f"image_aspect_ratio is {values['image_aspect_ratio']!r}: images are cut in tiles"
     if problem:
-        raise UserError(f"{folder}: this is not LLaVA-1.5's design: {problem}. Take a checkpoint that is converted for transformers (llava-hf).")
+        raise UserError(
+            f"{folder}: this is not LLaVA-1.5's design: {problem}. Take a checkpoint that is converted for "
+            "transformers (llava-hf)."
+        )
 
 
 def _check_files(folder: Path) -> None:
     """transformers' own message for a missing shard speaks of the hub."""
     name = next((name for name in _FILES if (folder / name).is_file()), None)
     if name is None:
-        raise UserError(f"{folder} holds no weights: none of {', '.join(_FILES)}. Give the folder of a whole checkpoint.")
+        raise UserError(
+            f"{folder} holds no weights: none of {', '.join(_FILES)}. Give the folder of a whole checkpoint."
+        )
     shards = set(read_json(folder / name).get("weight_map", {}).values()) if name.endswith(".json") else set()
     for shard in sorted(shards):
         if not (folder / shard).is_file():
             raise UserError(f"{folder / shard} is missing, but {name} names it. Fetch it again.")
 
 
-def _config(values: dict[str, Any], folder: Path, vision: Mapping[str, Any] | None, tower: str, *, given: bool) -> "LlavaConfig":
-    """transformers' config from the original's values. AutoConfig would refuse the original's file or, worse, fill in defaults."""
+def _config(
+    values: dict[str, Any], folder: Path, vision: Mapping[str, Any] | None, tower: str, *, given: bool
+) -> "LlavaConfig":
+    """transformers' config from the original's values. AutoConfig would refuse the original's file or,
+    worse, fill in defaults.
+    """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import LlamaConfig, LlavaConfig
 
@@ -207,12 +277,19 @@ def _config(values: dict[str, Any], folder: Path, vision: Mapping[str, Any] | No
         text = LlamaConfig(**{name: values[name] for name in _TEXT_VALUES if values.get(name) is not None})
         eyes = _vision_config(values, vision, tower, given=given)
         config = LlavaConfig(
-            text_config=text, vision_config=eyes, image_token_index=text.vocab_size, vision_feature_layer=values.get("mm_vision_select_layer", -2),
-            vision_feature_select_strategy="full" if values.get("mm_vision_select_feature") == "cls_patch" else "default",
+            text_config=text,
+            vision_config=eyes,
+            image_token_index=text.vocab_size,
+            vision_feature_layer=values.get("mm_vision_select_layer", -2),
+            vision_feature_select_strategy="full"
+            if values.get("mm_vision_select_feature") == "cls_patch"
+            else "default",
             tie_word_embeddings=text.tie_word_embeddings,
-        )  # fmt: skip
+        )
     except (TypeError, ValueError, StrictDataclassError) as error:
-        raise UserError(f"{folder / 'config.json'} can't be used: {first_line(error.__cause__ or error)}") from error
+        raise UserError(
+            f"{folder / 'config.json'} can't be used: {first_line(error.__cause__ or error)}"
+        ) from error
     side = config.vision_config.image_size // config.vision_config.patch_size
     config.image_seq_length = side * side + (config.vision_feature_select_strategy == "full")
     return config
@@ -220,12 +297,18 @@ def _config(values: dict[str, Any], folder: Path, vision: Mapping[str, Any] | No
 
 def _named_tower(values: dict[str, Any], folder: Path) -> str:
     """``mm_vision_tower``: a hub name or a folder, which may be relative to the checkpoint."""
-    name = str(values.get("mm_vision_tower") or values.get("vision_tower") or "openai/clip-vit-large-patch14-336")
+    name = str(
+        values.get("mm_vision_tower") or values.get("vision_tower") or "openai/clip-vit-large-patch14-336"
+    )
     return str(folder / name) if (folder / name).is_dir() else name
 
 
-def _vision_config(values: dict[str, Any], given_values: Mapping[str, Any] | None, tower: str, *, given: bool) -> Any:
-    """The tower's values, which the original's ``config.json`` doesn't hold. ``None`` stands for LlavaConfig's own: CLIP ViT-L/14-336."""
+def _vision_config(
+    values: dict[str, Any], given_values: Mapping[str, Any] | None, tower: str, *, given: bool
+) -> Any:
+    """The tower's values, which the original's ``config.json`` doesn't hold. ``None`` stands for
+    LlavaConfig's own: CLIP ViT-L/14-336.
+    """
     from transformers import CLIPVisionConfig
 
     inline = given_values or (None if given else values.get("_vision_config_of_this_fixture"))
@@ -236,10 +319,15 @@ def _vision_config(values: dict[str, Any], given_values: Mapping[str, Any] | Non
     try:
         return CLIPVisionConfig.from_pretrained(tower)
     except (OSError, ValueError) as error:
-        raise UserError(f"The vision tower {tower} can't be read: {first_line(error)} Give the folder of that CLIP as vision_tower.") from error
+        raise UserError(
+            f"The vision tower {tower} can't be read: {first_line(error)} Give the folder of that CLIP as "
+            "vision_tower."
+        ) from error
 
 
-def _load_tower(model: "LlavaForConditionalGeneration", tower: str, folder: Path, dtype: "torch.dtype") -> None:
+def _load_tower(
+    model: "LlavaForConditionalGeneration", tower: str, folder: Path, dtype: "torch.dtype"
+) -> None:
     """LLaVA-1.5 left CLIP as it was, so checkpoints may come without it and name it instead."""
     from safetensors import SafetensorError
     from transformers import CLIPVisionModel
@@ -248,21 +336,33 @@ def _load_tower(model: "LlavaForConditionalGeneration", tower: str, folder: Path
     try:
         with _without_report():
             clip, loaded = CLIPVisionModel.from_pretrained(
-                tower, config=model.config.vision_config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+                tower,
+                config=model.config.vision_config,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
             )
     except (*_LOADING_ERRORS, SafetensorError) as error:
-        raise UserError(f"{folder} has no vision tower, and {tower} can't be loaded instead: {first_line(error)} {advice}") from error
-    # A whole CLIP has text weights too, but of vision weights no layer may be left over: features are taken from the last but one.
+        raise UserError(
+            f"{folder} has no vision tower, and {tower} can't be loaded instead: {first_line(error)} {advice}"
+        ) from error
+    # A whole CLIP has text weights too, but of vision weights no layer may be left over: features are taken
+    # from the last but one.
     wrong = {*loaded["missing_keys"], *(name for name, *_ in loaded["mismatched_keys"])}
     wrong |= {name for name in loaded["unexpected_keys"] if name.startswith(("vision_model.", "encoder."))}
     if wrong:
-        raise UserError(f"{folder} has no vision tower, and {tower} doesn't fit: see {_some(sorted(wrong))}. {advice}")
+        raise UserError(
+            f"{folder} has no vision tower, and {tower} doesn't fit: see {_some(sorted(wrong))}. {advice}"
+        )
     model.model.vision_tower.load_state_dict(clip.state_dict())
 
 
 def _refuse(folder: Path, problem: str, names: Iterable[str]) -> None:
     if names:
-        raise UserError(f"{folder}: the weights {problem} {_some(sorted(map(original_name, names)))}. Fetch the checkpoint again.")
+        raise UserError(
+            f"{folder}: the weights {problem} {_some(sorted(map(original_name, names)))}. Fetch the "
+            "checkpoint again."
+        )
 
 
 def _some(names: list[str]) -> str:
@@ -272,8 +372,9 @@ def _some(names: list[str]) -> str:
 def _grow(model: "LlavaForConditionalGeneration", vision_tower: str) -> OriginalInfo:
     """Add the rows for ``<image>`` and ``<pad>``.
 
-    New rows are the mean of the old ones: by Jensen's inequality such a token's probability is at most the mean probability of the others, so
-    even where nobody excludes it it isn't likely, and a saved checkpoint doesn't depend on a random stream.
+    New rows are the mean of the old ones: by Jensen's inequality such a token's probability is at most the
+    mean probability of the others, so even where nobody excludes it it isn't likely, and a saved checkpoint
+    doesn't depend on a random stream.
     """
     import torch
     from transformers import GenerationConfig
@@ -286,9 +387,13 @@ def _grow(model: "LlavaForConditionalGeneration", vision_tower: str) -> Original
         for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
             layer.weight[size:] = layer.weight[:size].float().mean(0).to(layer.weight.dtype)
     text.original_vocab_size, text.pad_token_id = size, info.pad_id
-    # A new one: the released generation_config.json holds sampling values without do_sample, which save_pretrained refuses.
+    # A new one: the released generation_config.json holds sampling values without do_sample, which
+    # save_pretrained refuses.
     model.generation_config = GenerationConfig(
-        bos_token_id=text.bos_token_id, eos_token_id=text.eos_token_id, pad_token_id=info.pad_id,
-        suppress_tokens=list(range(size, text.vocab_size)), renormalize_logits=True,
-    )  # fmt: skip
+        bos_token_id=text.bos_token_id,
+        eos_token_id=text.eos_token_id,
+        pad_token_id=info.pad_id,
+        suppress_tokens=list(range(size, text.vocab_size)),
+        renormalize_logits=True,
+    )
     return info

@@ -20,7 +20,9 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 
 @dataclass(frozen=True)
 class ImagesOnly:
-    """The processor of an original checkpoint without a tokenizer: its weights and pixels can be looked at; it can't be asked anything."""
+    """The processor of an original checkpoint without a tokenizer: its weights and pixels can be looked
+    at; it can't be asked anything.
+    """
 
     image_processor: Any
     tokenizer: None = None
@@ -28,20 +30,31 @@ class ImagesOnly:
 
 
 def load_model(
-    path: str | Path, *, dtype: str = "float32", device: str = "auto", batch_size: int = 32, max_tokens_per_pack: int | None = None,
-    attn_implementation: str = "sdpa", device_map: str | None = None, adapter: str | Path | None = None, chat_template: str | Path | None = None,
-    trust_remote_code: bool = False, vision_config: Mapping[str, Any] | None = None,
-) -> "TransformersModel":  # fmt: skip
+    path: str | Path,
+    *,
+    dtype: str = "float32",
+    device: str = "auto",
+    batch_size: int = 32,
+    max_tokens_per_pack: int | None = None,
+    attn_implementation: str = "sdpa",
+    device_map: str | None = None,
+    adapter: str | Path | None = None,
+    chat_template: str | Path | None = None,
+    trust_remote_code: bool = False,
+    vision_config: Mapping[str, Any] | None = None,
+) -> "TransformersModel":
     """Load a policy or labeler; LoRA adapters are merged into the checkpoint they name.
 
-    The layout is recognised from the files: LLaVA-1.5's original one, OmniLMM, MiniCPM-Llama3-V 2.5, or anything that transformers'
-    ``AutoModelForImageTextToText`` knows.
+    The layout is recognised from the files: LLaVA-1.5's original one, OmniLMM, MiniCPM-Llama3-V 2.5, or
+    anything that transformers' ``AutoModelForImageTextToText`` knows.
 
     Args:
-        path: Folder of a checkpoint with its processor or tokenizer, of LoRA adapters, or a name on the model hub.
+        path: Folder of a checkpoint with its processor or tokenizer, of LoRA adapters, or a name on the model
+            hub.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         device: ``auto`` takes a GPU if there is one.
-        batch_size, max_tokens_per_pack: See :class:`rlaifv_kedro.models.transformers_backend.TransformersModel`.
+        batch_size, max_tokens_per_pack: See
+            :class:`rlaifv_kedro.models.transformers_backend.TransformersModel`.
         device_map: ``auto`` spreads the model over the GPUs, whatever ``device`` says.
         adapter: Folder of LoRA adapters for the checkpoint.
         chat_template: File with one, instead of the checkpoint's.
@@ -49,8 +62,8 @@ def load_model(
         vision_config: Values of the vision tower that original layouts take from its hub name.
 
     Raises:
-        UserError: There is no such device; the folder is no checkpoint, or a file of it is missing or damaged; its processor needs a package
-            that isn't installed.
+        UserError: There is no such device; the folder is no checkpoint, or a file of it is missing or
+            damaged; its processor needs a package that isn't installed.
     """
     from safetensors import SafetensorError
 
@@ -62,26 +75,33 @@ def load_model(
     own_adapter = folder if (folder / "adapter_config.json").is_file() else None
     weights = base_of(folder / "adapter_config.json") if own_adapter else folder
     if not (weights / "config.json").is_file():
-        raise UserError(f"{weights} is no checkpoint: it has no config.json. Give the folder that save_pretrained wrote.")
+        raise UserError(
+            f"{weights} is no checkpoint: it has no config.json. Give the folder that save_pretrained wrote."
+        )
     options = {"attn_implementation": attn_implementation, "device_map": device_map}
     try:
         module, processor = _load(weights, dtype, options, vision_config, trust_remote_code)
         for lora in (own_adapter, None if adapter is None else folder_of(adapter)):
             if lora is not None:
                 module = _merged(module, lora)
-        if own_adapter is not None and any((own_adapter / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")):
+        if own_adapter is not None and any(
+            (own_adapter / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")
+        ):
             processor = _auto_processor(own_adapter, trust_remote_code)
         if chat_template is not None:
             processor.chat_template = Path(chat_template).read_text(encoding="utf-8")
     except ImportError as error:  # families with a video part in their processor
         what = first_line(error).partition(". ")[0]
         raise UserError(
-            f"{where}: its processor needs a package that isn't installed: {what}. For torchvision: pip install 'rlaifv_kedro[torchvision]', in the "
+            f"{where}: its processor needs a package that isn't installed: {what}. For torchvision: pip "
+            "install 'rlaifv_kedro[torchvision]', in the "
             "build that fits your torch."
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{where}: can't load the checkpoint: {first_line(error)}") from error
-    return TransformersModel(module if device_map else module.to(chosen), processor, where, batch_size, max_tokens_per_pack)
+    return TransformersModel(
+        module if device_map else module.to(chosen), processor, where, batch_size, max_tokens_per_pack
+    )
 
 
 def folder_of(path: str | Path) -> Path:
@@ -91,7 +111,12 @@ def folder_of(path: str | Path) -> Path:
         UserError: There is no such folder, and it can't be fetched.
     """
     folder = Path(path)
-    if folder.exists() or isinstance(path, Path) or str(path).count("/") != 1 or str(path).startswith((".", "/")):
+    if (
+        folder.exists()
+        or isinstance(path, Path)
+        or str(path).count("/") != 1
+        or str(path).startswith((".", "/"))
+    ):
         return folder
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
@@ -99,7 +124,9 @@ def folder_of(path: str | Path) -> Path:
     try:
         return Path(snapshot_download(str(path)))
     except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError) as error:
-        raise UserError(f"{path} is no folder here, and can't be fetched from the model hub: {first_line(error)}") from error
+        raise UserError(
+            f"{path} is no folder here, and can't be fetched from the model hub: {first_line(error)}"
+        ) from error
 
 
 def torch_device(device: str) -> str:
@@ -112,7 +139,10 @@ def torch_device(device: str) -> str:
 
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if chosen == "cuda" and not torch.cuda.is_available():
-        raise UserError("compute.device=cuda, but torch sees no GPU here. Choose cpu or auto, or install the torch of your CUDA version.")
+        raise UserError(
+            "compute.device=cuda, but torch sees no GPU here. Choose cpu or auto, or install the torch of "
+            "your CUDA version."
+        )
     return chosen
 
 
@@ -125,7 +155,9 @@ def base_of(adapter: Path) -> Path:
     try:
         return folder_of(json.loads(adapter.read_text())["base_model_name_or_path"])
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{adapter} doesn't name the checkpoint that the adapters belong to (base_model_name_or_path).") from error
+        raise UserError(
+            f"{adapter} doesn't name the checkpoint that the adapters belong to (base_model_name_or_path)."
+        ) from error
 
 
 def first_line(error: BaseException) -> str:
@@ -152,7 +184,9 @@ def _load(
         omnilmm.register()
         minicpm_v.register_minicpm_v()
         module = _auto_model(weights, kind, options, vision_config, remote)
-    if not any((weights / name).is_file() for name in _TOKENIZERS) and (original or family in ("omnilmm", "minicpmv")):
+    if not any((weights / name).is_file() for name in _TOKENIZERS) and (
+        original or family in ("omnilmm", "minicpmv")
+    ):
         return module, _images_only(module, "llava" if original else family)
     processor = llava_processor(weights, module.config) if original else _auto_processor(weights, remote)
     if family == "omnilmm":
@@ -175,7 +209,11 @@ def _images_only(module: "PreTrainedModel", family: str) -> "ImagesOnly":
 
 
 def _auto_model(
-    weights: Path, dtype: "torch.dtype", options: dict[str, Any], vision_config: Mapping[str, Any] | None, remote: bool
+    weights: Path,
+    dtype: "torch.dtype",
+    options: dict[str, Any],
+    vision_config: Mapping[str, Any] | None,
+    remote: bool,
 ) -> "PreTrainedModel":
     from transformers import AutoModelForImageTextToText
 

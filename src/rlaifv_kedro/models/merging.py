@@ -1,4 +1,6 @@
-"""LoRA adapters merged into the checkpoint they belong to: one ordinary checkpoint, as whatever loads models expects it."""
+"""LoRA adapters merged into the checkpoint they belong to: one ordinary checkpoint, as whatever loads
+models expects it.
+"""
 
 import json
 import math
@@ -18,11 +20,15 @@ SHARD = "5GB"  # what the models on the hub are cut into; transformers 5 would w
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
-def merge_adapters(adapter: Path, out: Path, base: Path | None = None, trust_remote_code: bool = False) -> Path:
-    """Write the checkpoint that LoRA adapters make of their base: W + scale B A, in the dtype that the base is stored in.
+def merge_adapters(
+    adapter: Path, out: Path, base: Path | None = None, trust_remote_code: bool = False
+) -> Path:
+    """Write the checkpoint that LoRA adapters make of their base: W + scale B A, in the dtype that the base
+    is stored in.
 
-    The sum is computed in float32 and rounded once. What is written loads with ``AutoModelForImageTextToText`` and ``AutoProcessor``; a LLaVA has
-    the names of weights that llava-hf published, whatever layout the base is in.
+    The sum is computed in float32 and rounded once. What is written loads with
+    ``AutoModelForImageTextToText`` and ``AutoProcessor``; a LLaVA has the names of weights that llava-hf
+    published, whatever layout the base is in.
 
     Args:
         adapter: Folder of the adapters, as training writes it.
@@ -39,29 +45,40 @@ def merge_adapters(adapter: Path, out: Path, base: Path | None = None, trust_rem
     from rlaifv_kedro.models.loading import base_of, load_model
 
     if not (adapter / ADAPTER).is_file():
-        raise UserError(f"{adapter} holds no LoRA adapters: it has no {ADAPTER}. Give the folder of a checkpoint that was trained with adapters.")
+        raise UserError(
+            f"{adapter} holds no LoRA adapters: it has no {ADAPTER}. Give the folder of a checkpoint that "
+            "was trained with adapters."
+        )
     if out.exists():
         raise UserError(f"{out} is there already. Give the name of a new folder.")
     whole = base_of(adapter / ADAPTER) if base is None else base
     if not (whole / "config.json").is_file():
-        raise UserError(f"{whole}, the checkpoint that the adapters of {adapter} belong to, isn't there. Say where it is: --base FOLDER.")
+        raise UserError(
+            f"{whole}, the checkpoint that the adapters of {adapter} belong to, isn't there. Say where it "
+            "is: --base FOLDER."
+        )
     dtype = stored_dtype(whole)
     if base is None:
         model = load_model(adapter, dtype=dtype, device="cpu", trust_remote_code=trust_remote_code)
     else:
-        model = load_model(base, adapter=adapter, dtype=dtype, device="cpu", trust_remote_code=trust_remote_code)
+        model = load_model(
+            base, adapter=adapter, dtype=dtype, device="cpu", trust_remote_code=trust_remote_code
+        )
     unfinished = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     save_whole(model, unfinished)
     if (adapter / CARD).is_file():
         card = (adapter / CARD).read_text(encoding="utf-8")
-        (unfinished / CARD).write_text(card.replace("library_name: peft", "library_name: transformers", 1), encoding="utf-8")
+        (unfinished / CARD).write_text(
+            card.replace("library_name: peft", "library_name: transformers", 1), encoding="utf-8"
+        )
     unfinished.rename(out)
     return out
 
 
 def save_whole(model: "TransformersModel", folder: Path) -> None:
-    """Write weights in shards of safetensors, configuration, settings for generation, processor, tokenizer and chat template.
+    """Write weights in shards of safetensors, configuration, settings for generation, processor, tokenizer
+    and chat template.
 
     Raises:
         UserError: The model has no tokenizer.
@@ -78,7 +95,9 @@ def save_whole(model: "TransformersModel", folder: Path) -> None:
 
 
 def stored_dtype(folder: Path) -> str:
-    """The dtype that most of a checkpoint's numbers are stored in: of its safetensors, or else what its config says; float32 if neither tells."""
+    """The dtype that most of a checkpoint's numbers are stored in: of its safetensors, or else what its
+    config says; float32 if neither tells.
+    """
     from safetensors import SafetensorError, safe_open
 
     counts: Counter[str] = Counter()

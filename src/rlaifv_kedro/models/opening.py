@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from rlaifv_kedro.params import ComputeParams, ModelParams
 
 
-def open_model(params: "ModelParams", checkpoint: Path, compute: "ComputeParams", batch_size: int) -> "VisionLanguageModel":
+def open_model(
+    params: "ModelParams", checkpoint: Path, compute: "ComputeParams", batch_size: int
+) -> "VisionLanguageModel":
     """A policy or labeler.
 
     Args:
@@ -29,10 +31,14 @@ def open_model(params: "ModelParams", checkpoint: Path, compute: "ComputeParams"
         return VLLMModel(params.path or str(checkpoint), params, dtype=compute.dtype)
     from rlaifv_kedro.models.loading import load_model
 
-    return load_model(params.path or checkpoint, batch_size=batch_size, **{**compute.loading(), **params.loading()})
+    return load_model(
+        params.path or checkpoint, batch_size=batch_size, **{**compute.loading(), **params.loading()}
+    )
 
 
-def open_text_model(params: "ModelParams", role: str, compute: "ComputeParams", batch_size: int) -> "TextModel":
+def open_text_model(
+    params: "ModelParams", role: str, compute: "ComputeParams", batch_size: int
+) -> "TextModel":
     """A splitter or question writer.
 
     Raises:
@@ -43,7 +49,10 @@ def open_text_model(params: "ModelParams", role: str, compute: "ComputeParams", 
 
         return OpenAIModel(params)
     if params.path is None:
-        raise UserError(f"models.{role} names no model. Set models.{role}.path to a folder or hub name, or models.{role}.backend=openai with a url.")
+        raise UserError(
+            f"models.{role} names no model. Set models.{role}.path to a folder or hub name, or "
+            f"models.{role}.backend=openai with a url."
+        )
     if params.backend == "vllm":
         from rlaifv_kedro.models.vllm_backend import VLLMModel
 
@@ -55,7 +64,9 @@ def open_text_model(params: "ModelParams", role: str, compute: "ComputeParams", 
 
 
 def close_model(model: "VisionLanguageModel | TextModel") -> None:
-    """Let go of a server's connections or an engine's memory, and say what was asked of it. A model in this process has nothing to close."""
+    """Let go of a server's connections or an engine's memory, and say what was asked of it. A model in
+    this process has nothing to close.
+    """
     close = getattr(model, "close", None)
     if close is not None:
         close()

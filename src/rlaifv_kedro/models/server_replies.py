@@ -20,7 +20,9 @@ class LogProbs(BaseModel):
 
 
 class Message(BaseModel):
-    """``content`` must be there, but SGLang sends null for an empty text. The names of thinking are SGLang's and vLLM's."""
+    """``content`` must be there, but SGLang sends null for an empty text. The names of thinking are
+    SGLang's and vLLM's.
+    """
 
     content: str | None
     refusal: str | None = None
@@ -77,9 +79,10 @@ class TryAgain(Exception):
 class Account:
     """What was asked and what came back.
 
-    ``requests`` are different items, ``retries`` what was sent for them beyond the first time, ``failed`` the items without an answer after all.
-    Tokens are the server's counts, of the replies that arrived: one lost on the way may be on its bill and isn't here. ``outside_top``: words that
-    weren't among the likeliest first tokens. ``models``: replies by the name that the server gave its model.
+    ``requests`` are different items, ``retries`` what was sent for them beyond the first time, ``failed`` the
+    items without an answer after all. Tokens are the server's counts, of the replies that arrived: one lost
+    on the way may be on its bill and isn't here. ``outside_top``: words that weren't among the likeliest
+    first tokens. ``models``: replies by the name that the server gave its model.
     """
 
     price_input: float = 0.0

@@ -46,17 +46,20 @@ class Server:
 
     Args:
         params: See :class:`rlaifv_kedro.params.ModelParams`.
-        first_pause: Seconds before the second try; each further pause is twice as long, up to a minute, less a random part of up to a half.
+        first_pause: Seconds before the second try; each further pause is twice as long, up to a minute, less
+            a random part of up to a half.
 
     Raises:
-        UserError: The parameters don't name a server and a model, or the environment variable holds no possible key.
+        UserError: The parameters don't name a server and a model, or the environment variable holds no
+            possible key.
     """
 
     def __init__(self, params: ModelParams, first_pause: float):
         missing = [name for name, value in (("url", params.url), ("model", params.model)) if not value]
         if missing:
             raise UserError(
-                f"backend=openai needs {' and '.join(missing)} under models.<role>: url is the server's address up to /v1, such as "
+                f"backend=openai needs {' and '.join(missing)} under models.<role>: url is the server's "
+                "address up to /v1, such as "
                 "http://127.0.0.1:8000/v1, and model the name under which it serves the model."
             )
         self.params, self.first_pause = params, first_pause
@@ -64,7 +67,10 @@ class Server:
         self.where = f"{params.model} at {_shown(str(params.url))}"
         self._key = os.environ.get(params.api_key_variable, "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
-            raise UserError(f"The environment variable {params.api_key_variable} holds characters that no key has. Set it again.")
+            raise UserError(
+                f"The environment variable {params.api_key_variable} holds characters that no key has. Set "
+                "it again."
+            )
         self._unanswered_in_a_row, self._reported, self._next_turn = 0, time.monotonic(), 0.0
 
     def check(self) -> None:
@@ -75,26 +81,45 @@ class Server:
         """
         try:
             with OpenAI(**self._options(min(self.params.timeout, 30)), max_retries=2) as client:
-                names = [m.id for m in ModelNames.model_validate_json(client.models.with_raw_response.list().content).data]
+                names = [
+                    m.id
+                    for m in ModelNames.model_validate_json(
+                        client.models.with_raw_response.list().content
+                    ).data
+                ]
         except APIConnectionError as error:
             raise UserError(
-                f"{self.where}: no answer ({_cause(error)}). Start the server, or mend url under models.<role> (the address up to /v1)."
+                f"{self.where}: no answer ({_cause(error)}). Start the server, or mend url under "
+                "models.<role> (the address up to /v1)."
             ) from error
         except APIStatusError as error:
             if error.status_code in _KEY_REFUSED:
                 raise self._refused_key(error) from None
             if error.status_code in _NOT_READY:
-                raise UserError(f"{self.where}: the server isn't ready ({self._why(error)}). Try again when it is.") from None
-            log.warning("%s: can't check that the model is served, there is no list of models (%s)", self.where, self._why(error))
+                raise UserError(
+                    f"{self.where}: the server isn't ready ({self._why(error)}). Try again when it is."
+                ) from None
+            log.warning(
+                "%s: can't check that the model is served, there is no list of models (%s)",
+                self.where,
+                self._why(error),
+            )
         except ValidationError:
             log.warning("%s: can't check that the model is served, there is no list of models", self.where)
         else:
             if self.params.model not in names:
                 known = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-                raise UserError(f"{self.where}: the server has no such model. Choose one of its own in model under models.<role>: {known}.")
+                raise UserError(
+                    f"{self.where}: the server has no such model. Choose one of its own in model under "
+                    f"models.<role>: {known}."
+                )
 
     def ask(
-        self, bodies: Sequence[Callable[[], Body]], read: Callable[[Reply], Result], mend: Mend | None = None, told: Told[Result] | None = None
+        self,
+        bodies: Sequence[Callable[[], Body]],
+        read: Callable[[Reply], Result],
+        mend: Mend | None = None,
+        told: Told[Result] | None = None,
     ) -> list[Result | Unanswered]:
         """Send chat completions, ``concurrency`` at once. May be called beside a running event loop.
 
@@ -102,10 +127,12 @@ class Server:
             bodies: Called before each try for what to send, without the model's name.
             read: Takes what is wanted from a reply; raises TryAgain or Unanswered if it isn't there.
             mend: Whether an item that was refused should be sent again.
-            told: Called with the index and the outcome of an item as soon as there is one, in the thread of the requests.
+            told: Called with the index and the outcome of an item as soon as there is one, in the thread of
+                the requests.
 
         Raises:
-            UserError: The server refuses the key or the model; or it has answered none of the last requests after all retries.
+            UserError: The server refuses the key or the model; or it has answered none of the last requests
+                after all retries.
         """
         if not bodies:
             return []
@@ -121,7 +148,11 @@ class Server:
         log.info("%s: %s", self.where, self.account.line())
 
     async def _all(
-        self, bodies: Sequence[Callable[[], Body]], read: Callable[[Reply], Result], mend: Mend | None, told: Told[Result] | None
+        self,
+        bodies: Sequence[Callable[[], Body]],
+        read: Callable[[Reply], Result],
+        mend: Mend | None,
+        told: Told[Result] | None,
     ) -> list[Result | Unanswered]:
         answered: dict[int, Result | Unanswered] = {}
         todo = iter(enumerate(bodies))
@@ -133,7 +164,9 @@ class Server:
                     told(k, answered[k])
 
         async with AsyncOpenAI(**self._options(self.params.timeout), max_retries=0) as client:
-            workers = [asyncio.create_task(worker(client)) for _ in range(min(self.params.concurrency, len(bodies)))]
+            workers = [
+                asyncio.create_task(worker(client)) for _ in range(min(self.params.concurrency, len(bodies)))
+            ]
             try:
                 await asyncio.gather(*workers)
             finally:
@@ -142,7 +175,13 @@ class Server:
                 await asyncio.gather(*workers, return_exceptions=True)
         return [answered[k] for k in range(len(bodies))]
 
-    async def _item(self, client: AsyncOpenAI, body: Callable[[], Body], read: Callable[[Reply], Result], mend: Mend | None) -> Result | Unanswered:
+    async def _item(
+        self,
+        client: AsyncOpenAI,
+        body: Callable[[], Body],
+        read: Callable[[Reply], Result],
+        mend: Mend | None,
+    ) -> Result | Unanswered:
         self.account.requests += 1
         troubles = 0
         while True:
@@ -180,24 +219,33 @@ class Server:
         try:
             # The client's own timeout starts anew with every byte.
             async with asyncio.timeout(self.params.timeout):
-                content = (await client.chat.completions.with_raw_response.create(model=self.params.model, **body)).content
+                content = (
+                    await client.chat.completions.with_raw_response.create(model=self.params.model, **body)
+                ).content
             reply = Reply.model_validate_json(content)
         except TimeoutError:
             raise TryAgain(f"no reply within {self.params.timeout:g} s") from None
         except APIConnectionError as error:
-            raise TryAgain(f"no reply: {_cause(error)}", disconnected=not isinstance(error, APITimeoutError)) from None
+            raise TryAgain(
+                f"no reply: {_cause(error)}", disconnected=not isinstance(error, APITimeoutError)
+            ) from None
         except APIStatusError as error:
             if error.status_code in _KEY_REFUSED:
                 raise self._refused_key(error) from None
             if error.status_code in _ALL_REFUSED:
                 raise UserError(
-                    f"{self.where}: {self._why(error)}. Mend url (the address up to /v1) or model under models.<role>, or the account there."
+                    f"{self.where}: {self._why(error)}. Mend url (the address up to /v1) or model under "
+                    "models.<role>, or the account there."
                 ) from None
             if error.status_code in _PASSING or error.status_code >= 500:
-                raise TryAgain(self._why(error), _retry_after(error.response.headers.get("retry-after"))) from None
+                raise TryAgain(
+                    self._why(error), _retry_after(error.response.headers.get("retry-after"))
+                ) from None
             raise Unanswered(self._why(error)) from None
         except ValidationError:
-            raise TryAgain(f"the reply is no chat completion: {self._one_line(content.decode(errors='replace'))}") from None
+            raise TryAgain(
+                f"the reply is no chat completion: {self._one_line(content.decode(errors='replace'))}"
+            ) from None
         if reply.usage:
             self.account.prompt_tokens += reply.usage.prompt_tokens
             self.account.completion_tokens += reply.usage.completion_tokens
@@ -210,7 +258,9 @@ class Server:
             log.warning("%s: the server says that %s answers", self.where, name or "a model without a name")
 
     def _given_up(self, trouble: TryAgain) -> Unanswered:
-        """Too many of them in a row, and the server is down: hours of retries would give nothing but rejects."""
+        """Too many of them in a row, and the server is down: hours of retries would give nothing but
+        rejects.
+        """
         self.account.failed += 1
         self._unanswered_in_a_row += 1
         why = Unanswered(f"{trouble} (tries: {self.params.retries + 1})", trouble.disconnected)
@@ -220,21 +270,31 @@ class Server:
 
     def _down(self, why: Unanswered) -> UserError:
         return UserError(
-            f"{self.where}: the server doesn't answer: {why}. Start it again, or wait, and go on with this run (--params run_id=RUN), which keeps "
+            f"{self.where}: the server doesn't answer: {why}. Start it again, or wait, and go on with this "
+            "run (--params run_id=RUN), which keeps "
             "what is finished."
         )
 
     def _refused_key(self, error: APIStatusError) -> UserError:
         # Without the server's words: some repeat parts of the key.
         name = self.params.api_key_variable
-        problem = f"the server refuses the key in the environment variable {name}" if self._key else f"the server wants a key, and {name} holds none"
+        problem = (
+            f"the server refuses the key in the environment variable {name}"
+            if self._key
+            else f"the server wants a key, and {name} holds none"
+        )
         return UserError(
-            f"{self.where}: {problem} (HTTP {error.status_code}). Set {name} to a key for this model, or name another variable in api_key_variable."
+            f"{self.where}: {problem} (HTTP {error.status_code}). Set {name} to a key for this model, or "
+            "name another variable in api_key_variable."
         )
 
     def _options(self, timeout: float) -> dict[str, Any]:
         # A server without keys ignores this one; the client wants some.
-        return {"api_key": self._key or "none", "base_url": self.params.url, "timeout": Timeout(timeout, connect=min(timeout, _CONNECT))}
+        return {
+            "api_key": self._key or "none",
+            "base_url": self.params.url,
+            "timeout": Timeout(timeout, connect=min(timeout, _CONNECT)),
+        }
 
     def _pause(self, troubles: int) -> float:
         return min(self.first_pause * 2**troubles, _LONGEST_PAUSE) * _jitter.uniform(0.5, 1)
@@ -249,7 +309,9 @@ class Server:
 
 
 def in_own_loop(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-    """Run a coroutine in an event loop of its own, in a thread of its own, since a notebook's thread has a running loop. Ctrl-C cancels it."""
+    """Run a coroutine in an event loop of its own, in a thread of its own, since a notebook's thread has a
+    running loop. Ctrl-C cancels it.
+    """
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
 
     async def main() -> Result:
@@ -275,7 +337,9 @@ def _shown(url: str) -> str:
     try:
         parts = urlsplit(url)
         if parts.scheme in ("http", "https") and parts.hostname:
-            return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "") + parts.path
+            return (
+                f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "") + parts.path
+            )
     except ValueError:
         pass
     raise UserError("url under models.<role> is no address: give one such as http://127.0.0.1:8000/v1.")

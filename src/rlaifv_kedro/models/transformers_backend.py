@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from rlaifv_kedro.branching import Pack, branch_log_probs, choose_way, collate, common_prefix, next_token_probs, pack
+from rlaifv_kedro.branching import (
+    Pack,
+    branch_log_probs,
+    choose_way,
+    collate,
+    common_prefix,
+    next_token_probs,
+    pack,
+)
 from rlaifv_kedro.branching.sampling import can_sample_after_branches, sample_after_branches, sample_branches
 from rlaifv_kedro.branching.scoring import BranchLogProbs
 from rlaifv_kedro.errors import UserError
@@ -24,13 +32,24 @@ class TransformersModel:
 
     Args:
         batch_size: Prefixes a forward pass. It changes the speed and, at most, the last bits of a number.
-        max_tokens_per_pack: Most tokens of a prefix and its branches in one pass; see :func:`rlaifv_kedro.branching.branch_log_probs`.
+        max_tokens_per_pack: Most tokens of a prefix and its branches in one pass; see
+            :func:`rlaifv_kedro.branching.branch_log_probs`.
     """
 
     def __init__(
-        self, module: "PreTrainedModel", processor: "ProcessorMixin", where: str, batch_size: int = 32, max_tokens_per_pack: int | None = None
+        self,
+        module: "PreTrainedModel",
+        processor: "ProcessorMixin",
+        where: str,
+        batch_size: int = 32,
+        max_tokens_per_pack: int | None = None,
     ):
-        self.module, self.processor, self.batch_size, self.max_tokens_per_pack = module.eval(), processor, batch_size, max_tokens_per_pack
+        self.module, self.processor, self.batch_size, self.max_tokens_per_pack = (
+            module.eval(),
+            processor,
+            batch_size,
+            max_tokens_per_pack,
+        )
         self.where = where
         choose_way(module)
         if processor.tokenizer is not None:
@@ -44,29 +63,46 @@ class TransformersModel:
             UserError: There is no tokenizer or no chat template.
         """
         if self.processor.tokenizer is None:
-            raise UserError(f"{self.where} has no tokenizer, so it can't be asked anything. Copy it there from where the checkpoint was published.")
+            raise UserError(
+                f"{self.where} has no tokenizer, so it can't be asked anything. Copy it there from where "
+                "the checkpoint was published."
+            )
         return ChatEncoder(self.processor, self.where, self._generation_ends())
 
     @torch.no_grad()
-    def sample(self, questions: Sequence[Question], seeds: Sequence[Sequence[int]], decoding: Decoding) -> list[list[Answer]]:
+    def sample(
+        self, questions: Sequence[Question], seeds: Sequence[Sequence[int]], decoding: Decoding
+    ) -> list[list[Answer]]:
         answers: list[list[Answer]] = []
         for start in range(0, len(questions), self.batch_size):
             part = questions[start : start + self.batch_size]
             images = [self.encoder.image(q.image) for q in part]
             prompts = [self.encoder.prompts([q.text], i)[0] for q, i in zip(part, images)]
             replies = sample_branches(
-                self.module, prompts, seeds[start : start + self.batch_size], temperature=decoding.temperature, top_p=decoding.top_p,
-                max_new_tokens=decoding.max_new_tokens, pad=self.encoder.pad_id, stop=self.encoder.ends, inputs=batched(images, self._device),
+                self.module,
+                prompts,
+                seeds[start : start + self.batch_size],
+                temperature=decoding.temperature,
+                top_p=decoding.top_p,
+                max_new_tokens=decoding.max_new_tokens,
+                pad=self.encoder.pad_id,
+                stop=self.encoder.ends,
+                inputs=batched(images, self._device),
                 suppress=self.module.generation_config.suppress_tokens or (),
-            )  # fmt: skip
+            )
             answers += [[self._answer(ids) for ids in row] for row in replies]
         return answers
 
     @torch.no_grad()
     def sample_about(
-        self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], seeds: Sequence[Sequence[int]], decoding: Decoding
+        self,
+        images: "Sequence[Image]",
+        questions: Sequence[Sequence[str]],
+        seeds: Sequence[Sequence[int]],
+        decoding: Decoding,
     ) -> list[list[Answer]]:
-        """For each image one answer to each of its questions; the image is computed once. See :meth:`sample` for what an answer depends on.
+        """For each image one answer to each of its questions; the image is computed once. See :meth:`sample`
+        for what an answer depends on.
 
         Args:
             questions, seeds: Of each image.
@@ -78,17 +114,31 @@ class TransformersModel:
             packs = [_shared(self.encoder.prompts(list(q), i)) for q, i in zip(questions[part], encoded)]
             if not can_sample_after_branches(self.module, packs, decoding.max_new_tokens):
                 for image, asked, own in zip(images[part], questions[part], seeds[part]):
-                    answers.append([self.sample([Question(image, q)], [[seed]], decoding)[0][0] for q, seed in zip(asked, own)])
+                    answers.append(
+                        [
+                            self.sample([Question(image, q)], [[seed]], decoding)[0][0]
+                            for q, seed in zip(asked, own)
+                        ]
+                    )
                 continue
             replies = sample_after_branches(
-                self.module, packs, seeds[part], temperature=decoding.temperature, top_p=decoding.top_p, max_new_tokens=decoding.max_new_tokens,
-                pad=self.encoder.pad_id, stop=self.encoder.ends, inputs=batched(encoded, self._device),
+                self.module,
+                packs,
+                seeds[part],
+                temperature=decoding.temperature,
+                top_p=decoding.top_p,
+                max_new_tokens=decoding.max_new_tokens,
+                pad=self.encoder.pad_id,
+                stop=self.encoder.ends,
+                inputs=batched(encoded, self._device),
                 suppress=self.module.generation_config.suppress_tokens or (),
-            )  # fmt: skip
+            )
             answers += [[self._answer(ids) for ids in row] for row in replies]
         return answers
 
-    def first_token_probs(self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], words: Sequence[Sequence[str]]) -> list[np.ndarray]:
+    def first_token_probs(
+        self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], words: Sequence[Sequence[str]]
+    ) -> list[np.ndarray]:
         groups = self.encoder.first_tokens(words)
         ids = [token for group in groups for token in group]
         starts = np.cumsum([0, *map(len, groups)])[:-1]
@@ -99,27 +149,40 @@ class TransformersModel:
             packs = [_shared(self.encoder.prompts(list(q), i)) for q, i in zip(asked, encoded)]
             packed = collate(packs, self.encoder.pad_id).to(self._device)
             images_of_batch = batched(encoded, self._device)
-            probs = next_token_probs(self.module, packed, ids, max_tokens_per_pack=self.max_tokens_per_pack, **images_of_batch)
-            summed = np.add.reduceat(probs.double().cpu().numpy(), starts, axis=1)  # (questions of all images, groups)
+            probs = next_token_probs(
+                self.module, packed, ids, max_tokens_per_pack=self.max_tokens_per_pack, **images_of_batch
+            )
+            summed = np.add.reduceat(
+                probs.double().cpu().numpy(), starts, axis=1
+            )  # (questions of all images, groups)
             result += np.split(summed, np.cumsum([len(p.branches) for p in packs])[:-1])
         return result
 
-    def branch_log_probs(self, questions: Sequence[Question], answers: Sequence[Sequence[str]]) -> list[list[tuple[float, int]]]:
+    def branch_log_probs(
+        self, questions: Sequence[Question], answers: Sequence[Sequence[str]]
+    ) -> list[list[tuple[float, int]]]:
         result: list[list[tuple[float, int]]] = []
         for start in range(0, len(questions), self.batch_size):
             part = questions[start : start + self.batch_size]
             images = [self.encoder.image(q.image) for q in part]
             texts = answers[start : start + self.batch_size]
-            result += self.score_packs(images, [pack(*self.encoder.answers(q.text, list(a), i)) for q, a, i in zip(part, texts, images)])
+            result += self.score_packs(
+                images,
+                [pack(*self.encoder.answers(q.text, list(a), i)) for q, a, i in zip(part, texts, images)],
+            )
         return result
 
     @torch.no_grad()
     def pack_log_probs(self, images: Sequence[EncodedImage], packs: Sequence[Pack]) -> BranchLogProbs:
         """Log-probs of all tokens of all branches, in one forward pass."""
         packed = collate(list(packs), self.encoder.pad_id).to(self._device)
-        return branch_log_probs(self.module, packed, max_tokens_per_pack=self.max_tokens_per_pack, **batched(images, self._device))
+        return branch_log_probs(
+            self.module, packed, max_tokens_per_pack=self.max_tokens_per_pack, **batched(images, self._device)
+        )
 
-    def score_packs(self, images: Sequence[EncodedImage], packs: Sequence[Pack]) -> list[list[tuple[float, int]]]:
+    def score_packs(
+        self, images: Sequence[EncodedImage], packs: Sequence[Pack]
+    ) -> list[list[tuple[float, int]]]:
         """For each pack, in one forward pass, the (summed log-prob, token count) of each branch."""
         scored = self.pack_log_probs(images, packs)
         flat = iter(zip(scored.sums.tolist(), scored.counts.tolist()))
@@ -148,8 +211,8 @@ def _shared(prompts: list[list[int]]) -> Pack:
 def batched(images: Sequence[EncodedImage], device: torch.device | str) -> dict[str, torch.Tensor]:
     """What the model takes for several images, one a prompt, joined along dimension 0.
 
-    Where images differ in their number of tiles or patches (LLaVA-NeXT, Idefics, MiniCPM-V) they are padded with zeros, which these models cut off
-    again by the sizes that come with them.
+    Where images differ in their number of tiles or patches (LLaVA-NeXT, Idefics, MiniCPM-V) they are padded
+    with zeros, which these models cut off again by the sizes that come with them.
     """
     return {name: _joined([i.inputs[name] for i in images]).to(device) for name in images[0].inputs}
 
@@ -159,5 +222,7 @@ def _joined(tensors: list[torch.Tensor]) -> torch.Tensor:
     padded = []
     for t in tensors:
         missing = [most - size for most, size in zip(shape, t.shape[1:])]
-        padded.append(torch.nn.functional.pad(t, [n for m in reversed(missing) for n in (0, m)]) if any(missing) else t)
+        padded.append(
+            torch.nn.functional.pad(t, [n for m in reversed(missing) for n in (0, m)]) if any(missing) else t
+        )
     return torch.cat(padded)

@@ -1,7 +1,8 @@
 """The backend for vLLM's offline engine, in this process.
 
-vLLM pins torch and transformers and wants a GPU, so it lives in an environment of its own (the extra ``vllm``) and isn't part of the tests: they hold
-this module to a stand-in with the documented shape of ``LLM``, ``SamplingParams`` and ``RequestOutput`` (github.com/vllm-project/vllm: ``llm.py``,
+vLLM pins torch and transformers and wants a GPU, so it lives in an environment of its own (the extra
+``vllm``) and isn't part of the tests: they hold this module to a stand-in with the documented shape of
+``LLM``, ``SamplingParams`` and ``RequestOutput`` (github.com/vllm-project/vllm: ``llm.py``,
 ``sampling_params.py``, ``outputs.py``).
 """
 
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
 class VLLMModel:
     """See :class:`rlaifv_kedro.models.VisionLanguageModel` and :class:`rlaifv_kedro.models.TextModel`.
 
-    The prompts' ids are those of the transformers backend, with one token for the image, which vLLM replaces by as many as the model takes: right for
-    the families whose template writes one (LLaVA, Qwen-VL). Its automatic prefix caching computes an image and its question once for all answers.
-    Draws follow the seeds; sums depend on the batch, so now and then a token differs between runs.
+    The prompts' ids are those of the transformers backend, with one token for the image, which vLLM replaces
+    by as many as the model takes: right for the families whose template writes one (LLaVA, Qwen-VL). Its
+    automatic prefix caching computes an image and its question once for all answers. Draws follow the seeds;
+    sums depend on the batch, so now and then a token differs between runs.
 
     Args:
         path: Folder or hub name of the weights.
@@ -35,10 +37,12 @@ class VLLMModel:
         dtype: Where ``params`` has none.
 
     Attributes:
-        outside_top: Words that weren't among the likeliest first tokens, and so got probability 0; only with a vLLM without ``logprob_token_ids``.
+        outside_top: Words that weren't among the likeliest first tokens, and so got probability 0; only with
+            a vLLM without ``logprob_token_ids``.
 
     Raises:
-        UserError: vLLM isn't installed, it can't load the weights, or LoRA adapters are given; later, a prompt is too long for the model.
+        UserError: vLLM isn't installed, it can't load the weights, or LoRA adapters are given; later, a
+            prompt is too long for the model.
     """
 
     def __init__(self, path: str | Path, params: ModelParams, dtype: str = "bfloat16"):
@@ -46,12 +50,15 @@ class VLLMModel:
             import vllm
         except ImportError as error:
             raise UserError(
-                f"backend=vllm needs vLLM, which can't be imported ({error}). Install it in an environment of its own, since it pins torch and "
-                "transformers: pip install 'rlaifv_kedro[vllm]'. Or start vllm serve there, and take backend=openai with its url."
+                f"backend=vllm needs vLLM, which can't be imported ({error}). Install it in an environment "
+                "of its own, since it pins torch and "
+                "transformers: pip install 'rlaifv_kedro[vllm]'. Or start vllm serve there, and take "
+                "backend=openai with its url."
             ) from error
         if params.adapter:
             raise UserError(
-                f"backend=vllm can't merge the adapters {params.adapter}. Merge them into the weights first, or take backend=transformers."
+                f"backend=vllm can't merge the adapters {params.adapter}. Merge them into the weights "
+                "first, or take backend=transformers."
             )
         from transformers import AutoConfig
 
@@ -61,22 +68,40 @@ class VLLMModel:
             # vLLM refuses the limit for models without images.
             limits = {"limit_mm_per_prompt": {"image": 1}} if hasattr(config, "vision_config") else {}
             self.engine = vllm.LLM(
-                model=self.where, dtype=params.dtype or dtype, trust_remote_code=params.trust_remote_code, enable_prefix_caching=True,
-                max_logprobs=max(20, params.top_logprobs), **limits,
-            )  # fmt: skip
+                model=self.where,
+                dtype=params.dtype or dtype,
+                trust_remote_code=params.trust_remote_code,
+                enable_prefix_caching=True,
+                max_logprobs=max(20, params.top_logprobs),
+                **limits,
+            )
         except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"{path}: vLLM can't load the model: {str(error).strip() or repr(error)}") from error
+            raise UserError(
+                f"{path}: vLLM can't load the model: {str(error).strip() or repr(error)}"
+            ) from error
 
-    def sample(self, questions: Sequence[Question], seeds: Sequence[Sequence[int]], decoding: Decoding) -> list[list[Answer]]:
-        prompts = [prompt for q, row in zip(questions, seeds) for prompt in [self._prompt(q.image, q.text)] * len(row)]
+    def sample(
+        self, questions: Sequence[Question], seeds: Sequence[Sequence[int]], decoding: Decoding
+    ) -> list[list[Answer]]:
+        prompts = [
+            prompt
+            for q, row in zip(questions, seeds)
+            for prompt in [self._prompt(q.image, q.text)] * len(row)
+        ]
         settings = [self._settings(decoding, seed) for row in seeds for seed in row]
         answers = iter(self._run(self.engine.generate, prompts, settings))
         return [[_answer(next(answers)) for _ in row] for row in seeds]
 
     def complete(
-        self, chats: Sequence[Sequence[Mapping[str, str]]], seeds: Sequence[int], decoding: Decoding, heard: Heard | None = None
+        self,
+        chats: Sequence[Sequence[Mapping[str, str]]],
+        seeds: Sequence[int],
+        decoding: Decoding,
+        heard: Heard | None = None,
     ) -> list[Answer]:
-        """See :class:`rlaifv_kedro.models.TextModel`. The engine gives all answers of a call at its end, and then they are heard."""
+        """See :class:`rlaifv_kedro.models.TextModel`. The engine gives all answers of a call at its end,
+        and then they are heard.
+        """
         settings = [self._settings(decoding, seed) for seed in seeds]
         messages = [[dict(message) for message in chat] for chat in chats]
         options = {"chat_template": self._template, "chat_template_kwargs": {"enable_thinking": False}}
@@ -85,22 +110,41 @@ class VLLMModel:
             heard(index, answer)
         return answers
 
-    def first_token_probs(self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], words: Sequence[Sequence[str]]) -> list[np.ndarray]:
-        """See :meth:`rlaifv_kedro.models.VisionLanguageModel.first_token_probs`. vLLM's logprobs are those before temperature and penalties."""
+    def first_token_probs(
+        self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], words: Sequence[Sequence[str]]
+    ) -> list[np.ndarray]:
+        """See :meth:`rlaifv_kedro.models.VisionLanguageModel.first_token_probs`. vLLM's logprobs are those
+        before temperature and penalties.
+        """
         groups = self._encoder.first_tokens(words)
         settings = self._first_token_settings([token for group in groups for token in group])
         prompts = [self._prompt(image, text) for image, asked in zip(images, questions) for text in asked]
-        rows = iter([self._probs(output, groups) for output in self._run(self.engine.generate, prompts, [settings] * len(prompts))])
-        return [np.array([next(rows) for _ in asked], dtype=np.float64).reshape(len(asked), len(groups)) for asked in questions]
+        rows = iter(
+            [
+                self._probs(output, groups)
+                for output in self._run(self.engine.generate, prompts, [settings] * len(prompts))
+            ]
+        )
+        return [
+            np.array([next(rows) for _ in asked], dtype=np.float64).reshape(len(asked), len(groups))
+            for asked in questions
+        ]
 
-    def branch_log_probs(self, questions: Sequence[Question], answers: Sequence[Sequence[str]]) -> list[list[tuple[float, int]]]:
-        raise UserError(f"{self.where}: backend=vllm doesn't score given answers. Take backend=transformers, or feedback.scoring=claims.")
+    def branch_log_probs(
+        self, questions: Sequence[Question], answers: Sequence[Sequence[str]]
+    ) -> list[list[tuple[float, int]]]:
+        raise UserError(
+            f"{self.where}: backend=vllm doesn't score given answers. Take backend=transformers, or "
+            "feedback.scoring=claims."
+        )
 
     def close(self) -> None:
         """Give the GPU's memory back, as far as vLLM does when its engine is deleted."""
         del self.engine
 
-    def _run(self, ask: Callable[..., list[Any]], prompts: list[Any], settings: list[Any], **options: Any) -> list[Any]:
+    def _run(
+        self, ask: Callable[..., list[Any]], prompts: list[Any], settings: list[Any], **options: Any
+    ) -> list[Any]:
         """What ``LLM.generate`` or ``LLM.chat`` gives for each prompt, in their order."""
         try:
             return ask(prompts, settings, use_tqdm=False, **options) if prompts else []
@@ -109,7 +153,9 @@ class VLLMModel:
 
     @cached_property
     def _template(self) -> str | None:
-        return Path(self.params.chat_template).read_text(encoding="utf-8") if self.params.chat_template else None
+        return (
+            Path(self.params.chat_template).read_text(encoding="utf-8") if self.params.chat_template else None
+        )
 
     @cached_property
     def _encoder(self) -> ChatEncoder:
@@ -128,12 +174,17 @@ class VLLMModel:
     def _settings(self, decoding: Decoding, seed: int) -> Any:
         # Seeds must fit into 64 bits with a sign, and -1 means none.
         return self._vllm.SamplingParams(
-            temperature=decoding.temperature, top_p=decoding.top_p, max_tokens=decoding.max_new_tokens, seed=seed % (2**63 - 1)
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            max_tokens=decoding.max_new_tokens,
+            seed=seed % (2**63 - 1),
         )
 
     def _first_token_settings(self, tokens: list[int]) -> Any:
         try:
-            return self._vllm.SamplingParams(temperature=0, max_tokens=1, logprobs=len(tokens), logprob_token_ids=tokens)
+            return self._vllm.SamplingParams(
+                temperature=0, max_tokens=1, logprobs=len(tokens), logprob_token_ids=tokens
+            )
         except TypeError:  # a vLLM that can only be asked for the likeliest
             return self._vllm.SamplingParams(temperature=0, max_tokens=1, logprobs=self.params.top_logprobs)
 
@@ -146,4 +197,6 @@ class VLLMModel:
 def _answer(output: Any) -> Answer:
     """vLLM's ``finish_reason`` is ``stop`` or ``length``, unless the request was aborted."""
     first = output.outputs[0]
-    return Answer(first.text.strip(), len(first.token_ids), "length" if first.finish_reason == "length" else "stop")
+    return Answer(
+        first.text.strip(), len(first.token_ids), "length" if first.finish_reason == "length" else "stop"
+    )

@@ -1,4 +1,6 @@
-"""The dry run: how many calls, tokens, GPU hours and bytes each stage of a run will take, worked out before anything runs."""
+"""The dry run: how many calls, tokens, GPU hours and bytes each stage of a run will take, worked out
+before anything runs.
+"""
 
 from rlaifv_kedro.plan.assumptions import GPUS, Assumptions
 from rlaifv_kedro.plan.run import Plan, plan_run

@@ -1,4 +1,6 @@
-"""What the dry run can't know and has to assume: each figure with its source, each of them replaceable, and all of them shown with the result."""
+"""What the dry run can't know and has to assume: each figure with its source, each of them replaceable,
+and all of them shown with the result.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,28 +14,66 @@ from rlaifv_kedro.params import Params, Share
 class Assumptions(Params):
     """Lengths, counts and speeds. None of the speeds was measured on real models with this project."""
 
-    answer_tokens: float = Field(100, gt=0, description="tokens of an answer, at most max_new_tokens. The method's beta of 0.1 is for such answers")
-    longest: float = Field(2, ge=1, description="the longest answer of a batch over the mean one: the whole batch waits for it")
-    claims: float = Field(6, gt=0, description="claims an answer. Release: about 60 questions an image with 10 candidates")
-    claim_tokens: float = Field(15, gt=0, description="tokens of a claim, or of its question, in a splitter's list")
-    question_tokens: float = Field(25, gt=0, description="tokens of a yes/no question with what the template puts around it")
+    answer_tokens: float = Field(
+        100,
+        gt=0,
+        description="tokens of an answer, at most max_new_tokens. The method's beta of 0.1 is for such "
+        "answers",
+    )
+    longest: float = Field(
+        2, ge=1, description="the longest answer of a batch over the mean one: the whole batch waits for it"
+    )
+    claims: float = Field(
+        6, gt=0, description="claims an answer. Release: about 60 questions an image with 10 candidates"
+    )
+    claim_tokens: float = Field(
+        15, gt=0, description="tokens of a claim, or of its question, in a splitter's list"
+    )
+    question_tokens: float = Field(
+        25, gt=0, description="tokens of a yes/no question with what the template puts around it"
+    )
     tokens_per_word: float = Field(1.3, gt=0, description="of the splitter's prompts")
     pairs_per_prompt: float | None = Field(
-        None, gt=0, description="pairs kept a prompt. Without it all of feedback.pairs_per_prompt: the most there can be"
+        None,
+        gt=0,
+        description="pairs kept a prompt. Without it all of feedback.pairs_per_prompt: the most there can be",
     )
-    selection_prompts: int = Field(300, ge=1, description="prompts to choose checkpoints on, where their table is missing (docs/recipes.md: 300)")
-    test_prompts: int = Field(400, ge=1, description="prompts to report on, where their table is missing (docs/recipes.md: 400)")
-    probes_per_prompt: float = Field(6, gt=0, description="yes/no questions about a test image, where their table is missing")
-    image_bytes: float = Field(120_000, ge=0, description="bytes of an image, where the prompt pool is missing")
-    mfu_prefill: Share = Field(0.4, gt=0, description="share of the GPU's peak that is reached with many tokens at once")
+    selection_prompts: int = Field(
+        300,
+        ge=1,
+        description="prompts to choose checkpoints on, where their table is missing (docs/recipes.md: 300)",
+    )
+    test_prompts: int = Field(
+        400, ge=1, description="prompts to report on, where their table is missing (docs/recipes.md: 400)"
+    )
+    probes_per_prompt: float = Field(
+        6, gt=0, description="yes/no questions about a test image, where their table is missing"
+    )
+    image_bytes: float = Field(
+        120_000, ge=0, description="bytes of an image, where the prompt pool is missing"
+    )
+    mfu_prefill: Share = Field(
+        0.4, gt=0, description="share of the GPU's peak that is reached with many tokens at once"
+    )
     mfu_train: Share = Field(0.35, gt=0, description="the same in training")
-    bandwidth_share: Share = Field(0.6, gt=0, description="share of the memory's peak bandwidth that decoding reaches")
-    layer_ms: float = Field(1.2, ge=0, description="least ms a layer of a decoding step. PyTorch's GPT Fast: an eager 7B does 25.5 steps/s")
-    disk_gb_s: float = Field(1, gt=0, description="GB/s of reading and writing checkpoints, while the GPU waits")
+    bandwidth_share: Share = Field(
+        0.6, gt=0, description="share of the memory's peak bandwidth that decoding reaches"
+    )
+    layer_ms: float = Field(
+        1.2,
+        ge=0,
+        description="least ms a layer of a decoding step. PyTorch's GPT Fast: an eager 7B does 25.5 steps/s",
+    )
+    disk_gb_s: float = Field(
+        1, gt=0, description="GB/s of reading and writing checkpoints, while the GPU waits"
+    )
 
     def described(self) -> list[tuple[str, Any, str]]:
         """(name, value, what it is and where it is from)."""
-        return [(name, getattr(self, name), field.description or "") for name, field in type(self).model_fields.items()]
+        return [
+            (name, getattr(self, name), field.description or "")
+            for name, field in type(self).model_fields.items()
+        ]
 
 
 def assumed(given: dict[str, Any]) -> Assumptions:
@@ -45,9 +85,14 @@ def assumed(given: dict[str, Any]) -> Assumptions:
     try:
         return Assumptions.model_validate(given)
     except ValidationError as error:
-        lines = [f"  - {'.'.join(map(str, problem['loc']))}={problem['input']!r}: {problem['msg']}" for problem in error.errors()]
+        lines = [
+            f"  - {'.'.join(map(str, problem['loc']))}={problem['input']!r}: {problem['msg']}"
+            for problem in error.errors()
+        ]
         known = ", ".join(Assumptions.model_fields)
-        raise UserError("--assume: not usable:\n" + "\n".join(lines) + f"\nWhat can be assumed: {known}.") from error
+        raise UserError(
+            "--assume: not usable:\n" + "\n".join(lines) + f"\nWhat can be assumed: {known}."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -74,4 +119,6 @@ GPUS = {
     "l40s": GPU("L40S", 362e12, 0.864e12, 48e9),
     "rtx4090": GPU("RTX 4090", 165e12, 1.008e12, 24e9),
 }
-"""NVIDIA's data sheets (for the RTX 4090 appendix A of the Ada whitepaper); where these give figures with sparsity, half of them."""
+"""NVIDIA's data sheets (for the RTX 4090 appendix A of the Ada whitepaper); where these give figures with
+sparsity, half of them.
+"""

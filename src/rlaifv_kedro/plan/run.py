@@ -19,8 +19,19 @@ from rlaifv_kedro.plan.stages import Stage, Stages, Tables
 from rlaifv_kedro.plan.work import Work, seconds
 from rlaifv_kedro.session import user_message
 
-COUNTED = {"sample_candidates", "divide", "verify_claims", "score", "compute_rewards", "compute_reference", "train_policy", "measure_checkpoints",
-           "answer_prompts", "sample_answers", "answer_probes"}  # fmt: skip
+COUNTED = {
+    "sample_candidates",
+    "divide",
+    "verify_claims",
+    "score",
+    "compute_rewards",
+    "compute_reference",
+    "train_policy",
+    "measure_checkpoints",
+    "answer_prompts",
+    "sample_answers",
+    "answer_probes",
+}
 """The nodes' functions whose models' work is in the plan."""
 
 
@@ -58,7 +69,8 @@ class Plan:
     Attributes:
         iterations: How many there are, with so many prompts each.
         gpus: That train together.
-        peak_disk: Bytes in the moment in which most is there: all that stays, and beside it what training keeps until it has ended.
+        peak_disk: Bytes in the moment in which most is there: all that stays, and beside it what training
+            keeps until it has ended.
         notes: What to know beside the numbers.
     """
 
@@ -80,24 +92,52 @@ class Plan:
 
     def clock_hours(self) -> float:
         """Hours on the clock: training is spread over all GPUs, everything else computes on one."""
-        return sum(row.loop_gpu_hours / (self.gpus if row.stage == "train_policy" else 1) for row in self.rows)
+        return sum(
+            row.loop_gpu_hours / (self.gpus if row.stage == "train_policy" else 1) for row in self.rows
+        )
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         columns = ("prefill", "apart", "generated", "gpu_hours", "disk")
-        models = [{"role": m.role, "source": m.source, "parameters": m.size and m.size.parameters, "told_by": m.told_by} for m in self.models]
+        models = [
+            {
+                "role": m.role,
+                "source": m.source,
+                "parameters": m.size and m.size.parameters,
+                "told_by": m.told_by,
+            }
+            for m in self.models
+        ]
         return {
-            "env": self.env, "pipelines": self.pipelines, "iterations": self.iterations, "prompts_an_iteration": self.prompts,
-            "gpu": asdict(self.gpu), "gpus": self.gpus,
+            "env": self.env,
+            "pipelines": self.pipelines,
+            "iterations": self.iterations,
+            "prompts_an_iteration": self.prompts,
+            "gpu": asdict(self.gpu),
+            "gpus": self.gpus,
             "stages": [asdict(row) for row in self.rows],
-            "totals": {prefix + name: self.total(prefix + name) for prefix in ("", "loop_") for name in columns},
+            "totals": {
+                prefix + name: self.total(prefix + name) for prefix in ("", "loop_") for name in columns
+            },
             "clock_hours": self.clock_hours(),
-            "peak_disk": self.peak_disk, "models": models, "assumptions": self.assumptions.model_dump(), "notes": self.notes,
-        }  # fmt: skip
+            "peak_disk": self.peak_disk,
+            "models": models,
+            "assumptions": self.assumptions.model_dump(),
+            "notes": self.notes,
+        }
 
 
-def plan_run(project: Path, env: str | None, params: dict[str, Any], names: list[str], gpu: str, gpus: int | None, assumed: Assumptions) -> Plan:
-    """What ``kedro run --env ENV --params ... --pipelines ...`` will take. Neither models nor tables need be there.
+def plan_run(
+    project: Path,
+    env: str | None,
+    params: dict[str, Any],
+    names: list[str],
+    gpu: str,
+    gpus: int | None,
+    assumed: Assumptions,
+) -> Plan:
+    """What ``kedro run --env ENV --params ... --pipelines ...`` will take. Neither models nor tables need be
+    there.
 
     Args:
         project: The project's folder.
@@ -122,19 +162,36 @@ def plan_run(project: Path, env: str | None, params: dict[str, Any], names: list
     tables = tables_of(parameters, catalog, pipeline, assumed)
     stages = Stages(parameters, assumed, tables, sizes, there)
     count = iterations_of(pipeline)
-    iterations = [stages.iteration(first=k == parameters.iteration == 1) for k in range(parameters.iteration, parameters.iteration + count)]
+    iterations = [
+        stages.iteration(first=k == parameters.iteration == 1)
+        for k in range(parameters.iteration, parameters.iteration + count)
+    ]
     once = stages.base() if any((node.namespace or "").startswith("base") for node in pipeline.nodes) else []
     if not any(iterations) and not once:
-        raise UserError(f"no stage of {', '.join(names)} calls a model, so there is nothing to plan. Plan rlaif_loop, or a stage of an iteration.")
+        raise UserError(
+            f"no stage of {', '.join(names)} calls a model, so there is nothing to plan. Plan rlaif_loop, "
+            "or a stage of an iteration."
+        )
     clock = _Clock(parameters, {role: Shape.of(size) for role, size in sizes.items()}, GPUS[gpu], assumed)
-    rows = [_row(clock, stage.name, stage, [i[k] for i in iterations]) for k, stage in enumerate(iterations[-1])]
+    rows = [
+        _row(clock, stage.name, stage, [i[k] for i in iterations]) for k, stage in enumerate(iterations[-1])
+    ]
     rows += [_row(clock, "base policy, once a loop", None, [stage]) for stage in once]
     peak = sum(stages.disk(there, count).values())
     notes = list(_notes(parameters, pipeline, tables, sizes, GPUS[gpu], there, stages))
     return Plan(
-        env or "base", names, count, parameters.data_generation.prompts, GPUS[gpu], gpus or parameters.training.launch.total(), rows, peak, models,
-        assumed, notes,
-    )  # fmt: skip
+        env or "base",
+        names,
+        count,
+        parameters.data_generation.prompts,
+        GPUS[gpu],
+        gpus or parameters.training.launch.total(),
+        rows,
+        peak,
+        models,
+        assumed,
+        notes,
+    )
 
 
 @dataclass(frozen=True)
@@ -150,7 +207,10 @@ class _Clock:
             return 0
         params: ModelParams = getattr(self.parameters.models, work.role)
         dtype = params.dtype or self.parameters.compute.dtype
-        return seconds(work, self.shapes[work.role], dtype, self.parameters.training, self.gpu, self.assumed) / 3600
+        return (
+            seconds(work, self.shapes[work.role], dtype, self.parameters.training, self.gpu, self.assumed)
+            / 3600
+        )
 
     def prefill(self, work: Work) -> float:
         """A server gets every prompt whole."""
@@ -182,22 +242,42 @@ def _row(clock: _Clock, name: str, last: Stage | None, every: list[Stage]) -> Ro
 
 
 def _notes(
-    parameters: Parameters, pipeline: Pipeline, tables: Tables, sizes: dict[str, ModelSize], gpu: GPU, there: set[str], stages: Stages
+    parameters: Parameters,
+    pipeline: Pipeline,
+    tables: Tables,
+    sizes: dict[str, ModelSize],
+    gpu: GPU,
+    there: set[str],
+    stages: Stages,
 ) -> Iterator[str]:
     needed = prompts_needed(parameters)
     if "draw_prompts" in there and tables.pool is not None and tables.pool < needed:
         yield f"prompt_pool has {tables.pool:,} prompts and the run needs {needed:,}: it would be refused."
     for stage, memory, params in memory_needs(parameters, there, sizes):
         if memory > gpu.memory and not all(p.device_map for p in params):
-            yield f"{stage} takes about {gigabytes(memory)} of memory on one GPU, and one {gpu.title} has {gigabytes(gpu.memory)} (see check)."
+            yield (
+                f"{stage} takes about {gigabytes(memory)} of memory on one GPU, and one {gpu.title} has "
+                f"{gigabytes(gpu.memory)} (see check)."
+            )
     if parameters.compute.device == "cpu":
-        yield "compute.device is cpu. The hours are those of the GPU above; how long the CPU takes isn't estimated."
+        yield (
+            "compute.device is cpu. The hours are those of the GPU above; how long the CPU takes isn't "
+            "estimated."
+        )
     if parameters.compute.dtype == "float32":
         yield "compute.dtype is float32, and the GPU's peak is in bfloat16: it takes several times as long."
-    others = sorted({node.func.__name__ for node in pipeline.nodes if "params:models" in node.inputs} - COUNTED)
+    others = sorted(
+        {node.func.__name__ for node in pipeline.nodes if "params:models" in node.inputs} - COUNTED
+    )
     if others:
         yield f"not counted: {', '.join(others)}."
     if "train_policy" in there:
-        yield f"{stages.schedule.steps:,} steps are for all {stages.pairs:,} pairs; answers that score alike, and balancing lengths, leave fewer."
+        yield (
+            f"{stages.schedule.steps:,} steps are for all {stages.pairs:,} pairs; answers that score "
+            "alike, and balancing lengths, leave fewer."
+        )
     if "train_policy" in there and stages.optimizer:
-        yield f"while training, {gigabytes(stages.optimizer)} of optimizer state lie beside the newest checkpoint, twice while it is written."
+        yield (
+            f"while training, {gigabytes(stages.optimizer)} of optimizer state lie beside the newest "
+            "checkpoint, twice while it is written."
+        )

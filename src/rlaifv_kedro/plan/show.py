@@ -15,10 +15,20 @@ def show(plan: Plan, console: Console | None = None) -> None:
     """Print it."""
     console = console or Console(width=max(Console().width, WIDTH))
     times = f"{plan.iterations} iteration{'s' * (plan.iterations > 1)} x {plan.prompts:,} prompts"
-    console.print(Text(f"{', '.join(plan.pipelines)} with conf/{plan.env}: {times}, on {plan.gpu.title}. Estimates, not measured."))
+    console.print(
+        Text(
+            f"{', '.join(plan.pipelines)} with conf/{plan.env}: {times}, on {plan.gpu.title}. Estimates, "
+            "not measured."
+        )
+    )
     console.print(table(plan))
     total = plan.total("loop_gpu_hours")
-    together = f"; with {plan.gpus} that train together, {hours(plan.clock_hours())}: the other stages compute on one" if plan.gpus > 1 else ""
+    together = (
+        f"; with {plan.gpus} that train together, {hours(plan.clock_hours())}: the other stages compute on "
+        "one"
+        if plan.gpus > 1
+        else ""
+    )
     console.print(Text(f"GPU hours: {hours(total)}. Hours on the clock: on one GPU as many{together}."))
     stays = plan.total("loop_disk")
     most = f", {gigabytes(plan.peak_disk)} at most while it runs" if plan.peak_disk > stays else ""
@@ -41,7 +51,11 @@ def table(plan: Plan) -> Table:
     made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_footer=False)
     made.add_column("stage", no_wrap=True)
     made.add_column("calls\nan iteration" if several else "calls")
-    spent = ["GPU hours\niteration", "GPU h.\nloop", "disk\niteration", "disk\nloop"] if several else ["GPU hours", "disk"]
+    spent = (
+        ["GPU hours\niteration", "GPU h.\nloop", "disk\niteration", "disk\nloop"]
+        if several
+        else ["GPU hours", "disk"]
+    )
     for title in ("prefill\ntokens", "not\nshared", "generated\ntokens", *spent):
         made.add_column(title, justify="right", no_wrap=True)
     for row in plan.rows:
@@ -56,11 +70,23 @@ def table(plan: Plan) -> Table:
 def cells(row: Row, several: bool) -> list[str]:
     """A row as people read it."""
     once = not row.calls and row.loop_calls
-    calls = "\n".join(f"{number:,.0f} {what}" for what, number in (row.loop_calls if once else row.calls).items())
-    tokens = [row.loop_prefill, row.loop_apart, row.loop_generated] if once else [row.prefill, row.apart, row.generated]
+    calls = "\n".join(
+        f"{number:,.0f} {what}" for what, number in (row.loop_calls if once else row.calls).items()
+    )
+    tokens = (
+        [row.loop_prefill, row.loop_apart, row.loop_generated]
+        if once
+        else [row.prefill, row.apart, row.generated]
+    )
     spent = [row.gpu_hours, row.loop_gpu_hours] if several else [row.loop_gpu_hours]
     kept = [row.disk, row.loop_disk] if several else [row.loop_disk]
-    return [row.stage, calls, *map(short, tokens), *("" if not h else hours(h) for h in spent), *(gigabytes(b) if b else "" for b in kept)]
+    return [
+        row.stage,
+        calls,
+        *map(short, tokens),
+        *("" if not h else hours(h) for h in spent),
+        *(gigabytes(b) if b else "" for b in kept),
+    ]
 
 
 def short(number: float) -> str:

@@ -1,4 +1,6 @@
-"""What happens beside a training's steps: marks on whole checkpoints, a stop for one that runs away, progress, logs."""
+"""What happens beside a training's steps: marks on whole checkpoints, a stop for one that runs away,
+progress, logs.
+"""
 
 import json
 import math
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 
 
 MLFLOW_STORE = "sqlite:///data/08_reporting/mlflow.db"
-"""Where mlflow logs to, unless MLFLOW_TRACKING_URI says otherwise: one place for all runs. Its own default, a folder of files, is being retired."""
+"""Where mlflow logs to, unless MLFLOW_TRACKING_URI says otherwise: one place for all runs. Its own
+default, a folder of files, is being retired.
+"""
 
 
 class Watch(TrainerCallback):
@@ -27,23 +31,39 @@ class Watch(TrainerCallback):
     def __init__(self, collapse_log_ratio: float):
         self.collapse_log_ratio = collapse_log_ratio
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         if torch.distributed.is_initialized():
             torch.distributed.barrier()  # each process writes a part of what resuming needs
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             mark_saved(folder, state.global_step)
-            for older in set(folder.parent.glob("checkpoint-*")) - {folder}:  # only the newest is resumed from; 16 states of a 7B model are 0.9 TB
+            for older in set(folder.parent.glob("checkpoint-*")) - {
+                folder
+            }:  # only the newest is resumed from; 16 states of a 7B model are 0.9 TB
                 drop_resume_files(older)
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float],
+        **_: Any,
+    ) -> None:
         ratio, loss = logs.get("log_ratio_rejected", 0.0), logs.get("loss", 0.0)
         if not math.isfinite(loss) or not math.isfinite(ratio):
-            raise UserError(f"training collapsed at step {state.global_step}: the loss is {loss}. Lower training.learning_rate.")
+            raise UserError(
+                f"training collapsed at step {state.global_step}: the loss is {loss}. Lower "
+                "training.learning_rate."
+            )
         if ratio < self.collapse_log_ratio:
             raise UserError(
-                f"training collapsed at step {state.global_step}: the mean log-ratio of the rejected answers is {ratio:.1f}, below "
-                f"training.collapse_log_ratio={self.collapse_log_ratio}. The policy is unlearning language, not hallucinations. "
+                f"training collapsed at step {state.global_step}: the mean log-ratio of the rejected "
+                f"answers is {ratio:.1f}, below "
+                f"training.collapse_log_ratio={self.collapse_log_ratio}. The policy is unlearning language, "
+                "not hallucinations. "
                 "Lower training.learning_rate or training.epochs, or raise training.beta."
             )
 
@@ -54,7 +74,9 @@ class Progress(TrainerCallback):
     def __init__(self, on_step: Callable[[int], None]):
         self.on_step = on_step
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         if state.is_world_process_zero:
             self.on_step(state.global_step)
 
@@ -83,7 +105,9 @@ def loggers(params: "TrainingParams", logs: Path | None) -> list[TrainerCallback
         try:
             found.append(MLflowCallback())
         except RuntimeError as error:
-            raise UserError("training.report_to has mlflow, which isn't installed: pip install 'rlaifv_kedro[mlflow]'.") from error
+            raise UserError(
+                "training.report_to has mlflow, which isn't installed: pip install 'rlaifv_kedro[mlflow]'."
+            ) from error
     return found
 
 

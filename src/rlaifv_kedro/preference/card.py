@@ -1,4 +1,5 @@
-"""The model card beside a checkpoint: what it was made of and how, and, once it is measured, what it is worth.
+"""The model card beside a checkpoint: what it was made of and how, and, once it is measured, what it is
+worth.
 
 Cards hold neither times nor run ids nor absolute paths, so that the same training writes the same bytes.
 """
@@ -19,10 +20,14 @@ from rlaifv_kedro.summary import cell
 
 _MEASURED = "\n## Measured\n\n"
 _TRAINING = ("loss", "reward_margin", "reward_accuracy", "log_ratio_chosen", "log_ratio_rejected")
-_DATASETS = {"published_pairs": "openbmb/RLAIF-V-Dataset", "trl_pairs": "trl-lib/rlaif-v"}  # as the catalog has them: conf/base/catalog_pairs.yml
+_DATASETS = {
+    "published_pairs": "openbmb/RLAIF-V-Dataset",
+    "trl_pairs": "trl-lib/rlaif-v",
+}  # as the catalog has them: conf/base/catalog_pairs.yml
 _SNAPSHOT = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
 _LICENCE = (
-    "Weights inherit the licences of the parent checkpoint, of the labeler, and of the images and questions that the pairs were made of. The "
+    "Weights inherit the licences of the parent checkpoint, of the labeler, and of the images and questions "
+    "that the pairs were made of. The "
     "published RLAIF-V dataset is CC BY-NC 4.0: what was trained on it is not for commercial use."
 )
 
@@ -32,8 +37,8 @@ class Provenance:
     """What all checkpoints of a training have in common.
 
     Attributes:
-        base_model: The name on the model hub of the checkpoint that the training started from, or of the one that was trained from; None if nobody
-            knows.
+        base_model: The name on the model hub of the checkpoint that the training started from, or of the one
+            that was trained from; None if nobody knows.
         datasets: Names on the hub of published pairs that were trained on.
         facts: (what, value) in the order in which the card shows them.
         parameters: Names with dots -> values.
@@ -46,7 +51,13 @@ class Provenance:
 
 
 def provenance(
-    policy: Path, fingerprint: Mapping[str, str], pairs: int, iteration: int, seed: int, parameters: Mapping[str, Any], **facts: Any
+    policy: Path,
+    fingerprint: Mapping[str, str],
+    pairs: int,
+    iteration: int,
+    seed: int,
+    parameters: Mapping[str, Any],
+    **facts: Any,
 ) -> Provenance:
     """Gather what is known about a training.
 
@@ -59,7 +70,11 @@ def provenance(
         facts: What else is worth a line, by its name with underscores.
     """
     commit, dirty = git_state(Path(__file__).parent)
-    code = "not in a git repository" if commit is None else f"git commit {commit}{', with changes' * bool(dirty)}"
+    code = (
+        "not in a git repository"
+        if commit is None
+        else f"git commit {commit}{', with changes' * bool(dirty)}"
+    )
     packages = ", ".join(f"{name} {version}" for name, version in package_versions().items())
     used = [name for name, source in parameters.get("mix", {}).items() if source["weight"] > 0]
     lines = [
@@ -73,11 +88,18 @@ def provenance(
         ("code", code),
         ("packages", packages),
     ]
-    return Provenance(_base_model(policy), [_DATASETS[name] for name in used if name in _DATASETS], lines, flatten(parameters))
+    return Provenance(
+        _base_model(policy),
+        [_DATASETS[name] for name in used if name in _DATASETS],
+        lines,
+        flatten(parameters),
+    )
 
 
 def parent_name(policy: Path) -> str:
-    """How a card calls a checkpoint: by its name on the model hub, its catalog path without the run id, or its folder's name."""
+    """How a card calls a checkpoint: by its name on the model hub, its catalog path without the run id, or
+    its folder's name.
+    """
     hub = _hub_name(policy)
     if hub is not None:
         return hub
@@ -86,8 +108,11 @@ def parent_name(policy: Path) -> str:
     return place.relative_to(Path.cwd()).as_posix() if place.is_relative_to(Path.cwd()) else place.name
 
 
-def model_card(origin: Provenance, checkpoint: Mapping[str, Any], log: pd.DataFrame, first_step: int, adapters: bool) -> str:
-    """The card of a checkpoint that hasn't been measured yet: Markdown with YAML in front, as the model hub reads it.
+def model_card(
+    origin: Provenance, checkpoint: Mapping[str, Any], log: pd.DataFrame, first_step: int, adapters: bool
+) -> str:
+    """The card of a checkpoint that hasn't been measured yet: Markdown with YAML in front, as the model hub
+    reads it.
 
     Args:
         checkpoint: ``path``, ``step`` and ``epoch``.
@@ -97,33 +122,49 @@ def model_card(origin: Provenance, checkpoint: Mapping[str, Any], log: pd.DataFr
     """
     step = int(checkpoint["step"])
     front: dict[str, Any] = {
-        "license": "other", "license_name": "inherited", "library_name": "peft" if adapters else "transformers",
-        "pipeline_tag": "image-text-to-text", "tags": ["rlaif-v", "dpo", "hallucination"],
-    }  # fmt: skip
+        "license": "other",
+        "license_name": "inherited",
+        "library_name": "peft" if adapters else "transformers",
+        "pipeline_tag": "image-text-to-text",
+        "tags": ["rlaif-v", "dpo", "hallucination"],
+    }
     if origin.base_model is not None:
         front["base_model"] = origin.base_model
     if origin.datasets:
         front["datasets"] = list(origin.datasets)
     logged = log[log["step"].between(first_step, step)]
-    rows = [(_spoken(name), *(_number(v) for v in (logged[name].iloc[-1], logged[name].mean()))) for name in _TRAINING] if len(logged) else []
+    rows = (
+        [
+            (_spoken(name), *(_number(v) for v in (logged[name].iloc[-1], logged[name].mean())))
+            for name in _TRAINING
+        ]
+        if len(logged)
+        else []
+    )
     return "\n".join(
         [
             f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n",
             f"# {Path(checkpoint['path']).name}: step {step}, epoch {checkpoint['epoch']:.2f}\n",
-            f"{'LoRA adapters for a' if adapters else 'A'} multimodal LLM, trained with preference pairs as in RLAIF-V (arXiv 2405.17220), by",
+            f"{'LoRA adapters for a' if adapters else 'A'} multimodal LLM, trained with preference pairs as "
+            "in RLAIF-V (arXiv 2405.17220), by",
             f"`rlaifv_kedro`. {_LICENCE}\n",
             "## Where it comes from\n",
             _table(("", ""), origin.facts),
             "\n## Training\n",
             _table(("", f"at step {step}", f"mean of steps {first_step} to {step}"), rows),
             "",
-            _table(("parameter", "value"), [(f"`training.{name}`", f"`{value}`") for name, value in origin.parameters.items()]),
+            _table(
+                ("parameter", "value"),
+                [(f"`training.{name}`", f"`{value}`") for name, value in origin.parameters.items()],
+            ),
             f"{_MEASURED}Not yet.\n",
         ]
     )
 
 
-def write_cards(folder: Path, checkpoints: Sequence[Mapping[str, Any]], log: pd.DataFrame, origin: Provenance) -> None:
+def write_cards(
+    folder: Path, checkpoints: Sequence[Mapping[str, Any]], log: pd.DataFrame, origin: Provenance
+) -> None:
     """Put a card beside each checkpoint of a training, in the place of the one that peft writes.
 
     Args:
@@ -134,25 +175,34 @@ def write_cards(folder: Path, checkpoints: Sequence[Mapping[str, Any]], log: pd.
     before = 0
     for checkpoint in checkpoints:
         path = folder / checkpoint["path"]
-        card = model_card(origin, checkpoint, log, before + 1, adapters=(path / "adapter_config.json").is_file())
+        card = model_card(
+            origin, checkpoint, log, before + 1, adapters=(path / "adapter_config.json").is_file()
+        )
         write_atomically(path / CARD, card.encode())
         before = int(checkpoint["step"])
 
 
-def measured_card(card: str, name: str, metrics: pd.DataFrame, selection: Mapping[str, Any], references: Mapping[str, str]) -> str:
+def measured_card(
+    card: str, name: str, metrics: pd.DataFrame, selection: Mapping[str, Any], references: Mapping[str, str]
+) -> str:
     """The card with what was measured, in the place of what stood there.
 
     Args:
         name: Of the checkpoint, in ``metrics``.
         metrics: The ``checkpoint_metrics`` table.
         selection: See :func:`rlaifv_kedro.preference.selection.choose`.
-        references: Names of other policies in ``metrics`` that it is compared with -> how the card calls them.
+        references: Names of other policies in ``metrics`` that it is compared with -> how the card calls
+            them.
     """
     tables = {row: part.set_index("metric") for row, part in metrics.groupby("checkpoint")}
     mine = tables[name]
-    rows = [(_spoken(metric), *(cell(metric, tables[row].loc[metric]) for row in (name, *references))) for metric in mine.index]
+    rows = [
+        (_spoken(metric), *(cell(metric, tables[row].loc[metric]) for row in (name, *references)))
+        for metric in mine.index
+    ]
     lines = [
-        f"On the {selection['split']} split, {int(mine.loc['mean_words', 'n']):,} answers. {mine['protocol'].iloc[0]}. Value ± one standard error; "
+        f"On the {selection['split']} split, {int(mine.loc['mean_words', 'n']):,} answers. "
+        f"{mine['protocol'].iloc[0]}. Value ± one standard error; "
         "shares in percent.",
         "",
         _table(("", "this checkpoint", *references.values()), rows),
@@ -171,7 +221,11 @@ def _base_model(policy: Path) -> str | None:
     hub = _hub_name(policy)
     if hub is not None:
         return hub.partition("@")[0]
-    front = re.match(r"---\n(.*?)\n---\n", (policy / CARD).read_text(encoding="utf-8"), re.DOTALL) if (policy / CARD).is_file() else None
+    front = (
+        re.match(r"---\n(.*?)\n---\n", (policy / CARD).read_text(encoding="utf-8"), re.DOTALL)
+        if (policy / CARD).is_file()
+        else None
+    )
     try:
         named = (yaml.safe_load(front[1]) or {}).get("base_model") if front else None
     except (yaml.YAMLError, AttributeError):

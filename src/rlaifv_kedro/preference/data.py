@@ -1,4 +1,6 @@
-"""Preference pairs as training examples: a prompt's prefix with its distinct answers as branches, and the pairs as pairs of branches."""
+"""Preference pairs as training examples: a prompt's prefix with its distinct answers as branches, and the
+pairs as pairs of branches.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,7 +38,9 @@ class Truncation:
 
 @dataclass(frozen=True)
 class PairPack:
-    """One prompt's pack: each distinct answer is one branch, ``pairs`` are (chosen, rejected) branches, in the order of the rows."""
+    """One prompt's pack: each distinct answer is one branch, ``pairs`` are (chosen, rejected) branches, in
+    the order of the rows.
+    """
 
     image: "EncodedImage"
     pack: Pack
@@ -48,13 +52,15 @@ def distinct_answers(rows: Iterable[PreferencePair]) -> list[str]:
     return list(dict.fromkeys(text for row in rows for text in (row.chosen, row.rejected)))
 
 
-def pack_pairs(rows: Sequence[PreferencePair], answers: list[str], encoder: "ChatEncoder", truncation: Truncation) -> PairPack:
+def pack_pairs(
+    rows: Sequence[PreferencePair], answers: list[str], encoder: "ChatEncoder", truncation: Truncation
+) -> PairPack:
     """Pack pairs of one prompt.
 
     Args:
         rows: Pairs of one image and question.
-        answers: Distinct answers of all of the prompt's pairs, also of those that are not packed here: how much a prompt is cut must not depend on
-            which of its pairs happen to share a pack.
+        answers: Distinct answers of all of the prompt's pairs, also of those that are not packed here: how
+            much a prompt is cut must not depend on which of its pairs happen to share a pack.
 
     Raises:
         UserError: The image can't be read, or the prompt leaves no room for an answer.
@@ -75,12 +81,16 @@ def pack_pairs(rows: Sequence[PreferencePair], answers: list[str], encoder: "Cha
 def branches_of_pairs(packs: Sequence[PairPack]) -> torch.Tensor:
     """Each pair's chosen and rejected branch among those of all packs: int64 (pairs, 2)."""
     starts = np.cumsum([0, *(len(p.pack.branches) for p in packs)])
-    return torch.tensor([(start + c, start + r) for start, p in zip(starts, packs) for c, r in p.pairs], dtype=torch.int64)
+    return torch.tensor(
+        [(start + c, start + r) for start, p in zip(starts, packs) for c, r in p.pairs], dtype=torch.int64
+    )
 
 
 @dataclass(frozen=True)
 class PreferenceExample:
-    """One pair with the number and the distinct answers of its prompt, and the reference's log-probs of both its answers."""
+    """One pair with the number and the distinct answers of its prompt, and the reference's log-probs of
+    both its answers.
+    """
 
     pair: PreferencePair
     prompt: int
@@ -101,7 +111,8 @@ class PreferenceDataset(Dataset):
         aligned = reference.set_index("idx").reindex(pairs.idx)
         if aligned["chosen"].isna().any():
             raise UserError(
-                f"reference_log_probs has no row for pair idx {aligned.index[aligned['chosen'].isna()][0]}. Compute it again from these pairs."
+                f"reference_log_probs has no row for pair idx {aligned.index[aligned['chosen'].isna()][0]}. "
+                "Compute it again from these pairs."
             )
         self.reference = aligned[["chosen", "rejected"]].to_numpy(dtype=float)
         self._by_prompt = pairs.by_prompt()
@@ -111,11 +122,15 @@ class PreferenceDataset(Dataset):
 
     def __getitem__(self, row: int) -> PreferenceExample:
         prompt = int(self.pairs.prompts[row])
-        return PreferenceExample(self.pairs[row], prompt, self.pairs.answers(self._by_prompt[prompt]), *self.reference[row])
+        return PreferenceExample(
+            self.pairs[row], prompt, self.pairs.answers(self._by_prompt[prompt]), *self.reference[row]
+        )
 
 
 class PromptSampler(Sampler[int]):
-    """All pairs in an order in which those of a prompt follow each other; another one each epoch, from (seed, epoch)."""
+    """All pairs in an order in which those of a prompt follow each other; another one each epoch, from
+    (seed, epoch).
+    """
 
     def __init__(self, prompts: np.ndarray, seed: int):
         self.prompts, self.seed, self.epoch = prompts, seed, 0
@@ -140,19 +155,25 @@ class PreferenceCollator:
         reduction: Of an answer's log-probs, the one of the reference.
     """
 
-    def __init__(self, encoder: "ChatEncoder", truncation: Truncation, merge: bool, reduction: Reduction = SUM):
+    def __init__(
+        self, encoder: "ChatEncoder", truncation: Truncation, merge: bool, reduction: Reduction = SUM
+    ):
         self.encoder, self.truncation, self.merge, self.reduction = encoder, truncation, merge, reduction
 
     def __call__(self, examples: list[PreferenceExample]) -> dict[str, Any]:
-        """``packed``; ``chosen`` and ``rejected``, each pair's branches among those of all packs, int64 (pairs,); their reference log-probs, float32
-        (pairs,); ``images``, what the model takes for those of the packs; ``weights``, those of the answers' tokens, None for summed log-probs.
+        """``packed``; ``chosen`` and ``rejected``, each pair's branches among those of all packs, int64
+        (pairs,); their reference log-probs, float32 (pairs,); ``images``, what the model takes for those of
+        the packs; ``weights``, those of the answers' tokens, None for summed log-probs.
         """
         from rlaifv_kedro.models.transformers_backend import batched
 
         groups: dict[int, list[PreferenceExample]] = {}
         for i, example in enumerate(examples):
             groups.setdefault(example.prompt if self.merge else i, []).append(example)
-        packs = [pack_pairs([e.pair for e in group], group[0].answers, self.encoder, self.truncation) for group in groups.values()]
+        packs = [
+            pack_pairs([e.pair for e in group], group[0].answers, self.encoder, self.truncation)
+            for group in groups.values()
+        ]
         branches = branches_of_pairs(packs)
         ordered = [e for group in groups.values() for e in group]
         return {

@@ -1,7 +1,7 @@
 """Which engine spreads a training over processes: what was asked for, and what really runs.
 
-``accelerate launch --cpu`` and Trainer's FSDP flag on a CPU end with exit status 0 and do nothing of the kind, silently. So nothing is believed: the
-wrapped model and the process group are asked.
+``accelerate launch --cpu`` and Trainer's FSDP flag on a CPU end with exit status 0 and do nothing of the
+kind, silently. So nothing is believed: the wrapped model and the process group are asked.
 """
 
 import json
@@ -20,7 +20,8 @@ def deepspeed_config(params: "TrainingParams") -> dict[str, Any] | None:
     """The DeepSpeed configuration that the parameters name.
 
     Raises:
-        UserError: The file is missing or no JSON object, sets no ZeRO stage, or has checkpoints without weights.
+        UserError: The file is missing or no JSON object, sets no ZeRO stage, or has checkpoints without
+            weights.
     """
     if params.deepspeed is None:
         return None
@@ -30,14 +31,19 @@ def deepspeed_config(params: "TrainingParams") -> dict[str, Any] | None:
         stage = config["zero_optimization"]["stage"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"training.deepspeed={path} can't be used ({type(error).__name__}: {error}). Give a JSON file with zero_optimization.stage, such as "
+            f"training.deepspeed={path} can't be used ({type(error).__name__}: {error}). Give a JSON file "
+            "with zero_optimization.stage, such as "
             "conf/deepspeed/zero2.json or conf/deepspeed/zero3.json."
         ) from error
     if stage not in (1, 2, 3):
-        raise UserError(f"training.deepspeed={path}: zero_optimization.stage is {stage!r}. Give 1, 2 or 3, or leave training.deepspeed out.")
+        raise UserError(
+            f"training.deepspeed={path}: zero_optimization.stage is {stage!r}. Give 1, 2 or 3, or leave "
+            "training.deepspeed out."
+        )
     if stage == 3 and not config["zero_optimization"].get("stage3_gather_16bit_weights_on_model_save"):
         raise UserError(
-            f"training.deepspeed={path}: checkpoints would hold no weights. Set zero_optimization.stage3_gather_16bit_weights_on_model_save to true."
+            f"training.deepspeed={path}: checkpoints would hold no weights. Set "
+            "zero_optimization.stage3_gather_16bit_weights_on_model_save to true."
         )
     return config
 
@@ -65,4 +71,7 @@ def refuse_other_engine(trainer: "Trainer", expected: str) -> None:
     """Raises UserError if another engine wraps the model than was asked for."""
     found = running_engine(trainer)
     if found != expected:
-        raise UserError(f"the training was to run under {expected}, but {found} runs. Check that torch, accelerate and deepspeed fit each other.")
+        raise UserError(
+            f"the training was to run under {expected}, but {found} runs. Check that torch, accelerate and "
+            "deepspeed fit each other."
+        )

@@ -1,4 +1,5 @@
-"""Trainings of several processes: torchrun as a subprocess of the node, with its own process group, log file and result file.
+"""Trainings of several processes: torchrun as a subprocess of the node, with its own process group, log file
+and result file.
 
 One process without DeepSpeed needs none of it and trains in the node's own process.
 """
@@ -24,7 +25,16 @@ from tqdm import tqdm
 
 from rlaifv_kedro.datasets.files import shown, write_atomically
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.preference.worker import ERROR, LOG_TABLE, PROGRESS, RESULT, TrainingSpec, alone_in, end_with_parent, run
+from rlaifv_kedro.preference.worker import (
+    ERROR,
+    LOG_TABLE,
+    PROGRESS,
+    RESULT,
+    TrainingSpec,
+    alone_in,
+    end_with_parent,
+    run,
+)
 
 if TYPE_CHECKING:
     from rlaifv_kedro.datasets.pair_store import PairStore
@@ -43,7 +53,8 @@ def run_training(spec: TrainingSpec, pairs: "PairStore", reference: pd.DataFrame
     """Train here, or in the processes that the parameters ask for.
 
     Raises:
-        UserError: See :func:`rlaifv_kedro.preference.training.train`; fewer processes or another engine ran than was asked for.
+        UserError: See :func:`rlaifv_kedro.preference.training.train`; fewer processes or another engine ran
+            than was asked for.
         RuntimeError: The processes ended with another error; its message holds the end of their log.
     """
     from rlaifv_kedro.preference.training import total_steps
@@ -59,13 +70,18 @@ def run_training(spec: TrainingSpec, pairs: "PairStore", reference: pd.DataFrame
             return run(spec, pairs, reference, on_step)
 
 
-def _launched(spec: TrainingSpec, reference: pd.DataFrame, on_step: Callable[[int], None]) -> "TrainingResult":
+def _launched(
+    spec: TrainingSpec, reference: pd.DataFrame, on_step: Callable[[int], None]
+) -> "TrainingResult":
     from rlaifv_kedro.preference.engines import expected_engine
     from rlaifv_kedro.preference.training import TrainingResult
 
     expected = {"world_size": spec.training.launch.total(), "engine": expected_engine(spec.training)}
     if spec.model.device_map is not None:
-        raise UserError("models.policy.device_map spreads one process over several GPUs, which several training processes can't share. Leave it out.")
+        raise UserError(
+            "models.policy.device_map spreads one process over several GPUs, which several training "
+            "processes can't share. Leave it out."
+        )
     folder = spec.logs
     for left in (*(folder / name for name in (RESULT, PROGRESS, LOG_TABLE)), *folder.glob(ERROR.format("*"))):
         left.unlink(missing_ok=True)
@@ -78,12 +94,19 @@ def _launched(spec: TrainingSpec, reference: pd.DataFrame, on_step: Callable[[in
     said = json.loads((folder / RESULT).read_text())
     found = {name: said[name] for name in expected}
     if found != expected:
-        raise UserError(f"the training was to run as {expected}, but ran as {found}: {shown(folder / LOG)} says more. Nothing of it is used.")
-    return TrainingResult(said["checkpoints"], pd.read_parquet(folder / LOG_TABLE), said["world_size"], said["engine"])
+        raise UserError(
+            f"the training was to run as {expected}, but ran as {found}: {shown(folder / LOG)} says more. "
+            "Nothing of it is used."
+        )
+    return TrainingResult(
+        said["checkpoints"], pd.read_parquet(folder / LOG_TABLE), said["world_size"], said["engine"]
+    )
 
 
 def _free_memory() -> None:
-    """Of the GPU, what earlier nodes' models have taken and torch keeps for the next: the first of the processes needs it."""
+    """Of the GPU, what earlier nodes' models have taken and torch keeps for the next: the first of the
+    processes needs it.
+    """
     import torch
 
     gc.collect()
@@ -99,7 +122,12 @@ def _command(spec: TrainingSpec, path: Path) -> list[str]:
         command.append("--standalone")
     else:
         # The endpoint names the job as well: two trainings at once need two ports anyway.
-        command += [f"--nnodes={launch.hosts}", "--rdzv-backend=c10d", f"--rdzv-endpoint={launch.address}", f"--rdzv-id={launch.address}"]
+        command += [
+            f"--nnodes={launch.hosts}",
+            "--rdzv-backend=c10d",
+            f"--rdzv-endpoint={launch.address}",
+            f"--rdzv-id={launch.address}",
+        ]
     command = [*launch.prefix, *command, "-m", "rlaifv_kedro.preference.worker", str(path.absolute())]
     if launch.hosts > 1 and not launch.prefix:
         _tell_other_hosts(launch, command)
@@ -109,25 +137,39 @@ def _command(spec: TrainingSpec, path: Path) -> list[str]:
 def _tell_other_hosts(launch: "LaunchParams", command: list[str]) -> None:
     where = shlex.quote(str(Path.cwd()))
     logger.warning(
-        "training waits for %d more host%s. Start on each: cd %s && %s", launch.hosts - 1, "s" * (launch.hosts > 2), where, shlex.join(command)
+        "training waits for %d more host%s. Start on each: cd %s && %s",
+        launch.hosts - 1,
+        "s" * (launch.hosts > 2),
+        where,
+        shlex.join(command),
     )
 
 
 def _wait(command: list[str], folder: Path, on_step: Callable[[int], None]) -> int:
-    """Run the command in a process group of its own, its output in a file; signals that reach this process are passed on to it."""
-    # DeepSpeed builds extensions with ninja, which lies beside python in a virtual environment that need not be activated.
+    """Run the command in a process group of its own, its output in a file; signals that reach this process
+    are passed on to it.
+    """
+    # DeepSpeed builds extensions with ninja, which lies beside python in a virtual environment that need not
+    # be activated.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     logger.info("training in several processes; their log: %s", shown(folder / LOG))
     with (folder / LOG).open("ab") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_end_on_kill,
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_end_on_kill,
             env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},
-        )  # fmt: skip
+        )
         try:
             with _signals_passed_on(process):
                 while process.poll() is None:
                     time.sleep(_POLL)
-                    with suppress(OSError, ValueError):  # not there yet; or, on a network's file system, just being replaced by another host
+                    with suppress(
+                        OSError, ValueError
+                    ):  # not there yet; or, on a network's file system, just being replaced by another host
                         on_step(json.loads((folder / PROGRESS).read_text())["step"])
         finally:
             if process.poll() is None:
@@ -154,7 +196,9 @@ def _signals_passed_on(process: subprocess.Popen) -> Iterator[None]:
         with suppress(ProcessLookupError):  # they have just ended
             os.killpg(process.pid, number)
 
-    wanted = [number for number in _PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]  # under nohup, SIGHUP is to do nothing
+    wanted = [
+        number for number in _PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN
+    ]  # under nohup, SIGHUP is to do nothing
     before = {number: signal.signal(number, pass_on) for number in wanted}
     try:
         yield
@@ -171,4 +215,6 @@ def _failure(folder: Path, status: int) -> Exception:
     for file in sorted(folder.glob(ERROR.format("*"))):
         return UserError(json.loads(file.read_text())["message"])
     end = "\n".join((folder / LOG).read_text(errors="replace").splitlines()[-_SHOWN_LINES:])
-    return RuntimeError(f"the training processes ended with exit status {status}. The end of {shown(folder / LOG)}:\n{end}")
+    return RuntimeError(
+        f"the training processes ended with exit status {status}. The end of {shown(folder / LOG)}:\n{end}"
+    )

@@ -8,13 +8,17 @@ import torch.nn.functional as F
 
 @dataclass(frozen=True)
 class PreferenceLoss:
-    """Loss of a batch of pairs, and what is worth watching; all but ``losses`` and ``loss`` detached, means over the batch.
+    """Loss of a batch of pairs, and what is worth watching; all but ``losses`` and ``loss`` detached, means
+    over the batch.
 
     Attributes:
         losses: The loss of each pair, float (pairs,); ``loss`` is their mean.
-        dpo: The DPO part, unweighted; ln 2 where the policy is its own reference, whatever beta, reduction and label smoothing.
-        largest_log_ratio: The largest absolute log-ratio of any answer, in nats an answer; 0 where the policy is its own reference.
-        reward_margin: beta * (log-ratio of chosen - log-ratio of rejected), of the log-probs as they were reduced.
+        dpo: The DPO part, unweighted; ln 2 where the policy is its own reference, whatever beta, reduction
+            and label smoothing.
+        largest_log_ratio: The largest absolute log-ratio of any answer, in nats an answer; 0 where the policy
+            is its own reference.
+        reward_margin: beta * (log-ratio of chosen - log-ratio of rejected), of the log-probs as they were
+            reduced.
         reward_accuracy: Share of pairs with a positive margin.
         log_ratio_chosen: log pi(chosen) - log pi_ref(chosen), in nats an answer.
         log_ratio_rejected: The same for the rejected answers.
@@ -31,23 +35,35 @@ class PreferenceLoss:
 
 
 def preference_loss(
-    chosen: torch.Tensor, rejected: torch.Tensor, reference_chosen: torch.Tensor, reference_rejected: torch.Tensor, *, beta: float,
-    dpo_weight: float = 1.0, label_smoothing: float = 0.0, sft_weight: float = 0.0, chosen_mean: torch.Tensor | None = None,
+    chosen: torch.Tensor,
+    rejected: torch.Tensor,
+    reference_chosen: torch.Tensor,
+    reference_rejected: torch.Tensor,
+    *,
+    beta: float,
+    dpo_weight: float = 1.0,
+    label_smoothing: float = 0.0,
+    sft_weight: float = 0.0,
+    chosen_mean: torch.Tensor | None = None,
     lengths: tuple[torch.Tensor, torch.Tensor] | None = None,
-) -> PreferenceLoss:  # fmt: skip
+) -> PreferenceLoss:
     """Sigmoid DPO, optionally with smoothed labels and an SFT term on the chosen answers.
 
-    margin = beta * ((chosen - reference_chosen) - (rejected - reference_rejected))
-    loss   = dpo_weight * ((1 - label_smoothing) * -log sigmoid(margin) + label_smoothing * -log sigmoid(-margin)) + sft_weight * -chosen_mean
+    margin = beta * ((chosen - reference_chosen) - (rejected - reference_rejected)) loss   = dpo_weight * ((1
+    - label_smoothing) * -log sigmoid(margin) + label_smoothing * -log sigmoid(-margin)) + sft_weight *
+    -chosen_mean
 
     Args:
-        chosen, rejected, reference_chosen, reference_rejected: Log-probs as :func:`rlaifv_kedro.preference.objective.reduced` makes them, in nats,
-            float (pairs,).
-        dpo_weight: 0 leaves supervised fine-tuning on the chosen answers (rejection sampling), the baseline of docs/miniature.md.
-        label_smoothing: Share of pairs whose chosen answer is taken to be the worse one (conservative DPO, ericmitchell.ai/cdpo.pdf).
-        chosen_mean: Log-prob a token of the chosen answers, (pairs,), whatever the reduction; needed with an SFT term.
-        lengths: Tokens of the chosen and of the rejected answers, (pairs,) each, if log-probs are a token's and not an answer's: log-ratios are told
-            for whole answers.
+        chosen, rejected, reference_chosen, reference_rejected: Log-probs as
+            :func:`rlaifv_kedro.preference.objective.reduced` makes them, in nats, float (pairs,).
+        dpo_weight: 0 leaves supervised fine-tuning on the chosen answers (rejection sampling), the baseline
+            of docs/miniature.md.
+        label_smoothing: Share of pairs whose chosen answer is taken to be the worse one (conservative DPO,
+            ericmitchell.ai/cdpo.pdf).
+        chosen_mean: Log-prob a token of the chosen answers, (pairs,), whatever the reduction; needed with an
+            SFT term.
+        lengths: Tokens of the chosen and of the rejected answers, (pairs,) each, if log-probs are a token's
+            and not an answer's: log-ratios are told for whole answers.
     """
     ratio_chosen, ratio_rejected = chosen - reference_chosen, rejected - reference_rejected
     margin = beta * (ratio_chosen - ratio_rejected)

@@ -1,4 +1,6 @@
-"""The pairs to train on: drawn from one source or several, each row looked at once before anything expensive begins."""
+"""The pairs to train on: drawn from one source or several, each row looked at once before anything
+expensive begins.
+"""
 
 import json
 import logging
@@ -46,7 +48,8 @@ def make_mix(entries: Mapping[str, Any], params: Mapping[str, MixSource], seed: 
     """Draw the rows.
 
     Args:
-        entries: What the catalog's entries hold: a :class:`PairSource`, or a frame with the published columns.
+        entries: What the catalog's entries hold: a :class:`PairSource`, or a frame with the published
+            columns.
         params: Weight and filter of each of them.
         seed: The run's.
 
@@ -55,11 +58,23 @@ def make_mix(entries: Mapping[str, Any], params: Mapping[str, MixSource], seed: 
     """
     names = list(entries)
     sources = [_source(name, entries[name]) for name in names]
-    drawn = [drawn_rows(matching_rows(source, params[name].where, name), params[name].weight, seed, name) for name, source in zip(names, sources)]
-    mix = Mix(names, sources, np.repeat(np.arange(len(names), dtype=np.int16), [len(rows) for rows in drawn]), np.concatenate(drawn))
+    drawn = [
+        drawn_rows(matching_rows(source, params[name].where, name), params[name].weight, seed, name)
+        for name, source in zip(names, sources)
+    ]
+    mix = Mix(
+        names,
+        sources,
+        np.repeat(np.arange(len(names), dtype=np.int16), [len(rows) for rows in drawn]),
+        np.concatenate(drawn),
+    )
     if not len(mix):
-        raise UserError(f"training.mix leaves no pair of {', '.join(names)}. Raise a weight, or look at the sources.")
-    counts = ", ".join(f"{len(rows):,} of {name} ({len(source):,} rows)" for name, source, rows in zip(names, sources, drawn))
+        raise UserError(
+            f"training.mix leaves no pair of {', '.join(names)}. Raise a weight, or look at the sources."
+        )
+    counts = ", ".join(
+        f"{len(rows):,} of {name} ({len(source):,} rows)" for name, source, rows in zip(names, sources, drawn)
+    )
     logger.info("Training on %s", counts)
     return mix
 
@@ -70,15 +85,18 @@ def _source(name: str, entry: Any) -> PairSource:
     if isinstance(entry, pd.DataFrame):
         return FramePairs(entry, name)
     raise UserError(
-        f"training.mix.{name}: the catalog's entry holds no pairs ({type(entry).__name__}). Name a table of preference_pairs, or an entry of type "
+        f"training.mix.{name}: the catalog's entry holds no pairs ({type(entry).__name__}). Name a table of "
+        "preference_pairs, or an entry of type "
         "rlaifv_kedro.datasets.PairSourceDataset."
     )
 
 
 def matching_rows(source: PairSource, where: Mapping[str, Any], name: str) -> np.ndarray:
-    """Rows whose ``origin_split``, a JSON object, has one of the wanted values under each key: int64, ascending.
+    """Rows whose ``origin_split``, a JSON object, has one of the wanted values under each key: int64,
+    ascending.
 
-    Values are compared as JSON writes them, and 1 is also "1". A row whose ``origin_split`` is no JSON object matches no filter.
+    Values are compared as JSON writes them, and 1 is also "1". A row whose ``origin_split`` is no JSON object
+    matches no filter.
 
     Raises:
         UserError: No row has such a key, or no row is left; the message holds the values that there are.
@@ -95,16 +113,31 @@ def matching_rows(source: PairSource, where: Mapping[str, Any], name: str) -> np
         there = [_written(origin[key]) for origin in origins if origin is not None and key in origin]
         if not there:
             keys = sorted({key for origin in origins if origin is not None for key in origin})
-            known = f"the keys there are: {', '.join(keys)}" if keys else f"it is a JSON object in none of the {len(source):,} rows"
-            raise UserError(f"{place}: no row's origin_split has this key; {known}. Correct the filter, or leave it out.")
+            known = (
+                f"the keys there are: {', '.join(keys)}"
+                if keys
+                else f"it is a JSON object in none of the {len(source):,} rows"
+            )
+            raise UserError(
+                f"{place}: no row's origin_split has this key; {known}. Correct the filter, or leave it out."
+            )
         values = {_written(value) for value in (wanted if isinstance(wanted, list) else [wanted])}
-        keep &= np.array([origin is not None and key in origin and _written(origin[key]) in values for origin in origins])
+        keep &= np.array(
+            [origin is not None and key in origin and _written(origin[key]) in values for origin in origins]
+        )
         if not keep[codes].any():
             listed = sorted(set(there))
             more = f" and {len(listed) - _MOST_NAMED} more" if len(listed) > _MOST_NAMED else ""
-            raise UserError(f"{place} leaves no row. The values that there are: {', '.join(listed[:_MOST_NAMED])}{more}. Correct the filter.")
+            raise UserError(
+                f"{place} leaves no row. The values that there are: "
+                f"{', '.join(listed[:_MOST_NAMED])}{more}. Correct the filter."
+            )
     if unreadable:
-        logger.warning("training.mix.%s: %d rows are left out, for their origin_split is no JSON object", name, unreadable)
+        logger.warning(
+            "training.mix.%s: %d rows are left out, for their origin_split is no JSON object",
+            name,
+            unreadable,
+        )
     return np.flatnonzero(keep[codes])
 
 
@@ -121,9 +154,11 @@ def _written(value: Any) -> str:
 
 
 def drawn_rows(rows: np.ndarray, weight: float, seed: int, name: str) -> np.ndarray:
-    """Each row as often as the weight's whole part says, and a share of them, its fraction, once more: ascending.
+    """Each row as often as the weight's whole part says, and a share of them, its fraction, once more:
+    ascending.
 
-    The share is the rows with the smallest draws, each by (seed, source, row); so which other sources there are, and batches, change nothing.
+    The share is the rows with the smallest draws, each by (seed, source, row); so which other sources there
+    are, and batches, change nothing.
     """
     times = np.full(len(rows), int(weight))
     more = round((weight - int(weight)) * len(rows))
@@ -155,7 +190,9 @@ def gather(mix: Mix, positions: Sequence[int]) -> tuple[pd.DataFrame, pd.DataFra
                 else:
                     pairs.append({**vars(pair), "idx": position, "source": name, "source_idx": row})
     columns = [*PairRow.__dataclass_fields__, "idx", "source", "source_idx"]
-    return pd.DataFrame(rejects, columns=["stage", "key", "why"]), with_keys(pd.DataFrame(pairs, columns=columns))
+    return pd.DataFrame(rejects, columns=["stage", "key", "why"]), with_keys(
+        pd.DataFrame(pairs, columns=columns)
+    )
 
 
 def _checker(source: PairSource) -> Callable[[int, PairRow | str], PairRow | str]:
@@ -179,6 +216,7 @@ def refuse_too_many(pairs: PairStore, rejects: pd.DataFrame, most: float) -> Non
     if not len(pairs) or len(rejects) > most * drawn:
         first = f" The first: {rejects.iloc[0]['why']}" if len(rejects) else ""
         raise UserError(
-            f"{len(rejects):,} of {drawn:,} pairs to train on can't be used, more than training.max_reject_share={most}.{first} "
+            f"{len(rejects):,} of {drawn:,} pairs to train on can't be used, more than "
+            f"training.max_reject_share={most}.{first} "
             "All of them are in training_rejects. Mend them, or raise the share."
         )

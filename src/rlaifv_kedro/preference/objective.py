@@ -1,6 +1,8 @@
-"""How the log-probs of an answer's tokens become the one number that DPO compares: summed, averaged or weighted.
+"""How the log-probs of an answer's tokens become the one number that DPO compares: summed, averaged or
+weighted.
 
-Policy and reference are reduced by the same code from the same token ids, so that their log-ratio is 0 where the policy is its own reference.
+Policy and reference are reduced by the same code from the same token ids, so that their log-ratio is 0 where
+the policy is its own reference.
 """
 
 from collections.abc import Sequence
@@ -22,12 +24,15 @@ if TYPE_CHECKING:
 class Reduction:
     """log pi(y | x) of an answer y from log p of its tokens, the end-of-sequence token among them.
 
-    ``sum``: DPO (arXiv 2305.18290). ``mean``: divided by the number of tokens. ``weighted``: RLHF-V's DDPO (arXiv 2312.00849),
+    ``sum``: DPO (arXiv 2305.18290). ``mean``: divided by the number of tokens. ``weighted``: RLHF-V's DDPO
+    (arXiv 2312.00849),
 
-        1 / N * (sum over unchanged tokens of log p + changed_weight * sum over changed tokens of log p),  N = unchanged + changed_weight * changed
+        1 / N * (sum over unchanged tokens of log p + changed_weight * sum over changed tokens of log p),  N =
+        unchanged + changed_weight * changed
 
     Attributes:
-        changed_weight: Weight of a token that the other answer of the pair doesn't share; its gamma. At 1 ``weighted`` is ``mean``.
+        changed_weight: Weight of a token that the other answer of the pair doesn't share; its gamma. At 1
+            ``weighted`` is ``mean``.
     """
 
     kind: Literal["sum", "mean", "weighted"] = "sum"
@@ -42,14 +47,19 @@ class Reduction:
         return f"weighted {self.changed_weight:g}" if self.kind == "weighted" else self.kind
 
     def shares(self, chosen: list[int], rejected: list[int]) -> list[np.ndarray]:
-        """Each token's weight in its answer, adding up to 1: of the chosen and of the rejected answer, float64 (tokens,) each.
+        """Each token's weight in its answer, adding up to 1: of the chosen and of the rejected answer,
+        float64 (tokens,) each.
 
         Raises:
             ValueError: Sums have no weights.
         """
         if self.kind == "sum":
             raise ValueError("the tokens of a sum have no weights")
-        changed = changed_tokens(chosen, rejected) if self.kind == "weighted" else (np.zeros(len(ids), dtype=bool) for ids in (chosen, rejected))
+        changed = (
+            changed_tokens(chosen, rejected)
+            if self.kind == "weighted"
+            else (np.zeros(len(ids), dtype=bool) for ids in (chosen, rejected))
+        )
         weights = [np.where(mask, self.changed_weight, 1.0) for mask in changed]
         return [w / w.sum() for w in weights]
 
@@ -60,7 +70,8 @@ SUM = Reduction()
 def changed_tokens(chosen: list[int], rejected: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """True at the tokens of each answer that are outside the matching blocks of the two: bool (tokens,) each.
 
-    Blocks are those of :class:`difflib.SequenceMatcher`: the longest run of tokens that both have, then the longest before and behind it, and so on.
+    Blocks are those of :class:`difflib.SequenceMatcher`: the longest run of tokens that both have, then the
+    longest before and behind it, and so on.
     """
     masks = np.ones(len(chosen), dtype=bool), np.ones(len(rejected), dtype=bool)
     # Its heuristic for junk would drop frequent tokens ("a", ",") of answers longer than 200.
@@ -72,11 +83,13 @@ def changed_tokens(chosen: list[int], rejected: list[int]) -> tuple[np.ndarray, 
 
 @dataclass(frozen=True)
 class TokenWeights:
-    """The tokens of all answers of some pairs with their weights. A branch of several pairs comes once for each: it has other weights in each.
+    """The tokens of all answers of some pairs with their weights. A branch of several pairs comes once for
+    each: it has other weights in each.
 
     Attributes:
         tokens: int64 (entries,), number of a token among those of all branches.
-        answers: int64 (entries,), the answer it belongs to: i is the chosen one of pair i, pairs + i the rejected one.
+        answers: int64 (entries,), the answer it belongs to: i is the chosen one of pair i, pairs + i the
+            rejected one.
         weights: float64 (entries,); those of an answer add up to 1.
     """
 
@@ -85,7 +98,9 @@ class TokenWeights:
     weights: torch.Tensor
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "TokenWeights":
-        return TokenWeights(*(t.to(device, non_blocking=non_blocking) for t in (self.tokens, self.answers, self.weights)))
+        return TokenWeights(
+            *(t.to(device, non_blocking=non_blocking) for t in (self.tokens, self.answers, self.weights))
+        )
 
 
 def token_weights(packs: "Sequence[PairPack]", reduction: Reduction) -> TokenWeights | None:
@@ -106,8 +121,11 @@ def token_weights(packs: "Sequence[PairPack]", reduction: Reduction) -> TokenWei
     return TokenWeights(*(torch.from_numpy(np.concatenate(column)) for column in zip(*parts)))
 
 
-def reduced(scored: BranchLogProbs, chosen: torch.Tensor, rejected: torch.Tensor, weights: TokenWeights | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """The reduced log-probs of the chosen and of the rejected answer of each pair, float (pairs,) each; differentiable.
+def reduced(
+    scored: BranchLogProbs, chosen: torch.Tensor, rejected: torch.Tensor, weights: TokenWeights | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The reduced log-probs of the chosen and of the rejected answer of each pair, float (pairs,) each;
+    differentiable.
 
     Args:
         chosen, rejected: Each pair's branches among all that were scored, int64 (pairs,).
@@ -117,5 +135,7 @@ def reduced(scored: BranchLogProbs, chosen: torch.Tensor, rejected: torch.Tensor
         return scored.sums[chosen], scored.sums[rejected]
     weights = weights.to(scored.tokens.device)
     values = scored.tokens[weights.tokens] * weights.weights.to(scored.tokens.dtype)  # (entries,)
-    both = torch.zeros(2 * len(chosen), dtype=values.dtype, device=values.device).index_add(0, weights.answers, values)
+    both = torch.zeros(2 * len(chosen), dtype=values.dtype, device=values.device).index_add(
+        0, weights.answers, values
+    )
     return both[: len(chosen)], both[len(chosen) :]

@@ -1,4 +1,6 @@
-"""From scores to preference pairs: the gap, the draw, and length balancing (arXiv 2405.17220, section 3; rules in the release's scripts)."""
+"""From scores to preference pairs: the gap, the draw, and length balancing (arXiv 2405.17220, section 3;
+rules in the release's scripts).
+"""
 
 from dataclasses import dataclass
 
@@ -23,7 +25,11 @@ def score_candidates(verdicts: pd.DataFrame, candidates: pd.DataFrame) -> pd.Dat
         prompt_id, candidate, claim_count, rejected_count, score; in the candidates' order.
     """
     key = ["prompt_id", "candidate"]
-    counts = verdicts.assign(rejected=~verdicts["accepted"].astype(bool)).groupby(key, sort=False)["rejected"].agg(["size", "sum"])
+    counts = (
+        verdicts.assign(rejected=~verdicts["accepted"].astype(bool))
+        .groupby(key, sort=False)["rejected"]
+        .agg(["size", "sum"])
+    )
     scores = candidates[key].merge(counts, how="left", left_on=key, right_index=True)
     scores["claim_count"] = scores.pop("size").fillna(0).astype("int32")
     scores["rejected_count"] = scores.pop("sum").fillna(0).astype("int32")
@@ -41,29 +47,40 @@ def refuse_strangers(prompts: pd.DataFrame, candidates: pd.DataFrame) -> None:
     strangers = set(candidates["prompt_id"]) - set(prompts["prompt_id"])
     if strangers:
         raise UserError(
-            f"candidates has answers to {len(strangers)} prompts that prompts doesn't hold, e.g. {min(strangers)}: they come from different runs. "
-            "Choose one run's with --load-versions, or make both again: kedro run --pipelines data_generation."
+            f"candidates has answers to {len(strangers)} prompts that prompts doesn't hold, e.g. "
+            f"{min(strangers)}: they come from different runs. "
+            "Choose one run's with --load-versions, or make both again: kedro run --pipelines "
+            "data_generation."
         )
 
 
 def all_pairs(scores: pd.DataFrame, min_score_gap: int = 1) -> pd.DataFrame:
-    """Every unordered pair of a prompt's candidates whose scores differ by at least the gap; the higher score is chosen.
+    """Every unordered pair of a prompt's candidates whose scores differ by at least the gap; the higher score
+    is chosen.
 
     Args:
         scores: prompt_id, candidate, score.
 
     Returns:
-        prompt_id, chosen_candidate, rejected_candidate, chosen_score, rejected_score; prompts in order of appearance, then by chosen and rejected.
+        prompt_id, chosen_candidate, rejected_candidate, chosen_score, rejected_score; prompts in order of
+        appearance, then by chosen and rejected.
     """
     rows: list[tuple[str, int, int, int, int]] = []
     for prompt_id, group in scores.groupby("prompt_id", sort=False):
         ranked = sorted(zip(group["candidate"].tolist(), group["score"].tolist()))
-        rows += [(prompt_id, c, r, sc, sr) for c, sc in ranked for r, sr in ranked if sc - sr >= min_score_gap]
-    return pd.DataFrame(rows, columns=["prompt_id", "chosen_candidate", "rejected_candidate", "chosen_score", "rejected_score"])
+        rows += [
+            (prompt_id, c, r, sc, sr) for c, sc in ranked for r, sr in ranked if sc - sr >= min_score_gap
+        ]
+    return pd.DataFrame(
+        rows,
+        columns=["prompt_id", "chosen_candidate", "rejected_candidate", "chosen_score", "rejected_score"],
+    )
 
 
 def draw_pairs(pairs: pd.DataFrame, pairs_per_prompt: int, seed: int) -> pd.DataFrame:
-    """At most ``pairs_per_prompt`` pairs of each prompt, drawn by (seed, prompt_id), so that other prompts don't change a prompt's draw."""
+    """At most ``pairs_per_prompt`` pairs of each prompt, drawn by (seed, prompt_id), so that other prompts
+    don't change a prompt's draw.
+    """
     kept = []
     for prompt_id, group in pairs.groupby("prompt_id", sort=False):
         order = generator_for(seed, "pairs", str(prompt_id)).permutation(len(group))
@@ -80,11 +97,12 @@ class LengthBalance:
 
 
 def balance_lengths(chosen: list[str], rejected: list[str]) -> LengthBalance:
-    """Drop pairs until chosen and rejected answers are about equally long, since shorter answers hallucinate less and DPO would learn brevity.
+    """Drop pairs until chosen and rejected answers are about equally long, since shorter answers hallucinate
+    less and DPO would learn brevity.
 
-    For each threshold t = 0, 0.02 .. 0.98 drop the pairs with (len(rejected) - len(chosen)) / len(rejected) > t (lengths in words) or with equal
-    texts; keep the t for which |mean len(chosen) - mean len(rejected)| / mean len(rejected) is smallest, the first on a tie. If every
-    threshold drops all pairs, nothing is kept.
+    For each threshold t = 0, 0.02 .. 0.98 drop the pairs with (len(rejected) - len(chosen)) / len(rejected) >
+    t (lengths in words) or with equal texts; keep the t for which |mean len(chosen) - mean len(rejected)| /
+    mean len(rejected) is smallest, the first on a tie. If every threshold drops all pairs, nothing is kept.
     """
     lengths_c = np.array([len(t.split()) for t in chosen], dtype=float)
     lengths_r = np.array([len(t.split()) for t in rejected], dtype=float)

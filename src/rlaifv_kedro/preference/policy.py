@@ -21,7 +21,8 @@ _TRAINERS = (SAVED, "trainer_state.json")
 
 
 def whole_policy(checkpoint: Path, folder: Path, metrics: pd.DataFrame, selection: Mapping[str, Any]) -> Path:
-    """A folder with whole weights and a completed card: hard links to the checkpoint's files, or a merge of its adapters.
+    """A folder with whole weights and a completed card: hard links to the checkpoint's files, or a merge of
+    its adapters.
 
     Args:
         folder: Where to make it; what a kill left there is made again.
@@ -38,8 +39,14 @@ def whole_policy(checkpoint: Path, folder: Path, metrics: pd.DataFrame, selectio
     return target
 
 
-def tidy_up(checkpoints: Sequence[Mapping[str, Any]], metrics: pd.DataFrame, selection: Mapping[str, Any], decided: Mapping[str, Any]) -> None:
-    """Complete the cards of the checkpoints that stay, and remove the others; killed at any moment, it can be called again.
+def tidy_up(
+    checkpoints: Sequence[Mapping[str, Any]],
+    metrics: pd.DataFrame,
+    selection: Mapping[str, Any],
+    decided: Mapping[str, Any],
+) -> None:
+    """Complete the cards of the checkpoints that stay, and remove the others; killed at any moment, it can be
+    called again.
 
     Args:
         decided: See :func:`rlaifv_kedro.preference.selection.what_stays`.
@@ -49,12 +56,21 @@ def tidy_up(checkpoints: Sequence[Mapping[str, Any]], metrics: pd.DataFrame, sel
         _complete_card(folders[row["checkpoint"]], metrics, selection)
     if decided["removed"]:
         why = {
-            row["checkpoint"]: {"reason": row["why"], decided["criterion"]: row["value"], "split": decided["split"], "metrics": "checkpoint_metrics"}
+            row["checkpoint"]: {
+                "reason": row["why"],
+                decided["criterion"]: row["value"],
+                "split": decided["split"],
+                "metrics": "checkpoint_metrics",
+            }
             for row in decided["removed"]
         }
         remove_checkpoints(next(iter(folders.values())).parent, why)
-        logger.info("removed %s (evaluation.keep_best=%s); kept %s", ", ".join(why), decided["keep_best"],
-                    ", ".join(row["checkpoint"] for row in decided["kept"]))  # fmt: skip
+        logger.info(
+            "removed %s (evaluation.keep_best=%s); kept %s",
+            ", ".join(why),
+            decided["keep_best"],
+            ", ".join(row["checkpoint"] for row in decided["kept"]),
+        )
 
 
 def empty(folder: Path) -> None:
@@ -65,7 +81,11 @@ def empty(folder: Path) -> None:
 
 
 def _complete_card(folder: Path, metrics: pd.DataFrame, selection: Mapping[str, Any]) -> None:
-    """By replacing the file: the old one may be a hard link of another folder's. Checkpoints made without a card stay without."""
+    """By replacing the file: the old one may be a hard link of another folder's. Checkpoints made without
+    a card stay without.
+    """
     if (folder / CARD).is_file() and folder.name in set(metrics["checkpoint"]):
         card = (folder / CARD).read_text(encoding="utf-8")
-        write_atomically(folder / CARD, measured_card(card, folder.name, metrics, selection, _REFERENCES).encode())
+        write_atomically(
+            folder / CARD, measured_card(card, folder.name, metrics, selection, _REFERENCES).encode()
+        )

@@ -1,7 +1,9 @@
-"""Reference log-probs: computed once by the policy the iteration starts from, and tied to it by a fingerprint.
+"""Reference log-probs: computed once by the policy the iteration starts from, and tied to it by a
+fingerprint.
 
-The original release hides them in a dataset constructor and re-uses whatever file lies in the folder, so that iteration 2 may train against
-iteration 1's reference. Here they carry what they were computed from, and training compares.
+The original release hides them in a dataset constructor and re-uses whatever file lies in the folder, so that
+iteration 2 may train against iteration 1's reference. Here they carry what they were computed from, and
+training compares.
 """
 
 import hashlib
@@ -25,8 +27,17 @@ if TYPE_CHECKING:
 _FILES_THAT_COUNT = {".safetensors", ".bin", ".json", ".model", ".jinja", ".txt"}
 
 
-def fingerprint(policy: Path, pairs: PairStore, chat_template: str, dtype: str, truncation: Truncation, reduction: Reduction = SUM) -> dict[str, str]:
-    """What reference log-probs depend on, each part as a sha256 (``dtype`` and ``log_probs`` as their names; truncation is part of the data)."""
+def fingerprint(
+    policy: Path,
+    pairs: PairStore,
+    chat_template: str,
+    dtype: str,
+    truncation: Truncation,
+    reduction: Reduction = SUM,
+) -> dict[str, str]:
+    """What reference log-probs depend on, each part as a sha256 (``dtype`` and ``log_probs`` as their
+    names; truncation is part of the data).
+    """
     model = hashlib.sha256()
     for file in sorted(f for f in policy.rglob("*") if f.suffix in _FILES_THAT_COUNT):
         model.update(file.relative_to(policy).as_posix().encode())
@@ -34,19 +45,32 @@ def fingerprint(policy: Path, pairs: PairStore, chat_template: str, dtype: str, 
             model.update(hashlib.file_digest(stream, "sha256").digest())
     data = hashlib.sha256(f"{truncation!r} {pairs.fingerprint()}".encode())
     template = hashlib.sha256(chat_template.encode()).hexdigest()
-    return {"model": model.hexdigest(), "data": data.hexdigest(), "template": template, "dtype": dtype, "log_probs": str(reduction)}
+    return {
+        "model": model.hexdigest(),
+        "data": data.hexdigest(),
+        "template": template,
+        "dtype": dtype,
+        "log_probs": str(reduction),
+    }
 
 
-def expected_fingerprint(policy: Path, pairs: PairStore, model: "TransformersModel", params: "TrainingParams", dtype: str) -> dict[str, str]:
+def expected_fingerprint(
+    policy: Path, pairs: PairStore, model: "TransformersModel", params: "TrainingParams", dtype: str
+) -> dict[str, str]:
     """The fingerprint of reference log-probs as a training with these parameters needs them."""
     truncation = Truncation.of(params)
     return fingerprint(policy, pairs, model.processor.chat_template, dtype, truncation, Reduction.of(params))
 
 
 def refuse_mismatch(stored: dict[str, str] | None, expected: dict[str, str]) -> None:
-    """Raise UserError if reference log-probs were not computed from this policy, these pairs, this template, dtype and reduction."""
+    """Raise UserError if reference log-probs were not computed from this policy, these pairs, this
+    template, dtype and reduction.
+    """
     if not stored:
-        raise UserError("reference_log_probs carries no fingerprint, so nobody knows what it was computed from. Compute it again.")
+        raise UserError(
+            "reference_log_probs carries no fingerprint, so nobody knows what it was computed from. Compute "
+            "it again."
+        )
     parts = {
         "model": "another policy",
         "data": "other preference pairs or another truncation",
@@ -55,18 +79,29 @@ def refuse_mismatch(stored: dict[str, str] | None, expected: dict[str, str]) -> 
         "log_probs": "another reduction of log-probs",
     }
     wrong = [
-        f"{parts[part]} ({part} {str(stored.get(part))[:16]}, now {value[:16]})" for part, value in expected.items() if stored.get(part) != value
+        f"{parts[part]} ({part} {str(stored.get(part))[:16]}, now {value[:16]})"
+        for part, value in expected.items()
+        if stored.get(part) != value
     ]
     if wrong:
-        raise UserError(f"reference_log_probs belongs to {' and '.join(wrong)}. Compute it again: kedro run --pipelines training.")
+        raise UserError(
+            f"reference_log_probs belongs to {' and '.join(wrong)}. Compute it again: kedro run --pipelines "
+            "training."
+        )
 
 
 def reference_log_probs(
-    model: "TransformersModel", pairs: PairStore, prompts: Sequence[list[int]], truncation: Truncation, reduction: Reduction = SUM
+    model: "TransformersModel",
+    pairs: PairStore,
+    prompts: Sequence[list[int]],
+    truncation: Truncation,
+    reduction: Reduction = SUM,
 ) -> pd.DataFrame:
-    """Log-probs of the chosen and rejected answer of each pair, reduced to one number: idx, chosen, rejected, chosen_tokens, rejected_tokens.
+    """Log-probs of the chosen and rejected answer of each pair, reduced to one number: idx, chosen, rejected,
+    chosen_tokens, rejected_tokens.
 
-    A prompt's distinct answers are computed in one pack, each once however many pairs it is in. Rows come prompt by prompt.
+    A prompt's distinct answers are computed in one pack, each once however many pairs it is in. Rows come
+    prompt by prompt.
 
     Args:
         prompts: Rows of ``pairs`` by prompt; see :meth:`rlaifv_kedro.datasets.PairStore.by_prompt`.

@@ -6,8 +6,18 @@ from pathlib import Path
 
 # Written into a checkpoint after all its other files: a folder without it was cut off by a kill.
 SAVED = "saved.json"
-# What resuming needs and nobody else: optimiser, schedule, scale of float16's loss, random numbers of each process; DeepSpeed's states.
-_RESUME_FILES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth", "training_args.bin", "global_step*", "latest", "zero_to_*.py")
+# What resuming needs and nobody else: optimiser, schedule, scale of float16's loss, random numbers of each
+# process; DeepSpeed's states.
+_RESUME_FILES = (
+    "optimizer.pt",
+    "scheduler.pt",
+    "scaler.pt",
+    "rng_state*.pth",
+    "training_args.bin",
+    "global_step*",
+    "latest",
+    "zero_to_*.py",
+)
 
 
 def mark_saved(checkpoint: Path, step: int) -> None:
@@ -16,7 +26,9 @@ def mark_saved(checkpoint: Path, step: int) -> None:
 
 
 def drop_resume_files(checkpoint: Path) -> None:
-    """Removes what resuming from this checkpoint would need. The mark stays: a kill meanwhile must not make a whole checkpoint look cut off."""
+    """Removes what resuming from this checkpoint would need. The mark stays: a kill meanwhile must not
+    make a whole checkpoint look cut off.
+    """
     for pattern in _RESUME_FILES:
         for path in checkpoint.glob(pattern):
             if path.is_dir():
@@ -34,4 +46,8 @@ def remove_unfinished(folder: Path) -> None:
 
 def saved_checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """(step, checkpoint) of those written to their end, in order."""
-    return sorted((int(path.name.rpartition("-")[2]), path) for path in folder.glob("checkpoint-*") if (path / SAVED).is_file())
+    return sorted(
+        (int(path.name.rpartition("-")[2]), path)
+        for path in folder.glob("checkpoint-*")
+        if (path / SAVED).is_file()
+    )

@@ -1,8 +1,10 @@
-"""An aligned policy as a reward: r(y) = beta / T * log(pi(y) / pi_ref(y)) (arXiv 2405.17220, self-feedback at inference).
+"""An aligned policy as a reward: r(y) = beta / T * log(pi(y) / pi_ref(y)) (arXiv 2405.17220, self-feedback at
+inference).
 
-DPO's implicit reward (arXiv 2305.18290) is beta * log(pi / pi_ref), summed over an answer's tokens. A sum grows with the number of its terms, in the
-direction in which training moved tokens on average, which mostly is down: so short answers win. Dividing by T, the number of tokens, takes that bias
-away. Measured in the paper: by the sum the best answers are 7.7 words shorter, by the quotient 3.9 words longer.
+DPO's implicit reward (arXiv 2305.18290) is beta * log(pi / pi_ref), summed over an answer's tokens. A sum
+grows with the number of its terms, in the direction in which training moved tokens on average, which mostly
+is down: so short answers win. Dividing by T, the number of tokens, takes that bias away. Measured in the
+paper: by the sum the best answers are 7.7 words shorter, by the quotient 3.9 words longer.
 """
 
 import logging
@@ -26,11 +28,12 @@ COLUMN = {"normalised": "reward", "summed": "reward_sum"}
 
 
 def with_rewards(log_probs: pd.DataFrame, beta: float) -> pd.DataFrame:
-    """Add ``reward_sum`` = beta * (policy_log_prob - reference_log_prob), in nats times beta, and ``reward`` = reward_sum / token_count.
+    """Add ``reward_sum`` = beta * (policy_log_prob - reference_log_prob), in nats times beta, and ``reward``
+    = reward_sum / token_count.
 
     Args:
-        log_probs: Columns policy_log_prob, reference_log_prob (nats, summed over an answer's tokens), token_count: the tokens that were summed over,
-            the end-of-sequence token among them.
+        log_probs: Columns policy_log_prob, reference_log_prob (nats, summed over an answer's tokens),
+            token_count: the tokens that were summed over, the end-of-sequence token among them.
         beta: As the policy was trained with. It scales all rewards alike and changes no ranking.
     """
     summed = beta * (log_probs["policy_log_prob"] - log_probs["reference_log_prob"])
@@ -38,10 +41,12 @@ def with_rewards(log_probs: pd.DataFrame, beta: float) -> pd.DataFrame:
 
 
 def reward_scores(rewards: pd.DataFrame, ranking: Literal["normalised", "summed"]) -> pd.DataFrame:
-    """Rewards as scores to make pairs of: in units of the standard deviation of the rewards of one prompt's candidates, pooled over prompts.
+    """Rewards as scores to make pairs of: in units of the standard deviation of the rewards of one prompt's
+    candidates, pooled over prompts.
 
-    Rewards have no scale of their own (it depends on beta, on how far the policy was trained and on the answers), so a gap between two of them says
-    something only beside how much they differ anyway. With normally distributed rewards 48 % of all pairs differ by 1 or more.
+    Rewards have no scale of their own (it depends on beta, on how far the policy was trained and on the
+    answers), so a gap between two of them says something only beside how much they differ anyway. With
+    normally distributed rewards 48 % of all pairs differ by 1 or more.
 
     Returns:
         prompt_id, candidate, score. All scores are 0 where no prompt has two candidates of different rewards.
@@ -49,7 +54,9 @@ def reward_scores(rewards: pd.DataFrame, ranking: Literal["normalised", "summed"
     values = rewards[COLUMN[ranking]]
     groups = values.groupby(rewards["prompt_id"])
     freedom = len(values) - groups.ngroups
-    deviation = float(np.sqrt(np.square(values - groups.transform("mean")).sum() / freedom)) if freedom else 0.0
+    deviation = (
+        float(np.sqrt(np.square(values - groups.transform("mean")).sum() / freedom)) if freedom else 0.0
+    )
     return rewards[["prompt_id", "candidate"]].assign(score=values / deviation if deviation else 0.0)
 
 
@@ -66,18 +73,22 @@ class Reward:
         self.policy, self.reference, self.beta = policy, reference, beta
         if policy.processor.chat_template != reference.processor.chat_template:
             logger.warning(
-                "%s and %s write prompts by different chat templates: the reward then also measures what the other wording of a prompt does",
-                policy.where, reference.where,
-            )  # fmt: skip
+                "%s and %s write prompts by different chat templates: the reward then also measures what "
+                "the other wording of a prompt does",
+                policy.where,
+                reference.where,
+            )
 
     def table(self, questions: "Sequence[Question]", groups: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        """Rows of ``candidate_rewards``, prompt by prompt. All answers to a question share its computed prefix; equal ones are computed once.
+        """Rows of ``candidate_rewards``, prompt by prompt. All answers to a question share its computed
+        prefix; equal ones are computed once.
 
         Args:
             groups: For each question its candidates: prompt_id, candidate, answer.
 
         Raises:
-            UserError: The two models write an answer in different tokens, so that their log-probs can't be compared.
+            UserError: The two models write an answer in different tokens, so that their log-probs can't be
+                compared.
         """
         rows = []
         size = self.policy.batch_size
@@ -87,7 +98,9 @@ class Reward:
             asked = questions[start : start + size]
             packs, scored = _score(self.policy, asked, answers)
             reference_packs, reference_scored = _score(self.reference, asked, answers)
-            for group, texts, ours, theirs, pi, ref in zip(part, answers, packs, reference_packs, scored, reference_scored):
+            for group, texts, ours, theirs, pi, ref in zip(
+                part, answers, packs, reference_packs, scored, reference_scored
+            ):
                 self._refuse_other_tokens(group["prompt_id"].iloc[0], texts, ours, theirs)
                 known = {text: (p[0], r[0], p[1]) for text, p, r in zip(texts, pi, ref)}
                 rows += [(c.prompt_id, c.candidate, *known[c.answer]) for c in group.itertuples(index=False)]
@@ -98,9 +111,12 @@ class Reward:
         for answer, policy, reference in zip(answers, ours.branches, theirs.branches):
             if policy != reference:
                 raise UserError(
-                    f"prompt {prompt_id}: {self.policy.where} writes the answer {answer[:40]!r} in other tokens than {self.reference.where} "
-                    f"({len(policy)} and {len(reference)} of them), so their log-probs can't be compared. The reward needs a policy and the model "
-                    "that it was trained from, with its tokenizer: set the entries reward_policy and reward_reference in the catalog."
+                    f"prompt {prompt_id}: {self.policy.where} writes the answer {answer[:40]!r} in other "
+                    f"tokens than {self.reference.where} "
+                    f"({len(policy)} and {len(reference)} of them), so their log-probs can't be compared. "
+                    "The reward needs a policy and the model "
+                    "that it was trained from, with its tokenizer: set the entries reward_policy and "
+                    "reward_reference in the catalog."
                 )
 
 
@@ -111,5 +127,8 @@ def _score(
     from rlaifv_kedro.branching import pack
 
     images = [model.encoder.image(q.image) for q in questions]
-    packs = [pack(*model.encoder.answers(q.text, texts, image)) for q, texts, image in zip(questions, answers, images)]
+    packs = [
+        pack(*model.encoder.answers(q.text, texts, image))
+        for q, texts, image in zip(questions, answers, images)
+    ]
     return packs, model.score_packs(images, packs)

@@ -45,9 +45,18 @@ class TrainingResult:
 
 
 def train(
-    model: "TransformersModel", policy: Path, pairs: PairStore, reference: pd.DataFrame, folder: Path, seed: int, params: "TrainingParams",
-    dtype: str, device: str | None = None, logs: Path | None = None, on_step: Callable[[int], None] = lambda step: None,
-) -> TrainingResult:  # fmt: skip
+    model: "TransformersModel",
+    policy: Path,
+    pairs: PairStore,
+    reference: pd.DataFrame,
+    folder: Path,
+    seed: int,
+    params: "TrainingParams",
+    dtype: str,
+    device: str | None = None,
+    logs: Path | None = None,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> TrainingResult:
     """Train, or go on with a training that was cut off. In a process group every process calls this.
 
     Args:
@@ -58,11 +67,14 @@ def train(
         on_step: Told the number of steps done after each.
 
     Raises:
-        UserError: The policy isn't its own reference, the training collapses, memory runs out, or another engine runs than was asked for.
+        UserError: The policy isn't its own reference, the training collapses, memory runs out, or another
+            engine runs than was asked for.
     """
     device = device or model.module.device.type
     if dtype == "float16" and device == "cpu":
-        raise UserError("compute.dtype=float16 can't be trained on a CPU. Choose float32 or bfloat16, or a GPU.")
+        raise UserError(
+            "compute.dtype=float16 can't be trained on a CPU. Choose float32 or bfloat16, or a GPU."
+        )
     steps_an_epoch = math.ceil(len(pairs) / params.batch_size)
     steps = total_steps(len(pairs), params)
     arguments = _arguments(folder, steps_an_epoch, steps, seed, params, dtype, device)
@@ -88,20 +100,28 @@ def train(
     trainer.remove_callback(PrinterCallback)  # its lines are in training_log
     found = [saved_checkpoints(folder)]
     if torch.distributed.is_initialized():
-        # By rank 0, which has waited for the processes of a killed run; another host may still see an older state of a shared folder.
+        # By rank 0, which has waited for the processes of a killed run; another host may still see an older
+        # state of a shared folder.
         torch.distributed.broadcast_object_list(found)
     [saved] = found
-    if saved and saved[-1][0] >= steps:  # cut off while tidying up: what DeepSpeed would resume from may be gone
+    if (
+        saved and saved[-1][0] >= steps
+    ):  # cut off while tidying up: what DeepSpeed would resume from may be gone
         trainer.state = TrainerState.load_from_json(str(saved[-1][1] / TRAINER_STATE_NAME))
         engine = expected_engine(params)
     else:
         _train(trainer, saved[-1][1] if saved else None)
         engine = running_engine(trainer)
-    checkpoints = [{"path": path.name, "step": step, "epoch": step / steps_an_epoch} for step, path in saved_checkpoints(folder)]
+    checkpoints = [
+        {"path": path.name, "step": step, "epoch": step / steps_an_epoch}
+        for step, path in saved_checkpoints(folder)
+    ]
     if trainer.is_world_process_zero():
         for checkpoint in checkpoints:
             drop_resume_files(folder / checkpoint["path"])
-    return TrainingResult(checkpoints, _training_log(trainer.state.log_history), trainer.args.world_size, engine)
+    return TrainingResult(
+        checkpoints, _training_log(trainer.state.log_history), trainer.args.world_size, engine
+    )
 
 
 def _train(trainer: PreferenceTrainer, checkpoint: Path | None) -> None:
@@ -109,8 +129,10 @@ def _train(trainer: PreferenceTrainer, checkpoint: Path | None) -> None:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"the GPU's memory ran out in training ({str(error).splitlines()[0]}). Lower training.micro_batch_size, set "
-            "training.gradient_checkpointing=true, use training.lora, or spread the states: training.deepspeed=conf/deepspeed/zero3.json."
+            f"the GPU's memory ran out in training ({str(error).splitlines()[0]}). Lower "
+            "training.micro_batch_size, set "
+            "training.gradient_checkpointing=true, use training.lora, or spread the states: "
+            "training.deepspeed=conf/deepspeed/zero3.json."
         ) from error
 
 
@@ -119,7 +141,15 @@ def total_steps(pairs: int, params: "TrainingParams") -> int:
     return max(1, round(math.ceil(pairs / params.batch_size) * params.epochs))
 
 
-def _arguments(folder: Path, steps_an_epoch: int, steps: int, seed: int, params: "TrainingParams", dtype: str, device: str) -> TrainingArguments:
+def _arguments(
+    folder: Path,
+    steps_an_epoch: int,
+    steps: int,
+    seed: int,
+    params: "TrainingParams",
+    dtype: str,
+    device: str,
+) -> TrainingArguments:
     return _Arguments(
         output_dir=str(folder),
         per_device_train_batch_size=params.micro_batch(),
@@ -156,15 +186,17 @@ def _arguments(folder: Path, steps_an_epoch: int, steps: int, seed: int, params:
 class _Arguments(TrainingArguments):
     @property
     def n_gpu(self) -> int:
-        """One a process. Trainer would spread a single process over all GPUs that it sees by DataParallel, which can't scatter packs."""
+        """One a process. Trainer would spread a single process over all GPUs that it sees by DataParallel,
+        which can't scatter packs.
+        """
         return min(super().n_gpu, 1)
 
 
 def _trainable(module: torch.nn.Module, policy: Path, params: "TrainingParams") -> torch.nn.Module:
     """The module with adapters if asked for, and with what is to stay frozen.
 
-    Weights that learn become float32; autocast computes in the lower dtype. In bfloat16 a step of 5e-7 would be rounded away. DeepSpeed keeps such
-    copies itself, spread over the processes.
+    Weights that learn become float32; autocast computes in the lower dtype. In bfloat16 a step of 5e-7 would
+    be rounded away. DeepSpeed keeps such copies itself, spread over the processes.
     """
     for name, weight in module.named_parameters():
         weight.requires_grad_(not any(part in name for part in params.freeze))
@@ -178,16 +210,26 @@ def _trainable(module: torch.nn.Module, policy: Path, params: "TrainingParams") 
 
 
 def _with_adapters(module: torch.nn.Module, policy: Path, lora: "LoraParams") -> torch.nn.Module:
-    """Adapters on the linear layers of the language model. The pattern names it: a bare list of suffixes would hit the vision tower too."""
+    """Adapters on the linear layers of the language model. The pattern names it: a bare list of suffixes
+    would hit the vision tower too.
+    """
     from peft import LoraConfig, get_peft_model
 
-    # Where the language model lies: in OmniLMM beside the tower, in MiniCPM-V under "llm", in Idefics "text_model", elsewhere "language_model".
-    places = {"omnilmm": r"model\.layers", "minicpmv": r"llm\.model", **dict.fromkeys(("idefics2", "idefics3", "smolvlm"), "text_model")}
+    # Where the language model lies: in OmniLMM beside the tower, in MiniCPM-V under "llm", in Idefics
+    # "text_model", elsewhere "language_model".
+    places = {
+        "omnilmm": r"model\.layers",
+        "minicpmv": r"llm\.model",
+        **dict.fromkeys(("idefics2", "idefics3", "smolvlm"), "text_model"),
+    }
     within = rf".*\b{places.get(module.config.model_type, 'language_model')}"
     config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        task_type="CAUSAL_LM",
         target_modules=within + r"\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
-    )  # fmt: skip
+    )
     adapted = get_peft_model(module, config)
     adapted.peft_config["default"].base_model_name_or_path = str(policy.resolve())
     return adapted

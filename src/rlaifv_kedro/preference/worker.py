@@ -1,6 +1,8 @@
-"""One process of a training: ``python -m rlaifv_kedro.preference.worker spec.json``, started by torchrun on every GPU; or called by the node itself.
+"""One process of a training: ``python -m rlaifv_kedro.preference.worker spec.json``, started by torchrun on
+every GPU; or called by the node itself.
 
-Rank 0 leaves ``result.json`` and ``training_log.parquet`` beside the spec; a process that fails leaves ``error-<rank>.json``.
+Rank 0 leaves ``result.json`` and ``training_log.parquet`` beside the spec; a process that fails leaves
+``error-<rank>.json``.
 """
 
 import ctypes
@@ -47,11 +49,14 @@ class TrainingSpec(BaseModel):
     compute: ComputeParams
 
 
-def run(spec: TrainingSpec, pairs: PairStore, reference: pd.DataFrame, on_step: Callable[[int], None]) -> "TrainingResult":
+def run(
+    spec: TrainingSpec, pairs: PairStore, reference: pd.DataFrame, on_step: Callable[[int], None]
+) -> "TrainingResult":
     """Load the policy and train it.
 
     Raises:
-        UserError: The reference log-probs belong to something else; see also :func:`rlaifv_kedro.preference.training.train`.
+        UserError: The reference log-probs belong to something else; see also
+            :func:`rlaifv_kedro.preference.training.train`.
     """
     from rlaifv_kedro.models import load_model
     from rlaifv_kedro.models.loading import torch_device
@@ -62,18 +67,34 @@ def run(spec: TrainingSpec, pairs: PairStore, reference: pd.DataFrame, on_step: 
     loading = {**spec.compute.loading(), **spec.model.loading()}
     device = None
     if expected_engine(spec.training) == "zero3":
-        device, loading["device"] = torch_device(spec.compute.device), "cpu"  # DeepSpeed takes it from there and spreads it
+        device, loading["device"] = (
+            torch_device(spec.compute.device),
+            "cpu",
+        )  # DeepSpeed takes it from there and spreads it
     model = load_model(spec.policy, batch_size=spec.training.micro_batch_size, **loading)
     if int(os.environ.get("RANK", "0")) == 0:  # reads all weights once more: enough if one process does
-        refuse_mismatch(spec.fingerprint, expected_fingerprint(spec.policy, pairs, model, spec.training, loading["dtype"]))
+        refuse_mismatch(
+            spec.fingerprint, expected_fingerprint(spec.policy, pairs, model, spec.training, loading["dtype"])
+        )
     return train(
-        model, spec.policy, pairs, reference, spec.folder, spec.seed, spec.training, loading["dtype"], device, logs=spec.logs, on_step=on_step
-    )  # fmt: skip
+        model,
+        spec.policy,
+        pairs,
+        reference,
+        spec.folder,
+        spec.seed,
+        spec.training,
+        loading["dtype"],
+        device,
+        logs=spec.logs,
+        on_step=on_step,
+    )
 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keeps the folder for one training. The processes of a run that was killed end within seconds; they are waited for.
+    """Keeps the folder for one training. The processes of a run that was killed end within seconds; they are
+    waited for.
 
     Raises:
         UserError: Another process holds it.
@@ -87,11 +108,16 @@ def alone_in(folder: Path) -> Iterator[None]:
                 break
             except BlockingIOError as error:
                 if time.monotonic() > until:
-                    raise UserError(f"another process trains in {folder}. Wait until it has ended, or end it.") from error
+                    raise UserError(
+                        f"another process trains in {folder}. Wait until it has ended, or end it."
+                    ) from error
                 time.sleep(0.2)
             except OSError as error:
-                raise UserError(f"{folder} lies on a file system that can't lock files ({error.strerror}), so that two trainings could mix there. "
-                                "Put data/ on another one, or have it mounted with locks.") from error  # fmt: skip
+                raise UserError(
+                    f"{folder} lies on a file system that can't lock files ({error.strerror}), so that two "
+                    "trainings could mix there. "
+                    "Put data/ on another one, or have it mounted with locks."
+                ) from error
         remove_unfinished(folder)
         yield
 
@@ -105,7 +131,12 @@ def main(path: Path) -> int:
     try:
         _take_gpu(spec.compute)
         with alone_in(spec.folder) if rank == 0 else nullcontext():
-            result = run(spec, PairStore.open(spec.pairs), pd.read_parquet(spec.reference), write_progress(path.parent / PROGRESS))
+            result = run(
+                spec,
+                PairStore.open(spec.pairs),
+                pd.read_parquet(spec.reference),
+                write_progress(path.parent / PROGRESS),
+            )
     except UserError as error:
         write_atomically(path.parent / ERROR.format(rank), json.dumps({"message": error.message}).encode())
         return 1
@@ -130,7 +161,9 @@ def _take_gpu(compute: ComputeParams) -> None:
         return
     own, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if own >= there:
-        raise UserError(f"training.launch.processes={os.environ['LOCAL_WORLD_SIZE']}, but this host has {there} GPUs.")
+        raise UserError(
+            f"training.launch.processes={os.environ['LOCAL_WORLD_SIZE']}, but this host has {there} GPUs."
+        )
     torch.cuda.set_device(own)
 
 

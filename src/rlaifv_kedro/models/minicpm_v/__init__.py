@@ -1,11 +1,15 @@
-"""MiniCPM-Llama3-V 2.5, which was itself trained with the method, for transformers 5, which has later models of the family only."""
+"""MiniCPM-Llama3-V 2.5, which was itself trained with the method, for transformers 5, which has later
+models of the family only.
+"""
 
 
 def register_minicpm_v() -> None:
-    """Make transformers' Auto classes know the model: its config, model, image processor and processor. Calling it again changes nothing.
+    """Make transformers' Auto classes know the model: its config, model, image processor and processor.
+    Calling it again changes nothing.
 
-    Then ``AutoModelForImageTextToText.from_pretrained(folder)`` and ``AutoProcessor.from_pretrained(folder)`` load a folder in the layout of the
-    release (``model_type: minicpmv``), and what was saved from it. ``trust_remote_code`` is neither needed nor heeded.
+    Then ``AutoModelForImageTextToText.from_pretrained(folder)`` and ``AutoProcessor.from_pretrained(folder)``
+    load a folder in the layout of the release (``model_type: minicpmv``), and what was saved from it.
+    ``trust_remote_code`` is neither needed nor heeded.
     """
     from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 
@@ -15,7 +19,9 @@ def register_minicpm_v() -> None:
 
     AutoConfig.register(MiniCPMVConfig.model_type, MiniCPMVConfig, exist_ok=True)
     AutoModelForImageTextToText.register(MiniCPMVConfig, MiniCPMV, exist_ok=True)
-    AutoImageProcessor.register(MiniCPMVConfig, image_processor_classes={"pil": MiniCPMVImageProcessor}, exist_ok=True)
+    AutoImageProcessor.register(
+        MiniCPMVConfig, image_processor_classes={"pil": MiniCPMVImageProcessor}, exist_ok=True
+    )
     AutoProcessor.register(MiniCPMVConfig, MiniCPMVProcessor, exist_ok=True)
 
 

@@ -1,8 +1,9 @@
 """The config of MiniCPM-Llama3-V 2.5, read from and written to the file layout of its release.
 
-The release keeps the language model's values at the top level of ``config.json`` and those of the vision tower under ``vision_config``. In memory
-they are two configs, ``text_config`` and ``vision_config``, as transformers has them; on disk they stay as the release has them, so that a trained
-checkpoint can be read by whatever reads the release.
+The release keeps the language model's values at the top level of ``config.json`` and those of the vision
+tower under ``vision_config``. In memory they are two configs, ``text_config`` and ``vision_config``, as
+transformers has them; on disk they stay as the release has them, so that a trained checkpoint can be read by
+whatever reads the release.
 """
 
 from dataclasses import fields
@@ -17,24 +18,36 @@ from rlaifv_kedro.errors import UserError
 
 # SigLIP SO-400M at 980 pixels: what the release takes where its config names no vision tower.
 _VISION_DEFAULT = {
-    "hidden_size": 1152, "image_size": 980, "intermediate_size": 4304, "num_attention_heads": 16, "num_hidden_layers": 27, "patch_size": 14,
-}  # fmt: skip
-_LLAMA_KEYS = {f.name for f in fields(LlamaConfig)} - {f.name for f in fields(PreTrainedConfig)} | {"rope_theta", "rope_scaling"}
+    "hidden_size": 1152,
+    "image_size": 980,
+    "intermediate_size": 4304,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 27,
+    "patch_size": 14,
+}
+_LLAMA_KEYS = {f.name for f in fields(LlamaConfig)} - {f.name for f in fields(PreTrainedConfig)} | {
+    "rope_theta",
+    "rope_scaling",
+}
 
 
 @strict
 class MiniCPMVConfig(PreTrainedConfig):
     """Dimensions of MiniCPM-Llama3-V 2.5.
 
-    ``model_type`` is the release's own, ``minicpmv``. transformers doesn't know it (its ``minicpmv4_6`` and later are other models), but
-    MiniCPM-V 2.0, 2.6 and 4.x carry it too, with their code beside the weights; they are told by their fields and refused.
+    ``model_type`` is the release's own, ``minicpmv``. transformers doesn't know it (its ``minicpmv4_6`` and
+    later are other models), but MiniCPM-V 2.0, 2.6 and 4.x carry it too, with their code beside the weights;
+    they are told by their fields and refused.
 
     Attributes:
         query_num: Features that the resampler makes of a slice, and placeholder tokens that stand for it.
-        drop_vision_last_layer: Whether the vision tower goes without its last layer. It doesn't in the release.
-        batch_vision_input: Whether the slices of a sample are encoded together, padded to the largest; otherwise each by itself.
+        drop_vision_last_layer: Whether the vision tower goes without its last layer. It doesn't in the
+            release.
+        batch_vision_input: Whether the slices of a sample are encoded together, padded to the largest;
+            otherwise each by itself.
         slice_config: ``max_slice_nums`` and ``scale_resolution`` of the image processor.
-        image_token_id: The placeholder, ``<unk>``. The release's config doesn't have it; the model looks it up in the tokenizer beside the weights.
+        image_token_id: The placeholder, ``<unk>``. The release's config doesn't have it; the model looks it
+            up in the tokenizer beside the weights.
 
     Raises:
         UserError: The config is that of another MiniCPM-V.
@@ -57,10 +70,16 @@ class MiniCPMVConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         _refuse_other_versions(kwargs, self.vision_config)
-        kwargs.pop("auto_map", None)  # names code files of the release, which are not beside a checkpoint that we write
+        kwargs.pop(
+            "auto_map", None
+        )  # names code files of the release, which are not beside a checkpoint that we write
         self.vision_config = kwargs.pop("_vision_config_of_this_fixture", None) or self.vision_config
-        if isinstance(self.vision_config, dict):  # the release writes "idefics2" there, which is no type of a vision tower
-            self.vision_config = {name: value for name, value in self.vision_config.items() if name != "model_type"}
+        if isinstance(
+            self.vision_config, dict
+        ):  # the release writes "idefics2" there, which is no type of a vision tower
+            self.vision_config = {
+                name: value for name, value in self.vision_config.items() if name != "model_type"
+            }
         flat = {name: kwargs.pop(name) for name in list(kwargs) if name in _LLAMA_KEYS}
         if self.text_config is None:
             self.text_config = {**flat, "tie_word_embeddings": self.tie_word_embeddings}
@@ -68,22 +87,30 @@ class MiniCPMVConfig(PreTrainedConfig):
         self.tie_word_embeddings = self.text_config.tie_word_embeddings
 
     def to_dict(self) -> dict[str, Any]:
-        """The release's layout: the language model's values at the top level, and ``rope_theta`` by its old name."""
+        """The release's layout: the language model's values at the top level, and ``rope_theta`` by its
+        old name.
+        """
         result = super().to_dict()
         text = result.pop("text_config")
         rope = text.pop("rope_parameters")
-        text |= {"rope_theta": rope["rope_theta"], "rope_scaling": None if rope["rope_type"] == "default" else rope}
+        text |= {
+            "rope_theta": rope["rope_theta"],
+            "rope_scaling": None if rope["rope_type"] == "default" else rope,
+        }
         result |= {name: value for name, value in text.items() if name in _LLAMA_KEYS}
         result["vision_config"]["model_type"] = "idefics2"
         return result
 
 
 def _refuse_other_versions(config: dict[str, Any], vision: dict[str, Any] | PreTrainedConfig | None) -> None:
-    """Other MiniCPM-V models have the same ``model_type``: a ``version`` of their own, another language model, or SigLIP by that name."""
+    """Other MiniCPM-V models have the same ``model_type``: a ``version`` of their own, another language
+    model, or SigLIP by that name.
+    """
     version = str(config.get("version", "2.5"))
     tower = config.get("vision_encoder") or (vision.get("model_type") if isinstance(vision, dict) else None)
     if version != "2.5" or "scale_emb" in config or tower not in (None, "idefics2", "idefics2_vision"):
         raise UserError(
-            f"this config is of another MiniCPM-V (version {config.get('version', 'not given')}, vision tower {tower}); "
+            f"this config is of another MiniCPM-V (version {config.get('version', 'not given')}, vision "
+            f"tower {tower}); "
             "of those with model_type minicpmv only MiniCPM-Llama3-V 2.5 is supported."
         )

@@ -1,15 +1,18 @@
 r"""MiniCPM-Llama3-V 2.5 (arXiv 2408.01800) as a model of transformers 5: SigLIP tower, resampler, Llama 3.
 
-transformers has later models of the family, and the code beside the release's weights fails there: it loads, with the resampler's positions zero.
-This one computes what the release computes, in three respects not what one would write today:
+transformers has later models of the family, and the code beside the release's weights fails there: it loads,
+with the resampler's positions zero. This one computes what the release computes, in three respects not what
+one would write today:
 
-- The vision tower attends to padding. The slices of a sample are padded to its largest, so a sample's features depend on that width and on nothing
-  else in the batch; samples are encoded one by one.
+- The vision tower attends to padding. The slices of a sample are padded to its largest, so a sample's
+  features depend on that width and on nothing else in the batch; samples are encoded one by one.
 - The vision tower numbers the patches of a slice as if they lay in one row.
-- Those numbers come from the formula of transformers 4.40, which for some lengths rounds otherwise than that of transformers 5.
+- Those numbers come from the formula of transformers 4.40, which for some lengths rounds otherwise than that
+  of transformers 5.
 
-Adapters (LoRA) on the language model alone: ``target_modules=r"llm\.model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"``.
-A list of suffixes would hit the vision tower, whose layers have the same names.
+Adapters (LoRA) on the language model alone:
+``target_modules=r"llm\.model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"``. A list of
+suffixes would hit the vision tower, whose layers have the same names.
 """
 
 from os import PathLike
@@ -31,10 +34,11 @@ from rlaifv_kedro.models.minicpm_v.resampler import Resampler
 
 
 def patch_positions(patches: int, side: int) -> torch.Tensor:
-    """Rows of the position table, int64 (patches,), for patches that are spread evenly over the first line of a table ``side`` wide.
+    """Rows of the position table, int64 (patches,), for patches that are spread evenly over the first line of
+    a table ``side`` wide.
 
-    The formula of transformers 4.40. Its fractions are multiples of a step that is rounded to float32 first, and that decides on which side of a
-    boundary a patch falls.
+    The formula of transformers 4.40. Its fractions are multiples of a step that is rounded to float32 first,
+    and that decides on which side of a boundary a patch falls.
     """
     boundaries = torch.arange(1 / side, 1.0, 1 / side)
     fractions = torch.arange(0, 1 - 1e-6, 1 / torch.tensor(patches))
@@ -63,14 +67,15 @@ class VisionTower(Idefics2VisionTransformer):
 class MiniCPMV(PreTrainedModel, GenerationMixin):
     """MiniCPM-Llama3-V 2.5. Parameter names are the release's: ``llm.*``, ``vpm.*``, ``resampler.*``.
 
-    Image inputs hold the slices of all samples one after the other; :func:`rlaifv_kedro.models.minicpm_v.processing.batch_image_inputs` joins those
-    of several samples:
+    Image inputs hold the slices of all samples one after the other;
+    :func:`rlaifv_kedro.models.minicpm_v.processing.batch_image_inputs` joins those of several samples:
 
-    - ``pixel_values``: float (slices, 3, patch, patch * patches), each slice's patches in a row, padded on the right to any common width.
+    - ``pixel_values``: float (slices, 3, patch, patch * patches), each slice's patches in a row, padded on
+      the right to any common width.
     - ``tgt_sizes``: int (slices, 2), rows and columns of patches.
     - ``slice_counts``: int (samples,), slices of each sample. One sample alone needs none.
-    - ``image_bound``: int (slices, 2), where in its sample's row the features of each slice go, end excluded. Without it they go, in order, where the
-      row has ``config.image_token_id``.
+    - ``image_bound``: int (slices, 2), where in its sample's row the features of each slice go, end excluded.
+      Without it they go, in order, where the row has ``config.image_token_id``.
     """
 
     config: MiniCPMVConfig
@@ -86,15 +91,24 @@ class MiniCPMV(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.llm = LlamaForCausalLM(config.text_config)
         self.vpm = VisionTower(config.vision_config, config.drop_vision_last_layer)
-        self.resampler = Resampler(config.query_num, config.text_config.hidden_size, config.vision_config.hidden_size)
+        self.resampler = Resampler(
+            config.query_num, config.text_config.hidden_size, config.vision_config.hidden_size
+        )
         self.post_init()
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike[str], *args: Any, **kwargs: Any) -> Any:
-        """As transformers has it; the placeholder that the release's config lacks is taken from the tokenizer beside the weights, if there is one."""
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | PathLike[str], *args: Any, **kwargs: Any
+    ) -> Any:
+        """As transformers has it; the placeholder that the release's config lacks is taken from the
+        tokenizer beside the weights, if there is one.
+        """
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         config = (loaded[0] if isinstance(loaded, tuple) else loaded).config
-        if config.image_token_id is None and (Path(str(pretrained_model_name_or_path)) / "tokenizer_config.json").is_file():
+        if (
+            config.image_token_id is None
+            and (Path(str(pretrained_model_name_or_path)) / "tokenizer_config.json").is_file()
+        ):
             config.image_token_id = AutoTokenizer.from_pretrained(pretrained_model_name_or_path).unk_token_id
         return loaded
 
@@ -117,14 +131,20 @@ class MiniCPMV(PreTrainedModel, GenerationMixin):
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.llm.set_output_embeddings(new_embeddings)
 
-    def encode_images(self, pixel_values: torch.Tensor, tgt_sizes: torch.Tensor, slice_counts: list[int]) -> torch.Tensor:
-        """Features of every slice, (slices, queries, hidden): sample by sample, each as wide as its largest slice."""
+    def encode_images(
+        self, pixel_values: torch.Tensor, tgt_sizes: torch.Tensor, slice_counts: list[int]
+    ) -> torch.Tensor:
+        """Features of every slice, (slices, queries, hidden): sample by sample, each as wide as its
+        largest slice.
+        """
         groups = slice_counts if self.config.batch_vision_input else [1] * len(tgt_sizes)
         encoded = []
         for pixels, grids in zip(pixel_values.to(self.vpm.dtype).split(groups), tgt_sizes.split(groups)):
             if len(grids):
                 width = int(grids.prod(-1).max()) * self.config.vision_config.patch_size
-                patches = self.vpm(pixels[..., :width]).last_hidden_state  # (slices of the sample, patches, vision hidden)
+                patches = self.vpm(
+                    pixels[..., :width]
+                ).last_hidden_state  # (slices of the sample, patches, vision hidden)
                 encoded.append(self.resampler(patches, grids))
         return torch.cat(encoded)
 
@@ -143,11 +163,12 @@ class MiniCPMV(PreTrainedModel, GenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Logits of the language model, at the positions of ``logits_to_keep`` (see ``transformers.modeling_utils.slice_logits_to_keep``).
+        """Logits of the language model, at the positions of ``logits_to_keep`` (see
+        ``transformers.modeling_utils.slice_logits_to_keep``).
 
         Args:
-            pixel_values, tgt_sizes, slice_counts, image_bound: See the class. ``generate`` gives pixels with the prompt only; without them the other
-                three mean nothing.
+            pixel_values, tgt_sizes, slice_counts, image_bound: See the class. ``generate`` gives pixels with
+                the prompt only; without them the other three mean nothing.
             kwargs: What else ``LlamaForCausalLM`` takes, e.g. ``labels``.
 
         Raises:
@@ -155,52 +176,92 @@ class MiniCPMV(PreTrainedModel, GenerationMixin):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
-        embeds = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds  # (batch, length, hidden)
+        embeds = (
+            self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
+        )  # (batch, length, hidden)
         if pixel_values is not None and len(pixel_values):
             counts = [len(pixel_values)] if slice_counts is None else slice_counts.tolist()
             if len(counts) != len(embeds) or sum(counts) != len(pixel_values):
-                raise ValueError(f"{len(pixel_values)} slices of a batch of {len(embeds)}: slice_counts must say how many each sample has")
+                raise ValueError(
+                    f"{len(pixel_values)} slices of a batch of {len(embeds)}: slice_counts must say how "
+                    "many each sample has"
+                )
             places = self._places(input_ids, image_bound, counts, embeds.device)
-            features = self.encode_images(pixel_values, tgt_sizes, counts).flatten(0, 1)  # (slices * queries, hidden)
+            features = self.encode_images(pixel_values, tgt_sizes, counts).flatten(
+                0, 1
+            )  # (slices * queries, hidden)
             embeds = embeds.index_put(places, features.to(embeds.device, embeds.dtype))
         return self.llm(
-            attention_mask=attention_mask, position_ids=position_ids, past_key_values=past_key_values, inputs_embeds=embeds,
-            use_cache=use_cache, logits_to_keep=logits_to_keep, **kwargs,
-        )  # fmt: skip
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=embeds,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            **kwargs,
+        )
 
     def _places(
-        self, input_ids: torch.Tensor | None, image_bound: torch.Tensor | None, counts: list[int], device: torch.device
+        self,
+        input_ids: torch.Tensor | None,
+        image_bound: torch.Tensor | None,
+        counts: list[int],
+        device: torch.device,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows and columns, int64 (slices * queries,) each, of the embeddings whose place the features take."""
+        """Rows and columns, int64 (slices * queries,) each, of the embeddings whose place the features
+        take.
+        """
         if image_bound is not None:
             bounds = image_bound.tolist()
             samples = [sample for sample, count in enumerate(counts) for _ in range(count)]
-            rows = torch.tensor([row for row, (start, end) in zip(samples, bounds) for _ in range(start, end)], device=device)
-            columns = torch.tensor([column for start, end in bounds for column in range(start, end)], device=device)
+            rows = torch.tensor(
+                [row for row, (start, end) in zip(samples, bounds) for _ in range(start, end)], device=device
+            )
+            columns = torch.tensor(
+                [column for start, end in bounds for column in range(start, end)], device=device
+            )
         elif input_ids is None or self.config.image_token_id is None:
             raise UserError(
-                "the model can't tell which tokens stand for the image: its config has no image_token_id and no tokenizer was beside the weights. "
+                "the model can't tell which tokens stand for the image: its config has no image_token_id "
+                "and no tokenizer was beside the weights. "
                 "Add image_token_id (the id of <unk>) to config.json."
             )
         else:
             rows, columns = torch.nonzero(input_ids == self.config.image_token_id, as_tuple=True)
-        for sample, (found, slices) in enumerate(zip(torch.bincount(rows, minlength=len(counts)).tolist(), counts)):
+        for sample, (found, slices) in enumerate(
+            zip(torch.bincount(rows, minlength=len(counts)).tolist(), counts)
+        ):
             if found != slices * self.config.query_num:
                 raise UserError(
-                    f"sample {sample} of the batch has {found} placeholder tokens, but its {slices} slices have {slices * self.config.query_num} "
+                    f"sample {sample} of the batch has {found} placeholder tokens, but its {slices} slices "
+                    f"have {slices * self.config.query_num} "
                     "features. Don't cut the prompt, and keep the placeholder out of its text."
                 )
         return rows, columns
 
     def _expand_inputs_for_generation(
-        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: torch.LongTensor | None = None, **model_kwargs: Any
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: torch.LongTensor | None = None,
+        **model_kwargs: Any,
     ) -> tuple[torch.LongTensor | None, dict[str, Any]]:
-        """For beams and several samples a prompt: slices are repeated sample by sample, not one by one as transformers repeats rows."""
-        images = {n: model_kwargs.pop(n) for n in ("pixel_values", "tgt_sizes", "image_bound") if model_kwargs.get(n) is not None}
+        """For beams and several samples a prompt: slices are repeated sample by sample, not one by one as
+        transformers repeats rows.
+        """
+        images = {
+            n: model_kwargs.pop(n)
+            for n in ("pixel_values", "tgt_sizes", "image_bound")
+            if model_kwargs.get(n) is not None
+        }
         if expand_size > 1 and images:
-            counts = model_kwargs.setdefault("slice_counts", torch.tensor([len(images["pixel_values"])])).tolist()
+            counts = model_kwargs.setdefault(
+                "slice_counts", torch.tensor([len(images["pixel_values"])])
+            ).tolist()
             samples = torch.arange(sum(counts)).split(counts)
             order = torch.cat([slices for slices in samples for _ in range(expand_size)])
             images = {name: value[order.to(value.device)] for name, value in images.items()}
-        input_ids, model_kwargs = super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **model_kwargs)
+        input_ids, model_kwargs = super()._expand_inputs_for_generation(
+            expand_size, is_encoder_decoder, input_ids, **model_kwargs
+        )
         return input_ids, model_kwargs | images

@@ -1,4 +1,6 @@
-"""From the patches of a slice to a fixed number of features: one cross-attention, with two-dimensional sin-cos positions on the keys."""
+"""From the patches of a slice to a fixed number of features: one cross-attention, with two-dimensional
+sin-cos positions on the keys.
+"""
 
 import numpy as np
 import torch
@@ -13,16 +15,20 @@ _HEAD = 128
 def sincos_positions(height: int, width: int, dim: int) -> torch.Tensor:
     """Sin-cos positions of a grid of patches, float32 (height * width, dim).
 
-    The first half of the features tells the column, the second the row; in each, sines come before cosines. numpy in float32 because the release
-    computes them so: other libraries' powers and sines differ in the last bits.
+    The first half of the features tells the column, the second the row; in each, sines come before cosines.
+    numpy in float32 because the release computes them so: other libraries' powers and sines differ in the
+    last bits.
 
-    Always made on the fly. The release keeps a table in a buffer that isn't saved; such a buffer is left at zero when transformers makes a model on
-    the meta device, and the features lose their positions without an error.
+    Always made on the fly. The release keeps a table in a buffer that isn't saved; such a buffer is left at
+    zero when transformers makes a model on the meta device, and the features lose their positions without an
+    error.
     """
     quarter = dim // 4
     frequencies = 1.0 / _BASE ** (np.arange(quarter, dtype=np.float32) / np.float32(quarter))
     angles = np.arange(max(height, width), dtype=np.float32)[:, None] * frequencies  # (longer side, dim / 4)
-    line = torch.from_numpy(np.concatenate([np.sin(angles), np.cos(angles)], axis=1))  # (longer side, dim / 2)
+    line = torch.from_numpy(
+        np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    )  # (longer side, dim / 2)
     columns = line[None, :width].expand(height, -1, -1)  # (height, width, dim / 2)
     rows = line[:height, None].expand(-1, width, -1)  # (height, width, dim / 2)
     return torch.cat([columns, rows], dim=-1).flatten(0, 1)
@@ -51,7 +57,8 @@ class Resampler(nn.Module):
         """Features of each slice.
 
         Args:
-            patches: (slices, patches of the largest, vision_dim). Unlike the vision tower, this attention doesn't see the padding.
+            patches: (slices, patches of the largest, vision_dim). Unlike the vision tower, this attention
+                doesn't see the padding.
             grids: int (slices, 2), rows and columns of patches of each slice.
 
         Returns:
@@ -63,5 +70,7 @@ class Resampler(nn.Module):
         lengths = torch.tensor([len(table) for table in tables], device=values.device)
         padding = torch.arange(values.shape[1], device=values.device) >= lengths[:, None]  # (slices, patches)
         queries = self.ln_q(self.query).expand(len(patches), -1, -1)  # (slices, queries, dim)
-        attended, _ = self.attn(queries, values + positions, values, key_padding_mask=padding, need_weights=False)
+        attended, _ = self.attn(
+            queries, values + positions, values, key_padding_mask=padding, need_weights=False
+        )
         return self.ln_post(attended) @ self.proj

@@ -1,7 +1,8 @@
 """How MiniCPM-V cuts an image into slices (LLaVA-UHD, arXiv 2403.11703): sizes only, no pixels.
 
-A large image is shown as a whole, shrunk to about ``resolution`` squared pixels, and again as a grid of slices of about that size each. The number
-of slices follows the area, the shape of the grid the aspect ratio. Sizes are (width, height), grids (columns, rows).
+A large image is shown as a whole, shrunk to about ``resolution`` squared pixels, and again as a grid of
+slices of about that size each. The number of slices follows the area, the shape of the grid the aspect ratio.
+Sizes are (width, height), grids (columns, rows).
 """
 
 import math
@@ -51,14 +52,18 @@ def slicing(size: Size, max_slices: int, resolution: int, patch: int) -> Slicing
 
 
 def _grid(size: Size, wanted: int, max_slices: int) -> Size:
-    """Of all grids of about the wanted number of cells the one whose aspect ratio is nearest to the image's, on a logarithmic scale."""
+    """Of all grids of about the wanted number of cells the one whose aspect ratio is nearest to the
+    image's, on a logarithmic scale.
+    """
     numbers = [n for n in (wanted - 1, wanted, wanted + 1) if 1 < n <= max_slices]
     grids = [(columns, n // columns) for n in numbers for columns in range(1, n + 1) if n % columns == 0]
     return min(grids, key=lambda grid: abs(math.log(size[0] / size[1]) - math.log(grid[0] / grid[1])))
 
 
 def _scaled(size: tuple[float, float], resolution: int, patch: int) -> Size:
-    """About the area of a square of this resolution, with the aspect ratio kept as far as whole patches allow."""
+    """About the area of a square of this resolution, with the aspect ratio kept as far as whole patches
+    allow.
+    """
     ratio = size[0] / size[1]
     height = int(resolution / math.sqrt(ratio))
     return _multiple(int(height * ratio), patch), _multiple(height, patch)

@@ -2,11 +2,13 @@
 
 
 def register() -> None:
-    """Make transformers' Auto classes know the model: its config, model and processor. Calling it again changes nothing.
+    """Make transformers' Auto classes know the model: its config, model and processor. Calling it again
+    changes nothing.
 
-    Then ``AutoModelForImageTextToText.from_pretrained(folder)`` and ``AutoProcessor.from_pretrained(folder)`` load a folder in the layout of the
-    release (``model_type: omnilmm``), and what was saved from it. The release's config doesn't say which token stands for the image, so set
-    ``model.config.image_token_id = processor.image_token_id`` before anything is computed or saved.
+    Then ``AutoModelForImageTextToText.from_pretrained(folder)`` and ``AutoProcessor.from_pretrained(folder)``
+    load a folder in the layout of the release (``model_type: omnilmm``), and what was saved from it. The
+    release's config doesn't say which token stands for the image, so set ``model.config.image_token_id =
+    processor.image_token_id`` before anything is computed or saved.
     """
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 

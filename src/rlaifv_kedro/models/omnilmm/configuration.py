@@ -1,4 +1,6 @@
-"""The release's flat ``config.json`` as a transformers config: Mistral's keys, and beside them those of the vision part."""
+"""The release's flat ``config.json`` as a transformers config: Mistral's keys, and beside them those of
+the vision part.
+"""
 
 from typing import Any
 
@@ -6,10 +8,12 @@ from transformers import MistralConfig, PreTrainedConfig
 
 
 class OmniLMMVisionConfig(PreTrainedConfig):
-    """EVA-02-CLIP-E as OmniLMM uses it. The release gives the tower's name (``mm_vision_tower``), not its dimensions: those are the defaults here.
+    """EVA-02-CLIP-E as OmniLMM uses it. The release gives the tower's name (``mm_vision_tower``), not its
+    dimensions: those are the defaults here.
 
-    ``num_hidden_layers`` counts the blocks in the checkpoint: the release drops the last of 64. ``depth_in_checkpoint`` is taken for it as well,
-    and ``mlp_ratio`` for ``intermediate_size / hidden_size``, as timm writes it.
+    ``num_hidden_layers`` counts the blocks in the checkpoint: the release drops the last of 64.
+    ``depth_in_checkpoint`` is taken for it as well, and ``mlp_ratio`` for ``intermediate_size /
+    hidden_size``, as timm writes it.
     """
 
     model_type = "omnilmm_vision"
@@ -33,15 +37,19 @@ class OmniLMMVisionConfig(PreTrainedConfig):
 
 
 class OmniLMMConfig(MistralConfig):
-    """Config of OmniLMM-12B and RLAIF-V-12B. ``get_text_config()`` is the config itself, since the language model's keys lie flat in it.
+    """Config of OmniLMM-12B and RLAIF-V-12B. ``get_text_config()`` is the config itself, since the language
+    model's keys lie flat in it.
 
     Attributes:
-        vision_config: Written out when saved; see :class:`OmniLMMVisionConfig` for what holds where the release says nothing.
+        vision_config: Written out when saved; see :class:`OmniLMMVisionConfig` for what holds where the
+            release says nothing.
         image_size: Height and width of ``pixel_values``, pixels.
         num_query: Tokens that stand for one image: a square number.
         mm_use_im_start_end: Whether a prompt brackets them with ``<im_start>`` and ``<im_end>``.
-        image_token_id: Id of ``<im_patch>``. The release leaves it to the tokenizer. None: what fills ``num_query`` positions in a row.
-        sliding_window: As in the release (4096, longer than its prompts and answers together), and transformers' Mistral applies it.
+        image_token_id: Id of ``<im_patch>``. The release leaves it to the tokenizer. None: what fills
+            ``num_query`` positions in a row.
+        sliding_window: As in the release (4096, longer than its prompts and answers together), and
+            transformers' Mistral applies it.
     """
 
     model_type = "omnilmm"

@@ -1,7 +1,8 @@
 """OmniLMM: Mistral 7B in which the resampled image stands for the embeddings of the image tokens.
 
-The language model's layers lie at ``model.layers`` as in Mistral, beside ``model.vision_tower`` and ``model.resampler``. These are the release's
-names, so its weights load and save without any renaming. For LoRA on the language model alone take :data:`LORA_TARGETS`.
+The language model's layers lie at ``model.layers`` as in Mistral, beside ``model.vision_tower`` and
+``model.resampler``. These are the release's names, so its weights load and save without any renaming. For
+LoRA on the language model alone take :data:`LORA_TARGETS`.
 """
 
 import math
@@ -20,12 +21,17 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.omnilmm.configuration import OmniLMMConfig
 from rlaifv_kedro.models.omnilmm.vision import OmniLMMResampler, OmniLMMVisionTower, sincos_positions
 
-# peft matches a string against the whole module name. The tower's linear layers lie under ``vision_tower.blocks``, so ``layers`` tells the two apart.
-LORA_TARGETS = r".*\bmodel\.layers\.\d+\.(self_attn|mlp)\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+# peft matches a string against the whole module name. The tower's linear layers lie under
+# ``vision_tower.blocks``, so ``layers`` tells the two apart.
+LORA_TARGETS = (
+    r".*\bmodel\.layers\.\d+\.(self_attn|mlp)\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+)
 
 
 class OmniLMMPreTrainedModel(MistralPreTrainedModel):
-    """What transformers wants to know of every class of this family, and how weights begin that no checkpoint gives."""
+    """What transformers wants to know of every class of this family, and how weights begin that no
+    checkpoint gives.
+    """
 
     config: OmniLMMConfig
     input_modalities = ("image", "text")
@@ -52,7 +58,10 @@ class OmniLMMModel(OmniLMMPreTrainedModel, MistralModel):
     def __init__(self, config: OmniLMMConfig):
         super().__init__(config)
         if config.image_size % config.vision_config.patch_size:
-            raise UserError(f"image_size={config.image_size} of an OmniLMM config is no multiple of patch_size={config.vision_config.patch_size}.")
+            raise UserError(
+                f"image_size={config.image_size} of an OmniLMM config is no multiple of "
+                f"patch_size={config.vision_config.patch_size}."
+            )
         self.vision_tower = OmniLMMVisionTower(config.vision_config)
         self.resampler = OmniLMMResampler(config)
         self.post_init()
@@ -62,10 +71,16 @@ class OmniLMMModel(OmniLMMPreTrainedModel, MistralModel):
         return self.resampler(self.vision_tower(pixel_values))
 
     def forward(
-        self, input_ids: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None, position_ids: torch.Tensor | None = None,
-        past_key_values: Cache | None = None, inputs_embeds: torch.Tensor | None = None, pixel_values: torch.Tensor | None = None,
-        use_cache: bool | None = None, **kwargs: Any,
-    ) -> BaseModelOutputWithPast:  # fmt: skip
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
         """See :meth:`OmniLMMForConditionalGeneration.forward`."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
@@ -73,20 +88,37 @@ class OmniLMMModel(OmniLMMPreTrainedModel, MistralModel):
             inputs_embeds = self.embed_tokens(input_ids)  # (batch, length, hidden)
         if pixel_values is not None:
             inputs_embeds = self._with_images(inputs_embeds, input_ids, pixel_values)
-        elif input_ids is not None and self.config.image_token_id is not None and (past_key_values is None or not past_key_values.get_seq_length()):
-            # Once there is a cache the images are in it, and an untrained model may write an image token itself.
+        elif (
+            input_ids is not None
+            and self.config.image_token_id is not None
+            and (past_key_values is None or not past_key_values.get_seq_length())
+        ):
+            # Once there is a cache the images are in it, and an untrained model may write an image token
+            # itself.
             self._check_counts(input_ids == self.config.image_token_id, images=0)
         return super().forward(
-            attention_mask=attention_mask, position_ids=position_ids, past_key_values=past_key_values, inputs_embeds=inputs_embeds,
-            use_cache=use_cache, **kwargs,
-        )  # fmt: skip
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
 
-    def _with_images(self, embeds: torch.Tensor, input_ids: torch.Tensor | None, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The embeddings (batch, length, hidden) with the features of the images, in order, at the image tokens."""
+    def _with_images(
+        self, embeds: torch.Tensor, input_ids: torch.Tensor | None, pixel_values: torch.Tensor
+    ) -> torch.Tensor:
+        """The embeddings (batch, length, hidden) with the features of the images, in order, at the image
+        tokens.
+        """
         if input_ids is None:
-            raise ValueError("pixel_values need input_ids: the image tokens in them say where the images belong")
+            raise ValueError(
+                "pixel_values need input_ids: the image tokens in them say where the images belong"
+            )
         image_token = self.config.image_token_id
-        where = input_ids == (self._token_of_runs(input_ids) if image_token is None else image_token)  # (batch, length)
+        where = input_ids == (
+            self._token_of_runs(input_ids) if image_token is None else image_token
+        )  # (batch, length)
         self._check_counts(where, len(pixel_values))
         features = self.get_image_features(pixel_values)  # (images, num_query, hidden)
         return embeds.masked_scatter(where[..., None], features.to(embeds.device, embeds.dtype))
@@ -95,30 +127,43 @@ class OmniLMMModel(OmniLMMPreTrainedModel, MistralModel):
         counts, tokens = where.sum(1), self.config.num_query
         if bool((counts % tokens).any()) or int(counts.sum()) != images * tokens:
             raise UserError(
-                f"OmniLMM: the rows of this batch have {counts.tolist()} image tokens, but there are {images} images of {tokens} tokens each. "
+                f"OmniLMM: the rows of this batch have {counts.tolist()} image tokens, but there are "
+                f"{images} images of {tokens} tokens each. "
                 "The processor writes them: pass each text with its images."
             )
 
     def _token_of_runs(self, input_ids: torch.Tensor) -> int:
-        """The one token that fills exactly ``num_query`` positions in a row, between two others: the image token, where the config doesn't name it.
+        """The one token that fills exactly ``num_query`` positions in a row, between two others: the image
+        token, where the config doesn't name it.
 
         Padding lies at the end or the beginning of a row, so a run of it has no neighbour on one side.
         """
         size = self.config.num_query
-        windows = input_ids.unfold(1, size + 2, 1) if input_ids.shape[1] >= size + 2 else input_ids.new_empty(0, 0, size + 2)
+        windows = (
+            input_ids.unfold(1, size + 2, 1)
+            if input_ids.shape[1] >= size + 2
+            else input_ids.new_empty(0, 0, size + 2)
+        )
         token = windows[..., 1]  # (batch, windows)
-        whole = (windows[..., 1:-1] == token[..., None]).all(-1) & (windows[..., 0] != token) & (windows[..., -1] != token)
+        whole = (
+            (windows[..., 1:-1] == token[..., None]).all(-1)
+            & (windows[..., 0] != token)
+            & (windows[..., -1] != token)
+        )
         found = token[whole].unique().tolist()
         if len(found) != 1:
             raise UserError(
-                f"OmniLMM: {len(found) or 'no'} tokens stand {size} times in a row, so the image's place isn't clear. "
+                f"OmniLMM: {len(found) or 'no'} tokens stand {size} times in a row, so the image's place "
+                "isn't clear. "
                 "Set image_token_id of the model's config to the processor's image_token_id."
             )
         return found[0]
 
 
 class OmniLMMForConditionalGeneration(OmniLMMPreTrainedModel, GenerationMixin):
-    """OmniLMM-12B and RLAIF-V-12B; load with ``from_pretrained`` from a folder in the release's layout or from what this class saved."""
+    """OmniLMM-12B and RLAIF-V-12B; load with ``from_pretrained`` from a folder in the release's layout or
+    from what this class saved.
+    """
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
 
@@ -134,29 +179,53 @@ class OmniLMMForConditionalGeneration(OmniLMMPreTrainedModel, GenerationMixin):
 
     @can_return_tuple
     def forward(
-        self, input_ids: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None, position_ids: torch.Tensor | None = None,
-        past_key_values: Cache | None = None, inputs_embeds: torch.Tensor | None = None, pixel_values: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None, use_cache: bool | None = None, logits_to_keep: int | torch.Tensor = 0, **kwargs: Any,
-    ) -> CausalLMOutputWithPast:  # fmt: skip
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
         """Logits of the next tokens.
 
         Args:
-            input_ids: int64 (batch, length); each image is ``num_query`` image tokens, as the processor writes them.
-            attention_mask: (batch, length), 0 at padding; or (batch, 1, length, length) as :func:`rlaifv_kedro.branching.collate` makes it, which
-                the language model takes as it is.
+            input_ids: int64 (batch, length); each image is ``num_query`` image tokens, as the processor
+                writes them.
+            attention_mask: (batch, length), 0 at padding; or (batch, 1, length, length) as
+                :func:`rlaifv_kedro.branching.collate` makes it, which the language model takes as it is.
             pixel_values: (images, 3, image_size, image_size), in the order of their tokens.
             labels: (batch, length) for the mean cross-entropy; -100 is left out.
-            logits_to_keep: Which positions to compute logits for; see ``slice_logits_to_keep`` of transformers.
+            logits_to_keep: Which positions to compute logits for; see ``slice_logits_to_keep`` of
+                transformers.
 
         Raises:
             UserError: Image tokens and images don't match.
         """
         output = self.model(
-            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds, pixel_values=pixel_values, use_cache=use_cache, **kwargs,
-        )  # fmt: skip
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            pixel_values=pixel_values,
+            use_cache=use_cache,
+            **kwargs,
+        )
         logits = self.lm_head(slice_logits_to_keep(output.last_hidden_state, logits_to_keep))
-        loss = None if labels is None else self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        loss = (
+            None
+            if labels is None
+            else self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        )
         return CausalLMOutputWithPast(
-            loss=loss, logits=logits, past_key_values=output.past_key_values, hidden_states=output.hidden_states, attentions=output.attentions
+            loss=loss,
+            logits=logits,
+            past_key_values=output.past_key_values,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
         )

@@ -1,4 +1,5 @@
-"""From pixels to the tokens of an image: the tower of EVA-02-CLIP-E (arXiv 2303.15389) and the resampler that OmniLMM reads it with.
+"""From pixels to the tokens of an image: the tower of EVA-02-CLIP-E (arXiv 2303.15389) and the resampler that
+OmniLMM reads it with.
 
 Modules and weights have the names of the release's checkpoint.
 """
@@ -22,25 +23,32 @@ RESAMPLER_NORM_EPS = 1e-6
 
 
 def resample_positions(table: torch.Tensor, rows: int, columns: int, *, antialias: bool) -> torch.Tensor:
-    """Bicubic resampling of a square table of positions, (side * side, width), to (rows * columns, width); in float32, returned in its dtype."""
+    """Bicubic resampling of a square table of positions, (side * side, width), to (rows * columns, width);
+    in float32, returned in its dtype.
+    """
     side = math.isqrt(len(table))
     if (side, side) == (rows, columns):
         return table
     grid = table.float().view(1, side, side, -1).permute(0, 3, 1, 2)  # (1, width, side, side)
-    grid = F.interpolate(grid, size=(rows, columns), mode="bicubic", antialias=antialias, align_corners=False)  # (1, width, rows, columns)
+    grid = F.interpolate(
+        grid, size=(rows, columns), mode="bicubic", antialias=antialias, align_corners=False
+    )  # (1, width, rows, columns)
     return grid.flatten(2)[0].T.to(table.dtype)  # (rows * columns, width)
 
 
 def sincos_positions(side: int, width: int) -> torch.Tensor:
     """Sin-cos positions of a square grid (MAE, arXiv 2111.06377), float32 (side * side, width).
 
-    The first half of the width tells the column, the second the row; each half is its sines, then its cosines.
+    The first half of the width tells the column, the second the row; each half is its sines, then its
+    cosines.
     """
     quarter = width // 4
     frequencies = 10000.0 ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
     angles = torch.arange(side, dtype=torch.float64)[:, None] * frequencies  # (side, quarter)
     axis = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, width / 2)
-    grid = torch.cat([axis[None, :].expand(side, -1, -1), axis[:, None].expand(-1, side, -1)], dim=-1)  # (row, column, width)
+    grid = torch.cat(
+        [axis[None, :].expand(side, -1, -1), axis[:, None].expand(-1, side, -1)], dim=-1
+    )  # (row, column, width)
     return grid.flatten(0, 1).float()
 
 
@@ -61,10 +69,16 @@ class OmniLMMVisionAttention(nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         batch, tokens, width = hidden.shape
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])  # (3 * width,)
-        qkv = (self.qkv(hidden) + bias).view(batch, tokens, 3, -1, self.head_width)  # (batch, tokens, 3, heads, head width)
+        qkv = (self.qkv(hidden) + bias).view(
+            batch, tokens, 3, -1, self.head_width
+        )  # (batch, tokens, 3, heads, head width)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, tokens, head width)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        read, _ = attend(self, query, key, value, None, scaling=self.head_width**-0.5)  # (batch, tokens, heads, head width)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        read, _ = attend(
+            self, query, key, value, None, scaling=self.head_width**-0.5
+        )  # (batch, tokens, heads, head width)
         return self.proj(read.reshape(batch, tokens, width))
 
 
@@ -76,7 +90,12 @@ class OmniLMMVisionBlock(GradientCheckpointingLayer):
         width = config.hidden_size
         self.attn = OmniLMMVisionAttention(config)
         self.norm1 = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, config.intermediate_size), "fc2": nn.Linear(config.intermediate_size, width)})
+        self.mlp = nn.ModuleDict(
+            {
+                "fc1": nn.Linear(width, config.intermediate_size),
+                "fc2": nn.Linear(config.intermediate_size, width),
+            }
+        )
         self.norm2 = nn.LayerNorm(width, eps=config.layer_norm_eps)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -85,7 +104,9 @@ class OmniLMMVisionBlock(GradientCheckpointingLayer):
 
 
 class OmniLMMVisionTower(PreTrainedModel):
-    """EVA-02-CLIP-E without its last block: learnt positions for the image size it was pretrained with, resampled to the image at hand."""
+    """EVA-02-CLIP-E without its last block: learnt positions for the image size it was pretrained with,
+    resampled to the image at hand.
+    """
 
     config: OmniLMMVisionConfig
     main_input_name = "pixel_values"
@@ -97,7 +118,9 @@ class OmniLMMVisionTower(PreTrainedModel):
     def __init__(self, config: OmniLMMVisionConfig):
         super().__init__(config)
         width, side = config.hidden_size, config.pretrain_image_size // config.patch_size
-        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, config.patch_size, stride=config.patch_size)})
+        self.patch_embed = nn.ModuleDict(
+            {"proj": nn.Conv2d(3, width, config.patch_size, stride=config.patch_size)}
+        )
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + side * side, width))
         self.blocks = nn.ModuleList(OmniLMMVisionBlock(config) for _ in range(config.num_hidden_layers))
@@ -120,7 +143,9 @@ class OmniLMMVisionTower(PreTrainedModel):
         patches = embed(pixel_values.to(embed.weight.dtype))  # (images, width, rows, columns)
         rows, columns = patches.shape[-2:]
         table = resample_positions(self.pos_embed[0, 1:], rows, columns, antialias=True)  # (patches, width)
-        hidden = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches.flatten(2).mT], dim=1)  # (images, 1 + patches, width)
+        hidden = torch.cat(
+            [self.cls_token.expand(len(patches), -1, -1), patches.flatten(2).mT], dim=1
+        )  # (images, 1 + patches, width)
         hidden = hidden + torch.cat([self.pos_embed[0, :1], table])
         for block in self.blocks:
             hidden = block(hidden)
@@ -128,7 +153,8 @@ class OmniLMMVisionTower(PreTrainedModel):
 
 
 class OmniLMMResampler(nn.Module):
-    """``num_query`` learnt queries read the patches once, by cross-attention (Qwen-VL, arXiv 2308.12966, has the same).
+    """``num_query`` learnt queries read the patches once, by cross-attention (Qwen-VL, arXiv 2308.12966, has
+    the same).
 
     Raises:
         UserError: The config's numbers don't fit one another.
@@ -138,11 +164,21 @@ class OmniLMMResampler(nn.Module):
 
     def __init__(self, config: OmniLMMConfig):
         super().__init__()
-        hidden, width, heads = config.hidden_size, config.vision_config.hidden_size, config.hidden_size // RESAMPLER_HEAD_WIDTH
+        hidden, width, heads = (
+            config.hidden_size,
+            config.vision_config.hidden_size,
+            config.hidden_size // RESAMPLER_HEAD_WIDTH,
+        )
         if math.isqrt(config.num_query) ** 2 != config.num_query:
-            raise UserError(f"num_query={config.num_query} of an OmniLMM config is no square number, but its queries lie on a square grid.")
+            raise UserError(
+                f"num_query={config.num_query} of an OmniLMM config is no square number, but its queries "
+                "lie on a square grid."
+            )
         if not heads or hidden % heads or hidden % 4:
-            raise UserError(f"hidden_size={hidden} of an OmniLMM config should be a multiple of {RESAMPLER_HEAD_WIDTH}, the resampler's head width.")
+            raise UserError(
+                f"hidden_size={hidden} of an OmniLMM config should be a multiple of {RESAMPLER_HEAD_WIDTH}, "
+                "the resampler's head width."
+            )
         self.query = nn.Parameter(torch.empty(config.num_query, hidden))
         # The checkpoint holds these positions. A buffer, so that no optimiser ever takes them for weights.
         self.register_buffer("pos_embed", torch.empty(config.num_query, hidden))
@@ -158,7 +194,11 @@ class OmniLMMResampler(nn.Module):
         side = math.isqrt(patches.shape[1])
         values = self.ln_kv(self.kv_proj(patches))  # (images, patches, hidden)
         positions = self.pos_embed.to(values.dtype)  # (num_query, hidden)
-        keys = values + resample_positions(positions, side, side, antialias=False)  # (images, patches, hidden)
-        queries = (self.ln_q(self.query) + positions).expand(len(patches), -1, -1)  # (images, num_query, hidden)
+        keys = values + resample_positions(
+            positions, side, side, antialias=False
+        )  # (images, patches, hidden)
+        queries = (self.ln_q(self.query) + positions).expand(
+            len(patches), -1, -1
+        )  # (images, num_query, hidden)
         read, _ = self.attn(queries, keys, values, need_weights=False)  # (images, num_query, hidden)
         return self.ln_post(read) @ self.proj

@@ -19,11 +19,24 @@ def make_coco_truth(annotations: Annotations, vocabulary: Path | None = None) ->
     return coco_truth(annotations, Vocabulary.from_file(vocabulary) if vocabulary else Vocabulary.own())
 
 
-def draw_chair_items(truth: pd.DataFrame, pictures: Pictures, params: BenchmarkDataParams, seed: int) -> pd.DataFrame:
+def draw_chair_items(
+    truth: pd.DataFrame, pictures: Pictures, params: BenchmarkDataParams, seed: int
+) -> pd.DataFrame:
     """Images of COCO with a prompt, as parameters say."""
-    return benchmark_items.caption_items(truth, pictures, images=params.chair_images, split=params.chair_split, prompt=params.chair_prompt, seed=seed)
+    return benchmark_items.caption_items(
+        truth,
+        pictures,
+        images=params.chair_images,
+        split=params.chair_split,
+        prompt=params.chair_prompt,
+        seed=seed,
+    )
 
 
-def make_pope_items(random: Entries, popular: Entries, adversarial: Entries, pictures: Pictures) -> pd.DataFrame:
+def make_pope_items(
+    random: Entries, popular: Entries, adversarial: Entries, pictures: Pictures
+) -> pd.DataFrame:
     """The three splits in one table."""
-    return benchmark_items.pope_items({"random": random, "popular": popular, "adversarial": adversarial}, pictures)
+    return benchmark_items.pope_items(
+        {"random": random, "popular": popular, "adversarial": adversarial}, pictures
+    )

@@ -1,4 +1,6 @@
-"""A benchmark's items and policies to answers, judgements, scores, and one table of all benchmarks and policies."""
+"""A benchmark's items and policies to answers, judgements, scores, and one table of all benchmarks and
+policies.
+"""
 
 from collections.abc import Callable, Iterator
 from itertools import combinations
@@ -13,23 +15,38 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.hallucination import suite
 from rlaifv_kedro.hallucination.benchmark_answers import answer_items
 from rlaifv_kedro.hallucination.measures import slug
-from rlaifv_kedro.params import Benchmark, BenchmarksParams, ComputeParams, EvaluationParams, JudgeParams, ModelsParams
+from rlaifv_kedro.params import (
+    Benchmark,
+    BenchmarksParams,
+    ComputeParams,
+    EvaluationParams,
+    JudgeParams,
+    ModelsParams,
+)
 
 
-def refuse_unready(pipeline: Pipeline, evaluation: EvaluationParams, params: BenchmarksParams, models: ModelsParams) -> None:
+def refuse_unready(
+    pipeline: Pipeline, evaluation: EvaluationParams, params: BenchmarksParams, models: ModelsParams
+) -> None:
     """At the start of a run, before policies answer for hours. Named policies of the model hub are fetched.
 
     Raises:
         UserError: A policy, judge or spaCy pipeline that the run's benchmarks need isn't there.
     """
-    suite.refuse_unready(benchmarks_with(judge_benchmark, pipeline), benchmarks_with(score_benchmark, pipeline), params, models)
+    suite.refuse_unready(
+        benchmarks_with(judge_benchmark, pipeline), benchmarks_with(score_benchmark, pipeline), params, models
+    )
     for policy in evaluation.policies() if benchmarks_with(answer_benchmark, pipeline) else ():
         _refuse_missing(policy)
 
 
 def benchmarks_with(step: Callable, pipeline: Pipeline) -> list[Benchmark]:
     """Those that the pipeline has this step of: one of the nodes' functions below."""
-    return [name for name in suite.BENCHMARKS if any(node.func is step and name in node.tags for node in pipeline.nodes)]
+    return [
+        name
+        for name in suite.BENCHMARKS
+        if any(node.func is step and name in node.tags for node in pipeline.nodes)
+    ]
 
 
 def _refuse_missing(policy: str) -> None:
@@ -37,26 +54,43 @@ def _refuse_missing(policy: str) -> None:
 
     folder = folder_of(policy)
     if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise UserError(f"evaluation.policy: {policy} is no checkpoint, it has no config.json. Name the folder of one, or a name on the model hub.")
+        raise UserError(
+            f"evaluation.policy: {policy} is no checkpoint, it has no config.json. Name the folder of one, "
+            "or a name on the model hub."
+        )
 
 
 def answer_benchmark(
-    items: pd.DataFrame, finished: set[str], evaluation: EvaluationParams, params: BenchmarksParams, models: ModelsParams, compute: ComputeParams,
+    items: pd.DataFrame,
+    finished: set[str],
+    evaluation: EvaluationParams,
+    params: BenchmarksParams,
+    models: ModelsParams,
+    compute: ComputeParams,
     **policies: Path,
-) -> Iterator[Chunk | Complete]:  # fmt: skip
+) -> Iterator[Chunk | Complete]:
     """See :func:`rlaifv_kedro.hallucination.benchmark_answers.answer_items`.
 
     Args:
         policies: Of the catalog; those that ``evaluation.policy`` names come after them.
     """
-    yield from answer_items(items, policies | {name: name for name in evaluation.policies()}, finished, params, models, compute)
+    yield from answer_items(
+        items, policies | {name: name for name in evaluation.policies()}, finished, params, models, compute
+    )
 
 
 def judge_benchmark(
-    items: pd.DataFrame, answers: pd.DataFrame, store: Path, params: BenchmarksParams, judging: JudgeParams, models: ModelsParams,
+    items: pd.DataFrame,
+    answers: pd.DataFrame,
+    store: Path,
+    params: BenchmarksParams,
+    judging: JudgeParams,
+    models: ModelsParams,
     compute: ComputeParams,
-) -> pd.DataFrame:  # fmt: skip
-    """The judge's verdicts on all policies' answers: ``policy_judgements``. What is in the store isn't asked again, so a killed run goes on there."""
+) -> pd.DataFrame:
+    """The judge's verdicts on all policies' answers: ``policy_judgements``. What is in the store isn't
+    asked again, so a killed run goes on there.
+    """
     from rlaifv_kedro.hallucination.judge import judgement_table, open_judge
 
     benchmark = items["benchmark"].iloc[0]
@@ -70,14 +104,21 @@ def judge_benchmark(
 
 
 def score_benchmark(
-    items: pd.DataFrame, answers: pd.DataFrame, params: BenchmarksParams, judgements: pd.DataFrame | None = None, truth: pd.DataFrame | None = None,
-    vocabulary: Path | None = None, relation: dict[str, Any] | None = None, safe_words: str | None = None,
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
+    items: pd.DataFrame,
+    answers: pd.DataFrame,
+    params: BenchmarksParams,
+    judgements: pd.DataFrame | None = None,
+    truth: pd.DataFrame | None = None,
+    vocabulary: Path | None = None,
+    relation: dict[str, Any] | None = None,
+    safe_words: str | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Items' values and metrics of every policy.
 
     Args:
         judgements: Of a benchmark with a judge.
-        truth: ``coco_truth``, of CHAIR and Object HalBench; made with ``vocabulary``, or with the project's own.
+        truth: ``coco_truth``, of CHAIR and Object HalBench; made with ``vocabulary``, or with the project's
+            own.
         relation, safe_words: AMBER's.
 
     Returns:
@@ -88,18 +129,25 @@ def score_benchmark(
     scored = {}
     for policy, own in answers.groupby("policy", sort=False):
         found, judge = suite.stored_judgements(benchmark, judgements, policy)
-        scored[policy] = suite.score_answers(benchmark, suite.answered_items(items, own), found, known, params, judge)
+        scored[policy] = suite.score_answers(
+            benchmark, suite.answered_items(items, own), found, known, params, judge
+        )
     how = f"; answers {suite.decoding_of(benchmark, params)}"
-    metrics = [s.metrics.assign(policy=policy, benchmark=benchmark, protocol=s.metrics["protocol"] + how) for policy, s in scored.items()]
+    metrics = [
+        s.metrics.assign(policy=policy, benchmark=benchmark, protocol=s.metrics["protocol"] + how)
+        for policy, s in scored.items()
+    ]
     values = [s.items.assign(policy=policy, benchmark=benchmark) for policy, s in scored.items()]
     return pd.concat(values, ignore_index=True), pd.concat(metrics, ignore_index=True)
 
 
 def compare_policies(metrics: pd.DataFrame, **scores: pd.DataFrame) -> pd.DataFrame:
-    """95 % intervals of the differences of every two policies, by a paired bootstrap over items: ``policy_comparisons``.
+    """95 % intervals of the differences of every two policies, by a paired bootstrap over items:
+    ``policy_comparisons``.
 
     Args:
-        metrics: ``benchmark_metrics``. Where a metric is only of each type of items, as with POPE's splits, so is the comparison.
+        metrics: ``benchmark_metrics``. Where a metric is only of each type of items, as with POPE's splits,
+            so is the comparison.
         scores: ``item_scores`` of each benchmark.
     """
     from rlaifv_kedro.hallucination.statistics import paired_bootstrap
@@ -110,13 +158,19 @@ def compare_policies(metrics: pd.DataFrame, **scores: pd.DataFrame) -> pd.DataFr
         known = set(metrics.loc[metrics["benchmark"] == benchmark, "metric"])
         by_policy = dict(iter(table.groupby("policy", sort=False)))
         for metric, own in table.groupby("metric", sort=False):
-            parts = {metric: own} if metric in known else {f"{metric}_{slug(kind)}": part for kind, part in own.groupby("kind", sort=False)}
+            parts = (
+                {metric: own}
+                if metric in known
+                else {f"{metric}_{slug(kind)}": part for kind, part in own.groupby("kind", sort=False)}
+            )
             for name, part in parts.items():
                 items = dict(iter(part.groupby("policy", sort=False)))
                 for a, b in combinations(by_policy, 2):
                     found = paired_bootstrap(items[a], items[b], metric)
                     rows.append((benchmark, name, a, b, found.difference, found.low, found.high, found.n))
-    return pd.DataFrame(rows, columns=["benchmark", "metric", "policy", "other", "difference", "low", "high", "n"])
+    return pd.DataFrame(
+        rows, columns=["benchmark", "metric", "policy", "other", "difference", "low", "high", "n"]
+    )
 
 
 def collect_benchmarks(**metrics: pd.DataFrame) -> pd.DataFrame:

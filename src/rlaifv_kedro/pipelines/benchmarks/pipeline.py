@@ -1,4 +1,6 @@
-"""benchmarks: a benchmark's items, policies -> answers -> judgements -> scores and metrics; then all benchmarks and policies in one table."""
+"""benchmarks: a benchmark's items, policies -> answers -> judgements -> scores and metrics; then all
+benchmarks and policies in one table.
+"""
 
 from collections.abc import Mapping
 
@@ -10,7 +12,10 @@ from rlaifv_kedro.pipelines.benchmarks import nodes
 
 
 def create_pipeline(
-    benchmarks: list[Benchmark], policies: Mapping[str, str], params: BenchmarksParams | None = None, data: BenchmarkDataParams | None = None
+    benchmarks: list[Benchmark],
+    policies: Mapping[str, str],
+    params: BenchmarksParams | None = None,
+    data: BenchmarkDataParams | None = None,
 ) -> Pipeline:
     """Args:
     benchmarks: Which are answered.
@@ -22,48 +27,72 @@ def create_pipeline(
     each = sum((_one(name, policies, params, data) for name in chosen), Pipeline([]))
     if not chosen:
         return each
-    return each + Pipeline([
-        node(
-            nodes.collect_benchmarks,
-            inputs={name: f"benchmark.{name}.policy_metrics" for name in chosen},
-            outputs="benchmark_metrics",
-            name="collect_benchmarks",
-        ),
-        node(
-            nodes.compare_policies,
-            inputs={"metrics": "benchmark_metrics"} | {name: f"benchmark.{name}.item_scores" for name in chosen},
-            outputs="policy_comparisons",
-            name="compare_policies",
-        ),
-    ])  # fmt: skip
+    return each + Pipeline(
+        [
+            node(
+                nodes.collect_benchmarks,
+                inputs={name: f"benchmark.{name}.policy_metrics" for name in chosen},
+                outputs="benchmark_metrics",
+                name="collect_benchmarks",
+            ),
+            node(
+                nodes.compare_policies,
+                inputs={"metrics": "benchmark_metrics"}
+                | {name: f"benchmark.{name}.item_scores" for name in chosen},
+                outputs="policy_comparisons",
+                name="compare_policies",
+            ),
+        ]
+    )
 
 
-def _one(name: Benchmark, policies: Mapping[str, str], params: BenchmarksParams, data: BenchmarkDataParams) -> Pipeline:
-    items, answers, judgements = f"{name}_items", f"benchmark.{name}.policy_answers", f"benchmark.{name}.policy_judgements"
+def _one(
+    name: Benchmark, policies: Mapping[str, str], params: BenchmarksParams, data: BenchmarkDataParams
+) -> Pipeline:
+    items, answers, judgements = (
+        f"{name}_items",
+        f"benchmark.{name}.policy_answers",
+        f"benchmark.{name}.policy_judgements",
+    )
     judged = is_judged(name, params)
     steps = [
         node(
             nodes.answer_benchmark,
             inputs={
-                "items": items, "finished": f"benchmark.{name}.finished_policy_answers", "evaluation": "params:evaluation",
-                "params": "params:benchmarks", "models": "params:models", "compute": "params:compute", **policies,
+                "items": items,
+                "finished": f"benchmark.{name}.finished_policy_answers",
+                "evaluation": "params:evaluation",
+                "params": "params:benchmarks",
+                "models": "params:models",
+                "compute": "params:compute",
+                **policies,
             },
             outputs=answers,
             name=f"answer_{name}",
         )
-    ]  # fmt: skip
+    ]
     if judged:
         steps.append(
             node(
                 nodes.judge_benchmark,
-                inputs=[items, answers, "judge_store", "params:benchmarks", "params:judge", "params:models", "params:compute"],
+                inputs=[
+                    items,
+                    answers,
+                    "judge_store",
+                    "params:benchmarks",
+                    "params:judge",
+                    "params:models",
+                    "params:compute",
+                ],
                 outputs=judgements,
                 name=f"judge_{name}",
             )
         )
     known = {"judgements": judgements} if judged else {}
     if needs_truth(name):
-        known |= {"truth": "coco_truth"} | ({"vocabulary": "chair_vocabulary"} if data.vocabulary == "published" else {})
+        known |= {"truth": "coco_truth"} | (
+            {"vocabulary": "chair_vocabulary"} if data.vocabulary == "published" else {}
+        )
     if name == "amber":
         known |= {"relation": "amber_relation", "safe_words": "amber_safe_words"}
     steps.append(

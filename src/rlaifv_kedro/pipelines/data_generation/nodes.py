@@ -15,14 +15,19 @@ from rlaifv_kedro.params import ComputeParams, DataGenerationParams, LoopParams,
 from rlaifv_kedro.seeds import generator_for, seed_for
 
 
-def draw_prompts(pool: pd.DataFrame, iteration: int, seed: int, params: DataGenerationParams, loop: LoopParams) -> pd.DataFrame:
-    """The prompts of one iteration: the pool is shuffled once by the seed, and each iteration takes the next ones, so none comes twice.
+def draw_prompts(
+    pool: pd.DataFrame, iteration: int, seed: int, params: DataGenerationParams, loop: LoopParams
+) -> pd.DataFrame:
+    """The prompts of one iteration: the pool is shuffled once by the seed, and each iteration takes the next
+    ones, so none comes twice.
 
     Raises:
         UserError: The pool is too small for all iterations of the loop; said at the first one.
     """
     refuse_small_pool(len(pool), iteration, params, loop)
-    order = generator_for(seed, "prompt pool").permutation(len(pool))[(iteration - 1) * params.prompts : iteration * params.prompts]
+    order = generator_for(seed, "prompt pool").permutation(len(pool))[
+        (iteration - 1) * params.prompts : iteration * params.prompts
+    ]
     return pool.iloc[order].reset_index(drop=True)
 
 
@@ -31,8 +36,10 @@ def refuse_small_pool(rows: int, iteration: int, params: DataGenerationParams, l
     last = max(iteration, loop.iterations)
     if last * params.prompts > rows:
         raise UserError(
-            f"{last} iterations of data_generation.prompts={params.prompts} need {last * params.prompts} prompts, but prompt_pool has {rows}. "
-            "Give a larger pool (the miniature's size is miniature.pool_scenes), or lower data_generation.prompts or loop.iterations."
+            f"{last} iterations of data_generation.prompts={params.prompts} need {last * params.prompts} "
+            f"prompts, but prompt_pool has {rows}. "
+            "Give a larger pool (the miniature's size is miniature.pool_scenes), or lower "
+            "data_generation.prompts or loop.iterations."
         )
 
 
@@ -49,7 +56,8 @@ def sample_candidates(
     """Sample every prompt's candidates, chunk by chunk; each candidate has a seed of its own.
 
     Yields:
-        (rejects, candidates) of a chunk. Prompts whose image can't be read, and empty or failed answers, are in rejects.
+        (rejects, candidates) of a chunk. Prompts whose image can't be read, and empty or failed answers, are
+        in rejects.
     """
     from rlaifv_kedro.models import Decoding, Question, close_model, open_model
 
@@ -58,17 +66,41 @@ def sample_candidates(
 
     def work(rows: list[Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
         readable, rejects = readable_images(rows, stage="data_generation")
-        seeds = [[seed_for(seed, "candidate", row.prompt_id, k) for k in range(params.candidates)] for row, _ in readable]
-        sampled = model.sample([Question(image, row.question) for row, image in readable], seeds, decoding) if readable else []
+        seeds = [
+            [seed_for(seed, "candidate", row.prompt_id, k) for k in range(params.candidates)]
+            for row, _ in readable
+        ]
+        sampled = (
+            model.sample([Question(image, row.question) for row, image in readable], seeds, decoding)
+            if readable
+            else []
+        )
         candidates = []
         for (row, _), row_seeds, answers in zip(readable, seeds, sampled):
             for k, (answer, item_seed) in enumerate(zip(answers, row_seeds)):
                 if answer.text:
-                    candidates.append((row.prompt_id, k, answer.text, answer.token_count, answer.finish_reason, item_seed))
+                    candidates.append(
+                        (row.prompt_id, k, answer.text, answer.token_count, answer.finish_reason, item_seed)
+                    )
                 else:
-                    rejects.append(("data_generation", json.dumps([row.prompt_id, k]), answer.error or "the policy gave an empty answer"))
+                    rejects.append(
+                        (
+                            "data_generation",
+                            json.dumps([row.prompt_id, k]),
+                            answer.error or "the policy gave an empty answer",
+                        )
+                    )
         columns = ["prompt_id", "candidate", "answer", "token_count", "finish_reason", "seed"]
-        return pd.DataFrame(rejects, columns=["stage", "key", "why"]), pd.DataFrame(candidates, columns=columns)
+        return pd.DataFrame(rejects, columns=["stage", "key", "why"]), pd.DataFrame(
+            candidates, columns=columns
+        )
 
-    yield from map_chunks(list(prompts.itertuples(index=False)), params.chunk_size, finished & finished_rejects, work, "sampling candidates", 2)
+    yield from map_chunks(
+        list(prompts.itertuples(index=False)),
+        params.chunk_size,
+        finished & finished_rejects,
+        work,
+        "sampling candidates",
+        2,
+    )
     close_model(model)

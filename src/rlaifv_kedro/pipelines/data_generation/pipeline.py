@@ -6,18 +6,34 @@ from rlaifv_kedro.pipelines.data_generation import nodes
 
 
 def create_pipeline() -> Pipeline:
-    return Pipeline([
-        node(
-            nodes.draw_prompts,
-            inputs=["prompt_pool", "iteration_number", "params:seed", "params:data_generation", "params:loop"],
-            outputs="prompts",
-            name="draw_prompts",
-        ),
-        node(
-            nodes.sample_candidates,
-            inputs=["prompts", "policy", "finished_data_generation_rejects", "finished_candidates", "params:seed", "params:data_generation",
-                    "params:models", "params:compute"],
-            outputs=["data_generation_rejects", "candidates"],
-            name="sample_candidates",
-        ),
-    ])  # fmt: skip
+    return Pipeline(
+        [
+            node(
+                nodes.draw_prompts,
+                inputs=[
+                    "prompt_pool",
+                    "iteration_number",
+                    "params:seed",
+                    "params:data_generation",
+                    "params:loop",
+                ],
+                outputs="prompts",
+                name="draw_prompts",
+            ),
+            node(
+                nodes.sample_candidates,
+                inputs=[
+                    "prompts",
+                    "policy",
+                    "finished_data_generation_rejects",
+                    "finished_candidates",
+                    "params:seed",
+                    "params:data_generation",
+                    "params:models",
+                    "params:compute",
+                ],
+                outputs=["data_generation_rejects", "candidates"],
+                name="sample_candidates",
+            ),
+        ]
+    )

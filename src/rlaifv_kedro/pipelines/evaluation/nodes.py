@@ -17,18 +17,35 @@ from rlaifv_kedro.preference.selection import BASE, START, choose, draw_curve, w
 from rlaifv_kedro.schemas import table
 
 __all__ = [
-    "answer_probes", "answer_prompts", "choose_answers", "draw_curve", "measure_checkpoints", "prune_checkpoints", "sample_answers",
-    "score_answers", "score_best_answers", "select_checkpoint",
-]  # fmt: skip
+    "answer_probes",
+    "answer_prompts",
+    "choose_answers",
+    "draw_curve",
+    "measure_checkpoints",
+    "prune_checkpoints",
+    "sample_answers",
+    "score_answers",
+    "score_best_answers",
+    "select_checkpoint",
+]
 
 logger = logging.getLogger(__name__)
 
 
 def measure_checkpoints(
-    checkpoints: list[dict[str, Any]], policy: Path, base_policy: Path, prompts: pd.DataFrame, instances: dict[str, Any], captions: dict[str, Any],
-    finished: set[str], params: EvaluationParams, models: ModelsParams, compute: ComputeParams,
-) -> Iterator[Chunk | Complete]:  # fmt: skip
-    """Measure the base policy, the starting policy and every checkpoint on the selection split, one a chunk: the ``checkpoint_metrics`` table.
+    checkpoints: list[dict[str, Any]],
+    policy: Path,
+    base_policy: Path,
+    prompts: pd.DataFrame,
+    instances: dict[str, Any],
+    captions: dict[str, Any],
+    finished: set[str],
+    params: EvaluationParams,
+    models: ModelsParams,
+    compute: ComputeParams,
+) -> Iterator[Chunk | Complete]:
+    """Measure the base policy, the starting policy and every checkpoint on the selection split, one a chunk:
+    the ``checkpoint_metrics`` table.
 
     A checkpoint that the storage policy has removed has no rows, unless it was measured before.
     """
@@ -43,17 +60,29 @@ def measure_checkpoints(
         [checkpoint] = one
         path = Path(checkpoint["path"])
         if "removed" in checkpoint:
-            logger.warning("%s was removed by an earlier selection (evaluation.keep_best) and can't be measured: it takes no part", path.name)
+            logger.warning(
+                "%s was removed by an earlier selection (evaluation.keep_best) and can't be measured: it "
+                "takes no part",
+                path.name,
+            )
             return pd.DataFrame(columns=table("checkpoint_metrics").schema.names)
         if path not in measured:  # in the first iteration base and start are one
-            measured[path] = score_answers(answer_prompts(path, prompts, params, models, compute), instances, captions)[1]
-        return measured[path].assign(checkpoint=checkpoint["name"], step=checkpoint["step"], epoch=checkpoint["epoch"])
+            measured[path] = score_answers(
+                answer_prompts(path, prompts, params, models, compute), instances, captions
+            )[1]
+        return measured[path].assign(
+            checkpoint=checkpoint["name"], step=checkpoint["step"], epoch=checkpoint["epoch"]
+        )
 
     yield from map_chunks(named, 1, finished, work, "measuring checkpoints")
 
 
 def select_checkpoint(
-    checkpoints: list[dict[str, Any]], metrics: pd.DataFrame, policy: Path, params: EvaluationParams, folder: Path
+    checkpoints: list[dict[str, Any]],
+    metrics: pd.DataFrame,
+    policy: Path,
+    params: EvaluationParams,
+    folder: Path,
 ) -> tuple[Path, dict[str, Any]]:
     """The best checkpoint as the iteration's policy; see :func:`rlaifv_kedro.preference.selection.choose`.
 
@@ -74,9 +103,14 @@ def select_checkpoint(
 
 
 def prune_checkpoints(
-    checkpoints: list[dict[str, Any]], metrics: pd.DataFrame, selection: dict[str, Any], folder: Path, params: EvaluationParams
+    checkpoints: list[dict[str, Any]],
+    metrics: pd.DataFrame,
+    selection: dict[str, Any],
+    folder: Path,
+    params: EvaluationParams,
 ) -> dict[str, Any]:
-    """Keep the best checkpoints and the last, complete their cards, and remove the others, if this run has made them.
+    """Keep the best checkpoints and the last, complete their cards, and remove the others, if this run has
+    made them.
 
     Args:
         folder: Where the policy was put together; it is emptied.
@@ -88,13 +122,22 @@ def prune_checkpoints(
     if all(c["own"] for c in checkpoints):
         tidy_up(checkpoints, metrics, selection, decided)
     elif decided["removed"]:
-        logger.info("another run has made the checkpoints, so all of them stay; that run removes some of them if it goes on with the evaluation")
+        logger.info(
+            "another run has made the checkpoints, so all of them stay; that run removes some of them if it "
+            "goes on with the evaluation"
+        )
     empty(folder)
     return decided
 
 
 def score_best_answers(
-    answers: pd.DataFrame, instances: dict[str, Any], captions: dict[str, Any], params: EvaluationParams, reward: RewardParams
+    answers: pd.DataFrame,
+    instances: dict[str, Any],
+    captions: dict[str, Any],
+    params: EvaluationParams,
+    reward: RewardParams,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """:func:`rlaifv_kedro.hallucination.answering.score_answers` of best-of-N answers, with a protocol that says so."""
+    """:func:`rlaifv_kedro.hallucination.answering.score_answers` of best-of-N answers, with a protocol
+    that says so.
+    """
     return score_answers(answers, instances, captions, decoding_of(params, reward))

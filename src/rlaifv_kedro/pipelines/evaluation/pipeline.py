@@ -1,4 +1,6 @@
-"""evaluation: checkpoints -> checkpoint_metrics -> trained_policy -> answers (greedy, or best of N) -> metrics."""
+"""evaluation: checkpoints -> checkpoint_metrics -> trained_policy -> answers (greedy, or best of N) ->
+metrics.
+"""
 
 from kedro.pipeline import Pipeline, node
 
@@ -11,8 +13,8 @@ CATALOG_REWARD = ("reward_policy", "reward_reference")
 
 
 def create_pipeline(params: EvaluationParams | None = None) -> Pipeline:
-    """Args:
-    params: ``best_of``, ``best_of_reward`` and ``select_on`` decide what there is to do; without them the defaults.
+    """Args: params: ``best_of``, ``best_of_reward`` and ``select_on`` decide what there is to do; without
+    them the defaults.
     """
     params = params or EvaluationParams()
     reward = OWN_REWARD if params.best_of_reward == "own" else CATALOG_REWARD
@@ -25,28 +27,51 @@ def selection_pipeline(split: str = "selection") -> Pipeline:
     Args:
         split: ``selection``, or ``test`` as in the original release.
     """
-    return Pipeline([
-        node(
-            nodes.measure_checkpoints,
-            inputs=["checkpoints", "policy", "base_policy", f"{split}_prompts", f"{split}_instances", f"{split}_captions",
-                    "finished_checkpoint_metrics", "params:evaluation", "params:models", "params:compute"],
-            outputs="checkpoint_metrics",
-            name="measure_checkpoints",
-        ),
-        node(
-            nodes.select_checkpoint,
-            inputs=["checkpoints", "checkpoint_metrics", "policy", "params:evaluation", "merged_folder"],
-            outputs=["trained_policy", "selection"],
-            name="select_checkpoint",
-        ),
-        node(nodes.draw_curve, inputs=["checkpoint_metrics", "selection"], outputs="selection_curve", name="draw_selection_curve"),
-        node(
-            nodes.prune_checkpoints,
-            inputs=["checkpoints", "checkpoint_metrics", "selection", "merged_folder", "params:evaluation"],
-            outputs="kept_checkpoints",
-            name="prune_checkpoints",
-        ),
-    ])  # fmt: skip
+    return Pipeline(
+        [
+            node(
+                nodes.measure_checkpoints,
+                inputs=[
+                    "checkpoints",
+                    "policy",
+                    "base_policy",
+                    f"{split}_prompts",
+                    f"{split}_instances",
+                    f"{split}_captions",
+                    "finished_checkpoint_metrics",
+                    "params:evaluation",
+                    "params:models",
+                    "params:compute",
+                ],
+                outputs="checkpoint_metrics",
+                name="measure_checkpoints",
+            ),
+            node(
+                nodes.select_checkpoint,
+                inputs=["checkpoints", "checkpoint_metrics", "policy", "params:evaluation", "merged_folder"],
+                outputs=["trained_policy", "selection"],
+                name="select_checkpoint",
+            ),
+            node(
+                nodes.draw_curve,
+                inputs=["checkpoint_metrics", "selection"],
+                outputs="selection_curve",
+                name="draw_selection_curve",
+            ),
+            node(
+                nodes.prune_checkpoints,
+                inputs=[
+                    "checkpoints",
+                    "checkpoint_metrics",
+                    "selection",
+                    "merged_folder",
+                    "params:evaluation",
+                ],
+                outputs="kept_checkpoints",
+                name="prune_checkpoints",
+            ),
+        ]
+    )
 
 
 def measurement_pipeline(best_of: int = 1, reward: tuple[str, str] = OWN_REWARD) -> Pipeline:
@@ -57,59 +82,96 @@ def measurement_pipeline(best_of: int = 1, reward: tuple[str, str] = OWN_REWARD)
         reward: The entries of the policy and the reference that say which is the best.
     """
     answered = _greedy() if best_of == 1 else _best_of(*reward)
-    return answered + Pipeline([
-        node(
-            nodes.answer_probes,
-            inputs=["trained_policy", "test_prompts", "test_probes", "params:feedback", "params:evaluation", "params:models", "params:compute"],
-            outputs="probe_metrics",
-            name="answer_probes",
-        )
-    ])  # fmt: skip
+    return answered + Pipeline(
+        [
+            node(
+                nodes.answer_probes,
+                inputs=[
+                    "trained_policy",
+                    "test_prompts",
+                    "test_probes",
+                    "params:feedback",
+                    "params:evaluation",
+                    "params:models",
+                    "params:compute",
+                ],
+                outputs="probe_metrics",
+                name="answer_probes",
+            )
+        ]
+    )
 
 
 def _greedy() -> Pipeline:
-    return Pipeline([
-        node(
-            nodes.answer_prompts,
-            inputs=["trained_policy", "test_prompts", "params:evaluation", "params:models", "params:compute"],
-            outputs="answers",
-            name="answer_test_prompts",
-        ),
-        node(
-            nodes.score_answers,
-            inputs=["answers", "test_instances", "test_captions"],
-            outputs=["answer_scores", "metrics"],
-            name="score_answers",
-        ),
-    ])  # fmt: skip
+    return Pipeline(
+        [
+            node(
+                nodes.answer_prompts,
+                inputs=[
+                    "trained_policy",
+                    "test_prompts",
+                    "params:evaluation",
+                    "params:models",
+                    "params:compute",
+                ],
+                outputs="answers",
+                name="answer_test_prompts",
+            ),
+            node(
+                nodes.score_answers,
+                inputs=["answers", "test_instances", "test_captions"],
+                outputs=["answer_scores", "metrics"],
+                name="score_answers",
+            ),
+        ]
+    )
 
 
 def _best_of(policy: str, reference: str) -> Pipeline:
-    return Pipeline([
-        node(
-            nodes.sample_answers,
-            inputs=["trained_policy", "test_prompts", "finished_answer_candidates", "params:seed", "params:evaluation", "params:reward",
-                    "params:models", "params:compute"],
-            outputs="answer_candidates",
-            name="sample_answers",
-        ),
-        node(
-            compute_rewards,
-            inputs=["test_prompts", "answer_candidates", policy, reference, "finished_answer_rewards", "params:reward", "params:training",
-                    "params:models", "params:compute"],
-            outputs="answer_rewards",
-            name="reward_answers",
-        ),
-        node(
-            nodes.choose_answers,
-            inputs=["test_prompts", "answer_candidates", "answer_rewards", "params:reward"],
-            outputs="answers",
-            name="choose_answers",
-        ),
-        node(
-            nodes.score_best_answers,
-            inputs=["answers", "test_instances", "test_captions", "params:evaluation", "params:reward"],
-            outputs=["answer_scores", "metrics"],
-            name="score_answers",
-        ),
-    ])  # fmt: skip
+    return Pipeline(
+        [
+            node(
+                nodes.sample_answers,
+                inputs=[
+                    "trained_policy",
+                    "test_prompts",
+                    "finished_answer_candidates",
+                    "params:seed",
+                    "params:evaluation",
+                    "params:reward",
+                    "params:models",
+                    "params:compute",
+                ],
+                outputs="answer_candidates",
+                name="sample_answers",
+            ),
+            node(
+                compute_rewards,
+                inputs=[
+                    "test_prompts",
+                    "answer_candidates",
+                    policy,
+                    reference,
+                    "finished_answer_rewards",
+                    "params:reward",
+                    "params:training",
+                    "params:models",
+                    "params:compute",
+                ],
+                outputs="answer_rewards",
+                name="reward_answers",
+            ),
+            node(
+                nodes.choose_answers,
+                inputs=["test_prompts", "answer_candidates", "answer_rewards", "params:reward"],
+                outputs="answers",
+                name="choose_answers",
+            ),
+            node(
+                nodes.score_best_answers,
+                inputs=["answers", "test_instances", "test_captions", "params:evaluation", "params:reward"],
+                outputs=["answer_scores", "metrics"],
+                name="score_answers",
+            ),
+        ]
+    )

@@ -1,4 +1,6 @@
-"""Pairs for other tools. What each of them reads is the datasets' business: rlaifv_kedro/datasets/export_formats.py."""
+"""Pairs for other tools. What each of them reads is the datasets' business:
+rlaifv_kedro/datasets/export_formats.py.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,7 +15,9 @@ DS_NAME = "rlaifv_kedro"
 
 
 class PublishedRows:
-    """Pairs as records of the published dataset's columns, each with its image's bytes; made when they are asked for, as often as they are."""
+    """Pairs as records of the published dataset's columns, each with its image's bytes; made when they are
+    asked for, as often as they are.
+    """
 
     def __init__(self, pairs: pd.DataFrame | PairStore):
         self._pairs = pairs
@@ -38,7 +42,14 @@ class PublishedRows:
             dataset, split = self._pairs.origin(row)
             texts = {"question": pair.question, "chosen": pair.chosen, "rejected": pair.rejected}
             origin = {"origin_dataset": dataset, "origin_split": split}
-            yield {"ds_name": DS_NAME, "image": pair.image, **texts, **origin, "idx": pair.idx, "image_path": pair.image.get("path")}
+            yield {
+                "ds_name": DS_NAME,
+                "image": pair.image,
+                **texts,
+                **origin,
+                "idx": pair.idx,
+                "image_path": pair.image.get("path"),
+            }
 
 
 def published_rows(pairs: pd.DataFrame | PairStore) -> PublishedRows:

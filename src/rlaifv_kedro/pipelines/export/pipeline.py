@@ -1,4 +1,6 @@
-"""export: preference_pairs, or training_pairs -> a folder for each tool. One of them alone: --nodes export_trl."""
+"""export: preference_pairs, or training_pairs -> a folder for each tool. One of them alone: --nodes
+export_trl.
+"""
 
 from kedro.pipeline import Pipeline, node
 
@@ -12,4 +14,9 @@ def create_pipeline(params: ExportParams | None = None) -> Pipeline:
     params: ``source`` says what is exported; without them the default's.
     """
     source = (params or ExportParams()).source
-    return Pipeline([node(nodes.published_rows, inputs=source, outputs=f"export_{name}", name=f"export_{name}") for name in FORMATS])
+    return Pipeline(
+        [
+            node(nodes.published_rows, inputs=source, outputs=f"export_{name}", name=f"export_{name}")
+            for name in FORMATS
+        ]
+    )

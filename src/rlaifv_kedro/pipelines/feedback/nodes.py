@@ -14,7 +14,14 @@ from rlaifv_kedro.engine.progress import batches
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.params import ComputeParams, FeedbackParams, ModelsParams, RewardParams
-from rlaifv_kedro.preference.pairs import accepted, all_pairs, balance_lengths, draw_pairs, refuse_strangers, score_candidates
+from rlaifv_kedro.preference.pairs import (
+    accepted,
+    all_pairs,
+    balance_lengths,
+    draw_pairs,
+    refuse_strangers,
+    score_candidates,
+)
 from rlaifv_kedro.seeds import seed_for
 
 if TYPE_CHECKING:
@@ -50,17 +57,34 @@ def divide(
     by_prompt = dict(iter(candidates.groupby("prompt_id", sort=False)))
 
     def work(rows: list[Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
-        answered = [(row.question, c) for row in rows if row.prompt_id in by_prompt for c in by_prompt[row.prompt_id].itertuples(index=False)]
+        answered = [
+            (row.question, c)
+            for row in rows
+            if row.prompt_id in by_prompt
+            for c in by_prompt[row.prompt_id].itertuples(index=False)
+        ]
         results = splitter.split([question for question, _ in answered], [c.answer for _, c in answered])
         claims, rejects = [], []
         for (_, c), result in zip(answered, results):
             if isinstance(result, str):
                 rejects.append(("feedback", json.dumps([c.prompt_id, int(c.candidate)]), result))
             else:
-                claims += [(c.prompt_id, c.candidate, k, claim.text, claim.question) for k, claim in enumerate(result)]
-        return pd.DataFrame(rejects, columns=_REJECT), pd.DataFrame(claims, columns=[*_CANDIDATE, "claim", "text", "question"])
+                claims += [
+                    (c.prompt_id, c.candidate, k, claim.text, claim.question)
+                    for k, claim in enumerate(result)
+                ]
+        return pd.DataFrame(rejects, columns=_REJECT), pd.DataFrame(
+            claims, columns=[*_CANDIDATE, "claim", "text", "question"]
+        )
 
-    yield from map_chunks(list(prompts.itertuples(index=False)), params.chunk_size, finished & finished_rejects, work, "dividing answers", 2)
+    yield from map_chunks(
+        list(prompts.itertuples(index=False)),
+        params.chunk_size,
+        finished & finished_rejects,
+        work,
+        "dividing answers",
+        2,
+    )
     for model in opened:
         close_model(model)
 
@@ -81,7 +105,8 @@ def verify_claims(
     """Ask the labeler every claim's question about the image; identical questions about an image once.
 
     Yields:
-        (rejects, verdicts) of a chunk of prompts. A candidate of which one question got no reply from a server is in rejects, and has no verdicts.
+        (rejects, verdicts) of a chunk of prompts. A candidate of which one question got no reply from a
+        server is in rejects, and has no verdicts.
 
     Raises:
         UserError: More than ``max_reject_share`` of the answers asked for are missing or couldn't be split.
@@ -89,7 +114,10 @@ def verify_claims(
     from rlaifv_kedro.models import close_model
 
     if params.scoring == "answer" and params.labeler == "fixed" and models.labeler.backend != "transformers":
-        raise UserError("feedback.scoring=answer reads log-probs of whole answers, which only models.labeler.backend=transformers gives.")
+        raise UserError(
+            "feedback.scoring=answer reads log-probs of whole answers, which only "
+            "models.labeler.backend=transformers gives."
+        )
     _refuse_too_many(prompts, candidates, len(claims[_CANDIDATE].drop_duplicates()), divide_rejects, params)
     model = _labeler(labeler, policy, params, models, compute)
     by_prompt = dict(iter(claims.groupby("prompt_id", sort=False)))
@@ -103,17 +131,24 @@ def verify_claims(
         for group, qs, probs in zip(groups, questions, yes_no_probs(model, images, questions, params)):
             known = dict(zip(qs, probs))
             both = [known[q] for q in group["question"]]
-            verdicts.append(group[[*_CANDIDATE, "claim"]].assign(p_yes=[b[0] for b in both], p_no=[b[1] for b in both]))
+            verdicts.append(
+                group[[*_CANDIDATE, "claim"]].assign(p_yes=[b[0] for b in both], p_no=[b[1] for b in both])
+            )
         frame = pd.concat(verdicts, ignore_index=True)
         failed = frame.loc[frame["p_yes"].isna(), _CANDIDATE].drop_duplicates()
         rejects = [
-            ("verdicts", json.dumps([p, int(c)]), "the labeler's server gave no reply to a question") for p, c in failed.itertuples(index=False)
+            ("verdicts", json.dumps([p, int(c)]), "the labeler's server gave no reply to a question")
+            for p, c in failed.itertuples(index=False)
         ]
         keys = pd.MultiIndex.from_frame(frame[_CANDIDATE])
         frame = frame[~keys.isin(pd.MultiIndex.from_frame(failed))].reset_index(drop=True)
-        return pd.DataFrame(rejects, columns=_REJECT), frame.assign(accepted=accepted(frame["p_yes"], frame["p_no"]))
+        return pd.DataFrame(rejects, columns=_REJECT), frame.assign(
+            accepted=accepted(frame["p_yes"], frame["p_no"])
+        )
 
-    yield from map_chunks(asked_about, params.chunk_size, finished & finished_rejects, work, "checking claims", 2)
+    yield from map_chunks(
+        asked_about, params.chunk_size, finished & finished_rejects, work, "checking claims", 2
+    )
     close_model(model)
 
 
@@ -128,12 +163,15 @@ def score(
     models: ModelsParams,
     compute: ComputeParams,
 ) -> pd.DataFrame:
-    """Scores of the candidates that have verdicts: minus the rejected claims, or, as an ablation, the labeler's mean log-prob of the whole answer.
+    """Scores of the candidates that have verdicts: minus the rejected claims, or, as an ablation, the
+    labeler's mean log-prob of the whole answer.
 
     Raises:
         UserError: More than ``max_reject_share`` of the answers asked for have no verdicts.
     """
-    _refuse_too_many(prompts, candidates, len(verdicts[_CANDIDATE].drop_duplicates()), verdict_rejects, params)
+    _refuse_too_many(
+        prompts, candidates, len(verdicts[_CANDIDATE].drop_duplicates()), verdict_rejects, params
+    )
     judged = candidates.merge(verdicts[_CANDIDATE].drop_duplicates(), on=_CANDIDATE)
     scores = score_candidates(verdicts, judged)
     if params.scoring == "claims":
@@ -143,15 +181,24 @@ def score(
     model = _labeler(labeler, policy, params, models, compute)
     asked = prompts.set_index("prompt_id")
     values: list[float] = []
-    for part in batches(list(judged.groupby("prompt_id", sort=False)), params.batch_size, "scoring whole answers"):
-        questions = [Question(open_image(asked.at[p, "image"], f"prompt {p}"), asked.at[p, "question"]) for p, _ in part]
+    for part in batches(
+        list(judged.groupby("prompt_id", sort=False)), params.batch_size, "scoring whole answers"
+    ):
+        questions = [
+            Question(open_image(asked.at[p, "image"], f"prompt {p}"), asked.at[p, "question"])
+            for p, _ in part
+        ]
         log_probs = model.branch_log_probs(questions, [group["answer"].tolist() for _, group in part])
         values += [total / tokens for row in log_probs for total, tokens in row]
     return scores.assign(score=values)
 
 
 def score_rewards(
-    prompts: pd.DataFrame, candidates: pd.DataFrame, rewards: pd.DataFrame, params: FeedbackParams, reward: RewardParams
+    prompts: pd.DataFrame,
+    candidates: pd.DataFrame,
+    rewards: pd.DataFrame,
+    params: FeedbackParams,
+    reward: RewardParams,
 ) -> pd.DataFrame:
     """Scores of the candidates by their rewards; see :func:`rlaifv_kedro.preference.reward.reward_scores`.
 
@@ -164,7 +211,9 @@ def score_rewards(
     return reward_scores(rewards, reward.ranking)
 
 
-def _labeler(labeler: Path, policy: Path, params: FeedbackParams, models: ModelsParams, compute: ComputeParams) -> "VisionLanguageModel":
+def _labeler(
+    labeler: Path, policy: Path, params: FeedbackParams, models: ModelsParams, compute: ComputeParams
+) -> "VisionLanguageModel":
     """The model that judges: the labeler, or the policy itself."""
     from rlaifv_kedro.models import open_model
 
@@ -173,41 +222,72 @@ def _labeler(labeler: Path, policy: Path, params: FeedbackParams, models: Models
     return open_model(models.labeler, labeler, compute, params.batch_size)
 
 
-def _splitter(seed: int, params: FeedbackParams, models: ModelsParams, compute: ComputeParams) -> "tuple[ClaimSplitter, list[TextModel]]":
+def _splitter(
+    seed: int, params: FeedbackParams, models: ModelsParams, compute: ComputeParams
+) -> "tuple[ClaimSplitter, list[TextModel]]":
     """The splitter, and the models it asks."""
     from rlaifv_kedro.models import open_text_model
 
     opened = []
     if params.splitter == "llm":
-        roles = {"splitter": models.splitter} | ({} if models.question_writer is None else {"question_writer": models.question_writer})
-        opened = [open_text_model(model, role, compute, params.splitter_batch_size) for role, model in roles.items()]
+        roles = {"splitter": models.splitter} | (
+            {} if models.question_writer is None else {"question_writer": models.question_writer}
+        )
+        opened = [
+            open_text_model(model, role, compute, params.splitter_batch_size) for role, model in roles.items()
+        ]
     splitter = make_splitter(
-        params.splitter, count_repeats=params.count_repeats, divider=opened[0] if opened else None, question_writer=opened[-1] if opened else None,
-        seed=seed, prompts=(params.divide_prompt, params.question_prompt), tries=params.splitter_tries, temperature=params.splitter_temperature,
-        top_p=params.splitter_top_p, max_new_tokens=params.splitter_max_new_tokens,
-    )  # fmt: skip
+        params.splitter,
+        count_repeats=params.count_repeats,
+        divider=opened[0] if opened else None,
+        question_writer=opened[-1] if opened else None,
+        seed=seed,
+        prompts=(params.divide_prompt, params.question_prompt),
+        tries=params.splitter_tries,
+        temperature=params.splitter_temperature,
+        top_p=params.splitter_top_p,
+        max_new_tokens=params.splitter_max_new_tokens,
+    )
     return splitter, opened
 
 
-def _refuse_too_many(prompts: pd.DataFrame, candidates: pd.DataFrame, usable: int, rejects: pd.DataFrame, params: FeedbackParams) -> None:
+def _refuse_too_many(
+    prompts: pd.DataFrame,
+    candidates: pd.DataFrame,
+    usable: int,
+    rejects: pd.DataFrame,
+    params: FeedbackParams,
+) -> None:
     """Raise UserError if too large a share of the answers that were asked for can't be used."""
     asked = len(prompts) * (int(candidates["candidate"].max()) + 1 if len(candidates) else 1)
     if asked - usable > params.max_reject_share * asked:
-        first = f"{rejects.iloc[0]['key']}: {rejects.iloc[0]['why']}" if len(rejects) else "see data_generation_rejects"
+        first = (
+            f"{rejects.iloc[0]['key']}: {rejects.iloc[0]['why']}"
+            if len(rejects)
+            else "see data_generation_rejects"
+        )
         raise UserError(
-            f"{asked - usable} of {asked} answers can't be used (damaged images, empty answers, answers that can't be divided, questions without "
-            f"a reply), more than feedback.max_reject_share={params.max_reject_share}. The first: {first}. Mend the images; or the policy "
+            f"{asked - usable} of {asked} answers can't be used (damaged images, empty answers, answers "
+            "that can't be divided, questions without "
+            f"a reply), more than feedback.max_reject_share={params.max_reject_share}. The first: {first}. "
+            "Mend the images; or the policy "
             "has collapsed, or the splitter is not made for its answers, or a server fails."
         )
 
 
 def build_pairs(
-    prompts: pd.DataFrame, candidates: pd.DataFrame, scores: pd.DataFrame, iteration: int, seed: int, params: FeedbackParams
+    prompts: pd.DataFrame,
+    candidates: pd.DataFrame,
+    scores: pd.DataFrame,
+    iteration: int,
+    seed: int,
+    params: FeedbackParams,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Draw and balance preference pairs.
 
     Returns:
-        preference_pairs in the published dataset's schema (then scores, iteration and where each answer comes from), and statistics.
+        preference_pairs in the published dataset's schema (then scores, iteration and where each answer comes
+        from), and statistics.
 
     Raises:
         UserError: No pair is left.
@@ -222,27 +302,49 @@ def build_pairs(
     kept = drawn[balance.keep] if params.balance_lengths else drawn[drawn["chosen"] != drawn["rejected"]]
     if kept.empty:
         raise UserError(
-            f"no preference pair is left of {len(possible)} possible ones: the candidates of a prompt are all equally good to the labeler or "
-            "reward. Sample more candidates (data_generation.candidates), raise data_generation.temperature, or check the labeler."
+            f"no preference pair is left of {len(possible)} possible ones: the candidates of a prompt are "
+            "all equally good to the labeler or "
+            "reward. Sample more candidates (data_generation.candidates), raise "
+            "data_generation.temperature, or check the labeler."
         )
     origin = prompts.set_index("prompt_id").loc[kept["prompt_id"]]
     judge = "reward" if params.scoring == "reward" else params.labeler
     answered = f"iteration_{iteration - 1}" if iteration > 1 else "base"
     origin_split = [
-        json.dumps({"model": answered, "labeler": judge, "type": kind or None, "iteration": iteration}) for kind in origin["question_type"].fillna("")
+        json.dumps({"model": answered, "labeler": judge, "type": kind or None, "iteration": iteration})
+        for kind in origin["question_type"].fillna("")
     ]
-    pairs = pd.DataFrame({
-        "ds_name": "rlaifv_kedro", "image": origin["image"].tolist(), "question": origin["question"].tolist(), "chosen": kept["chosen"].tolist(),
-        "rejected": kept["rejected"].tolist(), "origin_dataset": origin["origin_dataset"].tolist(), "origin_split": origin_split,
-        "idx": range(len(kept)), "image_path": [image["path"] or "" for image in origin["image"]],
-        "chosen_score": kept["chosen_score"].to_numpy(), "rejected_score": kept["rejected_score"].to_numpy(), "iteration": iteration,
-        "prompt_id": kept["prompt_id"].tolist(), "chosen_candidate": kept["chosen_candidate"].to_numpy(),
-        "rejected_candidate": kept["rejected_candidate"].to_numpy(),
-    })  # fmt: skip
-    return pairs, _statistics(prompts, possible, drawn, kept, balance.threshold if params.balance_lengths else None)
+    pairs = pd.DataFrame(
+        {
+            "ds_name": "rlaifv_kedro",
+            "image": origin["image"].tolist(),
+            "question": origin["question"].tolist(),
+            "chosen": kept["chosen"].tolist(),
+            "rejected": kept["rejected"].tolist(),
+            "origin_dataset": origin["origin_dataset"].tolist(),
+            "origin_split": origin_split,
+            "idx": range(len(kept)),
+            "image_path": [image["path"] or "" for image in origin["image"]],
+            "chosen_score": kept["chosen_score"].to_numpy(),
+            "rejected_score": kept["rejected_score"].to_numpy(),
+            "iteration": iteration,
+            "prompt_id": kept["prompt_id"].tolist(),
+            "chosen_candidate": kept["chosen_candidate"].to_numpy(),
+            "rejected_candidate": kept["rejected_candidate"].to_numpy(),
+        }
+    )
+    return pairs, _statistics(
+        prompts, possible, drawn, kept, balance.threshold if params.balance_lengths else None
+    )
 
 
-def _statistics(prompts: pd.DataFrame, possible: pd.DataFrame, drawn: pd.DataFrame, kept: pd.DataFrame, threshold: float | None) -> dict[str, Any]:
+def _statistics(
+    prompts: pd.DataFrame,
+    possible: pd.DataFrame,
+    drawn: pd.DataFrame,
+    kept: pd.DataFrame,
+    threshold: float | None,
+) -> dict[str, Any]:
     return {
         "prompts": len(prompts),
         "prompts_with_pairs": int(kept["prompt_id"].nunique()),

@@ -1,4 +1,6 @@
-"""feedback: candidates, labeler -> claims -> verdicts -> scores -> preference_pairs; or candidates -> rewards -> scores -> preference_pairs."""
+"""feedback: candidates, labeler -> claims -> verdicts -> scores -> preference_pairs; or candidates ->
+rewards -> scores -> preference_pairs.
+"""
 
 from kedro.pipeline import Pipeline, node
 
@@ -12,48 +14,89 @@ def create_pipeline(params: FeedbackParams | None = None) -> Pipeline:
     params: ``scoring`` decides what there is to do; without them the default's.
     """
     scored = _by_reward() if params is not None and params.scoring == "reward" else _by_labeler()
-    return scored + Pipeline([
-        node(
-            nodes.build_pairs,
-            inputs=["prompts", "candidates", "scores", "iteration_number", "params:seed", "params:feedback"],
-            outputs=["preference_pairs", "pair_statistics"],
-            name="build_pairs",
-        )
-    ])  # fmt: skip
+    return scored + Pipeline(
+        [
+            node(
+                nodes.build_pairs,
+                inputs=[
+                    "prompts",
+                    "candidates",
+                    "scores",
+                    "iteration_number",
+                    "params:seed",
+                    "params:feedback",
+                ],
+                outputs=["preference_pairs", "pair_statistics"],
+                name="build_pairs",
+            )
+        ]
+    )
 
 
 def _by_labeler() -> Pipeline:
-    return Pipeline([
-        node(
-            nodes.divide,
-            inputs=["prompts", "candidates", "finished_feedback_rejects", "finished_claims", "params:seed", "params:feedback", "params:models",
-                    "params:compute"],
-            outputs=["feedback_rejects", "claims"],
-            name="divide",
-        ),
-        node(
-            nodes.verify_claims,
-            inputs=["prompts", "candidates", "claims", "feedback_rejects", "labeler", "policy", "finished_verdict_rejects", "finished_verdicts",
-                    "params:feedback", "params:models", "params:compute"],
-            outputs=["verdict_rejects", "verdicts"],
-            name="verify_claims",
-        ),
-        node(
-            nodes.score,
-            inputs=["prompts", "candidates", "verdicts", "verdict_rejects", "labeler", "policy", "params:feedback", "params:models",
-                    "params:compute"],
-            outputs="scores",
-            name="score_candidates",
-        ),
-    ])  # fmt: skip
+    return Pipeline(
+        [
+            node(
+                nodes.divide,
+                inputs=[
+                    "prompts",
+                    "candidates",
+                    "finished_feedback_rejects",
+                    "finished_claims",
+                    "params:seed",
+                    "params:feedback",
+                    "params:models",
+                    "params:compute",
+                ],
+                outputs=["feedback_rejects", "claims"],
+                name="divide",
+            ),
+            node(
+                nodes.verify_claims,
+                inputs=[
+                    "prompts",
+                    "candidates",
+                    "claims",
+                    "feedback_rejects",
+                    "labeler",
+                    "policy",
+                    "finished_verdict_rejects",
+                    "finished_verdicts",
+                    "params:feedback",
+                    "params:models",
+                    "params:compute",
+                ],
+                outputs=["verdict_rejects", "verdicts"],
+                name="verify_claims",
+            ),
+            node(
+                nodes.score,
+                inputs=[
+                    "prompts",
+                    "candidates",
+                    "verdicts",
+                    "verdict_rejects",
+                    "labeler",
+                    "policy",
+                    "params:feedback",
+                    "params:models",
+                    "params:compute",
+                ],
+                outputs="scores",
+                name="score_candidates",
+            ),
+        ]
+    )
 
 
 def _by_reward() -> Pipeline:
-    return reward.create_pipeline() + Pipeline([
-        node(
-            nodes.score_rewards,
-            inputs=["prompts", "candidates", "candidate_rewards", "params:feedback", "params:reward"],
-            outputs="scores",
-            name="score_rewards",
-        )
-    ])  # fmt: skip
+    return reward.create_pipeline() + Pipeline(
+        [
+            node(
+                nodes.score_rewards,
+                inputs=["prompts", "candidates", "candidate_rewards", "params:feedback", "params:reward"],
+                outputs="scores",
+                name="score_rewards",
+            )
+        ]
+    )

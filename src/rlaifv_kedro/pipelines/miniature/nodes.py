@@ -14,7 +14,12 @@ from rlaifv_kedro.params import ComputeParams, EvaluationParams, FeedbackParams,
 
 def draw_pool(seed: int, params: MiniatureParams) -> pd.DataFrame:
     """The prompts that all iterations draw from, each with a picture of its own."""
-    return prompt_table(draw_split(seed, "pool", params.pool_scenes, double_share=params.double_share), "pool", seed, all_prompts=True)
+    return prompt_table(
+        draw_split(seed, "pool", params.pool_scenes, double_share=params.double_share),
+        "pool",
+        seed,
+        all_prompts=True,
+    )
 
 
 def draw_selection(seed: int, params: MiniatureParams) -> tuple[pd.DataFrame, dict[str, Any], dict[str, Any]]:
@@ -23,10 +28,18 @@ def draw_selection(seed: int, params: MiniatureParams) -> tuple[pd.DataFrame, di
     return prompt_table(scenes, "selection", seed, all_prompts=False), *truth(scenes, "selection", seed)
 
 
-def draw_test(seed: int, params: MiniatureParams) -> tuple[pd.DataFrame, dict[str, Any], dict[str, Any], pd.DataFrame]:
-    """The split on which the result is measured: prompts, instances, captions, and yes/no questions with known answers."""
+def draw_test(
+    seed: int, params: MiniatureParams
+) -> tuple[pd.DataFrame, dict[str, Any], dict[str, Any], pd.DataFrame]:
+    """The split on which the result is measured: prompts, instances, captions, and yes/no questions with
+    known answers.
+    """
     scenes = draw_split(seed, "test", params.test_scenes, double_share=params.double_share)
-    return prompt_table(scenes, "test", seed, all_prompts=False), *truth(scenes, "test", seed), probe_questions(scenes, "test", seed)
+    return (
+        prompt_table(scenes, "test", seed, all_prompts=False),
+        *truth(scenes, "test", seed),
+        probe_questions(scenes, "test", seed),
+    )
 
 
 def draw_benchmarks(seed: int, params: MiniatureParams) -> dict[str, bytes]:
@@ -47,9 +60,18 @@ def make_models(seed: int, params: MiniatureParams, folder: Path) -> tuple[Path,
 
 
 def measure_models(
-    base_policy: Path, labeler: Path, prompts: pd.DataFrame, instances: dict[str, Any], captions: dict[str, Any], probes: pd.DataFrame,
-    seed: int, params: MiniatureParams, feedback: FeedbackParams, evaluate: EvaluationParams, compute: ComputeParams,
-) -> str:  # fmt: skip
+    base_policy: Path,
+    labeler: Path,
+    prompts: pd.DataFrame,
+    instances: dict[str, Any],
+    captions: dict[str, Any],
+    probes: pd.DataFrame,
+    seed: int,
+    params: MiniatureParams,
+    feedback: FeedbackParams,
+    evaluate: EvaluationParams,
+    compute: ComputeParams,
+) -> str:
     """Measure both models on the test split: the README that lies beside them."""
     answers = answer_prompts(base_policy, prompts, evaluate, ModelsParams(), compute)
     rates = score_answers(answers, instances, captions)[1]
@@ -60,23 +82,31 @@ def measure_models(
     lines = [
         f"# The miniature's base policy and labeler, seed {seed}",
         "",
-        "Two LLaVA checkpoints (float16) of half a million parameters each, made from nothing but the seed by",
+        "Two LLaVA checkpoints (float16) of half a million parameters each, made from the seed alone by",
         "",
         f"    kedro run --pipelines miniature --params seed={seed}",
         "",
-        f"with the parameters `{json.dumps(params.model_dump())}`. Measured on {len(prompts)} test scenes (share +- standard error):",
+        f"with the parameters `{json.dumps(params.model_dump())}`. Measured on {len(prompts)} test scenes "
+        "(share +- standard error):",
         "",
-        "| base policy, greedy, \"describe the image in detail.\" | |",
+        '| base policy, greedy, "describe the image in detail." | |',
         "| --- | --- |",
-        *(f"| {r.metric.replace('_', ' ')} | {r.value:.3f} +- {r.standard_error:.3f} |" for r in rates.itertuples()),
+        *(
+            f"| {r.metric.replace('_', ' ')} | {r.value:.3f} +- {r.standard_error:.3f} |"
+            for r in rates.itertuples()
+        ),
         "",
         "| accuracy on yes/no questions | labeler | base policy | questions |",
         "| --- | --- | --- | --- |",
-        *(_probe_row(a, b) for a, b in zip(seeing["labeler"].itertuples(), seeing["base policy"].itertuples())),
+        *(
+            _probe_row(a, b)
+            for a, b in zip(seeing["labeler"].itertuples(), seeing["base policy"].itertuples())
+        ),
         "",
-        "Licence: Apache-2.0, as the code. They describe drawn scenes of 24 categories and are of no use for anything else.",
+        "Licence: Apache-2.0, as the code. They describe drawn scenes of 24 categories and are of no use "
+        "for anything else.",
         "",
-    ]  # fmt: skip
+    ]
     return "\n".join(lines)
 
 

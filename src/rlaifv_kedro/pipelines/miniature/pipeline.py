@@ -11,44 +11,71 @@ def create_pipeline() -> Pipeline:
 
 def world_pipeline() -> Pipeline:
     """Prompts, pictures and truth: seconds."""
-    return Pipeline([
-        node(nodes.draw_pool, inputs=["params:seed", "params:miniature"], outputs="prompt_pool", name="draw_pool"),
-        node(
-            nodes.draw_selection,
-            inputs=["params:seed", "params:miniature"],
-            outputs=["selection_prompts", "selection_instances", "selection_captions"],
-            name="draw_selection",
-        ),
-        node(
-            nodes.draw_test,
-            inputs=["params:seed", "params:miniature"],
-            outputs=["test_prompts", "test_instances", "test_captions", "test_probes"],
-            name="draw_test",
-        ),
-    ])  # fmt: skip
+    return Pipeline(
+        [
+            node(
+                nodes.draw_pool,
+                inputs=["params:seed", "params:miniature"],
+                outputs="prompt_pool",
+                name="draw_pool",
+            ),
+            node(
+                nodes.draw_selection,
+                inputs=["params:seed", "params:miniature"],
+                outputs=["selection_prompts", "selection_instances", "selection_captions"],
+                name="draw_selection",
+            ),
+            node(
+                nodes.draw_test,
+                inputs=["params:seed", "params:miniature"],
+                outputs=["test_prompts", "test_instances", "test_captions", "test_probes"],
+                name="draw_test",
+            ),
+        ]
+    )
 
 
 def benchmark_pipeline() -> Pipeline:
     """What stands for the published benchmarks in the environment ``miniature_benchmarks``."""
-    return Pipeline([
-        node(nodes.draw_benchmarks, inputs=["params:seed", "params:miniature"], outputs="miniature_benchmark_files", name="draw_benchmarks")
-    ])  # fmt: skip
+    return Pipeline(
+        [
+            node(
+                nodes.draw_benchmarks,
+                inputs=["params:seed", "params:miniature"],
+                outputs="miniature_benchmark_files",
+                name="draw_benchmarks",
+            )
+        ]
+    )
 
 
 def model_pipeline() -> Pipeline:
     """Base policy and labeler: about ten minutes on a core. Those of seed 0 are in the repository."""
-    return Pipeline([
-        node(
-            nodes.make_models,
-            inputs=["params:seed", "params:miniature", "miniature_folder"],
-            outputs=["base_policy", "labeler"],
-            name="make_models",
-        ),
-        node(
-            nodes.measure_models,
-            inputs=["base_policy", "labeler", "test_prompts", "test_instances", "test_captions", "test_probes", "params:seed", "params:miniature",
-                    "params:feedback", "params:evaluation", "params:compute"],
-            outputs="miniature_card",
-            name="measure_models",
-        ),
-    ])  # fmt: skip
+    return Pipeline(
+        [
+            node(
+                nodes.make_models,
+                inputs=["params:seed", "params:miniature", "miniature_folder"],
+                outputs=["base_policy", "labeler"],
+                name="make_models",
+            ),
+            node(
+                nodes.measure_models,
+                inputs=[
+                    "base_policy",
+                    "labeler",
+                    "test_prompts",
+                    "test_instances",
+                    "test_captions",
+                    "test_probes",
+                    "params:seed",
+                    "params:miniature",
+                    "params:feedback",
+                    "params:evaluation",
+                    "params:compute",
+                ],
+                outputs="miniature_card",
+                name="measure_models",
+            ),
+        ]
+    )

@@ -7,20 +7,34 @@ from rlaifv_kedro.pipelines.reporting import nodes
 
 
 def create_pipeline(iterations: int, feedback: FeedbackParams | None = None) -> Pipeline:
-    """Args:
-    iterations: How many iterations the report is about, beside the base policy.
-    feedback: Without a labeler (``scoring``) there are no rejects of its stages. Without these parameters, the default's.
+    """Args: iterations: How many iterations the report is about, beside the base policy. feedback: Without a
+    labeler (``scoring``) there are no rejects of its stages. Without these parameters, the default's.
     """
     names = {0: "base"} | {k: f"iteration_{k}" for k in range(1, iterations + 1)}
-    metrics = {f"{kind}_{k}": f"{name}.{kind}" for k, name in names.items() for kind in ("metrics", "probe_metrics")}
-    shown = {f"{short}_{k}": f"{names[k]}.{full}" for k in (0, iterations) for short, full in (("answers", "answers"), ("scores", "answer_scores"))}
+    metrics = {
+        f"{kind}_{k}": f"{name}.{kind}" for k, name in names.items() for kind in ("metrics", "probe_metrics")
+    }
+    shown = {
+        f"{short}_{k}": f"{names[k]}.{full}"
+        for k in (0, iterations)
+        for short, full in (("answers", "answers"), ("scores", "answer_scores"))
+    }
     without_labeler = feedback is not None and feedback.scoring == "reward"
     rejects = {"rejects_data_generation": "data_generation_rejects", "rejects_training": "training_rejects"}
-    rejects |= {} if without_labeler else {"rejects_feedback": "feedback_rejects", "rejects_verdicts": "verdict_rejects"}
+    rejects |= (
+        {}
+        if without_labeler
+        else {"rejects_feedback": "feedback_rejects", "rejects_verdicts": "verdict_rejects"}
+    )
     steps = {
         f"{short}_{k}": f"iteration_{k}.{full}"
         for k in range(1, iterations + 1)
-        for short, full in (("pairs", "pair_statistics"), ("selection", "selection"), ("curve", "selection_curve"), *rejects.items())
+        for short, full in (
+            ("pairs", "pair_statistics"),
+            ("selection", "selection"),
+            ("curve", "selection_curve"),
+            *rejects.items(),
+        )
     }
     report = {"metrics": "loop_metrics", "prompts": "test_prompts", "params": "params:reporting"}
     return Pipeline(
@@ -28,7 +42,9 @@ def create_pipeline(iterations: int, feedback: FeedbackParams | None = None) -> 
             node(nodes.collect_metrics, inputs=metrics, outputs="loop_metrics", name="collect_metrics"),
             node(nodes.summarise, inputs="loop_metrics", outputs="loop_summary", name="summarise"),
             node(nodes.draw_figure, inputs="loop_metrics", outputs="loop_figure", name="draw_figure"),
-            node(nodes.write_report, inputs=report | shown | steps, outputs="loop_report", name="write_report"),
+            node(
+                nodes.write_report, inputs=report | shown | steps, outputs="loop_report", name="write_report"
+            ),
         ],
         namespace="reporting",
         prefix_datasets_with_namespace=False,

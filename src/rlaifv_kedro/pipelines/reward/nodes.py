@@ -34,8 +34,8 @@ def compute_rewards(
         Chunks of ``candidate_rewards``, by prompts.
 
     Raises:
-        UserError: Candidates belong to other prompts, the picture of an answered prompt can't be read, or the models write an answer in different
-            tokens.
+        UserError: Candidates belong to other prompts, the picture of an answered prompt can't be read, or the
+            models write an answer in different tokens.
     """
     from rlaifv_kedro.models import Question, load_model
     from rlaifv_kedro.preference.reward import Reward

@@ -6,12 +6,23 @@ from rlaifv_kedro.pipelines.reward import nodes
 
 
 def create_pipeline() -> Pipeline:
-    return Pipeline([
-        node(
-            nodes.compute_rewards,
-            inputs=["prompts", "candidates", "reward_policy", "reward_reference", "finished_candidate_rewards", "params:reward", "params:training",
-                    "params:models", "params:compute"],
-            outputs="candidate_rewards",
-            name="compute_rewards",
-        )
-    ])  # fmt: skip
+    return Pipeline(
+        [
+            node(
+                nodes.compute_rewards,
+                inputs=[
+                    "prompts",
+                    "candidates",
+                    "reward_policy",
+                    "reward_reference",
+                    "finished_candidate_rewards",
+                    "params:reward",
+                    "params:training",
+                    "params:models",
+                    "params:compute",
+                ],
+                outputs="candidate_rewards",
+                name="compute_rewards",
+            )
+        ]
+    )

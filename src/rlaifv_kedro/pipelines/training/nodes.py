@@ -16,13 +16,15 @@ from rlaifv_kedro.seeds import seed_for
 def gather_pairs(
     finished_rejects: set[str], finished: set[str], seed: int, params: TrainingParams, *sources: Any
 ) -> Iterator[tuple[Chunk | Complete, Chunk | Complete]]:
-    """The pairs to train on, of all sources of the mix, as rows that can be mapped into memory. Their ``idx`` is their place in the mix.
+    """The pairs to train on, of all sources of the mix, as rows that can be mapped into memory. Their ``idx``
+    is their place in the mix.
 
     Args:
         sources: What the catalog's entries ``params.sources()`` hold, in that order.
 
     Yields:
-        (rejects, training_pairs) of a chunk. Rows that are no pair, and damaged or missing images, are in rejects.
+        (rejects, training_pairs) of a chunk. Rows that are no pair, and damaged or missing images, are in
+        rejects.
 
     Raises:
         UserError: A source holds no pairs, or its filter leaves none.
@@ -34,7 +36,9 @@ def gather_pairs(
     def work(positions: range) -> tuple[pd.DataFrame, pd.DataFrame]:
         return gather(mix, positions)
 
-    yield from map_chunks(range(len(mix)), params.gather_chunk_size, finished & finished_rejects, work, "gathering pairs", 2)
+    yield from map_chunks(
+        range(len(mix)), params.gather_chunk_size, finished & finished_rejects, work, "gathering pairs", 2
+    )
 
 
 def compute_reference(
@@ -46,7 +50,8 @@ def compute_reference(
     models: ModelsParams,
     compute: ComputeParams,
 ) -> Iterator[Chunk | Complete]:
-    """Log-probs of all chosen and rejected answers by the policy the iteration starts from, with the fingerprint of what they depend on.
+    """Log-probs of all chosen and rejected answers by the policy the iteration starts from, with the
+    fingerprint of what they depend on.
 
     Args:
         rejects: Of the pairs.
@@ -88,7 +93,8 @@ def train_policy(
     models: ModelsParams,
     compute: ComputeParams,
 ) -> tuple[list[dict[str, Any]], pd.DataFrame]:
-    """DPO from the policy, in this process or in as many as the parameters ask for; see :mod:`rlaifv_kedro.preference.launch`.
+    """DPO from the policy, in this process or in as many as the parameters ask for; see
+    :mod:`rlaifv_kedro.preference.launch`.
 
     Args:
         folder: Where checkpoints go.
@@ -105,13 +111,27 @@ def train_policy(
     from rlaifv_kedro.preference.worker import TrainingSpec
 
     spec = TrainingSpec(
-        policy=policy, pairs=pairs.files, reference=logs / REFERENCE, fingerprint=reference.attrs.get("fingerprint"), folder=folder, logs=logs,
-        seed=seed_for(seed, "training", iteration), training=params, model=models.policy, compute=compute,
-    )  # fmt: skip
+        policy=policy,
+        pairs=pairs.files,
+        reference=logs / REFERENCE,
+        fingerprint=reference.attrs.get("fingerprint"),
+        folder=folder,
+        logs=logs,
+        seed=seed_for(seed, "training", iteration),
+        training=params,
+        model=models.policy,
+        compute=compute,
+    )
     result = run_training(spec, pairs, reference)
     ran = {"processes": result.world_size, "engine": result.engine}
     origin = provenance(
-        policy, reference.attrs["fingerprint"], len(pairs), iteration, seed, params.model_dump(mode="json", exclude={"launch"}), **ran
+        policy,
+        reference.attrs["fingerprint"],
+        len(pairs),
+        iteration,
+        seed,
+        params.model_dump(mode="json", exclude={"launch"}),
+        **ran,
     )
     write_cards(folder, result.checkpoints, result.log, origin)
     return result.checkpoints, result.log
