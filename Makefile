@@ -19,8 +19,8 @@ test-distributed: $(STAMP)
 	$(BIN)/python -m pytest -m distributed
 
 lint: $(STAMP)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests perf
+	$(BIN)/ruff format --check src tests perf
 
 viz: $(STAMP)
 	$(BIN)/kedro viz run

@@ -16,13 +16,13 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io.core import is_parameter
 
-from rlaifv_kedro.check import sizes
-from rlaifv_kedro.check.checkpoints import _image_tokens, _patches
-from rlaifv_kedro.check.run import memory_needs
-from rlaifv_kedro.check.sizes import ModelSize, gigabytes, run_disk
-from rlaifv_kedro.manifest import flatten
 from rlaifv_kedro.params import LaunchParams, LoraParams, Parameters
-from rlaifv_kedro.versions import dataset
+from rlaifv_kedro.preflight import sizes
+from rlaifv_kedro.preflight.checkpoints import _image_tokens, _patches
+from rlaifv_kedro.preflight.run import memory_needs
+from rlaifv_kedro.preflight.sizes import ModelSize, gigabytes, run_disk
+from rlaifv_kedro.runs.manifest import flatten
+from rlaifv_kedro.runs.versions import dataset
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ["llava15_7b", "llava15_7b_minicpm", "rlaifv_12b", "qwen"]

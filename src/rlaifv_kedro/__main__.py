@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from rlaifv_kedro.check import Finding
+    from rlaifv_kedro.preflight.finding import Finding
 
 
 def project_path() -> Path:
@@ -43,7 +43,7 @@ def cli() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def runs(as_json: bool) -> None:
     """Lists the runs, newest last."""
-    from rlaifv_kedro.manifest import all_runs
+    from rlaifv_kedro.runs.manifest import all_runs
 
     rows = [
         {
@@ -68,7 +68,7 @@ def runs(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def summary(as_json: bool) -> None:
     """Shows the rates of the newest run, by iteration (0 is the base policy)."""
-    from rlaifv_kedro.summary import newest_summary
+    from rlaifv_kedro.reporting.summary import newest_summary
 
     run_id, records = newest_summary(project_path(), _note)
     if as_json:
@@ -123,8 +123,8 @@ def chat(
     as_json: bool,
 ) -> None:
     """Asks a model about an image, decoding as its family does."""
-    from rlaifv_kedro.chat import RLAIFVChat, read_image
     from rlaifv_kedro.errors import UserError
+    from rlaifv_kedro.models.chat import RLAIFVChat, read_image
 
     picture = read_image(image)
     at_terminal = not given and sys.stdin.isatty()
@@ -193,8 +193,8 @@ def check(context: click.Context, env: str | None, params: str, pipelines: str, 
     """
     from dataclasses import asdict
 
-    from rlaifv_kedro.check import check_run
     from rlaifv_kedro.cli import split_params
+    from rlaifv_kedro.preflight.run import check_run
 
     option = next(parameter for parameter in context.command.params if parameter.name == "params")
     findings = check_run(
@@ -252,10 +252,10 @@ def plan(
     neither models nor a GPU.
     """
     from rlaifv_kedro.cli import split_params
+    from rlaifv_kedro.commands.plan import show
     from rlaifv_kedro.errors import UserError
-    from rlaifv_kedro.plan import GPUS, plan_run
-    from rlaifv_kedro.plan.assumptions import assumed
-    from rlaifv_kedro.plan.show import show
+    from rlaifv_kedro.preflight.assumptions import GPUS, assumed
+    from rlaifv_kedro.preflight.plan import plan_run
 
     if gpu.lower() not in GPUS:
         raise UserError(f"--gpu {gpu}: not known. Choose of {', '.join(GPUS)}.")
@@ -298,7 +298,7 @@ def calibrate(
     """Compares a judge's verdicts with known ones: agreement, kappa, confusion table. Files: .parquet or
     .jsonl.
     """
-    from rlaifv_kedro.hallucination import calibration
+    from rlaifv_kedro.benchmarks.judging import calibration
 
     found = calibration.calibrate(
         calibration.read_verdicts(judgements, benchmark, step), calibration.read_verdicts(reference)
@@ -318,8 +318,8 @@ def calibrate(
 @click.pass_context
 def judge_cost(context: click.Context, run_id: str, params: str, as_json: bool) -> None:
     """Says what judging a run's answers would still take: calls, tokens, cost. Asks nothing."""
-    from rlaifv_kedro import judge_cost as judging
     from rlaifv_kedro.cli import split_params
+    from rlaifv_kedro.commands import judge_cost as judging
 
     option = next(parameter for parameter in context.command.params if parameter.name == "params")
     costs = judging.judge_cost(project_path(), run_id, split_params(context, option, params))
@@ -386,14 +386,14 @@ def score(
     context: click.Context, benchmark: str, as_json: bool, env: str | None, params: str, **given: Any
 ) -> None:
     """Scores answers that were made elsewhere. Needs no policy; docs/benchmarks.md has the files."""
-    from rlaifv_kedro.hallucination import score_command
+    from rlaifv_kedro.commands import score as score_command
 
     if env is None and not params:
         scored = score_command.score_file(benchmark, score_command.ScoreInputs(**given))
     else:
-        from rlaifv_kedro.check.run import configured
+        from rlaifv_kedro.benchmarks.judging.judge import open_judge
         from rlaifv_kedro.cli import split_params
-        from rlaifv_kedro.hallucination.judge import open_judge
+        from rlaifv_kedro.preflight.run import configured
 
         option = next(parameter for parameter in context.command.params if parameter.name == "params")
         parameters, catalog, _ = configured(project_path(), env, split_params(context, option, params), [])

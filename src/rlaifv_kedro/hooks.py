@@ -15,10 +15,10 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from pydantic_core import to_jsonable_python
 
-from rlaifv_kedro import manifest as manifests
-from rlaifv_kedro import versions
-from rlaifv_kedro.manifest import Manifest
-from rlaifv_kedro.session import resume_command, user_message
+from rlaifv_kedro.runs import manifest as manifests
+from rlaifv_kedro.runs import versions
+from rlaifv_kedro.runs.manifest import Manifest
+from rlaifv_kedro.runs.session import resume_command, user_message
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import Parameters, validate_parameters
 from rlaifv_kedro.pipelines.benchmarks.nodes import refuse_unready
 from rlaifv_kedro.pipelines.data_generation.nodes import draw_prompts, refuse_small_pool
-from rlaifv_kedro.versions import dataset
+from rlaifv_kedro.runs.versions import dataset
 
 logger = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # The report names artifacts of all iterations ("iteration_2.metrics"), which is what the dots are for.
 warnings.filterwarnings("ignore", message="One or more dataset names contain '.'")
 
-from rlaifv_kedro.hooks import RunHooks  # noqa: E402
-from rlaifv_kedro.params import complete_parameters  # noqa: E402
-from rlaifv_kedro.project_hooks import ProjectHooks  # noqa: E402
-from rlaifv_kedro.resolvers import iteration_before, last_iteration  # noqa: E402
-from rlaifv_kedro.session import RunSession  # noqa: E402
-from rlaifv_kedro.summary import show_after_run  # noqa: E402
+from rlaifv_kedro.hooks import RunHooks
+from rlaifv_kedro.params import complete_parameters
+from rlaifv_kedro.project_hooks import ProjectHooks
+from rlaifv_kedro.reporting.summary import show_after_run
+from rlaifv_kedro.resolvers import iteration_before, last_iteration
+from rlaifv_kedro.runs.session import RunSession
 
 SESSION_CLASS = RunSession
 HOOKS = (RunHooks(on_finished=show_after_run, complete_parameters=complete_parameters), ProjectHooks())

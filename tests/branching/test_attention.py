@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tiny_families import FAMILIES, TEXT, by_hand_log_probs, drawn, llama, text_packs
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -33,6 +32,7 @@ from rlaifv_kedro.branching.attention import (
     use_branch_attention,
 )
 from rlaifv_kedro.models import load_model
+from tiny_families import FAMILIES, TEXT, by_hand_log_probs, drawn, llama, text_packs
 
 Lengths = tuple[int, list[int]]  # of a prefix and of its branches
 BATCHES = st.lists(

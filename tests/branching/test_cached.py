@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tiny_families import FAMILIES, TEXT, by_hand_log_probs, drawn, together
 from torch.testing import assert_close
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
@@ -16,6 +15,7 @@ from rlaifv_kedro.branching import Pack, branch_log_probs, choose_way, collate, 
 from rlaifv_kedro.branching.cached import cached_log_probs, cached_next_logits
 from rlaifv_kedro.branching.pack import within_budget
 from rlaifv_kedro.branching.scoring import packed_log_probs
+from tiny_families import FAMILIES, TEXT, by_hand_log_probs, drawn, together
 
 Lengths = tuple[int, list[int]]  # of a prefix and of its branches
 BATCHES = st.lists(

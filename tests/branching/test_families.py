@@ -9,7 +9,6 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from tiny_families import FAMILIES, Family, Inputs, by_hand, by_hand_log_probs, by_hand_next, drawn, together
 from torch.testing import assert_close
 from transformers import PreTrainedModel
 
@@ -24,6 +23,7 @@ from rlaifv_kedro.branching import (
     separate,
 )
 from rlaifv_kedro.branching.sampling import can_sample_after_branches, sample_after_branches, sample_branches
+from tiny_families import FAMILIES, Family, Inputs, by_hand, by_hand_log_probs, by_hand_next, drawn, together
 
 TOKENS = [5, 17, 42]
 SEEDS = [[11, 12, 13], [21, 22, 23], [31, 32, 33]]

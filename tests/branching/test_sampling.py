@@ -13,7 +13,7 @@ from transformers import GenerationConfig, TopPLogitsWarper
 
 from rlaifv_kedro.branching.sampling import _pick, sample_branches
 from rlaifv_kedro.models import load_model
-from rlaifv_kedro.models.transformers_backend import TransformersModel
+from rlaifv_kedro.models.backends.transformers import TransformersModel
 
 # Prompts of 44, 43 and 42 tokens.
 QUESTIONS = ["describe the image in detail.", "name three objects in the image.", "is there a cup?"]

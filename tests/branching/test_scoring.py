@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from rlaifv_kedro.branching import Pack, branch_log_probs, collate, next_token_probs, pack
 from rlaifv_kedro.models import load_model
-from rlaifv_kedro.models.transformers_backend import TransformersModel
+from rlaifv_kedro.models.backends.transformers import TransformersModel
 
 QUESTIONS = ["describe the image in detail.", "name three objects in the image.", "is there a cup?"]
 ANSWERS = [  # ragged: 1 to 3 branches of 2 to 12 tokens with the end-of-sequence token

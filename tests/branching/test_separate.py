@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tiny_families import FAMILIES, by_hand_log_probs, by_hand_next, drawn, llama
 from torch.testing import assert_close
 
 from rlaifv_kedro.branching import Pack, branch_log_probs, collate, next_token_probs, separate
 from rlaifv_kedro.branching.separate import images_of_packs
 from rlaifv_kedro.errors import UserError
+from tiny_families import FAMILIES, by_hand_log_probs, by_hand_next, drawn, llama
 
 
 def test_images_of_packs() -> None:

@@ -7,6 +7,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
+from torch.testing import assert_close
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from rlaifv_kedro.branching import branch_log_probs, choose_way, collate, next_token_probs
+from rlaifv_kedro.branching.attention import NAME
+from rlaifv_kedro.branching.sampling import sample_branches
 from tiny_families import (
     TEXT,
     by_hand,
@@ -18,13 +25,6 @@ from tiny_families import (
     mistral,
     text_packs,
 )
-from torch import nn
-from torch.testing import assert_close
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
-
-from rlaifv_kedro.branching import branch_log_probs, choose_way, collate, next_token_probs
-from rlaifv_kedro.branching.attention import NAME
-from rlaifv_kedro.branching.sampling import sample_branches
 
 NO_SPECIAL = dict(vocab_size=64, bos_token_id=1, eos_token_id=2)
 SMALL_GPT = dict(**NO_SPECIAL, n_embd=32, n_layer=2, n_head=4)

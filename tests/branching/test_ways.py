@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_families import FAMILIES, TEXT, by_hand_log_probs, causal, drawn, llama, text_packs
 from torch import nn
 from torch.testing import assert_close
 from transformers import PreTrainedModel
@@ -12,6 +11,7 @@ from transformers import PreTrainedModel
 from rlaifv_kedro.branching import Pack, branch_log_probs, choose_way, collate, next_token_probs, separate
 from rlaifv_kedro.branching.ways import type_ids
 from rlaifv_kedro.errors import UserError
+from tiny_families import FAMILIES, TEXT, by_hand_log_probs, causal, drawn, llama, text_packs
 
 BLOOM = dict(vocab_size=64, bos_token_id=1, eos_token_id=2, hidden_size=32, num_hidden_layers=2, n_head=4)
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tiny_families import by_hand, by_hand_log_probs, by_hand_next, mistral, text_packs
 from torch.testing import assert_close
 
 from rlaifv_kedro.branching import branch_log_probs, choose_way, collate, next_token_probs, separate
 from rlaifv_kedro.branching.sampling import sample_branches
+from tiny_families import by_hand, by_hand_log_probs, by_hand_next, mistral, text_packs
 
 
 @pytest.fixture

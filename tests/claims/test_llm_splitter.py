@@ -25,7 +25,7 @@ from rlaifv_kedro.models import Answer, Decoding
 from rlaifv_kedro.seeds import seed_for
 
 if TYPE_CHECKING:
-    from rlaifv_kedro.models.text_backend import TransformersText
+    from rlaifv_kedro.models.backends.text import TransformersText
 
 NO_CLAIM = "no claim found in the answer"
 
@@ -511,7 +511,7 @@ def random_llm() -> "TransformersText":
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from rlaifv_kedro.models.text_backend import TransformersText
+    from rlaifv_kedro.models.backends.text import TransformersText
 
     alphabet = ["</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     backend = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from file_server import FileServer
 
+from file_server import FileServer
 from rlaifv_kedro.datasets import download as module
 from rlaifv_kedro.datasets.download import DownloadError, download
 

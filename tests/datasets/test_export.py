@@ -11,10 +11,10 @@ import datasets
 import pandas as pd
 import pytest
 from kedro.io.core import Version
-from pair_files import picture
 from PIL import Image
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
+from pair_files import picture
 from rlaifv_kedro.datasets import PairStore
 from rlaifv_kedro.datasets import export_formats as formats
 from rlaifv_kedro.datasets.export import ExportFolderDataset

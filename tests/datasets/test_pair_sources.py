@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
-from pair_files import conversation, message, picture, published, write_published, write_trl
 
+from pair_files import conversation, message, picture, published, write_published, write_trl
 from rlaifv_kedro.datasets.pair_rows import PairRow
 from rlaifv_kedro.datasets.pair_sources import FramePairs, PairSourceDataset, ParquetPairs
 from rlaifv_kedro.errors import UserError

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from file_server import FileServer
 from kedro.io import DataCatalog
 
+from file_server import FileServer
 from rlaifv_kedro.datasets import ImagesDataset, RemoteFileDataset
 from rlaifv_kedro.datasets import download as module
 from rlaifv_kedro.errors import UserError

@@ -19,7 +19,7 @@ from rlaifv_kedro.__main__ import cli
 from rlaifv_kedro.datasets.checkpoint import check_checkpoint
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import load_model, merging
-from rlaifv_kedro.models.llava_processor import SYSTEM as LLAVA_SYSTEM
+from rlaifv_kedro.models.llava.processor import SYSTEM as LLAVA_SYSTEM
 from rlaifv_kedro.models.merging import merge_adapters, stored_dtype
 from rlaifv_kedro.models.omnilmm.processing import SYSTEM as OMNILMM_SYSTEM
 

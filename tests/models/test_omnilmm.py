@@ -28,12 +28,12 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from rlaifv_kedro.branching import Pack, branch_log_probs, collate
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import Decoding, Question
+from rlaifv_kedro.models.backends.transformers import TransformersModel
 from rlaifv_kedro.models.omnilmm import register
 from rlaifv_kedro.models.omnilmm.configuration import OmniLMMConfig
 from rlaifv_kedro.models.omnilmm.modeling import LORA_TARGETS, OmniLMMForConditionalGeneration
 from rlaifv_kedro.models.omnilmm.processing import SYSTEM, OmniLMMProcessor, omnilmm_processor
 from rlaifv_kedro.models.omnilmm.vision import sincos_positions
-from rlaifv_kedro.models.transformers_backend import TransformersModel
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "parity" / "omnilmm"
 IM_PATCH, IM_START, IM_END = 320, 321, 322  # in the fixture; its tokens are 0 to 319

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from whole_project import Project, make_project
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import pandas as pd
 import pytest
 from safetensors.torch import load_file
-from whole_project import Project
 
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, ModelsParams
 from rlaifv_kedro.pipelines.evaluation import nodes
+from whole_project import Project
 
 
 def models(project: Project, kind: str, run_id: str, iteration: int = 1) -> Path:

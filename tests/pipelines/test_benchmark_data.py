@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+
 from file_server import FileServer
 from whole_project import Project, make_project
 

@@ -21,25 +21,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import rule_judge
 import spacy
 import torch
 from safetensors.torch import load_file, save_file
+
+import rule_judge
 from whole_project import SHIPPED, Project, make_project
 
 sys.path.append(str(Path(__file__).parents[1] / "hallucination"))
 
 from judge_server import ChatServer, judge_server
-
+from rlaifv_kedro.benchmarks.answering import score_answers
+from rlaifv_kedro.benchmarks.suite import answered_items
+from rlaifv_kedro.commands.score import ScoreInputs, score_file
 from rlaifv_kedro.datasets import ChunkedTableDataset
-from rlaifv_kedro.datasets.files import content_sha256
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.hallucination.answering import score_answers
-from rlaifv_kedro.hallucination.score_command import ScoreInputs, score_file
-from rlaifv_kedro.hallucination.suite import answered_items
+from rlaifv_kedro.files import content_sha256
 from rlaifv_kedro.miniature.language import CATEGORY_OF, mentions
 from rlaifv_kedro.params import JudgeParams
-from rlaifv_kedro.summary import HEADLINES
+from rlaifv_kedro.reporting.summary import HEADLINES
 
 BASE, NOISY, LABELER = (
     f"{SHIPPED}/base_policy/shipped/base_policy",

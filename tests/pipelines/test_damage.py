@@ -8,6 +8,7 @@ import shutil
 
 import pandas as pd
 import pytest
+
 from whole_project import SHIPPED, Project
 
 TABLES = {

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from whole_project import Project
 
 from rlaifv_kedro.models import load_model
+from whole_project import Project
 
 
 @pytest.mark.distributed

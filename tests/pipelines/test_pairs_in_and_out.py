@@ -7,12 +7,12 @@ from pathlib import Path
 import datasets
 import pandas as pd
 import pytest
-from pair_files import published, write_published
-from whole_project import Project
 
+from pair_files import published, write_published
 from rlaifv_kedro import pipeline_registry
 from rlaifv_kedro.datasets import PairStore
 from rlaifv_kedro.params import TrainingParams
+from whole_project import Project
 
 ONLY_PUBLISHED = "training.mix.preference_pairs.weight=0,training.mix.published_pairs.weight=1"
 CATALOG = """

@@ -13,6 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
 from real_layouts import (
     PARITY,
     QUESTIONS,
@@ -23,13 +26,10 @@ from real_layouts import (
     question_of,
     splitter,
 )
-from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText, AutoProcessor
-from whole_project import make_project
-
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.models import Decoding, Question, load_model
-from rlaifv_kedro.models.transformers_backend import TransformersModel
+from rlaifv_kedro.models.backends.transformers import TransformersModel
+from whole_project import make_project
 
 SURROUNDINGS = (
     "OPENAI_API_KEY",

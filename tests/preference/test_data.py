@@ -9,15 +9,14 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_training import WHOLE, Runner, make_pairs
 from transformers import TrainingArguments
 
 from rlaifv_kedro.branching import Pack
 from rlaifv_kedro.datasets import PairStore
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import load_model
+from rlaifv_kedro.models.backends.transformers import TransformersModel
 from rlaifv_kedro.models.encoding import ChatEncoder
-from rlaifv_kedro.models.transformers_backend import TransformersModel
 from rlaifv_kedro.preference.data import (
     PairPack,
     PreferenceCollator,
@@ -29,7 +28,8 @@ from rlaifv_kedro.preference.data import (
     pack_pairs,
 )
 from rlaifv_kedro.preference.objective import SUM, Reduction
-from rlaifv_kedro.preference.trainer import PreferenceTrainer
+from rlaifv_kedro.training.trainer import PreferenceTrainer
+from tiny_training import WHOLE, Runner, make_pairs
 
 ASK, OTHER = "name three objects in the image.", "what objects are in this picture?"
 # (idx, image, question, chosen, rejected): three pairs of prompt A (image 0), two of B (image 1), one each of

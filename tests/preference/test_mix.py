@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from pair_files import picture, published, write_published
 
+from pair_files import picture, published, write_published
 from rlaifv_kedro.datasets.pair_sources import FramePairs, PairSource, ParquetPairs
 from rlaifv_kedro.datasets.pair_store import PairStore
 from rlaifv_kedro.errors import UserError

@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_training import WHOLE, Runner, reference_of
 from torch.testing import assert_close
 
 from rlaifv_kedro.branching import Pack, collate
 from rlaifv_kedro.branching.scoring import BranchLogProbs
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.models.transformers_backend import TransformersModel
+from rlaifv_kedro.models.backends.transformers import TransformersModel
 from rlaifv_kedro.preference.data import PairPack, branches_of_pairs
 from rlaifv_kedro.preference.loss import preference_loss
 from rlaifv_kedro.preference.objective import SUM, Reduction, changed_tokens, reduced, token_weights
+from tiny_training import WHOLE, Runner, reference_of
 
 END = 2
 # The first differs from the second in "11 12" for "13", from the third in "14 12" for "11" and one token

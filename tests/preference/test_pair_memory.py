@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks/pair_memory.py"
+SCRIPT = Path(__file__).parents[2] / "perf/pair_memory.py"
 # Of index: keys, prompts, row numbers. A row's picture and texts have 5,000 here, 150,000 in the published
 # data
 BYTES_A_ROW = 1500

@@ -9,18 +9,18 @@ import pandas as pd
 import pytest
 import torch
 from kedro.io.core import Version
-from tiny_training import PARAMS, WHOLE, Spy, last, make_pairs, reference_of
 
 from rlaifv_kedro.datasets import PairStore
 from rlaifv_kedro.datasets.chunks import Chunk, ChunkedTableDataset, Complete, FinishedChunksDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import Question, load_model
-from rlaifv_kedro.models.transformers_backend import TransformersModel
+from rlaifv_kedro.models.backends.transformers import TransformersModel
 from rlaifv_kedro.params import ComputeParams, ModelsParams
 from rlaifv_kedro.pipelines.training.nodes import compute_reference, train_policy
 from rlaifv_kedro.preference.data import Truncation
 from rlaifv_kedro.preference.objective import Reduction
 from rlaifv_kedro.preference.reference import fingerprint, refuse_mismatch
+from tiny_training import PARAMS, WHOLE, Spy, last, make_pairs, reference_of
 
 COMPUTE = ComputeParams(device="cpu", dtype="float32")
 NO_REJECTS = pd.DataFrame(columns=["stage", "key", "why"])

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import Question, load_model
-from rlaifv_kedro.models.transformers_backend import TransformersModel
+from rlaifv_kedro.models.backends.transformers import TransformersModel
 from rlaifv_kedro.preference.reward import Reward, reward_scores, with_rewards
 
 QUESTION = "describe the image in detail."

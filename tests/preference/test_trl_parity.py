@@ -18,7 +18,6 @@ import pytest
 import torch
 from datasets import Dataset
 from PIL import Image
-from tiny_training import PARAMS, Runner, Spy, batches_seen, reference_of
 from transformers import LlamaForCausalLM, TrainingArguments
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
@@ -28,7 +27,8 @@ from rlaifv_kedro.models import load_model
 from rlaifv_kedro.params import TrainingParams
 from rlaifv_kedro.preference.data import PairPack, PreferenceCollator, branches_of_pairs
 from rlaifv_kedro.preference.objective import Reduction, token_weights
-from rlaifv_kedro.preference.trainer import PreferenceTrainer
+from rlaifv_kedro.training.trainer import PreferenceTrainer
+from tiny_training import PARAMS, Runner, Spy, batches_seen, reference_of
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*gradient_checkpointing.*:FutureWarning"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NAME = "branches"
 # Short branches share a piece up to so many queries: copying the prefix's keys for each would cost more than
-# it saves (benchmarks/feedback.py).
+# it saves (perf/feedback.py).
 _PIECE_TOKENS = 128
 # A piece must save at least so many query-key pairs to be worth its calls; below, one dense mask is faster
 # (many small packs).

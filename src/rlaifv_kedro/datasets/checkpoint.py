@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rlaifv_kedro.datasets.chunks import MARKER
-from rlaifv_kedro.datasets.files import (
+from rlaifv_kedro.datasets.versioned import RunVersionedDataset
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import (
     combined_sha256,
     file_hashes,
     files_of,
@@ -19,8 +21,6 @@ from rlaifv_kedro.datasets.files import (
     write_atomically,
     writing,
 )
-from rlaifv_kedro.datasets.versioned import RunVersionedDataset
-from rlaifv_kedro.errors import UserError
 
 CONFIG = "config.json"
 SHARD_INDEX = "model.safetensors.index.json"

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 
-from rlaifv_kedro.datasets.files import file_sha256, read_bytes, shown, write_atomically
 from rlaifv_kedro.datasets.tables import as_frame, known_table, preview_table, read_table, write_table
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import file_sha256, read_bytes, shown, write_atomically
 from rlaifv_kedro.schemas import FINGERPRINT, conform, table
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rlaifv_kedro.datasets.files import shown
 from rlaifv_kedro.datasets.remote import RemoteFileDataset
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import shown
 
 BUFFER = 1 << 20  # bytes read at once
 _FILE = re.compile(r"(?P<kind>instances|captions)_(?P<split>\w+)\.json")

@@ -10,9 +10,9 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from rlaifv_kedro.datasets.files import read_bytes, shown, write_atomically
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import read_bytes, shown, write_atomically
 
 if TYPE_CHECKING:
     from kedro_datasets._typing import ImagePreview, JSONPreview

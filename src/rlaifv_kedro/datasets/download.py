@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from rlaifv_kedro.datasets.files import file_sha256, sync_folder, writing
+from rlaifv_kedro.files import file_sha256, sync_folder, writing
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.datasets.export_formats import FORMATS
-from rlaifv_kedro.datasets.files import sync_folder, writing
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import sync_folder, writing
 
 if TYPE_CHECKING:
     from kedro.io.core import Version

@@ -7,8 +7,8 @@ from typing import Any
 
 from kedro.io import AbstractDataset
 
-from rlaifv_kedro.datasets.files import sync_folder, write_atomically, writing
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import sync_folder, write_atomically, writing
 
 
 class FileSetDataset(AbstractDataset[dict[str, bytes], Path]):

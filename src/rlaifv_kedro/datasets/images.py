@@ -16,9 +16,9 @@ from urllib.parse import unquote, urlsplit
 from kedro.io import AbstractDataset
 
 from rlaifv_kedro.datasets.download import DownloadError, download
-from rlaifv_kedro.datasets.files import shown, writing
 from rlaifv_kedro.datasets.remote import RemoteFileDataset
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import shown, writing
 
 AT_ONCE = 8  # downloads
 BATCH = 16

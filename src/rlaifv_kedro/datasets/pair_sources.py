@@ -18,10 +18,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rlaifv_kedro.datasets.files import shown
 from rlaifv_kedro.datasets.pair_rows import COLUMNS, ORIGIN, Form, PairRow, form_of, row_of
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import shown
 
 logger = logging.getLogger(__name__)
 

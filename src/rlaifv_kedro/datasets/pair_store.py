@@ -18,8 +18,8 @@ import pandas as pd
 import pyarrow as pa
 
 from rlaifv_kedro.datasets.chunks import ChunkedTableDataset, ChunkFolder, FinishedChunksDataset
-from rlaifv_kedro.datasets.files import file_sha256, shown, write_atomically
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import file_sha256, shown, write_atomically
 from rlaifv_kedro.schemas import conform, table
 
 SUFFIX = ".arrow"

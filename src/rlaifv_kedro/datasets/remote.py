@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlaifv_kedro.datasets.download import DownloadError, download
-from rlaifv_kedro.datasets.files import file_sha256, read_bytes, shown
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import file_sha256, read_bytes, shown
 
 Form = Literal["file", "text", "json"]
 
@@ -18,8 +18,8 @@ class RemoteFileDataset(RunVersionedDataset[Any, None]):
     """A published file at a local path. Read only, without versions: the sha256 says which it is.
 
     Making the catalog fetches nothing. A run fetches all of its inputs before its first node
-    (``rlaifv_kedro.versions``); elsewhere ``load`` does. ``metadata`` may say ``licence`` and ``manual`` (how
-    to get the file by hand), for people.
+    (``rlaifv_kedro.runs.versions``); elsewhere ``load`` does. ``metadata`` may say ``licence`` and ``manual``
+    (how to get the file by hand), for people.
     """
 
     def __init__(

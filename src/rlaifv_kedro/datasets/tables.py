@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from kedro.io.core import DatasetError
 
-from rlaifv_kedro.datasets.files import read_bytes, shown, write_atomically
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import read_bytes, shown, write_atomically
 from rlaifv_kedro.schemas import FINGERPRINT, conform, table, to_frame
 
 if TYPE_CHECKING:

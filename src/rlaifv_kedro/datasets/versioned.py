@@ -5,8 +5,8 @@ from typing import Any, Generic, TypeVar
 
 from kedro.io.core import AbstractVersionedDataset, Version, VersionNotFoundError
 
-from rlaifv_kedro.datasets.files import shown
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import shown
 
 In = TypeVar("In")
 Out = TypeVar("Out")

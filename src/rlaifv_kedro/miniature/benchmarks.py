@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rlaifv_kedro.hallucination.mmhal import type_of
-from rlaifv_kedro.hallucination.pope import SPLITS
+from rlaifv_kedro.benchmarks.mmhal import type_of
+from rlaifv_kedro.benchmarks.pope import SPLITS
 from rlaifv_kedro.images import png_bytes
 from rlaifv_kedro.miniature import language
 from rlaifv_kedro.miniature.coco_format import file_name, visible_masks

@@ -6,7 +6,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.models.llava_processor import chunked_ids
+from rlaifv_kedro.models.llava.processor import chunked_ids
 
 if TYPE_CHECKING:
     from PIL.Image import Image

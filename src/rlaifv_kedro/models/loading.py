@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, ProcessorMixin
 
-    from rlaifv_kedro.models.transformers_backend import TransformersModel
+    from rlaifv_kedro.models.backends.transformers import TransformersModel
 
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
@@ -54,7 +54,7 @@ def load_model(
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         device: ``auto`` takes a GPU if there is one.
         batch_size, max_tokens_per_pack: See
-            :class:`rlaifv_kedro.models.transformers_backend.TransformersModel`.
+            :class:`rlaifv_kedro.models.backends.transformers.TransformersModel`.
         device_map: ``auto`` spreads the model over the GPUs, whatever ``device`` says.
         adapter: Folder of LoRA adapters for the checkpoint.
         chat_template: File with one, instead of the checkpoint's.
@@ -67,7 +67,7 @@ def load_model(
     """
     from safetensors import SafetensorError
 
-    from rlaifv_kedro.models.transformers_backend import TransformersModel
+    from rlaifv_kedro.models.backends.transformers import TransformersModel
 
     where = str(path)
     chosen = torch_device(device)
@@ -172,8 +172,8 @@ def _load(
     import torch
 
     from rlaifv_kedro.models import minicpm_v, omnilmm
-    from rlaifv_kedro.models.llava_original import is_llava_original, load_llava_original
-    from rlaifv_kedro.models.llava_processor import llava_processor
+    from rlaifv_kedro.models.llava.original import is_llava_original, load_llava_original
+    from rlaifv_kedro.models.llava.processor import llava_processor
 
     described = json.loads((weights / "config.json").read_text(encoding="utf-8"))
     kind = getattr(torch, dtype)
@@ -196,7 +196,7 @@ def _load(
 
 def _images_only(module: "PreTrainedModel", family: str) -> "ImagesOnly":
     if family == "llava":
-        from rlaifv_kedro.models.llava_processor import llava_images
+        from rlaifv_kedro.models.llava.processor import llava_images
 
         return ImagesOnly(llava_images(module.config))
     if family == "omnilmm":
@@ -235,7 +235,7 @@ def _auto_processor(folder: Path, remote: bool) -> "ProcessorMixin":
 def _merged(module: "PreTrainedModel", adapter: Path) -> "PreTrainedModel":
     from transformers import LlavaForConditionalGeneration
 
-    from rlaifv_kedro.models.llava_adapter import apply_original_adapter, is_original_adapter
+    from rlaifv_kedro.models.llava.adapter import apply_original_adapter, is_original_adapter
 
     if isinstance(module, LlavaForConditionalGeneration) and is_original_adapter(adapter):
         return apply_original_adapter(module, adapter)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rlaifv_kedro.errors import UserError
 
 if TYPE_CHECKING:
-    from rlaifv_kedro.models.transformers_backend import TransformersModel
+    from rlaifv_kedro.models.backends.transformers import TransformersModel
 
 ADAPTER = "adapter_config.json"
 CARD = "README.md"
@@ -85,7 +85,7 @@ def save_whole(model: "TransformersModel", folder: Path) -> None:
     """
     from transformers import LlavaForConditionalGeneration
 
-    from rlaifv_kedro.models.llava_original import published_names
+    from rlaifv_kedro.models.llava.original import published_names
 
     _ = model.encoder  # says so if there is no tokenizer
     if isinstance(model.module, LlavaForConditionalGeneration):

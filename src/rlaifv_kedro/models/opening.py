@@ -22,11 +22,11 @@ def open_model(
         UserError: It can't be loaded, or its server doesn't answer.
     """
     if params.backend == "openai":
-        from rlaifv_kedro.models.openai_backend import OpenAIModel
+        from rlaifv_kedro.models.backends.openai import OpenAIModel
 
         return OpenAIModel(params)
     if params.backend == "vllm":
-        from rlaifv_kedro.models.vllm_backend import VLLMModel
+        from rlaifv_kedro.models.backends.vllm import VLLMModel
 
         return VLLMModel(params.path or str(checkpoint), params, dtype=compute.dtype)
     from rlaifv_kedro.models.loading import load_model
@@ -45,7 +45,7 @@ def open_text_model(
         UserError: The parameters name no model, it can't be loaded, or its server doesn't answer.
     """
     if params.backend == "openai":
-        from rlaifv_kedro.models.openai_backend import OpenAIModel
+        from rlaifv_kedro.models.backends.openai import OpenAIModel
 
         return OpenAIModel(params)
     if params.path is None:
@@ -54,10 +54,10 @@ def open_text_model(
             f"models.{role}.backend=openai with a url."
         )
     if params.backend == "vllm":
-        from rlaifv_kedro.models.vllm_backend import VLLMModel
+        from rlaifv_kedro.models.backends.vllm import VLLMModel
 
         return VLLMModel(params.path, params, dtype=compute.dtype)
-    from rlaifv_kedro.models.text_backend import load_text_model
+    from rlaifv_kedro.models.backends.text import load_text_model
 
     general = {name: value for name, value in compute.loading().items() if name != "max_tokens_per_pack"}
     return load_text_model(params.path, batch_size=batch_size, **{**general, **params.loading()})

@@ -148,7 +148,7 @@ class PromptSampler(Sampler[int]):
 
 
 class PreferenceCollator:
-    """Makes the batch that :class:`rlaifv_kedro.preference.trainer.PreferenceTrainer` takes.
+    """Makes the batch that :class:`rlaifv_kedro.training.trainer.PreferenceTrainer` takes.
 
     Args:
         merge: Pairs of one prompt share a pack; else each pair has its own.
@@ -165,7 +165,7 @@ class PreferenceCollator:
         (pairs,); their reference log-probs, float32 (pairs,); ``images``, what the model takes for those of
         the packs; ``weights``, those of the answers' tokens, None for summed log-probs.
         """
-        from rlaifv_kedro.models.transformers_backend import batched
+        from rlaifv_kedro.models.backends.transformers import batched
 
         groups: dict[int, list[PreferenceExample]] = {}
         for i, example in enumerate(examples):

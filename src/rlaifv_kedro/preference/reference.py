@@ -19,7 +19,7 @@ from rlaifv_kedro.preference.data import Truncation, branches_of_pairs, distinct
 from rlaifv_kedro.preference.objective import SUM, Reduction, reduced, token_weights
 
 if TYPE_CHECKING:
-    from rlaifv_kedro.models.transformers_backend import TransformersModel
+    from rlaifv_kedro.models.backends.transformers import TransformersModel
     from rlaifv_kedro.params import TrainingParams
 
 

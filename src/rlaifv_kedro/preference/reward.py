@@ -19,7 +19,7 @@ from rlaifv_kedro.errors import UserError
 if TYPE_CHECKING:
     from rlaifv_kedro.branching import Pack
     from rlaifv_kedro.models import Question
-    from rlaifv_kedro.models.transformers_backend import TransformersModel
+    from rlaifv_kedro.models.backends.transformers import TransformersModel
 
 logger = logging.getLogger(__name__)
 

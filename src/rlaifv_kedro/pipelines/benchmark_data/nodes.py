@@ -5,10 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from rlaifv_kedro.hallucination import benchmark_items
-from rlaifv_kedro.hallucination.benchmark_items import Pictures
-from rlaifv_kedro.hallucination.coco_truth import Annotations, coco_truth
-from rlaifv_kedro.hallucination.coco_vocabulary import Vocabulary
+from rlaifv_kedro.benchmarks import items as benchmark_items
+from rlaifv_kedro.benchmarks.coco.truth import Annotations, coco_truth
+from rlaifv_kedro.benchmarks.coco.vocabulary import Vocabulary
+from rlaifv_kedro.benchmarks.items import Pictures
 from rlaifv_kedro.params import BenchmarkDataParams
 
 Entries = list[dict[str, Any]]

@@ -6,7 +6,7 @@ truth that it needs.
 
 from kedro.pipeline import Pipeline, node
 
-from rlaifv_kedro.hallucination import benchmark_items
+from rlaifv_kedro.benchmarks import items as benchmark_items
 from rlaifv_kedro.params import BenchmarkDataParams
 from rlaifv_kedro.pipelines.benchmark_data import nodes
 

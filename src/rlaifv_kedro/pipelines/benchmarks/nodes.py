@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 from kedro.pipeline import Pipeline
 
+from rlaifv_kedro.benchmarks import suite
+from rlaifv_kedro.benchmarks.answers import answer_items
+from rlaifv_kedro.benchmarks.measures import slug
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.hallucination import suite
-from rlaifv_kedro.hallucination.benchmark_answers import answer_items
-from rlaifv_kedro.hallucination.measures import slug
 from rlaifv_kedro.params import (
     Benchmark,
     BenchmarksParams,
@@ -69,7 +69,7 @@ def answer_benchmark(
     compute: ComputeParams,
     **policies: Path,
 ) -> Iterator[Chunk | Complete]:
-    """See :func:`rlaifv_kedro.hallucination.benchmark_answers.answer_items`.
+    """See :func:`rlaifv_kedro.benchmarks.answers.answer_items`.
 
     Args:
         policies: Of the catalog; those that ``evaluation.policy`` names come after them.
@@ -91,7 +91,7 @@ def judge_benchmark(
     """The judge's verdicts on all policies' answers: ``policy_judgements``. What is in the store isn't
     asked again, so a killed run goes on there.
     """
-    from rlaifv_kedro.hallucination.judge import judgement_table, open_judge
+    from rlaifv_kedro.benchmarks.judging.judge import judgement_table, open_judge
 
     benchmark = items["benchmark"].iloc[0]
     judge = open_judge(models, judging, compute, store)
@@ -150,7 +150,7 @@ def compare_policies(metrics: pd.DataFrame, **scores: pd.DataFrame) -> pd.DataFr
             so is the comparison.
         scores: ``item_scores`` of each benchmark.
     """
-    from rlaifv_kedro.hallucination.statistics import paired_bootstrap
+    from rlaifv_kedro.benchmarks.statistics import paired_bootstrap
 
     rows = []
     for table in scores.values():

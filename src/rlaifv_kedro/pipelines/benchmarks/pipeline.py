@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from kedro.pipeline import Pipeline, node
 
-from rlaifv_kedro.hallucination.suite import is_judged, needs_truth
+from rlaifv_kedro.benchmarks.suite import is_judged, needs_truth
 from rlaifv_kedro.params import Benchmark, BenchmarkDataParams, BenchmarksParams
 from rlaifv_kedro.pipelines.benchmarks import nodes
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pandas as pd
 
+from rlaifv_kedro.benchmarks.answering import answer_probes, answer_prompts, score_answers
+from rlaifv_kedro.benchmarks.best_of import choose_answers, decoding_of, sample_answers
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
-from rlaifv_kedro.hallucination.answering import answer_probes, answer_prompts, score_answers
-from rlaifv_kedro.hallucination.best_of import choose_answers, decoding_of, sample_answers
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, ModelsParams, RewardParams
-from rlaifv_kedro.preference.policy import empty, tidy_up, whole_policy
 from rlaifv_kedro.preference.selection import BASE, START, choose, draw_curve, what_stays
 from rlaifv_kedro.schemas import table
+from rlaifv_kedro.training.policy import empty, tidy_up, whole_policy
 
 __all__ = [
     "answer_probes",
@@ -137,7 +137,7 @@ def score_best_answers(
     params: EvaluationParams,
     reward: RewardParams,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """:func:`rlaifv_kedro.hallucination.answering.score_answers` of best-of-N answers, with a protocol
+    """:func:`rlaifv_kedro.benchmarks.answering.score_answers` of best-of-N answers, with a protocol
     that says so.
     """
     return score_answers(answers, instances, captions, decoding_of(params, reward))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from rlaifv_kedro.hallucination.answering import answer_probes, answer_prompts, score_answers
+from rlaifv_kedro.benchmarks.answering import answer_probes, answer_prompts, score_answers
 from rlaifv_kedro.miniature.benchmarks import benchmark_files
 from rlaifv_kedro.miniature.world import draw_split, probe_questions, prompt_table, truth
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, FeedbackParams, MiniatureParams, ModelsParams

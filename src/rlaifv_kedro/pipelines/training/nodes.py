@@ -94,7 +94,7 @@ def train_policy(
     compute: ComputeParams,
 ) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """DPO from the policy, in this process or in as many as the parameters ask for; see
-    :mod:`rlaifv_kedro.preference.launch`.
+    :mod:`rlaifv_kedro.training.launch`.
 
     Args:
         folder: Where checkpoints go.
@@ -106,9 +106,9 @@ def train_policy(
     Raises:
         UserError: The reference log-probs belong to another policy, other pairs, another template or dtype.
     """
-    from rlaifv_kedro.preference.card import provenance, write_cards
-    from rlaifv_kedro.preference.launch import REFERENCE, run_training
-    from rlaifv_kedro.preference.worker import TrainingSpec
+    from rlaifv_kedro.training.card import provenance, write_cards
+    from rlaifv_kedro.training.launch import REFERENCE, run_training
+    from rlaifv_kedro.training.worker import TrainingSpec
 
     spec = TrainingSpec(
         policy=policy,

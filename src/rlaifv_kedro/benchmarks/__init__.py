@@ -1,0 +1,1 @@
+"""Benchmarks of hallucination: what is asked, how answers are scored and judged."""

@@ -1,0 +1,183 @@
+"""A policy's answers to a benchmark's items: by beams where an LLM judges them (protocol), else greedy, an
+image computed once for its questions.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from rlaifv_kedro.benchmarks.amber import GENERATIVE
+from rlaifv_kedro.benchmarks.suite import is_judged
+from rlaifv_kedro.datasets.chunks import Chunk, Complete
+from rlaifv_kedro.engine.chunks import map_chunks
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import content_sha256
+from rlaifv_kedro.images import open_image
+from rlaifv_kedro.params import BenchmarksParams, ComputeParams, ModelsParams
+from rlaifv_kedro.schemas import FINGERPRINT
+
+if TYPE_CHECKING:
+    from rlaifv_kedro.models import Answer, VisionLanguageModel
+
+COLUMNS = ["policy", "benchmark", "item_id", "question", "answer", "token_count", "finish_reason"]
+
+
+def answer_items(
+    items: pd.DataFrame,
+    policies: Mapping[str, Path | str],
+    finished: set[str],
+    params: BenchmarksParams,
+    models: ModelsParams,
+    compute: ComputeParams,
+) -> Iterator[Chunk | Complete]:
+    """Every policy's answers, policy by policy.
+
+    Args:
+        items: Table ``benchmark_items`` of one benchmark, with its pictures.
+        policies: Name in the tables -> checkpoint.
+
+    Yields:
+        Chunks of ``policy_answers``, by images. ``attrs["fingerprint"]`` has each policy's sha256: a run that
+        goes on with other weights at the same place has chunks that don't fit together, which is said when
+        they are loaded.
+
+    Raises:
+        UserError: A picture is missing or damaged, said before a model is loaded; a policy can't be loaded,
+            or can't search with beams.
+    """
+    from rlaifv_kedro.models.loading import folder_of
+
+    benchmark = items["benchmark"].iloc[0]
+    beams = params.beams if is_judged(benchmark, params) else 1
+    if beams > 1 and models.policy.backend != "transformers":
+        raise UserError(
+            f"benchmarks.beams={beams}: only models.policy.backend=transformers searches with beams. Set it "
+            "to 1 for greedy answers."
+        )
+    groups = _by_image(items)
+    for group in groups:
+        _picture(group[0])
+    answerer = _Answerer(policies, beams, params, models, compute)
+    weights = {name: content_sha256(folder_of(policy)) for name, policy in policies.items()}
+
+    def work(part: Sequence[tuple[str, list[Any]]]) -> pd.DataFrame:
+        rows = []
+        for name in dict.fromkeys(name for name, _ in part):
+            asked = [group for policy, group in part if policy == name]
+            for group, answers in zip(asked, answerer(name, asked)):
+                rows += [
+                    (name, benchmark, r.item_id, r.question, a.text, a.token_count, a.finish_reason)
+                    for r, a in zip(group, answers)
+                ]
+        frame = pd.DataFrame(rows, columns=COLUMNS)
+        frame.attrs[FINGERPRINT] = weights
+        return frame
+
+    asked = [(name, group) for name in policies for group in groups]
+    yield from map_chunks(asked, params.chunk_size, finished, work, f"answering {benchmark}")
+    answerer.close()
+
+
+def _by_image(items: pd.DataFrame) -> list[list[Any]]:
+    """Items of one picture and kind of answer together, in the order in which the first of them comes."""
+    groups: dict[Any, list[Any]] = {}
+    for row in items.itertuples():
+        if row.image is None:
+            raise UserError(
+                f"{row.benchmark} item {row.item_id} has no picture. Make the items with pictures: kedro "
+                "run --pipelines benchmark_data"
+            )
+        key = (row.image["path"] or row.image["bytes"], _is_yes_no(row))
+        groups.setdefault(key, []).append(row)
+    return list(groups.values())
+
+
+def _is_yes_no(item: Any) -> bool:
+    return item.benchmark == "pope" or (item.benchmark == "amber" and item.kind != GENERATIVE)
+
+
+def _picture(item: Any) -> Any:
+    return open_image(item.image, f"{item.benchmark} item {item.item_id}")
+
+
+class _Answerer:
+    """Loads one policy at a time, when it is asked."""
+
+    def __init__(
+        self,
+        policies: Mapping[str, Path | str],
+        beams: int,
+        params: BenchmarksParams,
+        models: ModelsParams,
+        compute: ComputeParams,
+    ):
+        self._policies, self._beams, self._params, self._models, self._compute = (
+            policies,
+            beams,
+            params,
+            models,
+            compute,
+        )
+        self._loaded: tuple[str, VisionLanguageModel] | None = None
+
+    def __call__(self, name: str, groups: list[list[Any]]) -> "list[list[Answer]]":
+        model = self._model(name)
+        if self._beams > 1:
+            return [self._searched(model, group) for group in groups]
+        answers: dict[int, list[Answer]] = {}
+        for yes_no in (True, False):
+            alike = [i for i, group in enumerate(groups) if _is_yes_no(group[0]) == yes_no]
+            answers |= zip(alike, self._greedy(model, [groups[i] for i in alike], yes_no))
+        return [answers[i] for i in range(len(groups))]
+
+    def close(self) -> None:
+        from rlaifv_kedro.models import close_model
+
+        if self._loaded is not None:
+            close_model(self._loaded[1])
+            self._loaded = None
+
+    def _model(self, name: str) -> "VisionLanguageModel":
+        from rlaifv_kedro.models import open_model
+
+        if self._loaded is None or self._loaded[0] != name:
+            self.close()
+            self._loaded = (
+                name,
+                open_model(self._models.policy, self._policies[name], self._compute, self._params.batch_size),
+            )
+        return self._loaded[1]
+
+    def _searched(self, model: Any, group: list[Any]) -> "list[Answer]":
+        from rlaifv_kedro.models.chat import ChatDecoding, RLAIFVChat
+
+        chat = RLAIFVChat.of(
+            model, ChatDecoding(num_beams=self._beams, max_new_tokens=self._params.max_new_tokens)
+        )
+        picture = _picture(group[0])
+        return [chat.answer(picture, item.question) for item in group]
+
+    def _greedy(self, model: Any, groups: list[list[Any]], yes_no: bool) -> "list[list[Answer]]":
+        from rlaifv_kedro.models import Decoding, Question
+
+        decoding = Decoding(
+            temperature=0,
+            max_new_tokens=self._params.yes_no_tokens if yes_no else self._params.max_new_tokens,
+        )
+        pictures = [_picture(group[0]) for group in groups]
+        questions = [[item.question for item in group] for group in groups]
+        if not groups:
+            return []
+        if hasattr(model, "sample_about"):
+            return model.sample_about(
+                pictures, questions, [[0] * len(asked) for asked in questions], decoding
+            )
+        flat = [
+            Question(picture, question) for picture, asked in zip(pictures, questions) for question in asked
+        ]
+        answers = iter(
+            model.sample(flat, [[0]] * len(flat), decoding)
+        )  # a server or engine keeps prefixes itself
+        return [[next(answers)[0] for _ in asked] for asked in questions]

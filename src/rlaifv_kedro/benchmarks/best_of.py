@@ -1,0 +1,84 @@
+"""Best-of-N: a policy answers every question N times, and the answer with the highest reward counts."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rlaifv_kedro.benchmarks.answering import BENCHMARK, load_policy
+from rlaifv_kedro.datasets.chunks import Chunk, Complete
+from rlaifv_kedro.engine.chunks import map_chunks
+from rlaifv_kedro.images import open_image
+from rlaifv_kedro.params import ComputeParams, EvaluationParams, ModelsParams, RewardParams
+from rlaifv_kedro.preference.reward import COLUMN
+from rlaifv_kedro.seeds import seed_for
+
+
+def sample_answers(
+    policy: Path,
+    prompts: pd.DataFrame,
+    finished: set[str],
+    seed: int,
+    params: EvaluationParams,
+    reward: RewardParams,
+    models: ModelsParams,
+    compute: ComputeParams,
+) -> Iterator[Chunk | Complete]:
+    """``best_of`` sampled answers of a policy to every prompt. Those of a smaller N are the first of a larger
+    one.
+
+    A forward pass holds ``batch_size`` sequences, or one prompt's.
+
+    Yields:
+        Chunks of ``answer_candidates``, by prompts; empty answers among them.
+    """
+    from rlaifv_kedro.models import Decoding, Question
+
+    model = load_policy(policy, max(1, params.batch_size // params.best_of), models, compute)
+    decoding = Decoding(params.best_of_temperature, params.max_new_tokens)
+
+    def work(rows: list[Any]) -> pd.DataFrame:
+        questions = [Question(open_image(row.image, f"prompt {row.prompt_id}"), row.question) for row in rows]
+        seeds = [[seed_for(seed, "best of", row.prompt_id, k) for k in range(params.best_of)] for row in rows]
+        candidates = [
+            (row.prompt_id, k, answer.text, answer.token_count, answer.finish_reason, seeds[i][k])
+            for i, (row, answers) in enumerate(zip(rows, model.sample(questions, seeds, decoding)))
+            for k, answer in enumerate(answers)
+        ]
+        return pd.DataFrame(
+            candidates, columns=["prompt_id", "candidate", "answer", "token_count", "finish_reason", "seed"]
+        )
+
+    yield from map_chunks(
+        list(prompts.itertuples(index=False)), reward.chunk_size, finished, work, "sampling answers"
+    )
+
+
+def choose_answers(
+    prompts: pd.DataFrame, candidates: pd.DataFrame, rewards: pd.DataFrame, reward: RewardParams
+) -> pd.DataFrame:
+    """The answer with the highest reward to every prompt, the first on a tie: the ``answers`` table.
+
+    Empty answers have no reward; one is taken only where all answers to a prompt are empty.
+    """
+    key = ["prompt_id", "candidate"]
+    ranked = candidates.merge(rewards[[*key, COLUMN[reward.ranking]]], on=key, how="left").sort_values(
+        [COLUMN[reward.ranking], "candidate"], ascending=[False, True], na_position="last"
+    )
+    best = ranked.drop_duplicates("prompt_id")[["prompt_id", "answer", "token_count"]]
+    answers = prompts[["prompt_id", "image_id", "question"]].merge(
+        best, on="prompt_id", how="left", validate="one_to_one"
+    )
+    answers.insert(0, "benchmark", BENCHMARK)
+    return answers.rename(columns={"prompt_id": "item_id"})
+
+
+def decoding_of(params: EvaluationParams, reward: RewardParams) -> str:
+    """How the answers were come by, for a metric's protocol."""
+    own = "the policy itself (for the base policy the loop's last) against the base policy"
+    models = own if params.best_of_reward == "own" else "reward_policy against reward_reference"
+    return (
+        f"best of {params.best_of} at temperature {params.best_of_temperature:g} by the {reward.ranking} "
+        f"reward of {models}"
+    )

@@ -1,0 +1,164 @@
+"""COCO's ground truth as a table, made once in one pass over the annotation files; see
+:func:`chair.truth_from_coco` for what is true.
+
+An image's categories are bits of one number while the files are read: 120,000 images take some ten megabytes.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+import pandas as pd
+
+from rlaifv_kedro.benchmarks.coco.vocabulary import Vocabulary
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.schemas import FINGERPRINT
+
+
+class Annotations(Protocol):
+    """Annotation files as ``datasets.CocoAnnotations`` reads them."""
+
+    splits: list[str]
+
+    def where(self, kind: str, split: str) -> str: ...
+
+    def entries(self, kind: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]: ...
+
+
+def coco_truth(annotations: Annotations, vocabulary: Vocabulary) -> pd.DataFrame:
+    """The categories of each image: those of its instances, together with the objects that its captions
+    mention.
+
+    Args:
+        annotations: Instances and captions of some splits.
+        vocabulary: Reads the captions, and knows every category of the instances files.
+
+    Returns:
+        A table ``coco_truth``, sorted by image_id: each image that a file lists, also one without any object.
+        ``attrs["fingerprint"]`` holds the vocabulary's label.
+
+    Raises:
+        UserError: A file is damaged, the vocabulary doesn't know a category, or an annotation is of a
+            category or an image that its file doesn't list; names the annotation.
+    """
+    images: dict[int, tuple[str, str]] = {}  # image id -> split, file name
+    masks: dict[int, int] = {}  # image id -> bit i: the vocabulary's category i
+    for split in annotations.splits:
+        for kind, read in (("instances", _instances), ("captions", _captions)):
+            where = annotations.where(kind, split)
+            listed, found = read(annotations.entries(kind, split), vocabulary, where)
+            for image_id, name in listed.items():
+                images.setdefault(image_id, (split, name))
+            for image_id, mask in found.items():
+                masks[image_id] = masks.get(image_id, 0) | mask
+    ids = sorted(images)
+    categories = vocabulary.categories
+    frame = pd.DataFrame(
+        {
+            "image_id": ids,
+            "split": [images[image_id][0] for image_id in ids],
+            "file_name": [images[image_id][1] for image_id in ids],
+            "categories": [[categories[bit] for bit in _bits(masks.get(image_id, 0))] for image_id in ids],
+        }
+    )
+    frame.attrs[FINGERPRINT] = {"vocabulary": vocabulary.label}
+    return frame
+
+
+def truth_of(table: pd.DataFrame, vocabulary: Vocabulary) -> dict[int, frozenset[str]]:
+    """image id -> categories, of a table ``coco_truth``; what :func:`chair.chair_items` takes.
+
+    Raises:
+        UserError: The table was made with another vocabulary.
+    """
+    label = table.attrs.get(FINGERPRINT, {}).get("vocabulary")
+    if label != vocabulary.label:
+        raise UserError(
+            f"coco_truth was made with the vocabulary {label}, and {vocabulary.label} is asked for: "
+            "captions would be read by one and answers by the "
+            "other. Make it again: kedro run --pipelines benchmark_data --tags coco_truth"
+        )
+    return dict(zip(table["image_id"].tolist(), map(frozenset, table["categories"])))
+
+
+Entries = Iterable[tuple[str, dict[str, Any]]]
+Read = tuple[dict[int, str], dict[int, int]]  # image id -> file name; image id -> mask
+
+
+def _instances(entries: Entries, vocabulary: Vocabulary, where: str) -> Read:
+    """The file's categories may come after its annotations, so masks are first of its own numbers."""
+    listed: dict[int, str] = {}
+    names: dict[int, str] = {}
+    first: dict[int, int] = {}  # category id -> an annotation of it; its position is its bit
+    bits: dict[int, int] = {}
+    masks: dict[int, int] = {}
+    early: dict[int, int] = {}  # image id, not listed so far -> an annotation of it
+    for part, entry in entries:
+        if part == "images":
+            listed[entry["id"]] = entry["file_name"]
+        elif part == "categories":
+            names[entry["id"]] = entry["name"]
+        else:
+            image_id, category_id = entry["image_id"], entry["category_id"]
+            if category_id not in bits:
+                bits[category_id] = 1 << len(bits)
+                first[category_id] = entry["id"]
+            if image_id not in listed:
+                early.setdefault(image_id, entry["id"])
+            masks[image_id] = masks.get(image_id, 0) | bits[category_id]
+    _refuse_strangers(early, listed, where)
+    _refuse_unknown(names, first, vocabulary, where)
+    position = {category: bit for bit, category in enumerate(vocabulary.categories)}
+    ours = [1 << position[vocabulary.category_of[names[category_id]]] for category_id in bits]
+    return listed, {image_id: sum({ours[bit] for bit in _bits(mask)}) for image_id, mask in masks.items()}
+
+
+def _captions(entries: Entries, vocabulary: Vocabulary, where: str) -> Read:
+    bit_of = {category: 1 << bit for bit, category in enumerate(vocabulary.categories)}
+    listed: dict[int, str] = {}
+    masks: dict[int, int] = {}
+    early: dict[int, int] = {}
+    for part, entry in entries:
+        if part == "images":
+            listed[entry["id"]] = entry["file_name"]
+            continue
+        image_id = entry["image_id"]
+        if image_id not in listed:
+            early.setdefault(image_id, entry["id"])
+        mask = masks.get(image_id, 0)
+        for _, category in vocabulary.mentions(entry["caption"]):
+            mask |= bit_of[category]
+        masks[image_id] = mask
+    _refuse_strangers(early, listed, where)
+    return listed, masks
+
+
+def _bits(mask: int) -> Iterator[int]:
+    """The numbers of the bits that are set, in ascending order."""
+    while mask:
+        lowest = mask & -mask
+        yield lowest.bit_length() - 1
+        mask ^= lowest
+
+
+def _refuse_strangers(early: dict[int, int], listed: dict[int, str], where: str) -> None:
+    for image_id, annotation in early.items():
+        if image_id not in listed:
+            raise UserError(
+                f"{where}: annotation {annotation} is of image {image_id}, which the file doesn't list. The "
+                "file is damaged or cut: fetch it again."
+            )
+
+
+def _refuse_unknown(names: dict[int, str], first: dict[int, int], vocabulary: Vocabulary, where: str) -> None:
+    unknown = [name for name in names.values() if name not in vocabulary.category_of]
+    if unknown:
+        raise UserError(
+            f"{where}: the vocabulary {vocabulary.label} doesn't know {', '.join(map(repr, unknown))}. Use "
+            "one that lists every category of the file."
+        )
+    for category_id, annotation in first.items():
+        if category_id not in names:
+            raise UserError(
+                f"{where}: annotation {annotation} has category {category_id}, which the file doesn't list. "
+                "The file is damaged: fetch it again."
+            )

@@ -1,0 +1,1 @@
+"""LLMs as judges: how they are asked, what they replied, what they cost."""

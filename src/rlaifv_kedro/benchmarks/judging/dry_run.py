@@ -1,0 +1,88 @@
+"""What a benchmark would still ask its judge, and what that costs at most: counted without asking
+anything.
+"""
+
+from collections.abc import Sequence
+
+from rlaifv_kedro.benchmarks.benchmark import Judgement, JudgeRequest
+from rlaifv_kedro.benchmarks.judging.judge import Read, standing
+from rlaifv_kedro.benchmarks.judging.prices import Price
+from rlaifv_kedro.benchmarks.judging.store import Attempt, ReplyStore
+from rlaifv_kedro.params import JudgeParams
+
+CHARACTERS_PER_TOKEN = 4  # about, of English; the server's own counts are stored with its replies
+
+
+class DryJudge:
+    """See :class:`rlaifv_kedro.benchmarks.benchmark.Judge`. Gives the judgements that are stored, and
+    counts what else would be asked.
+
+    A scorer that is handed this judge instead of the real one makes the very same requests, so the count is
+    that of the benchmark. Not counted are replies asked for anew, and requests made of replies that aren't
+    there yet.
+
+    Attributes:
+        stored: Different requests whose judgement is known already.
+        to_ask: What is to be asked, each once.
+    """
+
+    def __init__(self, store: ReplyStore, params: JudgeParams):
+        self.store, self.params = store, params
+        self._stored: set[tuple[str, int]] = set()
+        self._to_ask: dict[Attempt, None] = {}
+
+    def ask(self, requests: Sequence[JudgeRequest], read: Read) -> list[Judgement]:
+        """Judgements in the order of the requests; what isn't stored has the error ``not asked yet``."""
+        judgements = []
+        for request in requests:
+            found = standing(request, read, self.store, self.params)
+            if found.next:
+                self._to_ask[found.next] = None
+            else:
+                self._stored.add((request.prompt, request.seed))
+            error = "not asked yet" if found.next else found.why
+            judgements.append(
+                Judgement(request, found.last.reply if found.last else None, found.verdict, error)
+            )
+        return judgements
+
+    @property
+    def stored(self) -> int:
+        return len(self._stored)
+
+    @property
+    def calls(self) -> int:
+        """Requests that would be sent, without what a trouble of the server or a reply without a verdict
+        makes necessary.
+        """
+        return len(self._to_ask)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Estimated: a token is taken for four characters, which is too few tokens for other scripts than
+        Latin.
+        """
+        return sum(-(-len(attempt.prompt) // CHARACTERS_PER_TOKEN) for attempt in self._to_ask)
+
+    @property
+    def most_reply_tokens(self) -> int:
+        """If each reply is as long as it may be."""
+        return sum(attempt.max_new_tokens for attempt in self._to_ask)
+
+    def cost(self, price: Price | None) -> float | None:
+        """At most, in the currency of the price; None without one."""
+        return (
+            None
+            if price is None
+            else (self.prompt_tokens * price.input + self.most_reply_tokens * price.output) / 1e6
+        )
+
+    def summary(self, price: Price | None, currency: str = "") -> str:
+        """One line, for people."""
+        cost = self.cost(price)
+        money = "price unknown" if cost is None else f"at most {cost:.2f} {currency}".rstrip()
+        return (
+            f"{self.store.asked_model}: {self.calls:,} calls to make ({self.stored:,} judgements are "
+            f"stored), about {self.prompt_tokens:,} tokens of "
+            f"prompts, at most {self.most_reply_tokens:,} of replies; {money}"
+        )

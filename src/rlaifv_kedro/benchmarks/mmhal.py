@@ -1,0 +1,111 @@
+"""MMHal-Bench: 96 questions of 8 types; a text LLM rates each answer 0..6 against a person's.
+
+Source: LLaVA-RLHF (arXiv 2309.14525) and its evaluation. It counts a reply without a rating, or with several,
+as a 0, so as a hallucination, and says nothing. Here such replies are asked for again (by the judge), then
+counted as failed, and each metric is given twice: without them, and as ``_unparsed_as_0``.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rlaifv_kedro.benchmarks.benchmark import Judge, Judgement, JudgeRequest, Scored, verdicts
+from rlaifv_kedro.benchmarks.measures import Measure, mean_of, mean_words, scored, share_of
+from rlaifv_kedro.claims.llm_splitter import PromptFile
+
+STEP = "rating"
+PROMPT = Path(__file__).parent / "prompts" / "mmhal_v1.txt"
+PLACEHOLDERS = ("image_content", "question", "gt_answer", "answer")
+TYPES = ("attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other")
+BEST = 6
+FAITHFUL = 3  # ratings from here on are of answers without a hallucination
+
+
+def type_of(index: int) -> str:
+    """The type of the question with that index, from 0, in the published order."""
+    return TYPES[index % len(TYPES)]
+
+
+def rating_requests(answers: pd.DataFrame, prompt: PromptFile) -> list[JudgeRequest]:
+    """What to ask the judge: one request an answer.
+
+    Args:
+        answers: item_id, image_content (list of labels), question, gt_answer, answer.
+        prompt: With ``{image_content}``, ``{question}``, ``{gt_answer}`` and ``{answer}``.
+    """
+    return [
+        JudgeRequest(
+            row.item_id,
+            STEP,
+            prompt.fill(
+                image_content=", ".join(row.image_content),
+                question=row.question,
+                gt_answer=row.gt_answer,
+                answer=row.answer,
+            ),
+        )
+        for row in answers.itertuples()
+    ]
+
+
+def read_rating(reply: str) -> int | None:
+    """The rating 0..6 in ``rating: N``, upper or lower case; None if there is none, or if there are
+    different ones. Found as the original does.
+    """
+    text = reply.lower()
+    found = [rating for rating in range(BEST + 1) if f"rating: {rating}" in text]
+    return found[0] if len(found) == 1 else None
+
+
+def rate(answers: pd.DataFrame, judge: Judge, prompt: str | Path | None = None) -> list[Judgement]:
+    """Ask for all ratings.
+
+    Args:
+        answers: See :func:`rating_requests`.
+        prompt: File of another wording; by default ours.
+    """
+    return judge.ask(rating_requests(answers, PromptFile.read(prompt or PROMPT, PLACEHOLDERS)), read_rating)
+
+
+def score_mmhal(answers: pd.DataFrame, judgements: Sequence[Judgement], how: str) -> Scored:
+    """MMHal-Bench's metrics.
+
+    Args:
+        answers: item_id, kind (one of :data:`TYPES`), answer.
+        judgements: Of :func:`rate`. An item without a verdict has failed.
+        how: Who judged, for the protocol.
+
+    Returns:
+        - score: mean rating, 0..6. Also by type: score_attribute, ...
+        - hallucination_rate: share of ratings below 3. Also by type.
+        - informativeness: mean of (rating - 3 if rating >= 3 else rating) / 3, so 0..1.
+        - the same three as NAME_unparsed_as_0, failed items being rated 0.
+        - mean_words of the answers.
+    """
+    found = verdicts(judgements)
+    ratings = np.array([found.get((item_id, STEP), np.nan) for item_id in answers["item_id"]], float)
+    failed = np.isnan(ratings)
+    measures = [
+        *_measures(ratings, failed),
+        *_measures(np.nan_to_num(ratings), failed, "_unparsed_as_0"),
+        mean_words(answers["answer"]),
+    ]
+    notes = ["no rating" if np.isnan(rating) else f"rated {rating:.0f}" for rating in ratings]
+    protocol = (
+        f"MMHal-Bench, {how}; failed replies are left out, but count as a rating of 0 in NAME_unparsed_as_0"
+    )
+    return scored(answers["item_id"], measures, protocol, kinds=list(answers["kind"]), notes=notes)
+
+
+def _measures(ratings: np.ndarray, failed: np.ndarray, suffix: str = "") -> list[Measure]:
+    """Of ratings (items,), NaN where there is none."""
+    known = ~np.isnan(ratings)
+    hallucinates = np.where(known, ratings < FAITHFUL, np.nan)
+    informativeness = np.where(ratings >= FAITHFUL, ratings - FAITHFUL, ratings) / (BEST - FAITHFUL)
+    return [
+        mean_of(f"score{suffix}", ratings, failed=failed, by_group=not suffix),
+        share_of(f"hallucination_rate{suffix}", hallucinates, failed=failed, by_group=not suffix),
+        mean_of(f"informativeness{suffix}", informativeness, failed=failed),
+    ]

@@ -1,0 +1,148 @@
+"""What judging a run's answers would take: ``python -m rlaifv_kedro judge-cost``."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+from omegaconf import OmegaConf
+
+from rlaifv_kedro.benchmarks import suite
+from rlaifv_kedro.benchmarks.judging.dry_run import DryJudge
+from rlaifv_kedro.benchmarks.judging.judge import named_judge, open_store
+from rlaifv_kedro.benchmarks.judging.prices import Price, PriceTable, price_of
+from rlaifv_kedro.datasets import ChunkedTableDataset, TableDataset
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.params import Benchmark, Parameters, validate_parameters
+from rlaifv_kedro.runs.manifest import Manifest, load
+
+
+class Cost(NamedTuple):
+    """Of a benchmark's answers, by all policies of a run; see
+    :class:`rlaifv_kedro.benchmarks.judging.dry_run.DryJudge` for what is counted.
+
+    Attributes:
+        cost: At most; None where the model has no price.
+    """
+
+    benchmark: str
+    judge: str
+    stored: int
+    calls: int
+    prompt_tokens: int
+    most_reply_tokens: int
+    cost: float | None
+    currency: str
+
+
+def judge_cost(project: Path, run_id: str, params: dict[str, Any]) -> list[Cost]:
+    """Count the calls that judging a run's answers still needs. Nothing is asked.
+
+    Args:
+        params: Parameters that are to be others than the run's: another judge, say.
+
+    Raises:
+        UserError: There is no such run, it has no answers that an LLM judges, or no judge is named.
+    """
+    run = load(project, run_id)
+    if run is None:
+        raise UserError(f"There is no run {run_id}. All runs: python -m rlaifv_kedro runs")
+    merged = OmegaConf.to_container(OmegaConf.merge(run.parameters, params))
+    parameters = validate_parameters(merged)
+    answered = {
+        name: path
+        for name in suite.BENCHMARKS
+        if (path := _complete(run, name)) and suite.is_judged(name, parameters.benchmarks)
+    }
+    if not answered:
+        raise UserError(
+            f"Run {run_id} has no complete answers to a benchmark that an LLM judges. To have them without "
+            "judging: kedro run --pipelines evaluation "
+            "--to-outputs benchmark.mmhal.policy_answers --params ..."
+        )
+    named_judge(parameters.models)
+    store = _store(project, run.env)
+    price, currency = _price(parameters)
+    return [
+        _cost(
+            name,
+            project / str(run.read[f"{name}_items"].path),
+            project / path,
+            parameters,
+            store,
+            price,
+            currency,
+        )
+        for name, path in answered.items()
+    ]
+
+
+def _complete(run: Manifest, benchmark: Benchmark) -> str | None:
+    entry = run.written.get(f"benchmark.{benchmark}.policy_answers")
+    return entry.path if entry and entry.sha256 else None
+
+
+def _store(project: Path, env: str | None) -> Path:
+    """The folder of all stored replies."""
+    bootstrap_project(project)
+    with KedroSession.create(project, env=env) as session:
+        return session.load_context().catalog.load("judge_store")
+
+
+def _price(parameters: Parameters) -> tuple[Price | None, str]:
+    """Of the judge, and in which currency."""
+    judge, prices = named_judge(parameters.models), parameters.judge.prices
+    own = judge.price_input or judge.price_output
+    return price_of(judge, prices), "" if own or prices is None else PriceTable.read(prices).currency
+
+
+def _cost(
+    benchmark: Benchmark,
+    items: Path,
+    answers: Path,
+    parameters: Parameters,
+    store: Path,
+    price: Price | None,
+    currency: str,
+) -> Cost:
+    judge = DryJudge(open_store(parameters.models, store), parameters.judge)
+    rows = TableDataset(str(items), "benchmark_items").load()
+    for _, own in ChunkedTableDataset(str(answers), "policy_answers").load().groupby("policy", sort=False):
+        suite.judge_answers(benchmark, suite.answered_items(rows, own), judge, parameters.benchmarks)
+    return Cost(
+        benchmark,
+        judge.store.asked_model,
+        judge.stored,
+        judge.calls,
+        judge.prompt_tokens,
+        judge.most_reply_tokens,
+        judge.cost(price),
+        currency,
+    )
+
+
+def show(costs: list[Cost]) -> None:
+    """The table, for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("benchmark", no_wrap=True)
+    for title in (
+        "calls to make",
+        "stored already",
+        "tokens of prompts, about",
+        "of replies, at most",
+        "cost, at most",
+    ):
+        table.add_column(title, justify="right", no_wrap=True)
+    for c in costs:
+        money = "price unknown" if c.cost is None else f"{c.cost:.2f} {c.currency}".rstrip()
+        table.add_row(
+            c.benchmark, *(f"{n:,}" for n in (c.calls, c.stored, c.prompt_tokens, c.most_reply_tokens)), money
+        )
+    console = Console(width=max(Console().width, 120))
+    console.print(f"Judge: {costs[0].judge}")
+    console.print(table)
+    if any(c.benchmark == "refomb" for c in costs):
+        console.print("RefoMB's second call, one a reply to the first, is counted when that is stored.")

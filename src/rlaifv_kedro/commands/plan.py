@@ -1,0 +1,104 @@
+"""The dry run on a terminal: a table that fits 120 columns, what it rests on, and what to know beside it."""
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rlaifv_kedro.preflight.plan import Plan, Row
+from rlaifv_kedro.preflight.sizes import gigabytes
+
+WIDTH = 120
+
+
+def show(plan: Plan, console: Console | None = None) -> None:
+    """Print it."""
+    console = console or Console(width=max(Console().width, WIDTH))
+    times = f"{plan.iterations} iteration{'s' * (plan.iterations > 1)} x {plan.prompts:,} prompts"
+    console.print(
+        Text(
+            f"{', '.join(plan.pipelines)} with conf/{plan.env}: {times}, on {plan.gpu.title}. Estimates, "
+            "not measured."
+        )
+    )
+    console.print(table(plan))
+    total = plan.total("loop_gpu_hours")
+    together = (
+        f"; with {plan.gpus} that train together, {hours(plan.clock_hours())}: the other stages compute on "
+        "one"
+        if plan.gpus > 1
+        else ""
+    )
+    console.print(Text(f"GPU hours: {hours(total)}. Hours on the clock: on one GPU as many{together}."))
+    stays = plan.total("loop_disk")
+    most = f", {gigabytes(plan.peak_disk)} at most while it runs" if plan.peak_disk > stays else ""
+    console.print(Text(f"Disk: {gigabytes(stays)} stay{most}.\n"))
+    for model in plan.models:
+        console.print(Text(str(model)), soft_wrap=True)
+    console.print()
+    assumptions = Table("assumed", "value", "", box=None, padding=(0, 2, 0, 0))
+    for name, value, what in plan.assumptions.described():
+        assumptions.add_row(name, "-" if value is None else f"{value:,g}", what)
+    console.print(assumptions)
+    console.print(Text("Replace any of them: --assume answer_tokens=150,mfu_train=0.4"))
+    for note in plan.notes:
+        console.print(Text(f"Note: {note}"))
+
+
+def table(plan: Plan) -> Table:
+    """One row a stage, and their sum."""
+    several = plan.iterations > 1
+    made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_footer=False)
+    made.add_column("stage", no_wrap=True)
+    made.add_column("calls\nan iteration" if several else "calls")
+    spent = (
+        ["GPU hours\niteration", "GPU h.\nloop", "disk\niteration", "disk\nloop"]
+        if several
+        else ["GPU hours", "disk"]
+    )
+    for title in ("prefill\ntokens", "not\nshared", "generated\ntokens", *spent):
+        made.add_column(title, justify="right", no_wrap=True)
+    for row in plan.rows:
+        made.add_row(*cells(row, several))
+    columns = ("prefill", "apart", "generated", "gpu_hours", "disk", "loop_gpu_hours", "loop_disk")
+    total = Row("all", **{name: plan.total(name) for name in columns})
+    made.add_section()
+    made.add_row(*cells(total, several), style="bold")
+    return made
+
+
+def cells(row: Row, several: bool) -> list[str]:
+    """A row as people read it."""
+    once = not row.calls and row.loop_calls
+    calls = "\n".join(
+        f"{number:,.0f} {what}" for what, number in (row.loop_calls if once else row.calls).items()
+    )
+    tokens = (
+        [row.loop_prefill, row.loop_apart, row.loop_generated]
+        if once
+        else [row.prefill, row.apart, row.generated]
+    )
+    spent = [row.gpu_hours, row.loop_gpu_hours] if several else [row.loop_gpu_hours]
+    kept = [row.disk, row.loop_disk] if several else [row.loop_disk]
+    return [
+        row.stage,
+        calls,
+        *map(short, tokens),
+        *("" if not h else hours(h) for h in spent),
+        *(gigabytes(b) if b else "" for b in kept),
+    ]
+
+
+def short(number: float) -> str:
+    """A large number in thousands (k), millions (M) or billions (G)."""
+    for unit, one in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= one:
+            return f"{number / one:.3g} {unit}"
+    return f"{number:.0f}" if number else ""
+
+
+def hours(number: float) -> str:
+    """Hours as people read them."""
+    if number < 0.005:
+        return "< 0.01"
+    return f"{number:,.0f}" if number >= 100 else f"{number:.1f}" if number >= 0.95 else f"{number:.2f}"

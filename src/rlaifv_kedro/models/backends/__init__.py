@@ -1,0 +1,1 @@
+"""Where a model computes: in this process, or on a server."""

@@ -1,0 +1,198 @@
+"""The processor of LLaVA-1.5 for a folder that holds only its tokenizer, and the original's way of writing a
+prompt as token ids.
+
+Sources: the original code (github.com/haotian-liu/LLaVA: ``conversation.py``, template ``llava_v1``;
+``mm_utils.py``, ``tokenizer_image_token`` and ``expand2square``).
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.models.llava.original import first_line
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import LlavaConfig, LlavaProcessor, PreTrainedTokenizerBase
+    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+IMAGE, PAD = "<image>", "<pad>"
+SYSTEM = (
+    "A chat between a curious human and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions."
+)
+"""Of ``llava_v1``. (``vicuna_v1``, with which LLaVA-1.5 was published, says "user".)"""
+
+_TURNS = (
+    "{% for message in messages %}"
+    "{% set parts = [{'type': 'text', 'text': message['content']}] if message['content'] is string else "
+    "message['content'] %}"
+    "{% if message['role'] == 'user' %}{{ 'USER: ' }}"
+    "{% for part in parts if part['type'] == 'image' %}{{ '<image>\n' }}{% endfor %}"
+    "{% for part in parts if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}{{ ' ASSISTANT:' }}"
+    "{% else %}{% generation %}"
+    "{{ ' ' }}{% for part in parts if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}{{ eos_token }}"
+    "{% endgeneration %}{% endif %}{% endfor %}"
+)
+
+
+def llava_processor(
+    folder: str | Path, config: "LlavaConfig", *, system: str | None = None, pad_to_square: bool = True
+) -> "LlavaProcessor":
+    """Processor for a model of :func:`rlaifv_kedro.models.llava.original.load_llava_original`, from the
+    tokenizer that lies in ``folder``.
+
+    A text as a whole, ``<image>`` in it, has the same ids as :func:`chunked_ids` gives, and so it has after
+    saving and loading.
+
+    Args:
+        config: The loaded model's: sizes of the vocabulary and the images.
+        system: What a prompt begins with, in the template of ``llava_v1``. If not given, a chat template in
+            ``folder`` that has a place for the image is kept, and otherwise it is ``SYSTEM``.
+        pad_to_square: Pad images to a square with the mean colour, as the original does when it answers;
+            otherwise cut the longer side off.
+
+    Raises:
+        UserError: There is no tokenizer, it can't be read, or it has more tokens than the model.
+    """
+    from transformers import LlavaProcessor
+
+    tokenizer = _tokenizer(Path(folder), config)
+    own = tokenizer.chat_template
+    template = (
+        own
+        if system is None and isinstance(own, str) and IMAGE in own
+        else chat_template(SYSTEM if system is None else system)
+    )
+    return LlavaProcessor(
+        image_processor=llava_images(config, pad_to_square=pad_to_square),
+        tokenizer=tokenizer,
+        patch_size=config.vision_config.patch_size,
+        vision_feature_select_strategy=config.vision_feature_select_strategy,
+        chat_template=template,
+        num_additional_image_tokens=1,  # CLIP's CLS
+    )
+
+
+def llava_images(config: "LlavaConfig", *, pad_to_square: bool = True) -> "LlavaImageProcessorPil":
+    """The image processor alone; see :func:`llava_processor`."""
+    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+    side = config.vision_config.image_size
+    return LlavaImageProcessorPil(
+        do_pad=pad_to_square, size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+    )
+
+
+def chat_template(system: str = SYSTEM) -> str:
+    """``{system} USER: <image>\\n{question} ASSISTANT:`` then `` {answer}</s>``; the answer is marked as
+    the assistant's tokens.
+    """
+    return "{{ " + json.dumps(f"{system} ", ensure_ascii=False) + " }}" + _TURNS
+
+
+def chunked_ids(
+    tokenizer: "PreTrainedTokenizerBase", text: str, image_token: str, image_id: int, image_tokens: int
+) -> list[int]:
+    """Ids of a text as the original writes them: what stands before and after an image is tokenized on its
+    own.
+
+    Every piece so begins with SentencePiece's blank (in ``<image>\\nWhat`` the blank, the newline, ...),
+    which a tokenizer of transformers leaves out after a special token unless it was loaded with
+    ``legacy=True``, and that setting gets lost in saving. The model has learnt with the blank.
+
+    Args:
+        text: May have the beginning-of-sequence token written out, which is then not added again. Every
+            ``image_token`` in it, also one that a user typed, is an image.
+        image_tokens: Ids that stand for one image.
+    """
+    first, *others = text.split(image_token)
+    bos = tokenizer.bos_token
+    ids = list(tokenizer(first, add_special_tokens=not (bos and first.startswith(bos)))["input_ids"])
+    for chunk in others:
+        ids += [image_id] * image_tokens
+        ids += tokenizer(chunk, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _tokenizer(folder: Path, config: "LlavaConfig") -> "PreTrainedTokenizerBase":
+    """The folder's tokenizer with ``<image>`` and ``<pad>`` at the ids that the model has for them."""
+    from transformers import AddedToken, LlamaTokenizer, TokenizersBackend
+
+    if not any((folder / name).is_file() for name in ("tokenizer.model", "tokenizer.json")):
+        raise UserError(
+            f"{folder} has no tokenizer.model and no tokenizer.json. Copy them there from where the "
+            "checkpoint was published."
+        )
+    try:
+        llama = LlamaTokenizer.from_pretrained(folder, add_bos_token=True, add_eos_token=False)
+        backend = _like_sentencepiece(llama.backend_tokenizer, folder / "tokenizer.model")
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(f"{folder}: can't read the tokenizer: {first_line(error)}") from error
+    image_id = config.image_token_id
+    known = backend.token_to_id(IMAGE)
+    if known is None:
+        spare = range(
+            backend.get_vocab_size(), image_id
+        )  # rows of the model that the tokenizer has no token for
+        backend.add_special_tokens(
+            [
+                *(AddedToken(f"<unused_{i}>", normalized=False) for i in spare),
+                AddedToken(IMAGE, normalized=False),
+            ]
+        )
+        known = backend.token_to_id(IMAGE)
+    if known != image_id:
+        raise UserError(
+            f"{folder}: the tokenizer has {known} tokens before {IMAGE}, the model {image_id}. Take out its "
+            "added_tokens.json."
+        )
+    return TokenizersBackend(
+        tokenizer_object=backend,
+        bos_token=llama.bos_token,
+        eos_token=llama.eos_token,
+        unk_token=llama.unk_token,
+        pad_token=PAD,
+        padding_side="left",
+        model_max_length=config.text_config.max_position_embeddings,
+        extra_special_tokens={"image_token": IMAGE},
+        clean_up_tokenization_spaces=False,
+        chat_template=llama.chat_template,
+    )
+
+
+def _like_sentencepiece(backend: "Tokenizer", model: Path) -> "Tokenizer":
+    """Three corrections, after which ids are those of SentencePiece.
+
+    - Every chunk between special tokens begins with a blank, even one that begins with a blank of its own (as
+      in Llama's first tokenizer.json).
+    - Special tokens are looked for in the text as it is. Some older configs say otherwise, and then ``</s>``
+      is never found inside a text.
+    - Pieces are merged in the order of their scores. transformers 5.23 takes that of their ids, which differs
+      where pieces of blanks only have the lowest score of all (in Mistral's first tokenizer, for one): of two
+      blanks before a word the second belongs to the word.
+    """
+    from sentencepiece import SentencePieceProcessor
+    from tokenizers import Tokenizer
+
+    described = json.loads(backend.to_str())
+    described["normalizer"] = {
+        "type": "Sequence",
+        "normalizers": [
+            {"type": "Prepend", "prepend": "▁"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        ],
+    }
+    described["pre_tokenizer"] = None
+    for token in described["added_tokens"]:
+        token["normalized"] = False
+    if model.is_file():
+        pieces = SentencePieceProcessor(model_file=str(model))
+        scores = {pieces.id_to_piece(i): pieces.get_score(i) for i in range(pieces.vocab_size())}
+        # Of equal scores the leftmost is merged first, so a run of blanks grows from the left.
+        described["model"]["merges"].sort(
+            key=lambda pair: (-scores.get("".join(pair), -math.inf), -len(pair[0]), len(pair[1]))
+        )
+    return Tokenizer.from_str(json.dumps(described))

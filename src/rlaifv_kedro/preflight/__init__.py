@@ -1,0 +1,1 @@
+"""What a run will need and take, looked at before its first node."""

@@ -1,0 +1,281 @@
+"""Are the catalog entries that the run reads there, and of use? A fault in the test images would else come
+out after the first iteration.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from kedro.framework.project import pipelines
+from kedro.io import AbstractDataset, DataCatalog
+from kedro.io.core import AbstractVersionedDataset, DatasetError, is_parameter
+from kedro.pipeline import Pipeline
+
+from rlaifv_kedro.datasets.checkpoint import CheckpointDataset
+from rlaifv_kedro.datasets.documents import JsonDataset
+from rlaifv_kedro.datasets.images import ImagesDataset
+from rlaifv_kedro.datasets.pair_sources import PairSourceDataset
+from rlaifv_kedro.datasets.remote import RemoteFileDataset
+from rlaifv_kedro.datasets.tables import TableDataset
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import shown
+from rlaifv_kedro.images import open_image
+from rlaifv_kedro.models.loading import first_line
+from rlaifv_kedro.preflight.finding import Finding
+from rlaifv_kedro.runs.versions import dataset
+from rlaifv_kedro.schemas import IMAGE, conform, table
+
+FIRST_IMAGES = 8
+"""Looked at in the pool, where damaged images only become rejects. In other tables they would stop the
+run: all are looked at, to a limit.
+"""
+MOST_IMAGES = 2000
+SPLITS = ("selection", "test")
+
+
+@dataclass
+class Inputs:
+    """What was found out about the run's inputs.
+
+    Attributes:
+        checkpoints: Entries that are checkpoints and there: name -> folder.
+        metadata: Of the entries. A recipe's says how to get them (``fetch``) and what their models need
+            (``packages``).
+        tables: Rows of the tables without their images, by entry.
+        documents: JSON, by entry.
+        image_bytes: Mean size of the pool's first images; 0 where it names files.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    checkpoints: dict[str, Path] = field(default_factory=dict)
+    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+    documents: dict[str, Any] = field(default_factory=dict)
+    image_bytes: float = 0
+
+    def fetch(self, name: str) -> str:
+        """The command that fetches an entry; empty if the catalog doesn't say."""
+        return self.metadata.get(name, {}).get("fetch", "")
+
+
+def check_inputs(pipeline: Pipeline, catalog: DataCatalog, prompts_needed: int, env: str | None) -> Inputs:
+    """Look at every entry that the pipeline reads and doesn't make.
+
+    Args:
+        prompts_needed: Rows that ``prompt_pool`` must have.
+    """
+    inputs = Inputs()
+    for name in sorted(entry for entry in pipeline.inputs() if not is_parameter(entry)):
+        if name not in catalog:
+            remedy = "Add it to conf/, or run the pipeline that makes it together with this one."
+            inputs.findings.append(Finding(False, f"{name}: it is not in the catalog", "conf/", remedy))
+            continue
+        found = dataset(catalog, name)
+        if not getattr(found, "OF_THIS_RUN", False) and not getattr(found, "_EPHEMERAL", False):
+            _check_entry(name, found, inputs, env)
+    inputs.findings += [
+        _unversioned(name)
+        for name in sorted(pipeline.all_outputs())
+        if _would_overwrite(dataset(catalog, name))
+    ]
+    for split in SPLITS:
+        inputs.findings += check_truth(split, inputs)
+    if "prompt_pool" in inputs.tables:
+        inputs.findings.append(
+            _enough_prompts(inputs.tables["prompt_pool"].num_rows, prompts_needed, catalog)
+        )
+    return inputs
+
+
+def _would_overwrite(found: AbstractDataset) -> bool:
+    return isinstance(found, AbstractVersionedDataset) and found._version is None
+
+
+def _unversioned(name: str) -> Finding:
+    remedy = (
+        "Add `versioned: true` to the entry; or leave out the pipeline that makes it: a recipe's own "
+        "prompts need --pipelines rlaif_loop."
+    )
+    return Finding(
+        False,
+        f"{name}: the run would overwrite it, for the entry has no versions",
+        f"the catalog's {name}",
+        remedy,
+    )
+
+
+def _check_entry(name: str, found: AbstractDataset, inputs: Inputs, env: str | None) -> None:
+    where = shown(getattr(found, "_filepath", name))
+    inputs.metadata[name] = getattr(found, "metadata", None) or {}
+    try:
+        if isinstance(found, RemoteFileDataset | ImagesDataset):
+            inputs.findings.append(_published(name, found))
+        elif not found.exists():
+            inputs.findings.append(
+                Finding(
+                    False, f"{name}: it is not there", where, inputs.fetch(name) or _maker(name, found, env)
+                )
+            )
+        elif isinstance(found, CheckpointDataset):
+            inputs.checkpoints[name] = found.load_path()
+        elif isinstance(found, TableDataset):
+            _check_table(name, found, inputs)
+        elif isinstance(found, PairSourceDataset):
+            inputs.findings.append(Finding(True, f"{name}: {len(found.load()):,} pairs", where))
+        elif isinstance(found, JsonDataset):
+            inputs.documents[name] = found.load()
+            inputs.findings.append(Finding(True, f"{name}: it can be read", where))
+    except DatasetError as error:
+        inputs.findings.append(Finding(False, f"{name}: it can't be used", where, str(error)))
+
+
+def _published(name: str, found: RemoteFileDataset | ImagesDataset) -> Finding:
+    """A published file, or pictures; nothing is fetched here.
+
+    Raises:
+        UserError: It isn't there and can't be fetched, or is not the published one.
+    """
+    pictures = isinstance(found, ImagesDataset)
+    where = shown(found.folder if pictures else found._filepath)
+    if found.waits():
+        return Finding(True, f"{name}: not there; the run will fetch it first, which needs a network", where)
+    found.load()
+    if pictures and found.grows():
+        return Finding(True, f"{name}: pictures that lack will be fetched when they are asked for", where)
+    return Finding(True, f"{name}: it can be read", where)
+
+
+def _maker(name: str, found: AbstractDataset, env: str | None) -> str:
+    """Which command makes an entry that is versioned by run; the others are the user's own."""
+    pipelines.set_requested(None)
+    makers = sorted((len(made.nodes), key) for key, made in pipelines.items() if name in made.all_outputs())
+    if getattr(found, "_version", None) is None:
+        return "Put it there as docs/recipes.md says, or change `filepath` in the catalog."
+    if not makers:
+        return "Run the iteration before this one first."
+    return "Make it with: kedro run" + (f" --env {env}" if env else "") + f" --pipelines {makers[0][1]}"
+
+
+def _check_table(name: str, found: TableDataset, inputs: Inputs) -> None:
+    """Schema, keys and texts of all rows, without their images; and some images or all.
+
+    Raises:
+        UserError: The table can't be used.
+    """
+    path, spec = found.load_path(), table(found._table)
+    try:
+        with pq.ParquetFile(path) as file:
+            columns = file.schema_arrow.names
+            rows = file.read(columns=[column for column in columns if column != "image"])
+            if "image" in columns:
+                first = next(file.iter_batches(FIRST_IMAGES), None)
+                conform(
+                    found._table,
+                    pa.Table.from_batches([first] if first else [], file.schema_arrow),
+                    shown(path),
+                )
+                rows = rows.append_column(
+                    pa.field("image", IMAGE), pa.array([{"bytes": None, "path": ""}] * len(rows), IMAGE)
+                )
+                counted, faults = _look_at_images(
+                    file, FIRST_IMAGES if name == "prompt_pool" else MOST_IMAGES, name, inputs
+                )
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"{shown(path)} is damaged or no parquet file ({first_line(error)}). Write it again."
+        ) from error
+    inputs.tables[name] = conform(found._table, rows, shown(path))
+    opened = ""
+    if "image" in spec.schema.names:
+        if faults:
+            raise UserError(
+                f"{len(faults)} of the first {counted:,} images don't open. The first: {faults[0]} A "
+                "relative path counts from the folder in which "
+                "the run is started."
+            )
+        opened = f", the first {counted:,} images open" if counted < len(rows) else ", all images open"
+    inputs.findings.append(Finding(True, f"{name}: {len(rows):,} rows{opened}", shown(path)))
+
+
+def _look_at_images(file: pq.ParquetFile, most: int, name: str, inputs: Inputs) -> tuple[int, list[str]]:
+    """How many images were looked at, and what is wrong with which."""
+    faults, count, size = [], 0, 0
+    for batch in file.iter_batches(min(most, 64), columns=["image"]):
+        for image in batch["image"].to_pylist()[: most - count]:
+            size += len(image["bytes"] or b"")
+            try:
+                open_image(image, f"row {count}")
+            except UserError as error:
+                faults.append(error.message)
+            count += 1
+        if count >= most:
+            break
+    if name == "prompt_pool":
+        inputs.image_bytes = size / max(count, 1)
+    return count, faults
+
+
+def _enough_prompts(rows: int, needed: int, catalog: DataCatalog) -> Finding:
+    where = shown(dataset(catalog, "prompt_pool")._filepath)
+    remedy = "Add prompts, or lower data_generation.prompts or loop.iterations."
+    return Finding(
+        rows >= needed,
+        f"prompt_pool: {rows:,} prompts, of which the run needs {needed:,}",
+        where,
+        "" if rows >= needed else remedy,
+    )
+
+
+def check_truth(split: str, inputs: Inputs) -> list[Finding]:
+    """Whether the annotations of a split hold the truth about all its images, and the probes are about
+    them.
+    """
+    from rlaifv_kedro.benchmarks.chair import truth_from_coco
+    from rlaifv_kedro.benchmarks.coco.vocabulary import Vocabulary
+
+    prompts = inputs.tables.get(f"{split}_prompts")
+    names = [f"{split}_instances", f"{split}_captions"]
+    if prompts is None:
+        return []
+    ids, findings = set(prompts["image_id"].to_pylist()), []
+    if all(name in inputs.documents for name in names):
+        try:
+            truth = truth_from_coco(*(inputs.documents[name] for name in names), Vocabulary.own())
+            findings += _strangers(
+                ids - set(truth),
+                f"{split}_prompts",
+                "without annotations",
+                "Give the annotation files that they are from.",
+            )
+        except (UserError, KeyError, TypeError, AttributeError) as error:
+            reason = (
+                error.message
+                if isinstance(error, UserError)
+                else f"{type(error).__name__}: {first_line(error)}"
+            )
+            findings.append(
+                Finding(False, f"{names[0]}, {names[1]}: not COCO annotations of use", split, reason)
+            )
+    probes = inputs.tables.get(f"{split}_probes")
+    if probes is not None:
+        about = set(probes["image_id"].to_pylist())
+        findings += _strangers(
+            about - ids, f"{split}_probes", f"that {split}_prompts doesn't have", "Leave out these questions."
+        )
+        answers = set(probes["answer"].to_pylist()) - {"yes", "no"}
+        if answers:
+            what = f"{split}_probes: answers other than yes and no, such as {min(answers)!r}"
+            findings.append(Finding(False, what, f"{split}_probes", "Write yes or no, in small letters."))
+    return findings
+
+
+def _strangers(ids: Iterable[Any], name: str, what: str, remedy: str) -> list[Finding]:
+    some = sorted(map(str, ids))
+    return (
+        [Finding(False, f"{name}: {len(some)} images {what}, such as image_id {some[0]}", name, remedy)]
+        if some
+        else []
+    )

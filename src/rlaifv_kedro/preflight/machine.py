@@ -1,0 +1,146 @@
+"""Packages, servers, GPU memory and disk."""
+
+import importlib
+import importlib.util
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import shown
+from rlaifv_kedro.models.loading import first_line
+from rlaifv_kedro.params import ModelParams
+from rlaifv_kedro.preflight.finding import Finding
+from rlaifv_kedro.preflight.sizes import gigabytes
+
+LOWER_MEMORY = {
+    "training": "Train adapters (--params training.lora.rank=64,training.learning_rate=1e-5), lower "
+    "training.micro_batch_size, or take a larger GPU.",
+    "sampling": "Lower data_generation.batch_size, or take a larger GPU.",
+    "dividing": "Lower feedback.splitter_batch_size, unset models.question_writer, serve the splitter "
+    "(backend: openai), or take a larger GPU.",
+    "labeling": "Lower feedback.batch_size, serve the labeler (backend: openai), or take a larger GPU.",
+}
+
+
+@dataclass(frozen=True)
+class GPU:
+    """A GPU as torch sees it; bytes."""
+
+    name: str
+    free: int
+    total: int
+
+
+def gpus() -> list[GPU]:
+    """The visible GPUs."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    return [
+        GPU(torch.cuda.get_device_name(k), *torch.cuda.mem_get_info(k))
+        for k in range(torch.cuda.device_count())
+    ]
+
+
+def check_device(device: str, found: list[GPU], largest: int) -> Finding:
+    """Args:
+    largest: Parameters of the largest model of the run.
+    """
+    if found:
+        listed = ", ".join(
+            f"{gpu.name}, {gigabytes(gpu.free)} of {gigabytes(gpu.total)} free" for gpu in found
+        )
+        return Finding(
+            True,
+            f"GPU: {listed}",
+            "compute.device",
+            "" if device != "cpu" else "It stays idle: compute.device=cpu.",
+        )
+    if device == "cuda":
+        remedy = (
+            "Run where a GPU is (nvidia-smi lists them), with the torch of its CUDA version; or "
+            "--params compute.device=cpu for a try."
+        )
+        return Finding(
+            False, "GPU: torch sees none here, and compute.device is cuda", "compute.device", remedy
+        )
+    slow = "On a CPU a model of billions of parameters takes weeks." if largest > 1e9 else ""
+    return Finding(True, "GPU: none is used", "compute.device", slow)
+
+
+def check_memory(stage: str, needed: int, found: list[GPU], spread: bool) -> Finding:
+    """Whether a stage fits.
+
+    Args:
+        needed: Bytes, worked out.
+        spread: Whether ``device_map`` spreads its models over all GPUs.
+    """
+    what = f"{stage} takes about {gigabytes(needed)} of GPU memory"
+    if not found:
+        return Finding(
+            True, what, "GPU memory", "Worked out, not measured; there is no GPU here to compare it with."
+        )
+    free = sum(gpu.free for gpu in found) if spread else found[0].free
+    ok = needed <= free
+    return Finding(ok, f"{what}, {gigabytes(free)} are free", "GPU memory", "" if ok else LOWER_MEMORY[stage])
+
+
+def check_disk(parts: dict[str, int], folder: Path, note: str = "") -> Finding:
+    """Whether what a run writes fits on the disk of its data folder.
+
+    Args:
+        parts: Bytes by kind.
+        note: What to say even if it fits.
+    """
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free, needed = shutil.disk_usage(there).free, sum(parts.values())
+    largest = sorted(parts.items(), key=lambda item: -item[1])[:3]
+    listed = ", ".join(f"{name} {gigabytes(size)}" for name, size in largest if size)
+    what = (
+        f"disk: the run writes about {gigabytes(needed)}"
+        + (f" ({listed})" if listed else "")
+        + f", {gigabytes(free)} are free"
+    )
+    remedy = (
+        "Make room, put data/ on a larger disk (a link will do), raise training.checkpoint_every, or "
+        "train adapters (training.lora)."
+    )
+    return Finding(needed <= free, what, shown(folder), note if needed <= free else remedy)
+
+
+def check_package(name: str, needed_for: str, remedy: str) -> Finding:
+    """Whether a package can be imported, not only found: a torchvision of another build is there and
+    breaks on import.
+    """
+    if importlib.util.find_spec(name) is None:
+        return Finding(
+            False, f"the package {name} is not installed; {needed_for} needs it", needed_for, remedy
+        )
+    try:
+        importlib.import_module(name)
+    except (ImportError, RuntimeError, OSError) as error:
+        return Finding(
+            False,
+            f"the package {name} can't be imported: {first_line(error)}; {needed_for} needs it",
+            needed_for,
+            remedy,
+        )
+    return Finding(True, f"the package {name} is there", needed_for)
+
+
+def check_server(role: str, params: ModelParams) -> list[Finding]:
+    """Whether the server answers, takes the key and serves the model."""
+    from rlaifv_kedro.models.backends.server_requests import Server
+
+    where = params.url or f"models.{role}.url"
+    try:
+        server = Server(params, first_pause=0.5)
+        server.check()
+    except UserError as error:
+        return [Finding(False, f"{role}: its server can't be used", where, error.message)]
+    no_key = not os.environ.get(params.api_key_variable)
+    note = f"{params.api_key_variable} is not set; the server seems to want no key." if no_key else ""
+    return [Finding(True, f"{role}: the server answers and serves {params.model}", where, note)]

@@ -1,0 +1,283 @@
+"""The dry run of a whole run: its configuration, its models' sizes and its tables, to one row a stage."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kedro.pipeline import Pipeline
+
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.params import ModelParams, Parameters
+from rlaifv_kedro.preflight.assumptions import GPU, GPUS, Assumptions
+from rlaifv_kedro.preflight.run import configured, iterations_of, memory_needs, prompts_needed
+from rlaifv_kedro.preflight.shapes import Shape
+from rlaifv_kedro.preflight.sizes import ModelSize, gigabytes
+from rlaifv_kedro.preflight.sources import Model, models_of, tables_of
+from rlaifv_kedro.preflight.stages import Stage, Stages, Tables
+from rlaifv_kedro.preflight.work import Work, seconds
+from rlaifv_kedro.runs.session import user_message
+
+COUNTED = {
+    "sample_candidates",
+    "divide",
+    "verify_claims",
+    "score",
+    "compute_rewards",
+    "compute_reference",
+    "train_policy",
+    "measure_checkpoints",
+    "answer_prompts",
+    "sample_answers",
+    "answer_probes",
+}
+"""The nodes' functions whose models' work is in the plan."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A stage in an iteration, the last one of the loop, and in all of them together.
+
+    Attributes:
+        calls, loop_calls: What the stage counts.
+        prefill: Tokens computed many at once; prefixes that texts share once.
+        apart: The same if no text shared its prefix.
+        generated: Tokens that come out of models.
+        disk: Bytes that stay.
+    """
+
+    stage: str
+    calls: dict[str, float] = field(default_factory=dict)
+    prefill: float = 0
+    apart: float = 0
+    generated: float = 0
+    gpu_hours: float = 0
+    disk: float = 0
+    loop_calls: dict[str, float] = field(default_factory=dict)
+    loop_prefill: float = 0
+    loop_apart: float = 0
+    loop_generated: float = 0
+    loop_gpu_hours: float = 0
+    loop_disk: float = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take.
+
+    Attributes:
+        iterations: How many there are, with so many prompts each.
+        gpus: That train together.
+        peak_disk: Bytes in the moment in which most is there: all that stays, and beside it what training
+            keeps until it has ended.
+        notes: What to know beside the numbers.
+    """
+
+    env: str
+    pipelines: list[str]
+    iterations: int
+    prompts: int
+    gpu: GPU
+    gpus: int
+    rows: list[Row]
+    peak_disk: float
+    models: list[Model]
+    assumptions: Assumptions
+    notes: list[str]
+
+    def total(self, name: str) -> float:
+        """Sum of a column."""
+        return sum(getattr(row, name) for row in self.rows)
+
+    def clock_hours(self) -> float:
+        """Hours on the clock: training is spread over all GPUs, everything else computes on one."""
+        return sum(
+            row.loop_gpu_hours / (self.gpus if row.stage == "train_policy" else 1) for row in self.rows
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        columns = ("prefill", "apart", "generated", "gpu_hours", "disk")
+        models = [
+            {
+                "role": m.role,
+                "source": m.source,
+                "parameters": m.size and m.size.parameters,
+                "told_by": m.told_by,
+            }
+            for m in self.models
+        ]
+        return {
+            "env": self.env,
+            "pipelines": self.pipelines,
+            "iterations": self.iterations,
+            "prompts_an_iteration": self.prompts,
+            "gpu": asdict(self.gpu),
+            "gpus": self.gpus,
+            "stages": [asdict(row) for row in self.rows],
+            "totals": {
+                prefix + name: self.total(prefix + name) for prefix in ("", "loop_") for name in columns
+            },
+            "clock_hours": self.clock_hours(),
+            "peak_disk": self.peak_disk,
+            "models": models,
+            "assumptions": self.assumptions.model_dump(),
+            "notes": self.notes,
+        }
+
+
+def plan_run(
+    project: Path,
+    env: str | None,
+    params: dict[str, Any],
+    names: list[str],
+    gpu: str,
+    gpus: int | None,
+    assumed: Assumptions,
+) -> Plan:
+    """What ``kedro run --env ENV --params ... --pipelines ...`` will take. Neither models nor tables need be
+    there.
+
+    Args:
+        project: The project's folder.
+        params: Runtime parameters.
+        names: Pipelines.
+        gpu: A key of :data:`rlaifv_kedro.preflight.assumptions.GPUS`.
+        gpus: How many train together; without it as many as ``training.launch`` says.
+
+    Raises:
+        UserError: The configuration can't be used, or no node of the run calls a model.
+    """
+    try:
+        parameters, catalog, pipeline = configured(project, env, params, names)
+    except Exception as error:
+        message = user_message(error)
+        if message is None or isinstance(error, UserError):
+            raise
+        raise UserError(message) from error
+    there = {node.func.__name__ for node in pipeline.nodes}
+    models = models_of(parameters, catalog, pipeline, there)
+    sizes = {model.role: model.size for model in models if model.size is not None}
+    tables = tables_of(parameters, catalog, pipeline, assumed)
+    stages = Stages(parameters, assumed, tables, sizes, there)
+    count = iterations_of(pipeline)
+    iterations = [
+        stages.iteration(first=k == parameters.iteration == 1)
+        for k in range(parameters.iteration, parameters.iteration + count)
+    ]
+    once = stages.base() if any((node.namespace or "").startswith("base") for node in pipeline.nodes) else []
+    if not any(iterations) and not once:
+        raise UserError(
+            f"no stage of {', '.join(names)} calls a model, so there is nothing to plan. Plan rlaif_loop, "
+            "or a stage of an iteration."
+        )
+    clock = _Clock(parameters, {role: Shape.of(size) for role, size in sizes.items()}, GPUS[gpu], assumed)
+    rows = [
+        _row(clock, stage.name, stage, [i[k] for i in iterations]) for k, stage in enumerate(iterations[-1])
+    ]
+    rows += [_row(clock, "base policy, once a loop", None, [stage]) for stage in once]
+    peak = sum(stages.disk(there, count).values())
+    notes = list(_notes(parameters, pipeline, tables, sizes, GPUS[gpu], there, stages))
+    return Plan(
+        env or "base",
+        names,
+        count,
+        parameters.data_generation.prompts,
+        GPUS[gpu],
+        gpus or parameters.training.launch.total(),
+        rows,
+        peak,
+        models,
+        assumed,
+        notes,
+    )
+
+
+@dataclass(frozen=True)
+class _Clock:
+    parameters: Parameters
+    shapes: dict[str, Shape]
+    gpu: GPU
+    assumed: Assumptions
+
+    def hours(self, work: Work) -> float:
+        """Of one GPU; none for a model behind a server."""
+        if work.role not in self.shapes:
+            return 0
+        params: ModelParams = getattr(self.parameters.models, work.role)
+        dtype = params.dtype or self.parameters.compute.dtype
+        return (
+            seconds(work, self.shapes[work.role], dtype, self.parameters.training, self.gpu, self.assumed)
+            / 3600
+        )
+
+    def prefill(self, work: Work) -> float:
+        """A server gets every prompt whole."""
+        return work.tokens if work.role in self.shapes else work.apart
+
+
+def _row(clock: _Clock, name: str, last: Stage | None, every: list[Stage]) -> Row:
+    """
+    Args:
+        last: What counts for one iteration, if the stage is part of one.
+        every: The stage in all iterations.
+    """
+    values: dict[str, Any] = {}
+    for prefix, stages in (("", [last] if last else []), ("loop_", every)):
+        works = [work for stage in stages for work in stage.works]
+        calls: dict[str, float] = defaultdict(float)
+        for stage in stages:
+            for what, number in stage.calls.items():
+                calls[what] += number
+        values |= {
+            f"{prefix}calls": dict(calls),
+            f"{prefix}prefill": sum(map(clock.prefill, works)),
+            f"{prefix}apart": sum(work.apart for work in works),
+            f"{prefix}generated": sum(work.generated for work in works),
+            f"{prefix}gpu_hours": sum(map(clock.hours, works)),
+            f"{prefix}disk": sum(size for stage in stages for size in stage.disk.values()),
+        }
+    return Row(name, **values)
+
+
+def _notes(
+    parameters: Parameters,
+    pipeline: Pipeline,
+    tables: Tables,
+    sizes: dict[str, ModelSize],
+    gpu: GPU,
+    there: set[str],
+    stages: Stages,
+) -> Iterator[str]:
+    needed = prompts_needed(parameters)
+    if "draw_prompts" in there and tables.pool is not None and tables.pool < needed:
+        yield f"prompt_pool has {tables.pool:,} prompts and the run needs {needed:,}: it would be refused."
+    for stage, memory, params in memory_needs(parameters, there, sizes):
+        if memory > gpu.memory and not all(p.device_map for p in params):
+            yield (
+                f"{stage} takes about {gigabytes(memory)} of memory on one GPU, and one {gpu.title} has "
+                f"{gigabytes(gpu.memory)} (see check)."
+            )
+    if parameters.compute.device == "cpu":
+        yield (
+            "compute.device is cpu. The hours are those of the GPU above; how long the CPU takes isn't "
+            "estimated."
+        )
+    if parameters.compute.dtype == "float32":
+        yield "compute.dtype is float32, and the GPU's peak is in bfloat16: it takes several times as long."
+    others = sorted(
+        {node.func.__name__ for node in pipeline.nodes if "params:models" in node.inputs} - COUNTED
+    )
+    if others:
+        yield f"not counted: {', '.join(others)}."
+    if "train_policy" in there:
+        yield (
+            f"{stages.schedule.steps:,} steps are for all {stages.pairs:,} pairs; answers that score "
+            "alike, and balancing lengths, leave fewer."
+        )
+    if "train_policy" in there and stages.optimizer:
+        yield (
+            f"while training, {gigabytes(stages.optimizer)} of optimizer state lie beside the newest "
+            "checkpoint, twice while it is written."
+        )

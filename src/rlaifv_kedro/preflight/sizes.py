@@ -1,0 +1,229 @@
+"""How much memory and disk a run takes: worked out from the sizes of its models and its parameters, not
+measured. Bytes throughout.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from rlaifv_kedro.params import DataGenerationParams, Parameters, TrainingParams
+from rlaifv_kedro.training.distributed import deepspeed_config
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+RESERVE = 2_000_000_000
+"""The CUDA context, workspaces, and what falls between allocations."""
+
+QUESTION_TOKENS = 64
+"""Of a prompt beside its image: system sentence and question."""
+
+CLAIM_QUESTIONS_TOKENS = 60 * 25
+"""Questions about an image, of all its candidates, times the tokens of one."""
+
+ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Layers that get adapters (rlaifv_kedro.training.training)."""
+
+TOWERS = ("vision", "visual", "vpm")
+
+LAYER_BYTES = 34
+"""Activations of a transformer layer, a token and unit of width, in 16 bits and without attention's scores
+(Korthikanti et al. 2022, equation 2).
+"""
+
+LOGIT_BYTES = 12
+"""Of a logit in training: in float32 itself, its log-softmax, its gradient."""
+
+ANSWER_BYTES = 5_000
+"""Of a candidate with its claims and verdicts, in the tables."""
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """What memory depends on.
+
+    Attributes:
+        parameters: How many numbers the weights are.
+        shapes: Of each tensor; empty if its file can't tell without being read whole (``.bin``).
+        hidden, layers, kv_width, vocabulary: Of the language model; ``kv_width`` is key heads times their
+            width.
+        image_tokens: That stand for an image, at most.
+        patches: Of an image, at most, that the vision tower sees; 0 if unknown.
+    """
+
+    parameters: int
+    hidden: int
+    layers: int
+    kv_width: int
+    vocabulary: int
+    image_tokens: int
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    patches: int = 0
+
+    def frozen(self, parts: Iterable[str]) -> int:
+        """Parameters whose names contain one of the parts."""
+        parts = tuple(parts)
+        return sum(
+            math.prod(shape) for name, shape in self.shapes.items() if any(part in name for part in parts)
+        )
+
+    def adapters(self, rank: int) -> int:
+        """Parameters of LoRA adapters: rank x (inputs + outputs) a layer."""
+        layers = [
+            s
+            for n, s in self.shapes.items()
+            if n.removesuffix(".weight").rpartition(".")[2] in ADAPTED and not any(t in n for t in TOWERS)
+        ]
+        return sum(rank * sum(shape) for shape in layers)
+
+    def learning(self, params: TrainingParams) -> int:
+        """Parameters that training changes."""
+        return (
+            self.adapters(params.lora.rank) if params.lora else self.parameters - self.frozen(params.freeze)
+        )
+
+    def prefix(self) -> int:
+        """Tokens of an image and its question."""
+        return self.image_tokens + QUESTION_TOKENS
+
+    def cache(self, tokens: int, dtype: str) -> int:
+        """Keys and values of so many tokens."""
+        return 2 * self.layers * self.kv_width * tokens * BYTES[dtype]
+
+    def layer(self, tokens: int) -> int:
+        """Activations of one layer."""
+        return LAYER_BYTES * self.hidden * tokens
+
+
+def sampling_memory(policy: ModelSize, params: DataGenerationParams, dtype: str) -> int:
+    """Weights, and the cache of a batch: each prompt's prefix once, and all its candidates."""
+    tokens = params.batch_size * (policy.prefix() + params.candidates * params.max_new_tokens)
+    return policy.parameters * BYTES[dtype] + policy.cache(tokens, dtype) + RESERVE
+
+
+def dividing_memory(
+    models: list[tuple[ModelSize, str]], batch_size: int, max_new_tokens: int, answer_tokens: int
+) -> int:
+    """Weights of splitter and question writer, both loaded, and the larger cache. A reply that is cut off is
+    asked for at twice its length.
+
+    Args:
+        models: Sizes with their dtypes.
+    """
+    tokens = batch_size * (answer_tokens + 4 * QUESTION_TOKENS + 2 * max_new_tokens)
+    weights = sum(size.parameters * BYTES[dtype] for size, dtype in models)
+    return weights + max(size.cache(tokens, dtype) for size, dtype in models) + RESERVE
+
+
+def labeling_memory(labeler: ModelSize, batch_size: int, max_tokens_per_pack: int, dtype: str) -> int:
+    """Weights, and the activations of one layer over a batch of packs."""
+    pack = min(labeler.prefix() + CLAIM_QUESTIONS_TOKENS, max_tokens_per_pack)
+    return labeler.parameters * BYTES[dtype] + labeler.layer(batch_size * pack) + RESERVE
+
+
+def training_memory(policy: ModelSize, params: TrainingParams, answer_tokens: int, dtype: str) -> int:
+    """Of one GPU: what learns with its gradients and Adam's state, the other weights, activations.
+
+    See ``_trainable`` in rlaifv_kedro.training.training.
+    """
+    pairs = params.micro_batch()
+    answers = 2 * pairs * answer_tokens
+    tokens = pairs * policy.prefix() + answers
+    kept = policy.layers * policy.layer(tokens)
+    if (
+        params.gradient_checkpointing
+    ):  # each layer's input, in float32 as the residual stream is, and one layer at a time
+        kept = policy.layers * policy.hidden * 4 * tokens + policy.layer(tokens)
+    logits = LOGIT_BYTES * policy.vocabulary * answers
+    config = deepspeed_config(params)
+    # Before DeepSpeed spreads the weights (stage 3), it puts all of them on each GPU.
+    whole = policy.parameters * BYTES[dtype] if config and config["zero_optimization"]["stage"] == 3 else 0
+    return max(whole, _states(policy, params, dtype) + kept + logits) + RESERVE
+
+
+def _states(policy: ModelSize, params: TrainingParams, dtype: str) -> int:
+    """Weights, gradients and both of Adam's moments, on one GPU.
+
+    Without DeepSpeed what learns is float32, with autocast's copy; several processes hold a bucket for each
+    gradient too. DeepSpeed has weights and gradients in ``dtype``, and a float32 copy of what learns: stage 1
+    spreads that copy and the moments over the processes, 2 the gradients, 3 the weights (Rajbhandari et al.
+    2020, section 5).
+    """
+    learning = policy.learning(params)
+    others = policy.parameters if params.lora else policy.parameters - learning
+    width, processes = BYTES[dtype], params.launch.total()
+    config = deepspeed_config(params)
+    if config is None:
+        copies = 0 if dtype == "float32" else width
+        return learning * (4 + 4 + 8 + copies + (4 if processes > 1 else 0)) + others * width
+    zero = config["zero_optimization"]
+    stage = zero["stage"]
+    adam = 0 if "offload_optimizer" in zero else 12 * learning / processes
+    gradients = width * learning / (processes if stage >= 2 else 1)
+    weights = width * (learning + others) / (processes if stage == 3 else 1)
+    return round(adam + gradients + (0 if "offload_param" in zero else weights))
+
+
+def checkpoint_disk(policy: ModelSize, params: TrainingParams, dtype: str) -> tuple[int, int]:
+    """Bytes of a checkpoint that stays, and of what lies beside it until the training has ended, to resume
+    from (Adam's moments).
+    """
+    learning = policy.learning(params)
+    others = 0 if params.lora else policy.parameters - learning
+    return 4 * learning + BYTES[dtype] * others, 8 * learning
+
+
+def staying(count: int, parameters: Parameters, stages: set[str]) -> int:
+    """How many of an iteration's checkpoints are left when the next one begins: the best, and the last."""
+    if "prune_checkpoints" not in stages or parameters.evaluation.keep_best is None:
+        return count
+    return min(count, parameters.evaluation.keep_best + 1)
+
+
+def run_disk(
+    parameters: Parameters, policy: ModelSize | None, image_bytes: float, iterations: int, stages: set[str]
+) -> dict[str, int]:
+    """What a run writes and holds at once, by kind.
+
+    Args:
+        image_bytes: Mean size of an image in the prompt table; 0 where the table names files.
+        iterations: How many the run goes through.
+        stages: Names of its nodes' functions.
+    """
+    generation, training, parts = parameters.data_generation, parameters.training, {}
+    if "draw_prompts" in stages:
+        parts["prompts"] = round(iterations * generation.prompts * image_bytes)
+    if stages & {"sample_candidates", "verify_claims"}:
+        parts["answers and verdicts"] = iterations * generation.prompts * generation.candidates * ANSWER_BYTES
+    pairs = round(
+        iterations * generation.prompts * parameters.feedback.pairs_per_prompt * (image_bytes + ANSWER_BYTES)
+    )
+    if "build_pairs" in stages:
+        parts["pairs"] = pairs
+    if "gather_pairs" in stages:
+        parts["training pairs"] = pairs  # once more, to be read while they are trained on
+    if "train_policy" in stages and policy is not None:
+        count = math.ceil(training.epochs / training.checkpoint_every)
+        kept, beside = checkpoint_disk(policy, training, parameters.compute.dtype)
+        stay = staying(count, parameters, stages)
+        parts["checkpoints"] = ((iterations - 1) * stay + count) * kept
+        parts["optimizer states"] = (
+            min(count, 2) * beside
+        )  # the newest, and the one before it while that is written
+        if training.lora and "select_checkpoint" in stages:
+            parts["merged policies"] = (
+                iterations * policy.parameters * BYTES[parameters.compute.dtype]
+            )  # as the base is stored, most likely
+    return parts
+
+
+def billions(number: int) -> str:
+    """A number of parameters, as people write it."""
+    return f"{number / 1e9:.2f} billion" if number >= 1e8 else f"{number / 1e6:.2f} million"
+
+
+def gigabytes(number: float) -> str:
+    """A number of bytes, as people write it."""
+    for unit, one in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if number >= one or unit == "MB":
+            break
+    return f"{number / one:,.0f} {unit}" if number >= 9.95 * one else f"{number / one:.1f} {unit}"

@@ -1,0 +1,157 @@
+"""The models of a run with their sizes, and the rows of its tables: from what is there, else by name, else
+assumed.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kedro.io import DataCatalog
+from kedro.io.core import DatasetError
+from kedro.pipeline import Pipeline
+
+from rlaifv_kedro.datasets.checkpoint import CheckpointDataset
+from rlaifv_kedro.datasets.tables import TableDataset
+from rlaifv_kedro.files import shown
+from rlaifv_kedro.params import ModelParams, Parameters
+from rlaifv_kedro.preflight.assumptions import Assumptions
+from rlaifv_kedro.preflight.checkpoints import Role, look_at
+from rlaifv_kedro.preflight.run import serving
+from rlaifv_kedro.preflight.shapes import LLAMA, LLAVA, known_size
+from rlaifv_kedro.preflight.sizes import ModelSize, billions
+from rlaifv_kedro.preflight.stages import Tables
+from rlaifv_kedro.runs.versions import dataset
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of the run.
+
+    Attributes:
+        source: Its folder or name, or the server's address.
+        told_by: Where its size is from.
+    """
+
+    role: str
+    source: str
+    size: ModelSize | None
+    told_by: str
+
+    def __str__(self) -> str:
+        """One line about it."""
+        size = f"{billions(self.size.parameters)} parameters ({self.told_by})" if self.size else self.told_by
+        return f"{self.role.replace('_', ' ')}: {self.source}, {size}"
+
+
+def models_of(
+    parameters: Parameters, catalog: DataCatalog, pipeline: Pipeline, there: set[str]
+) -> list[Model]:
+    """The models that the run's nodes call, with their sizes: from their files, else by their names, else
+    assumed.
+    """
+    checkpoints = [
+        name
+        for name in sorted(pipeline.inputs())
+        if name in catalog and isinstance(dataset(catalog, name), CheckpointDataset)
+    ]
+    policies = [
+        name for name in checkpoints if name.rpartition(".")[2] in ("base_policy", "policy", "trained_policy")
+    ]
+    entries = {"policy": policies[:1], "labeler": [name for name in checkpoints if name == "labeler"]}
+    models = []
+    for role, params in serving(parameters, there).items():
+        if params.backend == "openai":
+            models.append(
+                Model(role, str(params.url or params.model), None, "asked of a server: no GPU of ours")
+            )
+            continue
+        source = params.path or next((_source(catalog, entry) for entry in entries.get(role, ())), "")
+        models.append(
+            Model(role, shown(source) if Path(source).is_absolute() else source, *_size(role, source, params))
+        )
+    return models
+
+
+def _source(catalog: DataCatalog, entry: str) -> str:
+    found = dataset(catalog, entry)
+    try:
+        return str(found.load_path() if found.exists() else found._filepath)
+    except DatasetError:
+        return str(found._filepath)
+
+
+def _size(role: str, source: str, params: ModelParams) -> tuple[ModelSize, str]:
+    """(size, where it is from). Weights in ``.bin`` files don't tell their parts, which a known name does."""
+    known = known_size(source)
+    measured = (
+        look_at(Role(role, source, f"models.{role}", params, vision=role in ("policy", "labeler")))[1]
+        if Path(source).is_dir()
+        else None
+    )
+    if measured is not None and (measured.shapes or known is None):
+        return measured, "its files"
+    if known is not None:
+        return known, "its name; not here yet" if measured is None else "its name"
+    return (
+        (LLAVA, "assumed to be like LLaVA-1.5-7B")
+        if role in ("policy", "labeler")
+        else (LLAMA, "assumed to be like Llama-3-8B")
+    )
+
+
+def tables_of(
+    parameters: Parameters, catalog: DataCatalog, pipeline: Pipeline, assumed: Assumptions
+) -> Tables:
+    """Rows of the run's tables, where they are there; the miniature's as it will draw them; else what is
+    assumed.
+    """
+    if _is_drawn(catalog, pipeline):
+        drawn = parameters.miniature
+        probes = round(drawn.test_scenes * assumed.probes_per_prompt)
+        return Tables(
+            drawn.pool_scenes, drawn.selection_scenes, drawn.test_scenes, probes, assumed.image_bytes
+        )
+    pool, selection, test, probes = (
+        _footer(catalog, name) for name in ("prompt_pool", "selection_prompts", "test_prompts", "test_probes")
+    )
+    tested = test.num_rows if test else assumed.test_prompts
+    return Tables(
+        pool.num_rows if pool else None,
+        selection.num_rows if selection else assumed.selection_prompts,
+        tested,
+        probes.num_rows if probes else round(tested * assumed.probes_per_prompt),
+        _image_bytes(pool) if pool else assumed.image_bytes,
+    )
+
+
+def _is_drawn(catalog: DataCatalog, pipeline: Pipeline) -> bool:
+    """Whether the prompts are the miniature's, and not there yet: a pool that has versions is one that a
+    run makes.
+    """
+    if "prompt_pool" in pipeline.all_outputs():
+        return True
+    return (
+        "prompt_pool" in catalog
+        and dataset(catalog, "prompt_pool")._version is not None
+        and _footer(catalog, "prompt_pool") is None
+    )
+
+
+def _footer(catalog: DataCatalog, name: str) -> "pq.FileMetaData | None":
+    found = dataset(catalog, name) if name in catalog else None
+    return found.footer() if isinstance(found, TableDataset) else None
+
+
+def _image_bytes(pool: "pq.FileMetaData") -> float:
+    """Mean of the pool's images."""
+    columns = [
+        pool.row_group(group).column(k)
+        for group in range(pool.num_row_groups)
+        for k in range(pool.num_columns)
+    ]
+    return sum(
+        column.total_uncompressed_size for column in columns if column.path_in_schema == "image.bytes"
+    ) / max(pool.num_rows, 1)

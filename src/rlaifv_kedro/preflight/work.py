@@ -1,0 +1,175 @@
+"""Pure arithmetic: what a model has to compute, and how long that takes a GPU.
+
+A multiply-add is two operations, so a forward pass takes two a parameter and token; training takes three
+times that, with gradient checkpointing four. Attention is counted over the keys that a query may see. Tokens
+are generated one a step, which reads all weights and caches: bandwidth, or the time that it takes to start
+the kernels, sets the pace.
+"""
+
+import math
+from dataclasses import dataclass
+
+from rlaifv_kedro.params import TrainingParams
+from rlaifv_kedro.preflight.assumptions import GPU, Assumptions
+from rlaifv_kedro.preflight.shapes import Shape
+from rlaifv_kedro.preflight.sizes import BYTES
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one model does in a stage.
+
+    Attributes:
+        role: policy, labeler, splitter or question_writer.
+        images: That its vision tower sees.
+        tokens: Of its language model, many at once: a prefix once, then its branches.
+        apart: The same if every text had a prefix of its own.
+        attended: Query-key pairs a layer.
+        logits: Positions at which the head works.
+        generated: Tokens that come out.
+        steps: Of decoding, a batch each.
+        decoded: Tokens computed in them: also those of answers that have ended and wait for the batch's
+            longest.
+        cached: Tokens of cache read in them.
+        trained: Whether there is a backward pass.
+        moved: Bytes of checkpoints read and written.
+    """
+
+    role: str
+    images: float = 0
+    tokens: float = 0
+    apart: float = 0
+    attended: float = 0
+    logits: float = 0
+    generated: float = 0
+    steps: float = 0
+    decoded: float = 0
+    cached: float = 0
+    trained: bool = False
+    moved: float = 0
+
+
+def causal(tokens: float) -> float:
+    """Query-key pairs of a text that sees itself."""
+    return tokens * (tokens + 1) / 2
+
+
+def packed(
+    role: str,
+    packs: float,
+    prefix: float,
+    branches: float,
+    tokens: float,
+    *,
+    images: float | None = None,
+    all_logits: bool = True,
+) -> Work:
+    """Packs of a prefix with its branches, in one forward pass each.
+
+    Args:
+        branches: Of a pack.
+        tokens: Of a branch.
+        images: Without it, one a pack.
+        all_logits: At all tokens of a branch, or at its end only.
+    """
+    return Work(
+        role,
+        packs if images is None else images,
+        packs * (prefix + branches * tokens),
+        packs * branches * (prefix + tokens),
+        packs * (causal(prefix) + branches * (tokens * prefix + causal(tokens))),
+        packs * branches * (tokens if all_logits else 1),
+    )
+
+
+def sampled(
+    role: str,
+    prompts: float,
+    prefix: float,
+    samples: int,
+    tokens: float,
+    *,
+    batches: float,
+    longest: float,
+    images: bool = True,
+) -> Work:
+    """Samples of prompts: the prompt is computed once, then all samples of a batch go on token by token until
+    the longest has ended.
+
+    Args:
+        samples: Of a prompt.
+        tokens: Of a sample, on average.
+        batches: How many the prompts make.
+        longest: Steps of a batch.
+    """
+    answers = prompts * samples
+    return Work(
+        role,
+        prompts if images else 0,
+        prompts * prefix,
+        answers * prefix,
+        prompts * causal(prefix),
+        prompts,
+        answers * tokens,
+        batches * longest,
+        answers * longest,
+        prompts * longest * (prefix + samples * longest / 2),
+    )
+
+
+def backward(params: TrainingParams) -> float:
+    """Forward passes that a step takes: itself, twice that for gradients (of adapters, once: the weights
+    need none), once more if recomputed.
+    """
+    return 1 + (1 if params.lora else 2) + params.gradient_checkpointing
+
+
+def operations(work: Work, shape: Shape, training: TrainingParams) -> float:
+    """Floating point operations, decoding left out."""
+    size = shape.size
+    language = (
+        2 * shape.language * work.tokens
+        + 4 * size.layers * size.hidden * work.attended
+        + 2 * shape.head * work.logits
+    )
+    vision = 2 * shape.vision * shape.patches * work.images
+    if not work.trained:
+        return language + vision
+    frozen = training.lora is not None or size.frozen(training.freeze) >= shape.vision
+    return backward(training) * language + vision * (1 if frozen else backward(training))
+
+
+def seconds(
+    work: Work, shape: Shape, dtype: str, training: TrainingParams, gpu: GPU, assumed: Assumptions
+) -> float:
+    """On one GPU."""
+    share = assumed.mfu_train if work.trained else assumed.mfu_prefill
+    total = operations(work, shape, training) / (gpu.flops * share) + work.moved / (1e9 * assumed.disk_gb_s)
+    if work.steps:
+        read = (
+            work.steps * (shape.language + shape.head) * BYTES[dtype]
+            + shape.size.cache(1, dtype) * work.cached
+        )
+        computed = 2 * (shape.language + shape.head) * work.decoded
+        started = work.steps * shape.size.layers * assumed.layer_ms / 1000
+        total += max(
+            started,
+            read / (gpu.bandwidth * assumed.bandwidth_share),
+            computed / (gpu.flops * assumed.mfu_prefill),
+        )
+    return total
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Steps of a training, as :func:`rlaifv_kedro.training.training.train` makes them."""
+
+    steps: int
+    checkpoints: int
+
+    @classmethod
+    def of(cls, pairs: float, params: TrainingParams) -> "Schedule":
+        steps_an_epoch = math.ceil(pairs / params.batch_size)
+        steps = max(1, round(steps_an_epoch * params.epochs))
+        every = max(1, math.ceil(steps_an_epoch * params.checkpoint_every))
+        return cls(steps, math.ceil(steps / every))  # the last step is saved too

@@ -1,0 +1,184 @@
+"""What a person wants to see at the end of a run: the table, and where the report lies."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from rlaifv_kedro.benchmarks.pope import SPLITS
+from rlaifv_kedro.errors import UserError
+
+if TYPE_CHECKING:
+    from kedro.io import DataCatalog
+    from kedro.pipeline import Pipeline
+
+    from rlaifv_kedro.runs.manifest import Manifest
+
+_COLUMNS = {
+    "response_hallucination": "response\nhall. %",
+    "mention_hallucination": "mention\nhall. %",
+    "object_recall": "object\nrecall %",
+    "mean_words": "words",
+    "repeat_rate": "repeats\n%",
+}
+
+_OBJECTS = ("response_hallucination", "mention_hallucination", "object_recall", "mean_words")
+_POPE = tuple(f"{metric}_{split}" for split in SPLITS for metric in ("accuracy", "f1", "yes_ratio"))
+HEADLINES: dict[str, tuple[str, ...]] = {
+    "chair": _OBJECTS,
+    "object_halbench": _OBJECTS,
+    "mmhal": ("score", "hallucination_rate", "informativeness", "mean_words"),
+    "refomb": ("overall_score", "trustworthiness_score", "mean_words"),
+    "amber": ("chair", "cover", "hal", "cog", "mean_words", "accuracy", "f1", "other_answer_rate"),
+    "pope": _POPE,
+}
+"""Of each benchmark the metrics that are published, and without which these mislead."""
+
+_WITH_LOOP = {"__default__", "rlaif_loop", "reporting"}
+"""Pipelines that write ``loop_summary``."""
+
+
+def show_after_run(manifest: "Manifest", pipeline: "Pipeline", catalog: "DataCatalog") -> None:
+    """After a run that made the loop's report, or that policies answered benchmarks in: the table in the
+    terminal, and the path of the whole.
+    """
+    made = pipeline.all_outputs()
+    shown = {
+        "benchmark_metrics": benchmarks_table,
+        "loop_report": lambda _: metrics_table(catalog.load("loop_metrics")),
+    }
+    labels = {
+        "benchmark_metrics": "all metrics",
+        "policy_comparisons": "differences of policies",
+        "loop_report": "report",
+    }
+    from rich.console import Console
+
+    console = Console()
+    for name, table in shown.items():
+        if name in made:
+            content = table(catalog.load(name))
+            needed = console.measure(content, options=console.options.update(max_width=1000)).maximum
+            console.width = max(
+                console.width, needed
+            )  # where the terminal is narrower, it wraps whole lines, not numbers
+            console.print()
+            console.print(content)
+    paths = [
+        f"{label}: [bold]{manifest.written[name].path}[/]" for name, label in labels.items() if name in made
+    ]
+    if paths:
+        console.print(f"[dim]run {manifest.run_id}[/]   " + "   ".join(paths), soft_wrap=True)
+
+
+def benchmarks_table(metrics: pd.DataFrame) -> Any:
+    """What is published of each benchmark, from ``benchmark_metrics`` as rich prints it: a row a metric, a
+    column a policy, value ± standard error.
+
+    No rate of hallucinations is without the answers' length, and what they cover where the benchmark tells.
+    Items that failed stand behind a value.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title="Benchmarks, value ± standard error", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("benchmark", no_wrap=True)
+    table.add_column("metric", no_wrap=True)
+    policies = list(dict.fromkeys(metrics["policy"]))
+    for name in short_names(policies):
+        table.add_column(name, justify="right", no_wrap=True)
+    known = {(row["benchmark"], row["metric"], row["policy"]): row for _, row in metrics.iterrows()}
+    for benchmark in dict.fromkeys(metrics["benchmark"]):
+        for number, name in enumerate(
+            n for n in HEADLINES[benchmark] if (benchmark, n, policies[0]) in known
+        ):
+            rows = [known[benchmark, name, policy] for policy in policies]
+            values = [
+                cell(name, row) + (f" ({row['failed']} failed)" if row["failed"] else "") for row in rows
+            ]
+            unit = {"mean_words": "", "score": ", 0 to 6"}.get(name, " %")
+            table.add_row("" if number else benchmark, name.replace("_", " ") + unit, *values)
+        table.add_section()
+    return table
+
+
+def short_names(paths: list[str]) -> list[str]:
+    """As many last parts of each path as tell them all apart; a checkpoint's folder is often called as its
+    neighbours' are.
+    """
+    parts = [path.rstrip("/").split("/") for path in paths]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(own[-length:]) for own in parts]
+        if len(set(names)) == len(names):
+            return names
+    return paths
+
+
+def metrics_table(metrics: pd.DataFrame) -> Any:
+    """The ``loop_metrics`` table as rich prints it: one row an iteration, value ± standard error."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    chair = metrics[metrics["benchmark"] == "chair"].set_index(["iteration", "metric"])
+    n = int(chair.at[(0, "mean_words"), "n"])
+    table = Table(
+        title=f"Hallucination (CHAIR) on {n} test images, value ± standard error",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("policy", no_wrap=True)
+    for title in _COLUMNS.values():
+        table.add_column(title, justify="right", no_wrap=True)
+    for k in sorted({k for k, _ in chair.index}):
+        table.add_row(
+            "base" if k == 0 else f"iteration {k}", *(cell(name, chair.loc[(k, name)]) for name in _COLUMNS)
+        )
+    return table
+
+
+def cell(name: str, row: pd.Series) -> str:
+    """A value with its standard error: words and ratings as they are, shares in percent."""
+    if pd.isna(row["value"]):
+        return "-"
+    scale, digits = (1, 2) if name in ("mean_words", "score") else (100, 1)
+    error = "-" if pd.isna(row["standard_error"]) else f"{row['standard_error'] * scale:.{digits}f}"
+    return f"{row['value'] * scale:.{digits}f} ± {error}"
+
+
+def newest_summary(project: Path, note: Callable[[str], object]) -> tuple[str, list[dict[str, Any]]]:
+    """Run id and ``loop_summary`` of the newest run that has one; ``note`` is told why it is not a newer run.
+
+    Raises:
+        UserError: No run has made one yet, or it is damaged.
+    """
+    from rlaifv_kedro.runs.manifest import all_runs
+
+    without = None
+    for run in reversed(all_runs(project, note)):
+        entry = run.written.get("loop_summary")
+        if entry and entry.path and entry.sha256 and (project / entry.path).is_file():
+            if without and without.state() in ("failed", "killed"):
+                ended = "failed" if without.state() == "failed" else "was killed"
+                note(
+                    f"This is run {run.run_id}. Run {without.run_id} is newer, but {ended} before it had a "
+                    f"summary; to go on: {without.command}"
+                )
+            return run.run_id, _records(project / entry.path, run)
+        if without is None and _WITH_LOOP & set(run.pipelines):
+            without = run
+    raise UserError("no run has a summary yet. Make one with: kedro run")
+
+
+def _records(path: Path, run: "Manifest") -> list[dict[str, Any]]:
+    from rlaifv_kedro.files import read_bytes, shown
+
+    remedy = f"Delete it, and make it again with: {run.command}"
+    try:
+        records = json.loads(read_bytes(path, remedy))
+    except ValueError as error:
+        raise UserError(f"{shown(path)} is damaged ({error}). {remedy}") from error
+    if not (isinstance(records, list) and records and all(isinstance(record, dict) for record in records)):
+        raise UserError(f"{shown(path)} is damaged (no list of rows). {remedy}")
+    return records

@@ -1,0 +1,1 @@
+"""Which run made what: manifests, versions, resuming, replaying."""

@@ -1,0 +1,1 @@
+"""Preference pairs to checkpoints: the trainer, in one process or many."""

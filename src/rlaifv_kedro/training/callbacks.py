@@ -1,0 +1,122 @@
+"""What happens beside a training's steps: marks on whole checkpoints, a stop for one that runs away,
+progress, logs.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.training.resume import drop_resume_files, mark_saved
+
+if TYPE_CHECKING:
+    from rlaifv_kedro.params import TrainingParams
+
+
+MLFLOW_STORE = "sqlite:///data/08_reporting/mlflow.db"
+"""Where mlflow logs to, unless MLFLOW_TRACKING_URI says otherwise: one place for all runs. Its own
+default, a folder of files, is being retired.
+"""
+
+
+class Watch(TrainerCallback):
+    """Marks whole checkpoints, and stops a training that runs away."""
+
+    def __init__(self, collapse_log_ratio: float):
+        self.collapse_log_ratio = collapse_log_ratio
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()  # each process writes a part of what resuming needs
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            mark_saved(folder, state.global_step)
+            for older in set(folder.parent.glob("checkpoint-*")) - {
+                folder
+            }:  # only the newest is resumed from; 16 states of a 7B model are 0.9 TB
+                drop_resume_files(older)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float],
+        **_: Any,
+    ) -> None:
+        ratio, loss = logs.get("log_ratio_rejected", 0.0), logs.get("loss", 0.0)
+        if not math.isfinite(loss) or not math.isfinite(ratio):
+            raise UserError(
+                f"training collapsed at step {state.global_step}: the loss is {loss}. Lower "
+                "training.learning_rate."
+            )
+        if ratio < self.collapse_log_ratio:
+            raise UserError(
+                f"training collapsed at step {state.global_step}: the mean log-ratio of the rejected "
+                f"answers is {ratio:.1f}, below "
+                f"training.collapse_log_ratio={self.collapse_log_ratio}. The policy is unlearning language, "
+                "not hallucinations. "
+                "Lower training.learning_rate or training.epochs, or raise training.beta."
+            )
+
+
+class Progress(TrainerCallback):
+    """Tells how many steps are done."""
+
+    def __init__(self, on_step: Callable[[int], None]):
+        self.on_step = on_step
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            self.on_step(state.global_step)
+
+
+def loggers(params: "TrainingParams", logs: Path | None) -> list[TrainerCallback]:
+    """Where loss, rewards and learning rate go beside the ``training_log`` table.
+
+    Args:
+        logs: Folder of TensorBoard's event files; without one nothing is logged.
+
+    Raises:
+        UserError: mlflow is asked for and not installed.
+    """
+    if logs is None or int(os.environ.get("RANK", "0")) > 0:
+        return []
+    found: list[TrainerCallback] = []
+    if "tensorboard" in params.report_to:
+        from torch.utils.tensorboard import SummaryWriter
+        from transformers.integrations import TensorBoardCallback
+
+        found.append(TensorBoardCallback(SummaryWriter(str(logs))))
+    if "mlflow" in params.report_to:
+        from transformers.integrations import MLflowCallback
+
+        os.environ.setdefault("MLFLOW_TRACKING_URI", MLFLOW_STORE)
+        try:
+            found.append(MLflowCallback())
+        except RuntimeError as error:
+            raise UserError(
+                "training.report_to has mlflow, which isn't installed: pip install 'rlaifv_kedro[mlflow]'."
+            ) from error
+    return found
+
+
+def write_progress(file: Path) -> Callable[[int], None]:
+    """Writes the step into a file, where the process that waits for the training reads it."""
+
+    def on_step(step: int) -> None:
+        unfinished = file.with_suffix(".tmp")
+        unfinished.write_text(json.dumps({"step": step}))
+        unfinished.replace(file)
+
+    return on_step

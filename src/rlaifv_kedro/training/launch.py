@@ -1,0 +1,220 @@
+"""Trainings of several processes: torchrun as a subprocess of the node, with its own process group, log file
+and result file.
+
+One process without DeepSpeed needs none of it and trains in the node's own process.
+"""
+
+import gc
+import json
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from tqdm import tqdm
+
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import shown, write_atomically
+from rlaifv_kedro.training.worker import (
+    ERROR,
+    LOG_TABLE,
+    PROGRESS,
+    RESULT,
+    TrainingSpec,
+    alone_in,
+    end_with_parent,
+    run,
+)
+
+if TYPE_CHECKING:
+    from rlaifv_kedro.datasets.pair_store import PairStore
+    from rlaifv_kedro.params import LaunchParams
+    from rlaifv_kedro.training.training import TrainingResult
+
+logger = logging.getLogger(__name__)
+
+SPEC, LOG, REFERENCE = "spec.json", "training.log", "reference_log_probs.parquet"
+_POLL = 0.2  # seconds
+_SHOWN_LINES = 30
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+
+def run_training(spec: TrainingSpec, pairs: "PairStore", reference: pd.DataFrame) -> "TrainingResult":
+    """Train here, or in the processes that the parameters ask for.
+
+    Raises:
+        UserError: See :func:`rlaifv_kedro.training.training.train`; fewer processes or another engine ran
+            than was asked for.
+        RuntimeError: The processes ended with another error; its message holds the end of their log.
+    """
+    from rlaifv_kedro.training.training import total_steps
+
+    with tqdm(total=total_steps(len(pairs), spec.training), desc="training", unit="step", delay=2) as bar:
+
+        def on_step(step: int) -> None:
+            bar.update(step - bar.n)
+
+        if spec.training.launch.total() > 1 or spec.training.deepspeed is not None:
+            return _launched(spec, reference, on_step)
+        with alone_in(spec.folder):
+            return run(spec, pairs, reference, on_step)
+
+
+def _launched(
+    spec: TrainingSpec, reference: pd.DataFrame, on_step: Callable[[int], None]
+) -> "TrainingResult":
+    from rlaifv_kedro.training.distributed import expected_engine
+    from rlaifv_kedro.training.training import TrainingResult
+
+    expected = {"world_size": spec.training.launch.total(), "engine": expected_engine(spec.training)}
+    if spec.model.device_map is not None:
+        raise UserError(
+            "models.policy.device_map spreads one process over several GPUs, which several training "
+            "processes can't share. Leave it out."
+        )
+    folder = spec.logs
+    for left in (*(folder / name for name in (RESULT, PROGRESS, LOG_TABLE)), *folder.glob(ERROR.format("*"))):
+        left.unlink(missing_ok=True)
+    _free_memory()
+    reference.to_parquet(spec.reference, index=False)
+    write_atomically(folder / SPEC, spec.model_dump_json(indent=2).encode() + b"\n")
+    status = _wait(_command(spec, folder / SPEC), folder, on_step)
+    if status or not (folder / RESULT).is_file():
+        raise _failure(folder, status)
+    said = json.loads((folder / RESULT).read_text())
+    found = {name: said[name] for name in expected}
+    if found != expected:
+        raise UserError(
+            f"the training was to run as {expected}, but ran as {found}: {shown(folder / LOG)} says more. "
+            "Nothing of it is used."
+        )
+    return TrainingResult(
+        said["checkpoints"], pd.read_parquet(folder / LOG_TABLE), said["world_size"], said["engine"]
+    )
+
+
+def _free_memory() -> None:
+    """Of the GPU, what earlier nodes' models have taken and torch keeps for the next: the first of the
+    processes needs it.
+    """
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _command(spec: TrainingSpec, path: Path) -> list[str]:
+    """torchrun on this host, or on all hosts by a prefix such as srun's."""
+    launch = spec.training.launch
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={launch.processes}"]
+    if launch.hosts == 1:
+        command.append("--standalone")
+    else:
+        # The endpoint names the job as well: two trainings at once need two ports anyway.
+        command += [
+            f"--nnodes={launch.hosts}",
+            "--rdzv-backend=c10d",
+            f"--rdzv-endpoint={launch.address}",
+            f"--rdzv-id={launch.address}",
+        ]
+    command = [*launch.prefix, *command, "-m", "rlaifv_kedro.training.worker", str(path.absolute())]
+    if launch.hosts > 1 and not launch.prefix:
+        _tell_other_hosts(launch, command)
+    return command
+
+
+def _tell_other_hosts(launch: "LaunchParams", command: list[str]) -> None:
+    where = shlex.quote(str(Path.cwd()))
+    logger.warning(
+        "training waits for %d more host%s. Start on each: cd %s && %s",
+        launch.hosts - 1,
+        "s" * (launch.hosts > 2),
+        where,
+        shlex.join(command),
+    )
+
+
+def _wait(command: list[str], folder: Path, on_step: Callable[[int], None]) -> int:
+    """Run the command in a process group of its own, its output in a file; signals that reach this process
+    are passed on to it.
+    """
+    # DeepSpeed builds extensions with ninja, which lies beside python in a virtual environment that need not
+    # be activated.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    logger.info("training in several processes; their log: %s", shown(folder / LOG))
+    with (folder / LOG).open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_end_on_kill,
+            env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},
+        )
+        try:
+            with _signals_passed_on(process):
+                while process.poll() is None:
+                    time.sleep(_POLL)
+                    with suppress(
+                        OSError, ValueError
+                    ):  # not there yet; or, on a network's file system, just being replaced by another host
+                        on_step(json.loads((folder / PROGRESS).read_text())["step"])
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    return process.returncode
+
+
+def _end_on_kill() -> None:
+    """torchrun ends its workers when this process is killed, before a resumed run starts others."""
+    end_with_parent(signal.SIGTERM)
+
+
+@contextmanager
+def _signals_passed_on(process: subprocess.Popen) -> Iterator[None]:
+    """The processes get the signal and end; then this process gets it as if nothing had held it up."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+        yield
+        return
+    received: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        with suppress(ProcessLookupError):  # they have just ended
+            os.killpg(process.pid, number)
+
+    wanted = [
+        number for number in _PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN
+    ]  # under nohup, SIGHUP is to do nothing
+    before = {number: signal.signal(number, pass_on) for number in wanted}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if received:
+            process.wait()
+            signal.raise_signal(received[-1])
+
+
+def _failure(folder: Path, status: int) -> Exception:
+    """What the processes said of their end: the first rank's reason, or the end of the log."""
+    for file in sorted(folder.glob(ERROR.format("*"))):
+        return UserError(json.loads(file.read_text())["message"])
+    end = "\n".join((folder / LOG).read_text(errors="replace").splitlines()[-_SHOWN_LINES:])
+    return RuntimeError(
+        f"the training processes ended with exit status {status}. The end of {shown(folder / LOG)}:\n{end}"
+    )

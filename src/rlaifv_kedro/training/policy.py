@@ -1,0 +1,91 @@
+"""From a checkpoint to the policy that is handed on, and what becomes of the other checkpoints."""
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rlaifv_kedro.datasets.checkpoint import CARD, link_folder, remove_checkpoints
+from rlaifv_kedro.files import write_atomically
+from rlaifv_kedro.preference.selection import BASE, START
+from rlaifv_kedro.training.card import measured_card
+from rlaifv_kedro.training.resume import SAVED
+
+logger = logging.getLogger(__name__)
+
+_REFERENCES = {START: "start of the iteration", BASE: "base policy"}
+_TRAINERS = (SAVED, "trainer_state.json")
+
+
+def whole_policy(checkpoint: Path, folder: Path, metrics: pd.DataFrame, selection: Mapping[str, Any]) -> Path:
+    """A folder with whole weights and a completed card: hard links to the checkpoint's files, or a merge of
+    its adapters.
+
+    Args:
+        folder: Where to make it; what a kill left there is made again.
+    """
+    from rlaifv_kedro.models.merging import ADAPTER, merge_adapters
+
+    target = folder / checkpoint.name
+    shutil.rmtree(target, ignore_errors=True)
+    if (checkpoint / ADAPTER).is_file():
+        merge_adapters(checkpoint, target)
+    else:
+        link_folder(checkpoint, target, without=_TRAINERS)
+    _complete_card(target, metrics, selection)
+    return target
+
+
+def tidy_up(
+    checkpoints: Sequence[Mapping[str, Any]],
+    metrics: pd.DataFrame,
+    selection: Mapping[str, Any],
+    decided: Mapping[str, Any],
+) -> None:
+    """Complete the cards of the checkpoints that stay, and remove the others; killed at any moment, it can be
+    called again.
+
+    Args:
+        decided: See :func:`rlaifv_kedro.preference.selection.what_stays`.
+    """
+    folders = {Path(c["path"]).name: Path(c["path"]) for c in checkpoints}
+    for row in decided["kept"]:
+        _complete_card(folders[row["checkpoint"]], metrics, selection)
+    if decided["removed"]:
+        why = {
+            row["checkpoint"]: {
+                "reason": row["why"],
+                decided["criterion"]: row["value"],
+                "split": decided["split"],
+                "metrics": "checkpoint_metrics",
+            }
+            for row in decided["removed"]
+        }
+        remove_checkpoints(next(iter(folders.values())).parent, why)
+        logger.info(
+            "removed %s (evaluation.keep_best=%s); kept %s",
+            ", ".join(why),
+            decided["keep_best"],
+            ", ".join(row["checkpoint"] for row in decided["kept"]),
+        )
+
+
+def empty(folder: Path) -> None:
+    """Remove all folders in a folder."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+
+
+def _complete_card(folder: Path, metrics: pd.DataFrame, selection: Mapping[str, Any]) -> None:
+    """By replacing the file: the old one may be a hard link of another folder's. Checkpoints made without
+    a card stay without.
+    """
+    if (folder / CARD).is_file() and folder.name in set(metrics["checkpoint"]):
+        card = (folder / CARD).read_text(encoding="utf-8")
+        write_atomically(
+            folder / CARD, measured_card(card, folder.name, metrics, selection, _REFERENCES).encode()
+        )

@@ -1,0 +1,241 @@
+"""One DPO training, or one process of it: from pairs and a policy to checkpoints by fractions of an epoch."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from transformers import PrinterCallback, TrainerState, TrainingArguments, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
+
+from rlaifv_kedro.datasets.pair_store import PairStore
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.preference.data import PreferenceCollator, PreferenceDataset, Truncation
+from rlaifv_kedro.preference.objective import Reduction
+from rlaifv_kedro.training.callbacks import Progress, Watch, loggers
+from rlaifv_kedro.training.distributed import deepspeed_config, expected_engine, running_engine
+from rlaifv_kedro.training.resume import drop_resume_files, saved_checkpoints
+from rlaifv_kedro.training.trainer import WATCHED, PreferenceTrainer
+
+if TYPE_CHECKING:
+    from rlaifv_kedro.models.backends.transformers import TransformersModel
+    from rlaifv_kedro.params import LoraParams, TrainingParams
+
+_HOURS = 3600
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training leaves.
+
+    Attributes:
+        checkpoints: In order: ``path`` (name of its folder), ``step``, ``epoch``.
+        log: The ``training_log`` table.
+        world_size: Processes that took part.
+        engine: ``none`` (one process), ``ddp``, ``zero1`` to ``zero3``: what really ran.
+    """
+
+    checkpoints: list[dict[str, Any]]
+    log: pd.DataFrame
+    world_size: int
+    engine: str
+
+
+def train(
+    model: "TransformersModel",
+    policy: Path,
+    pairs: PairStore,
+    reference: pd.DataFrame,
+    folder: Path,
+    seed: int,
+    params: "TrainingParams",
+    dtype: str,
+    device: str | None = None,
+    logs: Path | None = None,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> TrainingResult:
+    """Train, or go on with a training that was cut off. In a process group every process calls this.
+
+    Args:
+        policy: Folder the model was loaded from; LoRA adapters record it.
+        folder: Where checkpoints go, ``checkpoint-<step>`` each.
+        device: ``cpu`` or ``cuda``; without one, where the model lies.
+        logs: Folder for TensorBoard or mlflow; without one, there are none.
+        on_step: Told the number of steps done after each.
+
+    Raises:
+        UserError: The policy isn't its own reference, the training collapses, memory runs out, or another
+            engine runs than was asked for.
+    """
+    device = device or model.module.device.type
+    if dtype == "float16" and device == "cpu":
+        raise UserError(
+            "compute.dtype=float16 can't be trained on a CPU. Choose float32 or bfloat16, or a GPU."
+        )
+    steps_an_epoch = math.ceil(len(pairs) / params.batch_size)
+    steps = total_steps(len(pairs), params)
+    arguments = _arguments(folder, steps_an_epoch, steps, seed, params, dtype, device)
+    set_seed(arguments.seed)  # adapters begin with random numbers, the same in every process
+    trainer = PreferenceTrainer(
+        beta=params.beta,
+        dpo_weight=params.dpo_weight,
+        label_smoothing=params.label_smoothing,
+        sft_weight=params.sft_weight,
+        engine=expected_engine(params),
+        model=_trainable(model.module, policy, params),
+        args=arguments,
+        train_dataset=PreferenceDataset(pairs, reference),
+        data_collator=PreferenceCollator(
+            model.encoder,
+            Truncation.of(params),
+            merge=params.pack == "prompt",
+            reduction=Reduction.of(params),
+        ),
+        processing_class=model.processor,
+        callbacks=[Watch(params.collapse_log_ratio), Progress(on_step), *loggers(params, logs)],
+    )
+    trainer.remove_callback(PrinterCallback)  # its lines are in training_log
+    found = [saved_checkpoints(folder)]
+    if torch.distributed.is_initialized():
+        # By rank 0, which has waited for the processes of a killed run; another host may still see an older
+        # state of a shared folder.
+        torch.distributed.broadcast_object_list(found)
+    [saved] = found
+    if (
+        saved and saved[-1][0] >= steps
+    ):  # cut off while tidying up: what DeepSpeed would resume from may be gone
+        trainer.state = TrainerState.load_from_json(str(saved[-1][1] / TRAINER_STATE_NAME))
+        engine = expected_engine(params)
+    else:
+        _train(trainer, saved[-1][1] if saved else None)
+        engine = running_engine(trainer)
+    checkpoints = [
+        {"path": path.name, "step": step, "epoch": step / steps_an_epoch}
+        for step, path in saved_checkpoints(folder)
+    ]
+    if trainer.is_world_process_zero():
+        for checkpoint in checkpoints:
+            drop_resume_files(folder / checkpoint["path"])
+    return TrainingResult(
+        checkpoints, _training_log(trainer.state.log_history), trainer.args.world_size, engine
+    )
+
+
+def _train(trainer: PreferenceTrainer, checkpoint: Path | None) -> None:
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"the GPU's memory ran out in training ({str(error).splitlines()[0]}). Lower "
+            "training.micro_batch_size, set "
+            "training.gradient_checkpointing=true, use training.lora, or spread the states: "
+            "training.deepspeed=conf/deepspeed/zero3.json."
+        ) from error
+
+
+def total_steps(pairs: int, params: "TrainingParams") -> int:
+    """Optimiser steps of a whole training."""
+    return max(1, round(math.ceil(pairs / params.batch_size) * params.epochs))
+
+
+def _arguments(
+    folder: Path,
+    steps_an_epoch: int,
+    steps: int,
+    seed: int,
+    params: "TrainingParams",
+    dtype: str,
+    device: str,
+) -> TrainingArguments:
+    return _Arguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=params.micro_batch(),
+        gradient_accumulation_steps=params.accumulation(),
+        max_steps=steps,
+        learning_rate=params.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=round(params.warmup_share * steps),
+        optim="adamw_torch",
+        weight_decay=params.weight_decay,
+        adam_beta2=params.adam_beta2,
+        max_grad_norm=params.max_grad_norm,
+        activation_checkpointing=params.gradient_checkpointing,
+        bf16=dtype == "bfloat16",
+        fp16=dtype == "float16",
+        use_cpu=device == "cpu",
+        ddp_backend="gloo" if device == "cpu" and params.launch.total() > 1 else None,
+        ddp_timeout=2 * _HOURS,  # one process writes a large checkpoint while the others wait
+        deepspeed=deepspeed_config(params),
+        dataloader_num_workers=params.loader_workers,
+        logging_steps=1,  # means over several steps would differ after a resume
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=max(1, math.ceil(steps_an_epoch * params.checkpoint_every)),
+        seed=seed % 2**32,
+        data_seed=seed % 2**32,
+        remove_unused_columns=False,
+        label_names=[],
+        report_to=[],  # see callbacks.loggers
+        disable_tqdm=True,
+    )
+
+
+class _Arguments(TrainingArguments):
+    @property
+    def n_gpu(self) -> int:
+        """One a process. Trainer would spread a single process over all GPUs that it sees by DataParallel,
+        which can't scatter packs.
+        """
+        return min(super().n_gpu, 1)
+
+
+def _trainable(module: torch.nn.Module, policy: Path, params: "TrainingParams") -> torch.nn.Module:
+    """The module with adapters if asked for, and with what is to stay frozen.
+
+    Weights that learn become float32; autocast computes in the lower dtype. In bfloat16 a step of 5e-7 would
+    be rounded away. DeepSpeed keeps such copies itself, spread over the processes.
+    """
+    for name, weight in module.named_parameters():
+        weight.requires_grad_(not any(part in name for part in params.freeze))
+    if params.lora is not None:
+        return _with_adapters(module, policy, params.lora)  # peft makes adapters float32 itself
+    if params.deepspeed is None:
+        for weight in module.parameters():
+            if weight.requires_grad:
+                weight.data = weight.data.float()
+    return module
+
+
+def _with_adapters(module: torch.nn.Module, policy: Path, lora: "LoraParams") -> torch.nn.Module:
+    """Adapters on the linear layers of the language model. The pattern names it: a bare list of suffixes
+    would hit the vision tower too.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    # Where the language model lies: in OmniLMM beside the tower, in MiniCPM-V under "llm", in Idefics
+    # "text_model", elsewhere "language_model".
+    places = {
+        "omnilmm": r"model\.layers",
+        "minicpmv": r"llm\.model",
+        **dict.fromkeys(("idefics2", "idefics3", "smolvlm"), "text_model"),
+    }
+    within = rf".*\b{places.get(module.config.model_type, 'language_model')}"
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        task_type="CAUSAL_LM",
+        target_modules=within + r"\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
+    )
+    adapted = get_peft_model(module, config)
+    adapted.peft_config["default"].base_model_name_or_path = str(policy.resolve())
+    return adapted
+
+
+def _training_log(history: list[dict[str, Any]]) -> pd.DataFrame:
+    columns = ["step", "epoch", "loss", "learning_rate", "grad_norm", *WATCHED]
+    rows = [{name: entry.get(name) for name in columns} for entry in history if "loss" in entry]
+    return pd.DataFrame(rows, columns=columns)

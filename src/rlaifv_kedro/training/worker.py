@@ -1,0 +1,180 @@
+"""One process of a training: ``python -m rlaifv_kedro.training.worker spec.json``, started by torchrun on
+every GPU; or called by the node itself.
+
+Rank 0 leaves ``result.json`` and ``training_log.parquet`` beside the spec; a process that fails leaves
+``error-<rank>.json``.
+"""
+
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from pydantic import BaseModel
+
+from rlaifv_kedro.datasets.pair_store import PairStore
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import write_atomically
+from rlaifv_kedro.params import ComputeParams, ModelParams, TrainingParams
+from rlaifv_kedro.training.resume import remove_unfinished
+
+if TYPE_CHECKING:
+    from rlaifv_kedro.training.training import TrainingResult
+
+RESULT, LOG_TABLE, PROGRESS, ERROR = "result.json", "training_log.parquet", "progress.json", "error-{}.json"
+_PATIENCE = 60  # seconds
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class TrainingSpec(BaseModel):
+    """A training, as JSON: everything that a process on any of the hosts needs to know."""
+
+    policy: Path
+    pairs: list[Path]
+    reference: Path
+    fingerprint: dict[str, str] | None
+    folder: Path
+    logs: Path
+    seed: int
+    training: TrainingParams
+    model: ModelParams
+    compute: ComputeParams
+
+
+def run(
+    spec: TrainingSpec, pairs: PairStore, reference: pd.DataFrame, on_step: Callable[[int], None]
+) -> "TrainingResult":
+    """Load the policy and train it.
+
+    Raises:
+        UserError: The reference log-probs belong to something else; see also
+            :func:`rlaifv_kedro.training.training.train`.
+    """
+    from rlaifv_kedro.models import load_model
+    from rlaifv_kedro.models.loading import torch_device
+    from rlaifv_kedro.preference.reference import expected_fingerprint, refuse_mismatch
+    from rlaifv_kedro.training.distributed import expected_engine
+    from rlaifv_kedro.training.training import train
+
+    loading = {**spec.compute.loading(), **spec.model.loading()}
+    device = None
+    if expected_engine(spec.training) == "zero3":
+        device, loading["device"] = (
+            torch_device(spec.compute.device),
+            "cpu",
+        )  # DeepSpeed takes it from there and spreads it
+    model = load_model(spec.policy, batch_size=spec.training.micro_batch_size, **loading)
+    if int(os.environ.get("RANK", "0")) == 0:  # reads all weights once more: enough if one process does
+        refuse_mismatch(
+            spec.fingerprint, expected_fingerprint(spec.policy, pairs, model, spec.training, loading["dtype"])
+        )
+    return train(
+        model,
+        spec.policy,
+        pairs,
+        reference,
+        spec.folder,
+        spec.seed,
+        spec.training,
+        loading["dtype"],
+        device,
+        logs=spec.logs,
+        on_step=on_step,
+    )
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keeps the folder for one training. The processes of a run that was killed end within seconds; they are
+    waited for.
+
+    Raises:
+        UserError: Another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + _PATIENCE
+    with (folder / ".lock").open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > until:
+                    raise UserError(
+                        f"another process trains in {folder}. Wait until it has ended, or end it."
+                    ) from error
+                time.sleep(0.2)
+            except OSError as error:
+                raise UserError(
+                    f"{folder} lies on a file system that can't lock files ({error.strerror}), so that two "
+                    "trainings could mix there. "
+                    "Put data/ on another one, or have it mounted with locks."
+                ) from error
+        remove_unfinished(folder)
+        yield
+
+
+def main(path: Path) -> int:
+    """Train as the spec says: exit status 0, or 1 with the reason in a file."""
+    spec, rank = TrainingSpec.model_validate_json(path.read_text()), int(os.environ["RANK"])
+    end_with_parent(signal.SIGKILL)  # a worker that outlived torchrun would go on writing checkpoints
+    from rlaifv_kedro.training.callbacks import write_progress
+
+    try:
+        _take_gpu(spec.compute)
+        with alone_in(spec.folder) if rank == 0 else nullcontext():
+            result = run(
+                spec,
+                PairStore.open(spec.pairs),
+                pd.read_parquet(spec.reference),
+                write_progress(path.parent / PROGRESS),
+            )
+    except UserError as error:
+        write_atomically(path.parent / ERROR.format(rank), json.dumps({"message": error.message}).encode())
+        return 1
+    if rank == 0:
+        result.log.to_parquet(path.parent / LOG_TABLE, index=False)
+        said = {"world_size": result.world_size, "engine": result.engine, "checkpoints": result.checkpoints}
+        write_atomically(path.parent / RESULT, json.dumps(said, indent=2).encode() + b"\n")
+    return 0
+
+
+def _take_gpu(compute: ComputeParams) -> None:
+    """The GPU with this process's number on its host, before anything is put on one.
+
+    Raises:
+        UserError: There are fewer GPUs than processes.
+    """
+    import torch
+
+    if compute.threads:
+        torch.set_num_threads(compute.threads)
+    if compute.device == "cpu" or not torch.cuda.is_available():
+        return
+    own, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if own >= there:
+        raise UserError(
+            f"training.launch.processes={os.environ['LOCAL_WORLD_SIZE']}, but this host has {there} GPUs."
+        )
+    torch.cuda.set_device(own)
+
+
+def end_with_parent(number: int) -> None:
+    """This process gets the signal when its parent has ended, where the kernel can do that."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
+if __name__ == "__main__":
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    # torchrun then ends its log with the first traceback, instead of only saying that there was one.
+    sys.exit(record(main)(Path(sys.argv[1])))

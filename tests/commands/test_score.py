@@ -1,0 +1,399 @@
+"""The score command: files in, JSON out; and what it says of files that are no good. Files are made here,
+in the published formats.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from rlaifv_kedro.__main__ import cli
+from rlaifv_kedro.benchmarks.benchmark import Judgement
+from rlaifv_kedro.commands.score import ScoreInputs, score_file
+from tiny_spacy import tiny_pipeline
+
+
+def lines(path: Path, *records: dict | str) -> Path:
+    path.write_text(
+        "".join((record if isinstance(record, str) else json.dumps(record)) + "\n" for record in records)
+    )
+    return path
+
+
+def run(benchmark: str, *options: str | Path) -> Result:
+    return CliRunner().invoke(cli, ["score", benchmark, *map(str, options)])
+
+
+def scores(benchmark: str, *options: str | Path) -> dict[str, dict]:
+    result = run(benchmark, *options, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)["metrics"]
+
+
+def complaint(benchmark: str, *options: str | Path) -> str:
+    result = run(benchmark, *options)
+    assert result.exit_code == 1 and result.stdout == "", result.output
+    return result.stderr
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> Path:
+    """Image 7 has a cat, and by a caption a bus; image 8, of the other split, has nothing."""
+    folder = tmp_path / "coco"
+    folder.mkdir()
+    for split, image_id, objects, captions in (("train2014", 7, [17], ["A bus."]), ("val2014", 8, [], [])):
+        images = [{"id": image_id, "file_name": f"{image_id}.jpg"}]
+        found = [
+            {"id": i, "image_id": image_id, "category_id": category} for i, category in enumerate(objects)
+        ]
+        texts = [{"id": i, "image_id": image_id, "caption": caption} for i, caption in enumerate(captions)]
+        categories = [{"id": 17, "name": "cat"}, {"id": 6, "name": "bus"}]
+        (folder / f"instances_{split}.json").write_text(
+            json.dumps({"images": images, "annotations": found, "categories": categories})
+        )
+        (folder / f"captions_{split}.json").write_text(json.dumps({"images": images, "annotations": texts}))
+    return folder
+
+
+@pytest.fixture
+def described(tmp_path: Path) -> Path:
+    return lines(
+        tmp_path / "answers.jsonl",
+        {"image_id": 7, "question": "?", "answer": "Two cats, a bus and a dog."},
+        {"image_id": 7, "question": "?", "answer": "A kitten, a cat and a bus there."},
+        {"image_id": 8, "question": "?", "answer": "There is nothing at all."},
+    )
+
+
+def test_chair(coco: Path, described: Path):
+    """Mentions 3 + 3, of them the dog is not there; recall 2 + 2 of 2 + 2 + 0."""
+    found = scores("chair", "--answers", described, "--annotations", coco)
+    assert (
+        found["mention_hallucination"]["value"] == 1 / 6 and found["response_hallucination"]["value"] == 1 / 2
+    )
+    assert (found["object_recall"]["value"], found["object_recall"]["n"], found["mean_words"]["n"]) == (
+        1,
+        4,
+        3,
+    )
+    assert found["chair_s"]["protocol"] == "CHAIR by rule, vocabulary own-80-v1"
+    assert (
+        scores("object_halbench", "--answers", described, "--annotations", coco)["mention_hallucination"][
+            "value"
+        ]
+        == 1 / 6
+    )
+
+
+def test_a_published_vocabulary(coco: Path, described: Path, tmp_path: Path):
+    vocabulary = lines(tmp_path / "words.txt", "cat", "bus")
+    found = scores("chair", "--answers", described, "--annotations", coco, "--vocabulary", vocabulary)
+    assert (
+        found["mention_hallucination"]["n"] == 4 and "vocabulary file:" in found["chair_s"]["protocol"]
+    )  # no kitten, no dog
+
+
+def test_extracted_objects(coco: Path, described: Path, tmp_path: Path):
+    """By the image, in order: the second list is of the image's second answer. The third failed."""
+    extracted = lines(
+        tmp_path / "objects.jsonl",
+        {"image_id": 7, "objects": ["cat", "cat", "dog"]},
+        {"image_id": 7, "objects": ["bus"]},
+        {"image_id": 8, "objects": None},
+    )
+    found = scores("object_halbench", "--answers", described, "--annotations", coco, "--extracted", extracted)
+    assert (found["mention_hallucination"]["value"], found["mention_hallucination"]["n"]) == (1 / 3, 3)
+    assert (found["chair_s"]["n"], found["chair_s"]["failed"], found["object_recall"]["value"]) == (
+        2,
+        1,
+        2 / 4,
+    )
+
+
+def test_replies_of_an_extractor(coco: Path, described: Path, tmp_path: Path):
+    tiny_pipeline().to_disk(tmp_path / "tiny")
+    replies = lines(
+        tmp_path / "replies.jsonl",
+        {"item_id": "7", "step": "extract", "reply": '["cat", "dogs"]'},
+        {"item_id": "7/2", "step": "extract", "reply": '["cat", "bu'},
+        {"item_id": 8, "step": "extract", "reply": "[]"},
+    )
+    options = ("--answers", described, "--annotations", coco, "--judgements", replies)
+    found = scores("object_halbench", *options, "--spacy", tmp_path / "tiny")
+    assert (found["mention_hallucination"]["value"], found["chair_s"]["failed"]) == (1 / 2, 1)
+    assert "analysed by en_tiny 1.2.3" in found["chair_s"]["protocol"]
+    assert "pip install https://github.com/explosion/spacy-models/" in complaint("object_halbench", *options)
+
+
+MMHAL = [
+    {
+        "question_type": kind,
+        "question_topic": "x",
+        "image_id": f"i{n}",
+        "image_content": ["Cat"],
+        "question": "What?",
+        "gt_answer": "A cat.",
+    }
+    for n, kind in enumerate(["attribute", "adversarial", "comparison"])
+]
+
+
+def test_mmhal(tmp_path: Path):
+    """With the published file, filled in, or answers by index; and with items to put them to."""
+    filled = tmp_path / "mmhal_answers.json"
+    filled.write_text(json.dumps([item | {"model_answer": "A dog."} for item in MMHAL]))
+    ratings = [
+        {"item_id": n, "step": "rating", "reply": f"Rating: {rating}"} for n, rating in enumerate([6, 1, 9])
+    ]
+    replies = lines(tmp_path / "replies.jsonl", *ratings)
+    found = scores("mmhal", "--answers", filled, "--judgements", replies)
+    assert (found["score"]["value"], found["score"]["failed"], found["score_unparsed_as_0"]["value"]) == (
+        3.5,
+        1,
+        7 / 3,
+    )
+    assert (found["score_attribute"]["value"], found["score_comparison"]["value"]) == (6, None)
+    indexed = lines(tmp_path / "indexed.jsonl", *({"item_id": n, "answer": "A dog."} for n in range(3)))
+    assert scores("mmhal", "--answers", indexed, "--judgements", replies) == found
+    (tmp_path / "items").mkdir()
+    (tmp_path / "items" / "mmhal.json").write_text(json.dumps(MMHAL))
+    some = lines(tmp_path / "some.jsonl", {"image_id": "i1", "question": "What?", "answer": "A dog."})
+    part = scores(
+        "mmhal",
+        "--answers",
+        some,
+        "--annotations",
+        tmp_path / "items",
+        "--judgements",
+        lines(tmp_path / "one.jsonl", ratings[1]),
+    )
+    assert part["score_adversarial"]["value"] == 1 and part["score"]["protocol"].endswith(
+        "; answers to 1 of 3 items"
+    )
+
+
+@pytest.fixture
+def refomb(tmp_path: Path) -> Path:
+    folder = tmp_path / "refomb"
+    folder.mkdir()
+    items = [
+        {
+            "id": n,
+            "image_url": f"u{n}",
+            "question": "What?",
+            "description": "A cat.",
+            "type": "OCR",
+            "answer": "",
+        }
+        for n in (0, 1)
+    ]
+    lines(folder / "RefoMB_dev.jsonl", *items)
+    lines(folder / "gpt4v_RefoMB_dev_0521.jsonl", *(item | {"answer": "Some cat."} for item in items))
+    return folder
+
+
+def test_refomb(refomb: Path, tmp_path: Path):
+    answers = lines(
+        tmp_path / "answers.jsonl",
+        *({"image_id": f"u{n}", "question": "What?", "answer": "A cat."} for n in (0, 1)),
+    )
+    said = [
+        (0, "overall/run 1", "B"),
+        (1, "overall/run 1", "C"),
+        (0, "trustworthiness/run 1", "A"),
+        (1, "trustworthiness/run 1", "A"),
+    ]
+    replies = lines(
+        tmp_path / "replies.jsonl",
+        *({"item_id": n, "step": step, "reply": f"[[{verdict}]]"} for n, step, verdict in said),
+    )
+    found = scores("refomb", "--answers", answers, "--annotations", refomb, "--judgements", replies)
+    assert (
+        found["overall_score"]["value"],
+        found["overall_score_ocr"]["n"],
+        found["trustworthiness_score"]["value"],
+    ) == (0.75, 2, 0)
+
+
+class FairJudge:
+    def ask(self, requests, read):
+        assert all("Some cat." in request.prompt or "trustworthiness" in request.step for request in requests)
+        return [Judgement(request, "[[C]]", read("[[C]]"), None) for request in requests]
+
+
+def test_a_judge_is_asked_where_there_are_no_judgements(refomb: Path, tmp_path: Path):
+    answers = lines(tmp_path / "answers.jsonl", *({"id": n, "answer": "A cat."} for n in (0, 1)))
+    found = score_file(
+        "refomb", ScoreInputs(answers, refomb, judge=FairJudge(), judge_label="a fair judge")
+    ).metrics.set_index("metric")
+    assert (
+        found.loc["overall_score", "value"] == 0.5
+        and found.loc["trustworthiness_position_bias", "value"] == 0
+    )
+    assert found.loc["overall_score", "protocol"] == "RefoMB, compared by a fair judge, mean of 3 runs"
+
+
+@pytest.fixture
+def amber(tmp_path: Path) -> Path:
+    folder = tmp_path / "amber"
+    folder.mkdir()
+    annotations = [
+        {"id": 1, "type": "generative", "truth": ["dog"], "hallu": ["fox"]},
+        {"id": 2, "type": "discriminative-hallucination", "truth": "no"},
+        {"id": 3, "type": "relation", "truth": "yes"},
+    ]
+    (folder / "annotations.json").write_text(json.dumps(annotations, indent=1))
+    (folder / "relation.json").write_text(json.dumps({"dog": ["puppy"], "fox": []}, indent=1))
+    (folder / "safe_words.txt").write_text("light\nshoe")
+    return folder
+
+
+def test_amber(amber: Path, tmp_path: Path):
+    """As AMBER's own answers are written."""
+    answers = tmp_path / "answers.json"
+    answers.write_text(
+        json.dumps(
+            [
+                {"id": 1, "response": "a puppy and a fox"},
+                {"id": 2, "response": "No"},
+                {"id": 3, "response": "Yes"},
+            ]
+        )
+    )
+    found = scores("amber", "--answers", answers, "--annotations", amber, "--spacy", "exact")
+    assert [found[name]["value"] for name in ("chair", "cover", "hal", "cog", "accuracy", "f1")] == [
+        0.5,
+        1,
+        1,
+        1,
+        1,
+        1,
+    ]
+    message = complaint("amber", "--answers", answers, "--annotations", amber)
+    assert "en_core_web_lg-3.8.0-py3-none-any.whl" in message and "--spacy exact" in message
+    questions = lines(tmp_path / "questions.jsonl", {"item_id": 2, "answer": "Yes"})
+    part = scores("amber", "--answers", questions, "--annotations", amber)  # no description, so no pipeline
+    assert part["recall"]["value"] == 0 and "chair" not in part and "1 of 3" in part["recall"]["protocol"]
+
+
+@pytest.fixture
+def pope(tmp_path: Path) -> Path:
+    folder = tmp_path / "pope"
+    folder.mkdir()
+    for split, other in (("random", "fox"), ("popular", "cat")):
+        questions = [("Is there a dog?", "yes"), (f"Is there a {other}?", "no")]
+        image = "COCO_val2014_000000000042.jpg"
+        rows = [
+            {"question_id": n, "image": image, "text": text, "label": label}
+            for n, (text, label) in enumerate(questions, 1)
+        ]
+        lines(folder / f"coco_pope_{split}.json", *rows)
+    return folder
+
+
+def test_pope_by_question(pope: Path, tmp_path: Path):
+    """An answer is put to the question in every split that has it."""
+    said = [("Is there a dog?", "Yes"), ("Is there a fox?", "Yes"), ("Is there a cat?", "No.")]
+    answers = lines(
+        tmp_path / "answers.jsonl",
+        *({"image_id": 42, "question": question, "answer": answer} for question, answer in said),
+    )
+    found = scores("pope", "--answers", answers, "--annotations", pope)
+    assert [
+        found[name]["value"]
+        for name in ("accuracy_random", "accuracy_popular", "f1_popular", "yes_ratio_random")
+    ] == [0.5, 1, 1, 1]
+
+
+def test_pope_with_labels_of_its_own(tmp_path: Path):
+    answers = lines(
+        tmp_path / "answers.jsonl", {"label": "yes", "answer": "Yes"}, {"label": "no", "answer": "Yes"}
+    )
+    assert scores("pope", "--answers", answers)["accuracy"]["value"] == 0.5
+    answers = lines(
+        tmp_path / "answers.jsonl",
+        {"label": "yes", "answer": "Yes", "split": "random"},
+        {"label": "no", "answer": "Yes"},
+    )
+    assert "line 2: some records have a 'split', others don't" in complaint("pope", "--answers", answers)
+
+
+def test_table_for_people(coco: Path, described: Path):
+    result = run("chair", "--answers", described, "--annotations", coco)
+    assert (
+        result.exit_code == 0 and "object_recall" in result.stdout and "vocabulary own-80-v1" in result.stdout
+    )
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ("{", "line 2: not JSON"),
+        ("[1]", "line 2: [1] is no JSON object"),
+        (
+            {"image_id": 7},
+            "line 2: 'answer' or 'response' or 'model_answer' should be a text, but is missing",
+        ),
+        (
+            {"image_id": 7, "answer": 5},
+            "line 2: 'answer' or 'response' or 'model_answer' should be a text, but is 5",
+        ),
+        ({"image_id": "x", "answer": ""}, "line 2: 'image_id' should be COCO's number"),
+        ({"answer": ""}, "line 2: 'image_id' should be COCO's number"),
+        ({"image_id": 9, "answer": ""}, "image 9 has no annotations"),
+        ({"item_id": "7", "image_id": 7, "answer": ""}, "line 2: item '7' was there before"),
+    ],
+)
+def test_damaged_answers_are_named(coco: Path, tmp_path: Path, record: dict | str, message: str):
+    answers = lines(tmp_path / "answers.jsonl", {"image_id": 7, "answer": "A cat."}, record)
+    assert message in complaint("chair", "--answers", answers, "--annotations", coco)
+
+
+def test_damaged_judgements_are_named(tmp_path: Path):
+    answers = lines(tmp_path / "answers.jsonl", {"item_id": 0, "answer": "A cat."})
+    fine = {"item_id": 0, "step": "rating", "reply": "Rating: 1"}
+    for record, message in (
+        ({"item_id": 1, "step": "rating", "reply": ""}, "line 2: there is no answer with the item_id '1'"),
+        (
+            {"item_id": 0, "step": "rates", "reply": ""},
+            "line 2: 'rates' is no step of this benchmark. A step of it is 'rating'",
+        ),
+        (fine, "line 2: item '0' has a reply of step 'rating' before"),
+        ({"item_id": 0, "step": 3, "reply": ""}, "line 2: 'step' should be a text, but is 3"),
+    ):
+        replies = lines(tmp_path / "replies.jsonl", fine, record)
+        assert message in complaint("mmhal", "--answers", answers, "--judgements", replies)
+    assert "--judgements is missing" in complaint("mmhal", "--answers", answers)
+
+
+def test_answers_that_fit_no_item_or_contradict_each_other_are_named(pope: Path, tmp_path: Path):
+    known = {"image_id": 42, "question": "Is there a dog?", "answer": "Yes"}
+    for record, message in (
+        (
+            known | {"question": "Is there a cow?"},
+            "line 2: there is no item with image_id and question '42' and 'Is there a cow?'",
+        ),
+        (known | {"answer": "No"}, "line 2: there is another answer to the same question"),
+        ({"answer": "No"}, "line 2: it has neither item_id nor image_id"),
+    ):
+        answers = lines(tmp_path / "answers.jsonl", known, record)
+        assert message in complaint("pope", "--answers", answers, "--annotations", pope)
+
+
+def test_missing_and_useless_options_are_named(coco: Path, described: Path, tmp_path: Path):
+    assert "absent.jsonl" in complaint("chair", "--answers", tmp_path / "absent.jsonl", "--annotations", coco)
+    assert "--annotations is missing" in complaint("chair", "--answers", described)
+    assert "--extracted: chair has no use for it" in complaint(
+        "chair", "--answers", described, "--extracted", described
+    )
+    assert "holds no instances_*.json" in complaint(
+        "chair", "--answers", described, "--annotations", tmp_path
+    )
+    assert "holds no record" in complaint(
+        "chair", "--answers", lines(tmp_path / "empty.jsonl", ""), "--annotations", coco
+    )
+    both = ("--extracted", described, "--judgements", described)
+    assert "Give one of the two" in complaint(
+        "object_halbench", "--answers", described, "--annotations", coco, *both
+    )

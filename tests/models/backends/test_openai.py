@@ -1,0 +1,692 @@
+"""The backend for OpenAI-compatible servers, against a real one that misbehaves on demand."""
+
+import asyncio
+import base64
+import io
+import logging
+import math
+import signal
+import threading
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import chat_server
+from chat_server import Body, ChatServer, Fault, completion, image_of, question_of, text_for
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.models import Answer, Decoding, Question
+from rlaifv_kedro.models.backends import server_requests
+from rlaifv_kedro.models.backends.openai import OpenAIModel, data_urls, server_seed
+from rlaifv_kedro.params import ModelParams
+
+WARM, GREEDY = (
+    Decoding(temperature=0.7, max_new_tokens=512),
+    Decoding(temperature=0, max_new_tokens=8, top_p=0.9),
+)
+YES_NO = [["yes", "Yes"], ["no", "No"]]
+# The softmax of a made-up reply: log-probs whose sum of probabilities is below 1, as only the likeliest come.
+TOP = {
+    "Yes": math.log(0.5),
+    " yes": math.log(0.2),
+    "▁no": math.log(0.1),
+    "Ġyes": math.log(0.05),
+    "YES": math.log(0.04),
+    "\nNo": math.log(0.01),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither keys nor proxies of this machine."""
+    for name in (
+        "OPENAI_API_KEY",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+    ):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., ChatServer]]:
+    """Starts servers, with the arguments of ChatServer, that stop after the test."""
+    running: list[ChatServer] = []
+
+    def start(**options: Any) -> ChatServer:
+        running.append(ChatServer(**options).__enter__())
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.__exit__()
+
+
+def model_of(server: ChatServer, *, first_pause: float = 0.01, **params: Any) -> OpenAIModel:
+    return OpenAIModel(
+        ModelParams(
+            backend="openai", url=server.url, **{"model": "tiny", "timeout": 20.0, "concurrency": 4, **params}
+        ),
+        first_pause,
+    )
+
+
+def picture(shade: int) -> Image.Image:
+    return Image.fromarray(np.full((6, 8, 3), shade, np.uint8))
+
+
+def chat(text: str) -> list[dict[str, str]]:
+    return [{"role": "system", "content": "Split."}, {"role": "user", "content": text}]
+
+
+def once(fault: Fault) -> Callable[[Body, int], Fault | None]:
+    """Every body goes wrong the first time."""
+    return lambda body, before: fault if before == 0 else None
+
+
+def always(fault: Fault, *questions: str) -> Callable[[Body, int], Fault | None]:
+    """These questions always go wrong, or all."""
+    return lambda body, before: fault if not questions or question_of(body) in questions else None
+
+
+def yes(body: Body) -> Body:
+    return completion("Yes", top=TOP)
+
+
+class TestAsking:
+    def test_each_answer_is_asked_for_on_its_own(
+        self, serve: Callable[..., ChatServer], pictures: list[Image.Image]
+    ) -> None:
+        server = serve()
+        seeds = [[3, 4], [2**64 + 5]]
+        questions = [Question(pictures[0], "what?"), Question(pictures[1], "where?")]
+        found = model_of(server).sample(questions, seeds, WARM)
+        sent = {(question_of(b), b["seed"]): b for b in server.bodies}
+        assert list(map(len, found)) == [2, 1] and len(sent) == 3
+        for question, row, answers in zip(questions, seeds, found):
+            for seed, answer in zip(row, answers):
+                body = sent[question.text, server_seed(seed)]
+                assert answer.text == text_for(body).strip()
+                assert (answer.token_count, answer.finish_reason, answer.error) == (7, "stop", None)
+                settings = {k: v for k, v in body.items() if k != "messages"}
+                assert settings == {
+                    "model": "tiny",
+                    "seed": server_seed(seed),
+                    "temperature": 0.7,
+                    "top_p": 1.0,
+                    "max_tokens": 512,
+                }
+                (message,) = body["messages"]
+                assert message["role"] == "user" and [part["type"] for part in message["content"]] == [
+                    "image_url",
+                    "text",
+                ]
+                kind, data = image_of(body).split(",")
+                assert kind == "data:image/png;base64"
+                np.testing.assert_array_equal(
+                    np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), np.asarray(question.image)
+                )
+
+    def test_chats(self, serve: Callable[..., ChatServer]) -> None:
+        server = serve(reply=lambda body: completion(text_for(body), finish="length"))
+        (answer,) = model_of(server).complete([chat("A dog.")], [1], GREEDY)
+        assert answer.finish_reason == "length" and answer.text.startswith("A dog.")
+        expected = {
+            "model": "tiny",
+            "messages": chat("A dog."),
+            "seed": 2,
+            "temperature": 0,
+            "top_p": 0.9,
+            "max_tokens": 8,
+        }
+        assert server.bodies == [expected]
+
+    def test_what_is_asked_twice_is_sent_once(self, serve: Callable[..., ChatServer]) -> None:
+        server = serve(reply=lambda body: completion(text_for(body), top=TOP))
+        model, same = model_of(server), [picture(1), picture(1), picture(2)]
+        answers = model.complete([chat("a"), chat("b"), chat("a"), chat("a")], [1, 1, 1, 2], WARM)
+        assert len(server.bodies) == 3 and answers[0] == answers[2] != answers[3]
+        answers = model.sample([Question(p, "?") for p in same], [[1, 1], [1], [1]], WARM)
+        assert (
+            len(server.bodies) == 5
+            and len({a.text for row in answers[:2] for a in row}) == 1
+            and answers[2] != answers[1]
+        )
+        found = model.first_token_probs(same, [["x", "y", "x"], ["x"], []], YES_NO)
+        assert len(server.bodies) == 7 and [f.shape for f in found] == [(3, 2), (1, 2), (0, 2)]
+        assert model.account.requests == 7
+
+    def test_nothing_to_ask(self, serve: Callable[..., ChatServer]) -> None:
+        server = serve()
+        model = model_of(server)
+        assert (
+            model.sample([], [], WARM)
+            == model.complete([], [], WARM)
+            == model.first_token_probs([], [], YES_NO)
+            == []
+        )
+        assert model.sample([Question(picture(0), "?")], [[]], WARM) == [[]]
+        assert not server.bodies
+
+    def test_images_of_any_kind_and_each_encoded_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        encoded: list[str] = []
+        png = "rlaifv_kedro.models.backends.openai.png_bytes"
+        monkeypatch.setattr(png, lambda image: encoded.append(image.mode) or image.tobytes()[:3])
+        images = [picture(9).convert(mode) for mode in ("CMYK", "L", "RGBA", "P")]
+        urls = data_urls([*images, images[0], images[0]])
+        assert encoded == ["RGB"] * 4 and len(urls) == 6 and urls[4] == urls[5] == urls[0]
+
+    def test_seeds_fit_into_31_bits_and_are_positive(self) -> None:
+        assert [server_seed(s) for s in (0, 1, 2**31 - 2, 2**31 - 1, 2**63)] == [
+            1,
+            2,
+            2**31 - 1,
+            1,
+            1 + 2**63 % (2**31 - 1),
+        ]
+
+    def test_empty_replies_are_answers(self, serve: Callable[..., ChatServer]) -> None:
+        """SGLang writes null for an empty text."""
+        server = serve(reply=lambda body: completion(None if question_of(body) == "null" else ""))
+        assert [a.error for a in model_of(server).complete([chat("null"), chat("empty")], [1, 2], WARM)] == [
+            None,
+            None,
+        ]
+        assert model_of(server).account.retries == 0
+
+    def test_a_server_that_counts_no_tokens(self, serve: Callable[..., ChatServer]) -> None:
+        server = serve(reply=lambda body: {**completion("a"), "usage": None})
+        assert model_of(server).complete([chat("a")], [1], WARM)[0].token_count == 0
+
+    def test_at_most_so_many_at_once_and_in_order(self, serve: Callable[..., ChatServer]) -> None:
+        server = serve(delay=0.02)
+        model = model_of(server, concurrency=5)
+        answers = model.complete([chat(f"{i}") for i in range(40)], range(40), WARM)
+        assert [a.text.split()[0] for a in answers] == [f"{i}" for i in range(40)]
+        assert server.most_at_once == 5
+
+    def test_beside_a_running_event_loop(self, serve: Callable[..., ChatServer]) -> None:
+        model = model_of(serve())
+
+        async def cell() -> str:
+            return model.complete([chat("in a notebook")], [1], WARM)[0].text
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert asyncio.run(cell()).startswith("in a notebook")
+        assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("requests")]
+
+    def test_ctrl_c_stops_at_once(self, serve: Callable[..., ChatServer]) -> None:
+        server = serve(fault=always(chat_server.hang))
+        model = model_of(server)
+        timer = threading.Timer(0.3, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+        started = time.monotonic()
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            model.complete([chat(f"{i}") for i in range(20)], range(20), WARM)
+        assert time.monotonic() - started < 5
+        timer.join()
+
+    def test_given_answers_cannot_be_scored(self, serve: Callable[..., ChatServer]) -> None:
+        with pytest.raises(UserError, match=r"tiny at http://127.*backend=transformers"):
+            model_of(serve()).branch_log_probs([Question(picture(0), "?")], [["a"]])
+
+
+class TestFirstTokens:
+    def test_all_tokens_that_read_as_a_word_count(self, serve: Callable[..., ChatServer]) -> None:
+        """p_yes = 0.5 ("Yes") + 0.2 (" yes") + 0.05 ("Ġyes"), p_no = 0.1 ("▁no") + 0.01 ("\\nNo"); "YES"
+        is another word.
+        """
+        server = serve(reply=yes)
+        model = model_of(server)
+        (found,) = model.first_token_probs([picture(0)], [["is it?"]], YES_NO)
+        assert found.dtype == np.float64
+        np.testing.assert_allclose(found, [[0.75, 0.11]])
+        (body,) = server.bodies
+        settings = {k: v for k, v in body.items() if k != "messages"}
+        assert settings == {
+            "model": "tiny",
+            "temperature": 0,
+            "max_tokens": 1,
+            "logprobs": True,
+            "top_logprobs": 20,
+        }
+        assert model.account.outside_top == 0
+
+    def test_words_outside_the_likeliest_are_counted(
+        self, serve: Callable[..., ChatServer], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        tops = {"sure": {"Yes": 0.0}, "strange": {"<think>": 0.0}}
+        model = model_of(serve(reply=lambda body: completion("", top=tops[question_of(body)])))
+        (found,) = model.first_token_probs([picture(0)], [["sure", "strange"]], YES_NO)
+        np.testing.assert_allclose(found, [[1, 0], [0, 0]])
+        assert model.account.outside_top == 3 + 4
+        assert "7 words outside the likeliest first tokens" in model.account_line()
+        assert "begins with none of ['yes', 'Yes', 'no', 'No'] but with '<think>'" in caplog.text
+
+    def test_a_server_without_logprobs_is_refused(self, serve: Callable[..., ChatServer]) -> None:
+        for reply in (
+            lambda body: completion("Yes"),
+            lambda body: {**completion("Yes"), "choices": [{**yes(body)["choices"][0], "logprobs": {}}]},
+        ):
+            server = serve(reply=reply)
+            with pytest.raises(
+                UserError, match=r"tiny at http.*returns no logprobs.*vLLM, SGLang or llama.cpp"
+            ):
+                model_of(server, concurrency=1).first_token_probs([picture(0)], [["a", "b", "c"]], YES_NO)
+            assert len(server.bodies) == 1
+
+    def test_a_single_reply_without_logprobs_is_asked_again(self, serve: Callable[..., ChatServer]) -> None:
+        bad = chat_server.raw(
+            b'{"choices": [{"message": {"content": "Yes"}, "finish_reason": "stop"}], "model": "tiny"}'
+        )
+        server = serve(
+            reply=yes, fault=lambda body, before: bad if question_of(body) == "b" and before == 0 else None
+        )
+        model = model_of(server, concurrency=1)
+        (found,) = model.first_token_probs([picture(0)], [["a", "b"]], YES_NO)
+        np.testing.assert_allclose(found, [[0.75, 0.11]] * 2)
+        assert (model.account.retries, model.account.failed) == (1, 0)
+
+    @pytest.mark.parametrize("most", [20, 5])
+    def test_fewer_tokens_if_so_many_are_refused(self, serve: Callable[..., ChatServer], most: int) -> None:
+        """The words of vLLM's refusal."""
+        refusal = chat_server.status(
+            400, f"Requested sample logprobs of N, which is greater than max allowed: {most}"
+        )
+        server = serve(reply=yes, fault=lambda body, before: refusal if body["top_logprobs"] > most else None)
+        model = model_of(server, top_logprobs=100)
+        (found,) = model.first_token_probs([picture(0)], [[f"{i}" for i in range(12)]], YES_NO)
+        np.testing.assert_allclose(found, [[0.75, 0.11]] * 12)
+        assert model.top_logprobs == most and model.account.failed == 0
+        before = len(server.bodies)
+        model.first_token_probs([picture(0)], [["remembered"]], YES_NO)
+        assert len(server.bodies) == before + 1
+
+    def test_logprobs_refused_altogether(self, serve: Callable[..., ChatServer]) -> None:
+        server = serve(fault=always(chat_server.status(400, "logprobs are not supported with this model")))
+        with pytest.raises(UserError, match=r"refuses logprobs \(HTTP 400: logprobs are not supported"):
+            model_of(server).first_token_probs([picture(0)], [["a"]], YES_NO)
+        assert [b["top_logprobs"] for b in server.bodies] == [20, 5]
+
+    def test_a_question_without_a_reply_is_nan(self, serve: Callable[..., ChatServer]) -> None:
+        model = model_of(serve(reply=yes, fault=always(chat_server.status(400, "content filter"), "b")))
+        first, second = model.first_token_probs([picture(0), picture(1)], [["a", "b"], ["c"]], YES_NO)
+        np.testing.assert_allclose(first, [[0.75, 0.11], [np.nan, np.nan]])
+        np.testing.assert_allclose(second, [[0.75, 0.11]])
+
+    @pytest.mark.parametrize("words", [[["yes"], ["no", " yes"]], [["yes", ""], ["no"]]])
+    def test_words_that_cannot_be_told_apart(
+        self, serve: Callable[..., ChatServer], words: list[list[str]]
+    ) -> None:
+        with pytest.raises(UserError, match="can't be told apart"):
+            model_of(serve()).first_token_probs([picture(0)], [["a"]], words)
+
+
+class TestTroubles:
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            chat_server.status(429),
+            chat_server.status(500),
+            chat_server.status(503),
+            chat_server.status(408),
+            chat_server.status(409),
+            chat_server.cut,
+            chat_server.GARBAGE,
+            chat_server.CUT_JSON,
+            chat_server.NO_CHOICES,
+            chat_server.NO_CONTENT,
+            chat_server.raw(b"null"),
+            chat_server.raw(b"\xff\xfe"),
+            chat_server.raw(b'{"error": "overloaded"}'),
+            chat_server.raw(b""),
+        ],
+    )
+    def test_what_passes_is_asked_again(self, serve: Callable[..., ChatServer], fault: Fault) -> None:
+        server = serve(fault=once(fault))
+        model = model_of(server)
+        answers = model.complete([chat(f"{i}") for i in range(6)], range(6), WARM)
+        assert [a.text.split()[0] for a in answers] == [f"{i}" for i in range(6)]
+        assert (model.account.requests, model.account.retries, model.account.failed) == (6, 6, 0)
+        assert set(server.answered.values()) == {1}
+
+    def test_a_server_that_hangs(self, serve: Callable[..., ChatServer]) -> None:
+        server = serve(fault=once(chat_server.hang))
+        model = model_of(server, timeout=1.0)
+        assert model.complete([chat("a")], [1], WARM)[0].error is None
+        assert model.account.retries == 1
+
+    @pytest.mark.parametrize("header", ["0.6", "date"])
+    def test_the_server_says_how_long_to_wait(self, serve: Callable[..., ChatServer], header: str) -> None:
+        """A date has whole seconds, so one two seconds from now is more than one second away."""
+        started = time.time()
+        server = serve(
+            fault=once(
+                chat_server.status(
+                    429,
+                    headers={
+                        "Retry-After": formatdate(started + 2, usegmt=True) if header == "date" else header
+                    },
+                )
+            )
+        )
+        model_of(server).complete([chat("a")], [1], WARM)
+        assert time.time() - started >= (0.9 if header == "date" else 0.6)
+
+    @pytest.mark.parametrize(
+        ("header", "seconds"),
+        [
+            ("7", 7),
+            ("1e9", 120),
+            ("-1", 0),
+            ("inf", 0),
+            ("nan", 0),
+            ("soon", 0),
+            (None, 0),
+            ("Mon, 01 Jan 2001 00:00:00 GMT", 0),
+        ],
+    )
+    def test_seconds_to_wait(self, header: str | None, seconds: float) -> None:
+        assert server_requests._retry_after(header) == seconds
+
+    def test_pauses_double_and_end_at_a_minute(self, serve: Callable[..., ChatServer]) -> None:
+        server = model_of(serve(), first_pause=0.5).server
+        for troubles, longest in [(0, 0.5), (1, 1), (4, 8), (7, 60), (90, 60)]:
+            pauses = [server._pause(troubles) for _ in range(50)]
+            assert longest / 2 <= min(pauses) < max(pauses) <= longest
+
+    def test_an_item_without_an_answer_does_not_stop_the_rest(self, serve: Callable[..., ChatServer]) -> None:
+        server = serve(fault=always(chat_server.status(503, "out of memory"), "b"))
+        model = model_of(server, retries=2)
+        answers = model.complete([chat("a"), chat("b"), chat("c")], [1, 2, 3], WARM)
+        assert [a.error for a in answers] == [None, "HTTP 503: out of memory (tries: 3)", None]
+        assert (answers[1].text, answers[1].token_count, answers[1].finish_reason) == ("", 0, "error")
+        assert (model.account.requests, model.account.retries, model.account.failed) == (3, 2, 1)
+
+    @pytest.mark.parametrize("code", [400, 413, 422])
+    def test_a_refused_item_is_not_asked_again(self, serve: Callable[..., ChatServer], code: int) -> None:
+        server = serve(fault=always(chat_server.status(code, "the prompt is too long"), "b"))
+        model = model_of(server)
+        answers = model.complete([chat("a"), chat("b")], [1, 2], WARM)
+        assert [a.error for a in answers] == [None, f"HTTP {code}: the prompt is too long"]
+        assert (len(server.bodies), model.account.retries, model.account.failed) == (2, 0, 1)
+
+    @pytest.mark.parametrize(
+        ("message", "why"),
+        [
+            ({"finish": "content_filter"}, "refused: content filter"),
+            ({"refusal": "I can't."}, "refused: I can't."),
+            ({"reasoning_content": "Hm"}, "thinking only"),
+            ({"reasoning": "Hm", "finish": "length"}, "thinking only"),
+        ],
+    )
+    def test_replies_that_are_none(
+        self, serve: Callable[..., ChatServer], message: dict[str, Any], why: str
+    ) -> None:
+        server = serve(reply=lambda body: completion(None, **message))
+        (answer,) = model_of(server).complete([chat("a")], [1], WARM)
+        assert why in str(answer.error) and len(server.bodies) == 1
+
+    def test_a_server_that_goes_down_stops_the_run(self, serve: Callable[..., ChatServer]) -> None:
+        """Not after retries of all 400 items, but of about as many as are under way at once."""
+        server = serve(
+            fault=lambda body, before: (
+                chat_server.status(502, "no backend") if int(question_of(body)) > 10 else None
+            )
+        )
+        model = model_of(server, concurrency=10, retries=1)
+        with pytest.raises(UserError, match=r"doesn't answer: HTTP 502: no backend \(tries: 2\).*run_id=RUN"):
+            model.complete([chat(f"{i}") for i in range(400)], range(400), WARM)
+        assert len(server.bodies) < 60
+
+    @pytest.mark.parametrize("even", [None, chat_server.status(400)], ids=["answered", "refused"])
+    def test_failures_here_and_there_do_not_stop_the_run(
+        self, serve: Callable[..., ChatServer], even: Fault | None
+    ) -> None:
+        """A refusal shows, as an answer does, that the server is there."""
+        server = serve(
+            fault=lambda body, before: chat_server.status(500) if int(question_of(body)) % 2 else even
+        )
+        answers = model_of(server, concurrency=1, retries=0).complete(
+            [chat(f"{i}") for i in range(40)], range(40), WARM
+        )
+        assert [a.error for a in answers] == [
+            "HTTP 400: sorry" if even else None,
+            "HTTP 500: sorry (tries: 1)",
+        ] * 20
+
+    def test_an_item_that_the_server_hangs_on(self, serve: Callable[..., ChatServer]) -> None:
+        """Even if it is the only one of a call."""
+        server = serve(fault=always(chat_server.hang))
+        (answer,) = model_of(server, timeout=0.3, retries=1).complete([chat("a")], [1], WARM)
+        assert answer.error == "no reply within 0.3 s (tries: 2)"
+
+    def test_a_server_that_is_gone(self, serve: Callable[..., ChatServer]) -> None:
+        server = serve()
+        model = model_of(server, retries=1)
+        server.__exit__()
+        with pytest.raises(
+            UserError, match=r"tiny at http://127.0.0.1:\d+/v1: the server doesn't answer: no reply: "
+        ):
+            model.complete([chat("a"), chat("b")], [1, 2], WARM)
+
+    @pytest.mark.parametrize("code", [402, 404])
+    def test_what_would_refuse_every_item_stops_the_run(
+        self, serve: Callable[..., ChatServer], code: int
+    ) -> None:
+        server = serve(fault=always(chat_server.status(code, "no such model")), delay=0.01)
+        with pytest.raises(UserError, match=rf"tiny at http.*HTTP {code}: no such model\. Mend url"):
+            model_of(server).complete([chat(f"{i}") for i in range(50)], range(50), WARM)
+        assert len(server.bodies) < 20
+
+    def test_a_storm(self, serve: Callable[..., ChatServer]) -> None:
+        """300 items, most of which go wrong up to four times before they are answered: in order, each
+        answered once, and every try is counted.
+        """
+        faults = [
+            chat_server.status(429, headers={"Retry-After": "0.01"}),
+            chat_server.status(500),
+            chat_server.cut,
+            chat_server.GARBAGE,
+            chat_server.CUT_JSON,
+            chat_server.NO_CHOICES,
+            chat_server.status(503),
+            chat_server.status(429),
+        ]
+
+        def storm(body: Body, before: int) -> Fault | None:
+            item = int(question_of(body))
+            if before < item % 5:
+                return (
+                    chat_server.hang
+                    if item % 50 == 4 and before == 0
+                    else faults[(item + 3 * before) % len(faults)]
+                )
+            return None
+
+        server = serve(fault=storm)
+        model = model_of(server, concurrency=32, timeout=3.0, retries=4, price_input=10, price_output=50)
+        answers = model.complete([chat(f"{i}") for i in range(300)], range(300), WARM)
+        assert [a.text.split()[0] for a in answers] == [f"{i}" for i in range(300)] and not any(
+            a.error for a in answers
+        )
+        tries = 60 * (0 + 1 + 2 + 3 + 4)
+        assert set(server.answered.values()) == {1} and len(server.answered) == 300 and server.faults == tries
+        account = model.account
+        assert (account.requests, account.retries, account.failed) == (300, tries, 0)
+        assert (account.prompt_tokens, account.completion_tokens) == (30_000, 2_100)
+        assert account.cost == pytest.approx(0.03 * 10 + 0.0021 * 50)
+        assert server.most_at_once <= 32
+
+
+class TestStart:
+    @pytest.mark.parametrize(
+        ("params", "message"),
+        [
+            ({"url": None}, "backend=openai needs url under models.<role>"),
+            ({"model": None}, "backend=openai needs model under models.<role>"),
+            ({"url": "localhost:8000"}, "url under models.<role> is no address"),
+            ({"url": "http://127.0.0.1:port/v1"}, "url under models.<role> is no address"),
+        ],
+    )
+    def test_missing_or_impossible_parameters(self, params: dict[str, Any], message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            OpenAIModel(ModelParams(**{"url": "http://127.0.0.1:1/v1", "model": "tiny", **params}))
+
+    def test_no_server(self) -> None:
+        with pytest.raises(
+            UserError, match=r"tiny at http://127.0.0.1:1/v1: no answer \(.*\)\. Start the server"
+        ):
+            OpenAIModel(ModelParams(url="http://user:secret@127.0.0.1:1/v1?key=secret", model="tiny"))
+
+    def test_a_model_that_is_not_served(self, serve: Callable[..., ChatServer]) -> None:
+        with pytest.raises(UserError, match=r"small at http.*no such model.*one of its own.*: tiny, large"):
+            model_of(serve(models=("tiny", "large")), model="small")
+
+    @pytest.mark.parametrize("models", [404, 500, ()])
+    def test_a_server_without_a_list_is_only_a_warning(
+        self,
+        serve: Callable[..., ChatServer],
+        models: tuple[str, ...] | int,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """transformers serve has a 500 there as long as nothing is in the hub's cache."""
+        model = model_of(serve(models=models))
+        assert "can't check that the model is served" in caplog.text
+        assert model.complete([chat("a")], [1], WARM)[0].error is None
+
+    def test_a_server_that_still_loads(self, serve: Callable[..., ChatServer]) -> None:
+        with pytest.raises(UserError, match=r"the server isn't ready \(HTTP 503: Not Found\)"):
+            model_of(serve(models=503))
+
+    def test_keys_come_from_the_environment_and_show_nowhere(
+        self,
+        serve: Callable[..., ChatServer],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        server = serve(key="sk-right", fault=always(chat_server.status(400, "no sk-right for you"), "b"))
+        with pytest.raises(UserError, match="the server wants a key, and MY_KEY holds none"):
+            model_of(server, api_key_variable="MY_KEY")
+        monkeypatch.setenv("MY_KEY", "sk-wrong")
+        with pytest.raises(UserError, match="refuses the key in the environment variable MY_KEY") as refused:
+            model_of(server, api_key_variable="MY_KEY")
+        monkeypatch.setenv("MY_KEY", " sk-right\n")
+        model = model_of(server, api_key_variable="MY_KEY")
+        answers = model.complete([chat("a"), chat("b")], [1, 2], WARM)
+        assert server.keys == {"Bearer none", "Bearer sk-wrong", "Bearer sk-right"}
+        server.key = "sk-another"
+        with pytest.raises(UserError, match="refuses the key in the environment variable MY_KEY"):
+            model.complete([chat("c")], [1], WARM)
+        model.close()
+        shown = [str(refused.value), str(answers), caplog.text, model.account_line(), repr(model)]
+        assert answers[1].error == "HTTP 400: no *** for you" and not any("sk-" in text for text in shown)
+
+    def test_an_impossible_key(
+        self, serve: Callable[..., ChatServer], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MY_KEY", "sk-…")
+        with pytest.raises(UserError, match="MY_KEY holds characters that no key has"):
+            model_of(serve(), api_key_variable="MY_KEY")
+
+    def test_another_model_answers(
+        self, serve: Callable[..., ChatServer], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        model = model_of(serve(reply=lambda body: completion("a", model="huge")))
+        model.complete([chat("a"), chat("b")], [1, 2], WARM)
+        assert (
+            model.account.models == Counter(huge=2)
+            and caplog.text.count("the server says that huge answers") == 1
+        )
+
+
+def test_the_account_is_logged_now_and_then(
+    serve: Callable[..., ChatServer], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "rlaifv_kedro")
+    model = model_of(serve(), price_input=1000, price_output=1000)
+    model.complete([chat("a"), chat("b")], [1, 2], WARM)
+    assert not caplog.messages
+    model.close()
+    line = "2 requests, 0 retries, 0 without an answer; 200 + 14 tokens; cost 0.21"
+    assert caplog.messages == [f"{model.server.where}: {line}"] and model.account_line() == line
+    monkeypatch.setattr(server_requests, "SECONDS_BETWEEN_REPORTS", 0)
+    model.complete([chat("c")], [1], WARM)
+    assert len(caplog.messages) == 2
+
+
+class TestHeard:
+    def test_each_answer_as_soon_as_it_is_there(self, serve: Callable[..., ChatServer]) -> None:
+        """Also those of chats that come twice, and the errors; the slow one last."""
+        slow = threading.Event()
+
+        def fault(body: Body, before: int) -> Fault | None:
+            if question_of(body) == "slow":
+                slow.wait(10)
+            return chat_server.status(400, "no") if question_of(body) == "refused" else None
+
+        heard: list[tuple[int, str, str | None]] = []
+
+        def listen(index: int, answer: Answer) -> None:
+            heard.append((index, answer.text.split()[0] if answer.text else "", answer.error))
+            if len(heard) == 4:
+                slow.set()
+
+        chats = [chat(text) for text in ("slow", "a", "refused", "b", "a")]
+        answers = model_of(serve(fault=fault), concurrency=2).complete(chats, [1] * 5, WARM, listen)
+        assert sorted(heard) == [
+            (0, "slow", None),
+            (1, "a", None),
+            (2, "", "HTTP 400: no"),
+            (3, "b", None),
+            (4, "a", None),
+        ]
+        assert heard[-1][0] == 0
+        assert [(a.prompt_tokens, a.model) for a in answers] == [(100, "tiny")] * 2 + [(None, None)] + [
+            (100, "tiny")
+        ] * 2
+
+    def test_what_was_heard_stays_heard_when_listening_fails(self, serve: Callable[..., ChatServer]) -> None:
+        heard: list[int] = []
+
+        def listen(index: int, answer: Answer) -> None:
+            heard.append(index)
+            if len(heard) == 5:
+                raise UserError("the disk is full")
+
+        server = serve()
+        with pytest.raises(UserError, match="the disk is full"):
+            model_of(server, concurrency=1).complete(
+                [chat(f"{i}") for i in range(40)], [1] * 40, WARM, listen
+            )
+        assert heard == [0, 1, 2, 3, 4] and len(server.bodies) <= 6
+
+
+def test_requests_a_minute(serve: Callable[..., ChatServer]) -> None:
+    """600 a minute are one in 0.1 s: the last of 12, two of which are sent twice, is sent 1.3 s after the
+    first; the next call's after that.
+    """
+    came: list[float] = []
+
+    def fault(body: Body, before: int) -> Fault | None:
+        came.append(time.monotonic())
+        return chat_server.status(429) if before == 0 and question_of(body) in ("3", "4") else None
+
+    model = model_of(serve(fault=fault), concurrency=12, requests_per_minute=600)
+    model.complete([chat(f"{i}") for i in range(12)], [1] * 12, WARM)
+    model.complete([chat("next")], [1], WARM)
+    assert len(came) == 15
+    assert (
+        came[13] - came[0] >= 1.1 and came[14] - came[0] >= 1.2
+    )  # less the time that the first took to arrive

@@ -1,0 +1,264 @@
+"""Loading checkpoints, good and damaged, and asking them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.models import Decoding, Question, load_model
+from rlaifv_kedro.models.backends.transformers import TransformersModel
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Path) -> TransformersModel:
+    return load_model(tiny, device="cpu", batch_size=4)
+
+
+@pytest.fixture
+def checkpoint(tiny: Path, tmp_path: Path) -> Path:
+    """A copy of the checkpoint to damage."""
+    return Path(shutil.copytree(tiny, tmp_path / "policy"))
+
+
+def logits(model: TransformersModel, picture: Image.Image) -> torch.Tensor:
+    prompt = torch.tensor(model.encoder.prompts(["is there a cup?"], model.encoder.placeholder(36)))
+    with torch.no_grad():
+        return model.module(
+            input_ids=prompt, pixel_values=model.encoder.image(picture).inputs["pixel_values"]
+        ).logits
+
+
+def test_answers_do_not_depend_on_the_batch(
+    model: TransformersModel, tiny: Path, pictures: list[Image.Image]
+) -> None:
+    questions = [
+        Question(p, q)
+        for p in pictures[:3]
+        for q in ("describe the image in detail.", "name three objects in the image.")
+    ]
+    seeds = [[k, 100 + k] for k in range(6)]
+    decoding = Decoding(temperature=0.7, max_new_tokens=12)
+    found = model.sample(questions, seeds, decoding)
+    assert found == load_model(tiny, device="cpu", batch_size=1).sample(questions, seeds, decoding)
+    assert len({a.text for row in found for a in row}) == 12
+    for answer in (a for row in found for a in row):
+        assert answer.token_count == 12 if answer.finish_reason == "length" else answer.token_count <= 12
+        assert "</s>" not in answer.text
+
+
+def test_first_token_probs_are_the_softmax_after_the_prompt(
+    model: TransformersModel, pictures: list[Image.Image]
+) -> None:
+    """Images with different numbers of questions, one question asked alone, in more batches than one."""
+    questions = [
+        ["is there a cup?", "is there a dog?", "is this a living room?"],
+        ["is there a bus?"],
+        ["is there a cup?"],
+        ["is this a park?"],
+        ["a?"],
+    ]
+    found = model.first_token_probs(pictures[:5], questions, [["yes"], ["no", "a"]])
+    assert [f.shape for f in found] == [(len(q), 2) for q in questions]
+    yes, no = model.encoder.first_tokens([["yes"], ["no", "a"]])
+    for picture, asked, probs in zip(pictures, questions, found):
+        for question, row in zip(asked, probs):
+            prompt = torch.tensor(model.encoder.prompts([question], model.encoder.placeholder(36)))
+            with torch.no_grad():
+                last = model.module(
+                    input_ids=prompt, pixel_values=model.encoder.image(picture).inputs["pixel_values"]
+                ).logits[0, -1]
+            softmax = last.softmax(-1)
+            np.testing.assert_allclose(row, [softmax[yes].sum(), softmax[no].sum()], atol=1e-6)
+
+
+def test_log_probs_come_back_question_by_question(
+    model: TransformersModel, pictures: list[Image.Image]
+) -> None:
+    questions = [Question(p, "name three objects in the image.") for p in pictures[:5]]
+    answers = [
+        ["a cup.", "a dog and a cat."],
+        ["a bus."],
+        ["a cat.", "a bench.", "a kite and a dog."],
+        ["a tv."],
+        ["a clock and a bowl.", "a tv."],
+    ]
+    found = model.branch_log_probs(questions, answers)
+    assert [[count for _, count in row] for row in found] == [[4, 7], [4], [4, 4, 7], [4], [7, 4]]
+    for question, texts, row in zip(questions, answers, found):
+        alone = [model.branch_log_probs([question], [[text]])[0][0][0] for text in texts]
+        np.testing.assert_allclose([total for total, _ in row], alone, atol=1e-4)
+
+
+def test_a_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no-such-model is no checkpoint: it has no config.json"):
+        load_model(tmp_path / "no-such-model")
+
+
+def test_a_folder_without_config(checkpoint: Path) -> None:
+    (checkpoint / "config.json").unlink()
+    with pytest.raises(UserError, match=r"policy is no checkpoint: it has no config.json"):
+        load_model(checkpoint)
+
+
+def test_truncated_weights(checkpoint: Path) -> None:
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(UserError, match="policy: can't load the checkpoint"):
+        load_model(checkpoint)
+
+
+def test_empty_weights(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="policy: can't load the checkpoint"):
+        load_model(checkpoint)
+
+
+def shard(checkpoint: Path) -> None:
+    """Split the weights in two files with an index."""
+    weights = load_file(checkpoint / "model.safetensors")
+    (checkpoint / "model.safetensors").unlink()
+    names = sorted(weights)
+    place = {
+        name: f"model-0000{1 + (i >= len(names) // 2)}-of-00002.safetensors" for i, name in enumerate(names)
+    }
+    for file in set(place.values()):
+        save_file(
+            {n: weights[n] for n in names if place[n] == file}, checkpoint / file, metadata={"format": "pt"}
+        )
+    index = {"metadata": {"total_size": sum(w.nbytes for w in weights.values())}, "weight_map": place}
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_a_missing_shard_is_named(
+    checkpoint: Path, model: TransformersModel, pictures: list[Image.Image]
+) -> None:
+    shard(checkpoint)
+    assert torch.equal(logits(load_model(checkpoint, device="cpu"), pictures[0]), logits(model, pictures[0]))
+    (checkpoint / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(UserError, match="model-00002-of-00002.safetensors"):
+        load_model(checkpoint)
+
+
+def test_weights_that_lack_a_tensor_are_refused(checkpoint: Path) -> None:
+    """transformers only warns, and fills in random numbers."""
+    file = checkpoint / "model.safetensors"
+    weights = load_file(file)
+    gone = next(name for name in weights if name.endswith("layers.1.mlp.down_proj.weight"))
+    save_file({name: w for name, w in weights.items() if name != gone}, file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match="policy: .*layers.1.mlp.down_proj.weight"):
+        load_model(checkpoint)
+
+
+def test_a_damaged_config(checkpoint: Path) -> None:
+    (checkpoint / "config.json").write_text('{"model_type": "llava", ')
+    with pytest.raises(UserError, match="policy: can't load the checkpoint"):
+        load_model(checkpoint)
+
+
+def test_a_model_without_images(checkpoint: Path) -> None:
+    (checkpoint / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(UserError, match="policy: can't load the checkpoint"):
+        load_model(checkpoint)
+
+
+def test_missing_processor_files(checkpoint: Path) -> None:
+    for file in checkpoint.iterdir():
+        if file.name not in ("config.json", "generation_config.json", "model.safetensors"):
+            file.unlink()
+    with pytest.raises(UserError, match="policy: can't load the checkpoint"):
+        load_model(checkpoint)
+
+
+def adapters(tiny: Path, folder: Path) -> TransformersModel:
+    """Save random LoRA adapters for the tiny checkpoint, and return the adapted model as it is in memory."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    loaded = load_model(tiny, device="cpu")
+    config = LoraConfig(
+        r=4, lora_alpha=8, target_modules=r".*language_model.*\.(q_proj|up_proj)", init_lora_weights=False
+    )
+    adapted = get_peft_model(loaded.module, config)
+    adapted.peft_config["default"].base_model_name_or_path = str(tiny)
+    adapted.save_pretrained(folder)
+    loaded.processor.save_pretrained(folder)
+    return loaded
+
+
+def test_adapters_load_merged(
+    tiny: Path, tmp_path: Path, model: TransformersModel, pictures: list[Image.Image]
+) -> None:
+    in_memory = adapters(tiny, tmp_path / "adapters")
+    merged = load_model(tmp_path / "adapters", device="cpu")
+    assert not any("lora" in name for name, _ in merged.module.named_parameters())
+    torch.testing.assert_close(
+        logits(merged, pictures[0]), logits(in_memory, pictures[0]), atol=1e-4, rtol=1e-4
+    )
+    assert (logits(merged, pictures[0]) - logits(model, pictures[0])).abs().max() > 0.1
+
+
+def test_adapters_whose_base_is_gone_name_it(tiny: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(tiny, tmp_path / "base"))
+    adapters(base, tmp_path / "adapters")
+    shutil.rmtree(base)
+    with pytest.raises(UserError, match="base is no checkpoint"):
+        load_model(tmp_path / "adapters")
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"base_model_name_or_path": null}'])
+def test_a_damaged_adapter_config(tiny: Path, tmp_path: Path, text: str) -> None:
+    adapters(tiny, tmp_path / "adapters")
+    (tmp_path / "adapters" / "adapter_config.json").write_text(text)
+    with pytest.raises(UserError, match="adapters"):
+        load_model(tmp_path / "adapters")
+
+
+def test_cut_off_adapters(tiny: Path, tmp_path: Path) -> None:
+    adapters(tiny, tmp_path / "adapters")
+    weights = tmp_path / "adapters" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(UserError, match="adapter_model.safetensors is damaged"):
+        load_model(tmp_path / "adapters")
+
+
+ABOUT = [
+    ["describe the image in detail.", "is there a cup?", "name three objects in the image."],
+    ["is there a dog?"],
+]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_answers_about_an_image_are_those_of_the_questions_asked_alone(
+    tiny: Path, pictures: list[Image.Image], temperature: float
+) -> None:
+    """Three questions about one image and one about another, of different lengths: greedy, and with seeds
+    of their own.
+    """
+    model = load_model(tiny, device="cpu", dtype="float64")
+    decoding, seeds = Decoding(temperature, 12), [[1, 2, 3], [4]]
+    together = model.sample_about(pictures[:2], ABOUT, seeds, decoding)
+    alone = [
+        [
+            model.sample([Question(pictures[i], q)], [[seed]], decoding)[0][0]
+            for q, seed in zip(asked, seeds[i])
+        ]
+        for i, asked in enumerate(ABOUT)
+    ]
+    assert together == alone
+    assert len({answer.text for row in together for answer in row}) > 2
+
+
+def test_answers_of_models_that_are_not_packed(
+    tiny: Path, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(tiny, device="cpu", dtype="float64")
+    decoding, seeds = Decoding(0, 8), [[0, 0, 0], [0]]
+    packed = model.sample_about(pictures[:2], ABOUT, seeds, decoding)
+    monkeypatch.setattr("rlaifv_kedro.branching.sampling.choose_way", lambda model: "separate")
+    assert model.sample_about(pictures[:2], ABOUT, seeds, decoding) == packed

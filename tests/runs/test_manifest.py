@@ -1,0 +1,241 @@
+"""Manifests: who is alive, what may be resumed, and content hashes."""
+
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from rlaifv_kedro.__main__ import cli
+from rlaifv_kedro.cli import split_params
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import content_sha256
+from rlaifv_kedro.runs import manifest as manifests
+from rlaifv_kedro.runs.manifest import Entry
+from rlaifv_kedro.runs.session import resume_command
+
+
+def begin(project, run_id="r", **changes):
+    usual = {
+        "command": "kedro run",
+        "env": None,
+        "pipelines": ["p"],
+        "parameters": {"a": {"b": 1}},
+        "replay": None,
+        "read": {},
+    }
+    return manifests.begin(project, run_id=run_id, **{**usual, **changes})
+
+
+def test_resumed_run_keeps_its_start_and_adds_up(tmp_path):
+    first = begin(tmp_path, pipelines=["p"])
+    first.written["x"] = Entry(path="data/x", version="r", sha256="1")
+    first.save(tmp_path)
+    second = begin(tmp_path, pipelines=["q"], parameters={"a": {"b": 1}, "run_id": "r"})
+    assert (second.started, second.resumed, second.pipelines) == (first.started, 1, ["p", "q"])
+    assert manifests.load(tmp_path, "r") == second
+    assert second.written["x"].sha256 == "1"
+    assert second.packages["kedro"].startswith("1.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"parameters": {"a": {"b": 2}}}, "a.b: 1 in the run, 2 now"),
+        ({"parameters": {"a": {"b": 1}, "c": None}}, "c: not set in the run, None now"),
+        ({"env": "large"}, "--env: None in the run, 'large' now"),
+        (
+            {"read": {"x": Entry(path="data/x", version="v", sha256="2")}},
+            "`x` (data/x) has changed since run `r` read it",
+        ),
+    ],
+)
+def test_another_run_is_not_resumed_under_this_id(tmp_path, changes, message):
+    begin(tmp_path, read={"x": Entry(path="data/x", version="v", sha256="1")})
+    with pytest.raises(UserError) as error:
+        begin(tmp_path, **changes)
+    assert message in error.value.message
+    assert manifests.load(tmp_path, "r").resumed == 0
+
+
+def test_state_goes_by_the_process_that_wrote_it(tmp_path):
+    run = begin(tmp_path)
+    assert run.state() == "running"
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    assert run.model_copy(update={"pid": gone.pid}).state() == "killed"
+    assert (
+        run.model_copy(update={"pid_started": "1"}).state() == "killed"
+    )  # the pid was given to another process
+    assert run.model_copy(update={"host": "elsewhere", "pid": gone.pid}).state() == "running"
+    assert run.model_copy(update={"status": "finished", "pid": gone.pid}).state() == "finished"
+
+
+def test_a_living_run_is_not_started_twice(tmp_path):
+    run = begin(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        run.model_copy(update={"pid": other.pid, "pid_started": manifests.process_started(other.pid)}).save(
+            tmp_path
+        )
+        with pytest.raises(UserError, match=f"still running .process {other.pid} on {socket.gethostname()}"):
+            begin(tmp_path)
+        other.communicate(b"\n")
+    assert begin(tmp_path).pid == os.getpid()
+
+
+def test_a_damaged_manifest_is_named_and_not_listed(tmp_path):
+    begin(tmp_path)
+    begin(tmp_path, "other")
+    manifests.path_of(tmp_path, "r").write_text("{}")
+    with pytest.raises(UserError, match="manifest.json is damaged"):
+        manifests.load(tmp_path, "r")
+    said = []
+    assert [run.run_id for run in manifests.all_runs(tmp_path, said.append)] == ["other"]
+    (line,) = said
+    assert "r/manifest.json is damaged" in line
+
+
+def test_going_on_with_other_software_is_said_in_one_line(tmp_path, caplog):
+    first = begin(tmp_path)
+    begin(tmp_path)
+    assert caplog.messages == []
+    first.model_copy(update={"git_commit": "abc", "packages": {**first.packages, "torch": "1.0"}}).save(
+        tmp_path
+    )
+    second = begin(tmp_path)
+    (message,) = caplog.messages
+    assert "git commit 'abc' then, None now" in message
+    assert f"torch '1.0' then, {second.packages['torch']!r} now" in message
+    assert "numpy" not in message
+
+
+def test_folder_hash_goes_by_names_and_contents_not_by_time_or_leftovers(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name / "sub").mkdir(parents=True)
+        (tmp_path / name / "sub/a").write_text("a")
+    (tmp_path / "two/.b.tmp").write_text("left by a kill")
+    os.utime(tmp_path / "two/sub/a", (1, 1))
+    before = content_sha256(tmp_path / "one")
+    assert content_sha256(tmp_path / "two") == before
+    (tmp_path / "two/sub/a").rename(tmp_path / "two/a")
+    assert content_sha256(tmp_path / "two") != before
+    (tmp_path / "one/sub/a").write_text("b!")
+    assert content_sha256(tmp_path / "one") != before
+
+
+def test_resume_command_has_all_that_was_given():
+    given = {
+        "env": "llava15_7b",
+        "pipeline_names": ["b", "a"],
+        "from_nodes": ["x"],
+        "runtime_params": {"run_id": "old", "loop": {"k": 2}},
+    }
+    assert (
+        resume_command(given, "r")
+        == "kedro run --env llava15_7b --pipelines a,b --from-nodes x --params run_id=r,loop.k=2"
+    )
+    assert resume_command({"pipeline_names": []}, None) == "kedro run"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "{question}",
+        "{question} Yes, or no?",
+        "0123",
+        "yes",
+        "",
+        " x ",
+        "null",
+        "it's",
+        "a: b",
+        "a=b",
+        "# no",
+        '$x `y` "z" \\',
+        "- x",
+        "1e-5",
+        None,
+        True,
+        12,
+        5e-7,
+        -1.0,
+        [],
+        {},
+        ["yes"],
+        ["yes", "No", "a, b"],
+        [1, 2],
+    ],
+)
+def test_resume_command_gives_back_every_value(value):
+    """Read as a shell, then Kedro and YAML, read it."""
+    command = shlex.split(resume_command({"runtime_params": {"a": {"b": value}, "c": 1}}, "0123"))
+    assert command[:3] == ["kedro", "run", "--params"]
+    assert split_params(None, None, command[3]) == {"run_id": "0123", "a": {"b": value}, "c": 1}
+
+
+@pytest.fixture
+def with_summary(tmp_path, monkeypatch):
+    """A project whose run `old` has a summary, and the summary's path."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("[tool.kedro]\n")
+    path = tmp_path / "loop_summary.json"
+    path.write_text('[{"iteration": 0, "rate": 0.5}]')
+    old = begin(tmp_path, "old", pipelines=["__default__"], command="kedro run --params run_id=old")
+    old.written["loop_summary"] = Entry(path="loop_summary.json", version="old", sha256="1")
+    old.status, old.started = "finished", "2026-01-01"
+    old.save(tmp_path)
+    return path
+
+
+def summary(*arguments):
+    return CliRunner().invoke(cli, ["summary", *arguments])
+
+
+@pytest.mark.parametrize("content", ["", "[{", "[]", "3"])
+def test_a_damaged_summary_is_named(with_summary, content):
+    with_summary.write_text(content)
+    done = summary()
+    assert done.exit_code == 1
+    assert "Error: loop_summary.json is" in done.stderr
+    assert "kedro run --params run_id=old" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "pid", "said"), [("failed", os.getpid(), "failed"), ("running", 2**22 + 1, "was killed")]
+)
+def test_an_older_runs_summary_says_so_beside_the_json(with_summary, status, pid, said):
+    assert summary("--json").stderr == ""
+    newer = begin(
+        with_summary.parent, "newer", pipelines=["rlaif_loop"], command="kedro run --params run_id=newer"
+    )
+    newer.model_copy(update={"status": status, "pid": pid}).save(with_summary.parent)
+    begin(with_summary.parent, "stage", pipelines=["feedback"])
+    done = summary("--json")
+    assert json.loads(done.stdout) == [{"iteration": 0, "rate": 0.5}]
+    (line,) = done.stderr.splitlines()
+    assert (
+        f"Run newer is newer, but {said}" in line
+        and "This is run old" in line
+        and "kedro run --params run_id=newer" in line
+    )
+
+
+def test_runs_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outside = CliRunner().invoke(cli, ["runs"])
+    assert (outside.exit_code, "not inside a Kedro project" in outside.output) == (1, True)
+    (tmp_path / "pyproject.toml").write_text("[tool.kedro]\n")
+    assert "No runs yet" in CliRunner().invoke(cli, ["runs"]).output
+    begin(tmp_path)
+    (listed,) = json.loads(CliRunner().invoke(cli, ["runs", "--json"]).output)
+    assert (listed["run_id"], listed["status"], listed["seconds"]) == ("r", "running", None)
+    assert "running" in CliRunner().invoke(cli, ["runs"]).output
+    begin(tmp_path, "damaged")
+    manifests.path_of(tmp_path, "damaged").write_text("")
+    done = CliRunner().invoke(cli, ["runs", "--json"])
+    assert [run["run_id"] for run in json.loads(done.stdout)] == ["r"]
+    assert "data/runs/damaged/manifest.json is empty" in done.stderr

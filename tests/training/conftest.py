@@ -1,0 +1,3 @@
+"""Pairs about six images, their reference log-probs, and one training on them."""
+
+from training_fixtures import images, model, pairs, reference, run, trained  # noqa: F401  fixtures

@@ -1,0 +1,380 @@
+"""Trainings in processes of their own: torchrun on this machine, gloo, no GPU. What one process computes,
+several must, whatever spreads them.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from kedro.io.core import Version
+
+from rlaifv_kedro.datasets import Chunk, Complete, PairStore, PairStoreDataset
+from rlaifv_kedro.datasets.pair_store import with_keys
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.models import load_model
+from rlaifv_kedro.params import ComputeParams, LaunchParams, LoraParams, ModelParams
+from rlaifv_kedro.preference.reference import expected_fingerprint
+from rlaifv_kedro.training.distributed import deepspeed_config
+from rlaifv_kedro.training.launch import LOG, REFERENCE, SPEC, _wait, run_training
+from rlaifv_kedro.training.training import TrainingResult
+from rlaifv_kedro.training.worker import RESULT, TrainingSpec, run
+from tiny_training import PARAMS, reference_of, weights
+
+PROJECT = Path(__file__).parents[2]
+ZERO = {
+    stage: str(PROJECT / f"conf/deepspeed/{stage}.json")
+    for stage in ("zero2", "zero3", "zero2_offload", "zero3_offload")
+}
+TWO = LaunchParams(processes=2)
+# 12 pairs, 4 a step, 2 a forward pass: two passes of one process, or one of each of two.
+STEPS = {"micro_batch_size": 2, "learning_rate": 2e-3}
+WATCHED = ["loss", "reward_margin", "reward_accuracy", "log_ratio_chosen", "log_ratio_rejected"]
+
+Trainer = Callable[..., TrainingResult]
+
+
+@pytest.fixture(scope="module")
+def store(pairs: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> PairStore:
+    """The twelve pairs in two files."""
+    dataset = PairStoreDataset(
+        str(tmp_path_factory.mktemp("pairs") / "pairs"), "training_pairs", Version("run", "run")
+    )
+    whole = with_keys(
+        pairs.assign(origin_dataset="", origin_split=None, source="own", source_idx=pairs["idx"])
+    )
+    dataset.save(Chunk("00000", whole[:7]))
+    dataset.save(Chunk("00001", whole[7:]))
+    dataset.save(Complete(["00000", "00001"]))
+    return dataset.load()
+
+
+@pytest.fixture
+def make_spec(tiny: Path, store: PairStore) -> Callable[..., TrainingSpec]:
+    def make(folder: Path, dtype: str = "float32", **changes: Any) -> TrainingSpec:
+        params = PARAMS.model_copy(update=STEPS | changes)
+        compute = ComputeParams(device="cpu", dtype=dtype, threads=1)
+        mark = expected_fingerprint(tiny, store, load_model(tiny, device="cpu", dtype=dtype), params, dtype)
+        (folder / "logs").mkdir(parents=True, exist_ok=True)
+        return TrainingSpec(
+            policy=tiny,
+            pairs=store.files,
+            reference=folder / "logs" / REFERENCE,
+            fingerprint=mark,
+            folder=folder / "work",
+            logs=folder / "logs",
+            seed=5,
+            training=params,
+            model=ModelParams(),
+            compute=compute,
+        )
+
+    return make
+
+
+@pytest.fixture
+def training(
+    make_spec: Callable[..., TrainingSpec], store: PairStore, tiny: Path, pairs: pd.DataFrame
+) -> Trainer:
+    def run(folder: Path, dtype: str = "float32", **changes: Any) -> TrainingResult:
+        spec = make_spec(folder, dtype, **changes)
+        return run_training(spec, store, reference_of(load_model(tiny, device="cpu", dtype=dtype), pairs))
+
+    return run
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("lora", [None, LoraParams(rank=4, dropout=0.0)], ids=["full", "lora"])
+def test_every_engine_computes_what_one_process_does(
+    training: Trainer, tmp_path: Path, lora: LoraParams | None
+) -> None:
+    """Losses and rewards of all six steps, and the weights of the last checkpoint. Sums in another order:
+    tolerances are those of float32. With what the recipes for real models have and the miniature hasn't:
+    gradient checkpointing, batches made by processes of their own.
+    """
+    alone = training(tmp_path / "alone", lora=lora)
+    assert (alone.world_size, alone.engine) == (1, "none")
+    file = "model.safetensors" if lora is None else "adapter_model.safetensors"
+    expected = weights(tmp_path / "alone/work/checkpoint-6", file)
+    assert alone.log["reward_margin"].iloc[-1] > 0.05  # it moved
+    for engine, changes in {
+        "ddp": {},
+        "zero2": {"deepspeed": ZERO["zero2"]},
+        "zero3": {"deepspeed": ZERO["zero3"]},
+    }.items():
+        folder = tmp_path / engine
+        found = training(
+            folder, lora=lora, launch=TWO, gradient_checkpointing=True, loader_workers=1, **changes
+        )
+        assert (found.world_size, found.engine) == (2, engine)
+        assert found.checkpoints == alone.checkpoints
+        np.testing.assert_allclose(
+            found.log[WATCHED], alone.log[WATCHED], rtol=2e-3, atol=2e-5, err_msg=engine
+        )
+        np.testing.assert_allclose(
+            found.log["learning_rate"], alone.log["learning_rate"], rtol=1e-6, err_msg=engine
+        )
+        last = weights(folder / "work/checkpoint-6", file)
+        assert last.keys() == expected.keys()
+        for name, weight in expected.items():
+            np.testing.assert_allclose(
+                last[name].float(), weight.float(), atol=2e-4, err_msg=f"{engine}: {name}"
+            )
+        assert {p.name for p in (folder / "work/checkpoint-6").iterdir()} == {
+            p.name for p in (tmp_path / "alone/work/checkpoint-6").iterdir()
+        }
+        said = json.loads((folder / "logs" / RESULT).read_text())
+        assert (said["world_size"], said["engine"]) == (2, engine)
+
+
+@pytest.mark.distributed
+def test_bfloat16_keeps_the_references_exact(training: Trainer, tmp_path: Path) -> None:
+    """DeepSpeed's Trainer rounds the batch's numbers to 8 bits, log-probs too if they aren't kept from it.
+    At the start the loss is ln 2.
+    """
+    alone = training(tmp_path / "alone", dtype="bfloat16", epochs=1)
+    spread = training(tmp_path / "zero2", dtype="bfloat16", epochs=1, launch=TWO, deepspeed=ZERO["zero2"])
+    for result in (alone, spread):
+        assert result.log["loss"].iloc[0] == pytest.approx(np.log(2), abs=0.02)
+    np.testing.assert_allclose(spread.log["loss"], alone.log["loss"], atol=0.05)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("stage", ["zero2_offload", "zero3_offload"])
+def test_offloading_changes_nothing(training: Trainer, tmp_path: Path, stage: str) -> None:
+    """On a CPU everything lies in host memory already; that the files are accepted and compute the same is
+    what can be tried here.
+    """
+    alone = training(tmp_path / "alone", epochs=1)
+    found = training(tmp_path / stage, epochs=1, launch=TWO, deepspeed=ZERO[stage])
+    assert found.engine == stage.removesuffix("_offload")
+    np.testing.assert_allclose(found.log[WATCHED], alone.log[WATCHED], rtol=2e-3, atol=2e-5)
+
+
+PARENT = """
+import sys
+import pandas as pd
+from pathlib import Path
+from rlaifv_kedro.datasets import PairStore
+from rlaifv_kedro.training.launch import run_training
+from rlaifv_kedro.training.worker import TrainingSpec
+spec = TrainingSpec.model_validate_json(Path(sys.argv[1]).read_text())
+run_training(spec, PairStore.open(spec.pairs), pd.read_parquet(sys.argv[2]))
+"""
+
+
+class Parent:
+    """``run_training`` in a process that can be killed."""
+
+    def __init__(self, spec: TrainingSpec, reference: pd.DataFrame, folder: Path):
+        (folder / "given.json").write_text(spec.model_dump_json())
+        reference.to_parquet(folder / "given.parquet")
+        self.folder = spec.folder
+        command = [sys.executable, "-c", PARENT, str(folder / "given.json"), str(folder / "given.parquet")]
+        self.process = subprocess.Popen(
+            command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def wait_for(self, checkpoint: str) -> None:
+        until = time.monotonic() + 240
+        while not (self.folder / checkpoint / "saved.json").is_file():
+            assert self.process.poll() is None and time.monotonic() < until
+            time.sleep(0.005)
+
+    def workers(self) -> list[int]:
+        """Processes that hold this training's spec, and are not the one that was killed."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                line = path.read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if str(self.folder.parent / "logs" / SPEC) in line:
+                found.append(int(path.parent.name))
+        return found
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(
+    ("engine", "lora", "pack"),
+    [("ddp", None, "prompt"), ("zero2", LoraParams(rank=4, dropout=0.1), "pair"), ("zero3", None, "pair")],
+    ids=["ddp-full", "zero2-lora", "zero3-full"],
+)
+def test_killed_and_resumed_it_has_the_losses_of_the_whole(
+    training: Trainer,
+    make_spec: Callable[..., TrainingSpec],
+    reference: pd.DataFrame,
+    tmp_path: Path,
+    engine: str,
+    lora: LoraParams | None,
+    pack: str,
+) -> None:
+    """kill -9 of the node's process while its workers train: the kernel ends them, and the same training goes
+    on from the last checkpoint. Of three steps an epoch and a checkpoint every four, most are in the middle
+    of one.
+    """
+    changes = {
+        "launch": TWO,
+        "lora": lora,
+        "pack": pack,
+        "epochs": 10,
+        "checkpoint_every": 4 / 3,
+        "loader_workers": 1,
+    }
+    changes |= {} if engine == "ddp" else {"deepspeed": ZERO[engine]}
+    whole = training(tmp_path / "whole", **changes)
+    parent = Parent(make_spec(tmp_path / "killed", **changes), reference, tmp_path)
+    parent.wait_for("checkpoint-4")
+    parent.process.send_signal(signal.SIGKILL)
+    parent.process.wait()
+    done = len(list((tmp_path / "killed/work").glob("checkpoint-*/saved.json")))
+    assert done < 8, "it was over before the kill"
+    resumed = training(tmp_path / "killed", **changes)
+    assert not parent.workers()
+    pd.testing.assert_frame_equal(resumed.log, whole.log)
+    assert resumed.checkpoints == whole.checkpoints and len(whole.checkpoints) == 8
+    assert weights_equal(tmp_path, "adapter_model.safetensors" if lora else "model.safetensors")
+
+
+def weights_equal(folder: Path, name: str) -> bool:
+    return (folder / "whole/work/checkpoint-30" / name).read_bytes() == (
+        folder / "killed/work/checkpoint-30" / name
+    ).read_bytes()
+
+
+@pytest.mark.distributed
+def test_a_finished_training_is_not_begun_again(training: Trainer, tmp_path: Path) -> None:
+    """Killed after the last step, before the node has saved what it says: DeepSpeed's states are gone,
+    which it would refuse to resume without.
+    """
+    changes = {"epochs": 1, "launch": TWO, "deepspeed": ZERO["zero2"]}
+    first, second = training(tmp_path, **changes), training(tmp_path, **changes)
+    assert second.checkpoints == first.checkpoints
+    assert (second.world_size, second.engine) == (2, "zero2")
+    pd.testing.assert_frame_equal(second.log, first.log)
+
+
+def test_under_zero3_the_model_begins_in_host_memory_and_trains_on_the_gpu(
+    make_spec: Callable[..., TrainingSpec],
+    store: PairStore,
+    reference: pd.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained: list[tuple[Any, ...]] = []
+    monkeypatch.setattr("rlaifv_kedro.models.loading.torch_device", lambda device: device)
+    monkeypatch.setattr("rlaifv_kedro.training.training.train", lambda *args, **_: trained.append(args))
+    spec = make_spec(tmp_path, deepspeed=ZERO["zero3"])
+    run(
+        spec.model_copy(update={"compute": ComputeParams(device="cuda", dtype="float32")}),
+        store,
+        reference,
+        print,
+    )
+    [(model, *_, device)] = trained
+    assert (model.module.device.type, device) == ("cpu", "cuda")
+
+
+def test_checkpoints_without_weights_are_refused(tmp_path: Path) -> None:
+    """Trainer would save DeepSpeed's states alone, with a warning."""
+    (tmp_path / "zero3.json").write_text('{"zero_optimization": {"stage": 3}}')
+    with pytest.raises(UserError, match="stage3_gather_16bit_weights_on_model_save"):
+        deepspeed_config(PARAMS.model_copy(update={"deepspeed": str(tmp_path / "zero3.json")}))
+
+
+def test_a_hangup_that_is_ignored_ends_nothing(tmp_path: Path) -> None:
+    """``nohup kedro run``, and the terminal is closed."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        threading.Timer(1, os.kill, (os.getpid(), signal.SIGHUP)).start()
+        assert _wait([sys.executable, "-c", "import time; time.sleep(2)"], tmp_path, print) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.distributed
+def test_a_signal_reaches_the_processes(
+    make_spec: Callable[..., TrainingSpec], reference: pd.DataFrame, tmp_path: Path
+) -> None:
+    parent = Parent(make_spec(tmp_path, launch=TWO, epochs=200, checkpoint_every=1), reference, tmp_path)
+    parent.wait_for("checkpoint-3")
+    assert len(parent.workers()) >= 3  # torchrun and its two
+    parent.process.send_signal(signal.SIGTERM)
+    assert parent.process.wait(60) == -signal.SIGTERM
+    assert not parent.workers()
+
+
+@pytest.mark.distributed
+def test_two_hosts_meet(
+    training: Trainer, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both on this machine. The second is started by a person, with the command that the log of the first
+    tells.
+    """
+    alone = training(tmp_path / "alone", epochs=1)
+    second: list[subprocess.Popen] = []
+
+    def start_second(launch: LaunchParams, command: list[str]) -> None:
+        second.append(subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL))
+
+    monkeypatch.setattr("rlaifv_kedro.training.launch._tell_other_hosts", start_second)
+    found = training(
+        tmp_path / "hosts", epochs=1, launch=LaunchParams(processes=1, hosts=2, address="localhost:29417")
+    )
+    assert second[0].wait(60) == 0
+    assert (found.world_size, found.engine) == (2, "ddp")
+    np.testing.assert_allclose(found.log[WATCHED], alone.log[WATCHED], rtol=2e-3, atol=2e-5)
+
+
+@pytest.mark.distributed
+def test_a_mistake_in_a_process_is_told_as_one(training: Trainer, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="training collapsed at step .*collapse_log_ratio=-0.001"):
+        training(tmp_path, launch=TWO, collapse_log_ratio=-0.001, learning_rate=5e-3, epochs=4)
+
+
+@pytest.mark.distributed
+def test_a_process_that_dies_leaves_its_log(training: Trainer, tmp_path: Path, tiny: Path) -> None:
+    with pytest.raises(
+        RuntimeError, match=r"(?s)exit status 1. The end of .*training.log:.*No module named no_such_package"
+    ):
+        training(
+            tmp_path,
+            launch=LaunchParams(
+                processes=2, prefix=["env", "PYTHONSTARTUP=", sys.executable, "-m", "no_such_package"]
+            ),
+        )
+
+
+def test_fewer_processes_than_asked_for_are_refused(training: Trainer, tmp_path: Path) -> None:
+    """``accelerate launch --cpu`` does this: it exits with 0, and one process has trained. Here a prefix
+    swallows the launcher.
+    """
+    script = tmp_path / "launcher.py"
+    said = {"world_size": 1, "engine": "none", "checkpoints": []}
+    script.write_text(
+        f"import pathlib\npathlib.Path({str(tmp_path / 'logs' / RESULT)!r}).write_text({json.dumps(said)!r})\n"
+    )
+    with pytest.raises(
+        UserError,
+        match=r"was to run as \{'world_size': 2, 'engine': 'ddp'\}, but ran as \{'world_size': 1, 'engine': "
+        r"'none'\}",
+    ):
+        training(tmp_path, launch=LaunchParams(processes=2, prefix=[sys.executable, str(script)]))
+
+
+def test_two_processes_train_as_one(training: Trainer, tmp_path: Path) -> None:
+    """The one launched training of the default run; the others are in ``make test-distributed``."""
+    alone = training(tmp_path / "alone", epochs=1)
+    found = training(tmp_path / "two", epochs=1, launch=TWO)
+    assert (found.world_size, found.engine) == (2, "ddp")
+    np.testing.assert_allclose(found.log[WATCHED], alone.log[WATCHED], rtol=2e-3, atol=2e-5)
+    assert (tmp_path / "two/logs" / LOG).is_file()
