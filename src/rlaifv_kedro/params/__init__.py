@@ -1,0 +1,56 @@
+"""The parameters of every stage: their types, defaults, allowed ranges and where a default comes from.
+
+Defaults are the method's (shared by every recipe); ``conf/base`` sets what the miniature needs otherwise.
+Unknown keys and impossible values are refused before anything runs.
+"""
+
+from rlaifv_kedro.params.base import Count, Params, Share
+from rlaifv_kedro.params.benchmarks import Benchmark, BenchmarkDataParams, BenchmarksParams, JudgeParams
+from rlaifv_kedro.params.method import (
+    CollapseParams,
+    DataGenerationParams,
+    EvaluationParams,
+    FeedbackParams,
+    RewardParams,
+)
+from rlaifv_kedro.params.models import ComputeParams, ModelParams, ModelsParams
+from rlaifv_kedro.params.run import (
+    ExportParams,
+    LoopParams,
+    MiniatureParams,
+    Parameters,
+    ReportingParams,
+    complete_parameters,
+    validate_parameters,
+)
+from rlaifv_kedro.params.training import JsonScalar, LaunchParams, LoraParams, MixSource, TrainingParams
+
+__all__ = [
+    "Benchmark",
+    "BenchmarkDataParams",
+    "BenchmarksParams",
+    "CollapseParams",
+    "ComputeParams",
+    "Count",
+    "DataGenerationParams",
+    "EvaluationParams",
+    "ExportParams",
+    "FeedbackParams",
+    "JsonScalar",
+    "JudgeParams",
+    "LaunchParams",
+    "LoopParams",
+    "LoraParams",
+    "MiniatureParams",
+    "MixSource",
+    "ModelParams",
+    "ModelsParams",
+    "Parameters",
+    "Params",
+    "ReportingParams",
+    "RewardParams",
+    "Share",
+    "TrainingParams",
+    "complete_parameters",
+    "validate_parameters",
+]

@@ -1,0 +1,170 @@
+"""The stages around training: data generation, feedback, reward, evaluation."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from rlaifv_kedro.params.base import Count, Params, Share
+from rlaifv_kedro.params.benchmarks import Benchmark
+
+
+class DataGenerationParams(Params):
+    """Prompts to candidates."""
+
+    prompts: Count = Field(4000, description="prompts an iteration (paper)")
+    candidates: int = Field(10, strict=True, ge=2, le=1000, description="answers a prompt (paper)")
+    temperature: float = Field(
+        0.7, gt=0, le=5, description="plain sampling, the same for all candidates (release)"
+    )
+    max_new_tokens: Count = Field(512, description="at most so many tokens an answer (release)")
+    chunk_size: Count = Field(100, description="prompts a chunk: what a kill can lose")
+    batch_size: Count = Field(8, description="prompts a forward pass")
+
+
+class FeedbackParams(Params):
+    """Candidates to preference pairs."""
+
+    splitter: Literal["miniature", "llm"] = Field(
+        "llm",
+        description="how answers are divided into claims: by models.splitter, or by the rule for the "
+        "miniature's language",
+    )
+    divide_prompt: str | None = Field(
+        None, description="file with the prompt that divides an answer; without one, ours"
+    )
+    question_prompt: str | None = Field(
+        None, description="file with the prompt that turns claims into questions; without one, ours"
+    )
+    splitter_temperature: float = Field(0.2, ge=0, le=5, description="of both steps (release)")
+    splitter_top_p: float = Field(0.9, gt=0, le=1, description="of both steps (release)")
+    splitter_max_new_tokens: Count = Field(
+        512, description="of both steps; the release's 256 cut off long answers"
+    )
+    splitter_tries: Count = Field(3, description="how often a reply that can't be read is asked for")
+    splitter_batch_size: Count = Field(32, description="replies a forward pass")
+    count_repeats: bool = Field(
+        True, description="a second mention of an object becomes the claim that there is a second one"
+    )
+    scoring: Literal["claims", "answer", "reward"] = Field(
+        "claims",
+        description="claims: minus the rejected claims (paper). answer: the labeler's mean log-prob a token "
+        "of the whole answer (ablation). "
+        "reward: candidate_rewards in standard deviations, without a labeler",
+    )
+    labeler: Literal["fixed", "self"] = Field(
+        "fixed", description="fixed: the catalog's labeler; self: the policy of the iteration"
+    )
+    question_template: str = Field(
+        "{question} Please answer yes or no.",
+        pattern=r"\{question\}",
+        description="what the labeler is asked (release)",
+    )
+    yes_words: list[str] = Field(
+        ["yes", "Yes"], min_length=1, description="replies counted as yes by their first token (release)"
+    )
+    no_words: list[str] = Field(["no", "No"], min_length=1, description="replies counted as no")
+    min_score_gap: float = Field(
+        1,
+        gt=0,
+        description="pairs differ by at least this score (release): by so many rejected claims, or standard "
+        "deviations of the reward",
+    )
+    pairs_per_prompt: Count = Field(
+        2, description="at most so many pairs a prompt, drawn at random (release)"
+    )
+    balance_lengths: bool = Field(
+        True, description="drop pairs until chosen and rejected are equally long on average (release)"
+    )
+    max_reject_share: Share = Field(0.1, description="stop if a larger share of the answers can't be used")
+    chunk_size: Count = Field(100, description="prompts a chunk")
+    batch_size: Count = Field(8, description="images a forward pass")
+
+
+class RewardParams(Params):
+    """Candidates to rewards, by an aligned policy and its reference. Their beta is ``training.beta``."""
+
+    ranking: Literal["normalised", "summed"] = Field(
+        "normalised",
+        description="normalised: divided by the answer's tokens (paper); summed: DPO's implicit reward, "
+        "which favours short answers",
+    )
+    chunk_size: Count = Field(100, description="prompts a chunk")
+    batch_size: Count = Field(8, description="prompts a forward pass, each with all its answers")
+
+
+class CollapseParams(Params):
+    """When a checkpoint counts as collapsed, compared with the base policy or the one the iteration
+    started from, on the selection split.
+    """
+
+    length_change: float = Field(0.2, gt=0, description="largest relative change of the mean number of words")
+    repeat_increase: float = Field(
+        0.15, gt=0, description="largest increase of the share of answers that repeat an object"
+    )
+    recall_drop: float = Field(0.1, gt=0, description="largest fall of object recall")
+    empty_share: Share = Field(0.02, description="largest share of empty answers")
+
+
+class EvaluationParams(Params):
+    """Checkpoints to answers, metrics and the selected policy."""
+
+    max_new_tokens: Count = Field(1024, description="greedy answers of at most so many tokens")
+    criterion: Literal["response_hallucination", "mention_hallucination", "faulty_rate"] = Field(
+        "response_hallucination",
+        description="the checkpoint with the lowest rate on the split of select_on becomes trained_policy; "
+        "faulty_rate counts repeats as faults",
+    )
+    batch_size: Count = Field(8, description="prompts a forward pass; with best_of, sequences")
+    best_of: int = Field(
+        1,
+        strict=True,
+        ge=1,
+        le=1000,
+        description="on the test prompts: 1 is greedy (paper's tables); of N samples the one with the "
+        "highest reward",
+    )
+    best_of_temperature: float = Field(
+        0.7, gt=0, le=5, description="of these samples; that of the candidates"
+    )
+    best_of_reward: Literal["own", "catalog"] = Field(
+        "own",
+        description="own: the measured policy against base_policy (the base policy's own samples: by the "
+        "loop's last policy); "
+        "catalog: reward_policy against reward_reference, for all",
+    )
+    select_on: Literal["selection", "test"] = Field(
+        "selection",
+        description="split on which checkpoints are compared; test is the original's rule, after which the "
+        "figures on it are optimistic",
+    )
+    keep_best: Count | None = Field(
+        2, description="of an iteration's checkpoints so many of the best stay, and the last; null keeps all"
+    )
+    collapse: CollapseParams = CollapseParams()
+    benchmarks: list[Benchmark] = Field(
+        [], description="published benchmarks that the policy answers; their files are fetched"
+    )
+    policy: str | list[str] | None = Field(
+        None,
+        description="folders or hub names of checkpoints that answer the benchmarks; without one, the "
+        "selected policy does, after the selection",
+    )
+
+    @model_validator(mode="after")
+    def _answers_something(self) -> "EvaluationParams":
+        if self.policy is not None and not self.benchmarks:
+            raise ValueError(
+                "evaluation.policy is what answers evaluation.benchmarks, and these name none; e.g. "
+                "evaluation.benchmarks=[chair,pope]"
+            )
+        return self
+
+    def policies(self) -> list[str]:
+        """The checkpoints that are named."""
+        return (
+            []
+            if self.policy is None
+            else [self.policy]
+            if isinstance(self.policy, str)
+            else list(dict.fromkeys(self.policy))
+        )
