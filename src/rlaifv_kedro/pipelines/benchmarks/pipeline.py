@@ -9,6 +9,7 @@ from kedro.pipeline import Pipeline, node
 from rlaifv_kedro.benchmarks.suite import is_judged, needs_truth
 from rlaifv_kedro.params import Benchmark, BenchmarkDataParams, BenchmarksParams
 from rlaifv_kedro.pipelines.benchmarks import nodes
+from rlaifv_kedro.tags import Role, Work
 
 
 def create_pipeline(
@@ -69,6 +70,7 @@ def _one(
             },
             outputs=answers,
             name=f"answer_{name}",
+            tags=[Role.POLICY, Work.BENCHMARK_ANSWERS],
         )
     ]
     if judged:
@@ -86,6 +88,7 @@ def _one(
                 ],
                 outputs=judgements,
                 name=f"judge_{name}",
+                tags=[Role.JUDGE, Work.BENCHMARK_JUDGING],
             )
         )
     known = {"judgements": judgements} if judged else {}
@@ -101,6 +104,7 @@ def _one(
             inputs={"items": items, "answers": answers, "params": "params:benchmarks", **known},
             outputs=[f"benchmark.{name}.item_scores", f"benchmark.{name}.policy_metrics"],
             name=f"score_{name}",
+            tags=[Work.BENCHMARK_SCORING],
         )
     )
     return Pipeline(steps, tags=name)

@@ -3,6 +3,7 @@
 from kedro.pipeline import Pipeline, node
 
 from rlaifv_kedro.pipelines.data_generation import nodes
+from rlaifv_kedro.tags import Role, Work
 
 
 def create_pipeline() -> Pipeline:
@@ -34,6 +35,7 @@ def create_pipeline() -> Pipeline:
                 ],
                 outputs=["data_generation_rejects", "candidates"],
                 name="sample_candidates",
+                tags=[Role.POLICY, Work.SAMPLING],
             ),
         ]
     )

@@ -7,6 +7,7 @@ from kedro.pipeline import Pipeline, node
 from rlaifv_kedro.params import EvaluationParams
 from rlaifv_kedro.pipelines.evaluation import nodes
 from rlaifv_kedro.pipelines.reward.nodes import compute_rewards
+from rlaifv_kedro.tags import Role, Work
 
 OWN_REWARD = ("trained_policy", "base_policy")
 CATALOG_REWARD = ("reward_policy", "reward_reference")
@@ -45,6 +46,7 @@ def selection_pipeline(split: str = "selection") -> Pipeline:
                 ],
                 outputs="checkpoint_metrics",
                 name="measure_checkpoints",
+                tags=[Role.POLICY, Work.SELECTING],
             ),
             node(
                 nodes.select_checkpoint,
@@ -97,6 +99,7 @@ def measurement_pipeline(best_of: int = 1, reward: tuple[str, str] = OWN_REWARD)
                 ],
                 outputs="probe_metrics",
                 name="answer_probes",
+                tags=[Role.POLICY, Work.PROBING],
             )
         ]
     )
@@ -116,6 +119,7 @@ def _greedy() -> Pipeline:
                 ],
                 outputs="answers",
                 name="answer_test_prompts",
+                tags=[Role.POLICY, Work.ANSWERING],
             ),
             node(
                 nodes.score_answers,
@@ -144,6 +148,7 @@ def _best_of(policy: str, reference: str) -> Pipeline:
                 ],
                 outputs="answer_candidates",
                 name="sample_answers",
+                tags=[Role.POLICY, Work.ANSWERING],
             ),
             node(
                 compute_rewards,
@@ -160,6 +165,7 @@ def _best_of(policy: str, reference: str) -> Pipeline:
                 ],
                 outputs="answer_rewards",
                 name="reward_answers",
+                tags=[Role.POLICY, Work.ANSWERING],
             ),
             node(
                 nodes.choose_answers,

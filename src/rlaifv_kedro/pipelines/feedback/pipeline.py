@@ -7,13 +7,18 @@ from kedro.pipeline import Pipeline, node
 from rlaifv_kedro.params import FeedbackParams
 from rlaifv_kedro.pipelines import reward
 from rlaifv_kedro.pipelines.feedback import nodes
+from rlaifv_kedro.tags import Role, Work
 
 
 def create_pipeline(params: FeedbackParams | None = None) -> Pipeline:
-    """Args:
-    params: ``scoring`` decides what there is to do; without them the default's.
+    """The stage from candidates to preference pairs.
+
+    Args:
+        params: ``scoring`` decides what there is to do, ``labeler`` and ``splitter`` which models are asked;
+            without them the defaults.
     """
-    scored = _by_reward() if params is not None and params.scoring == "reward" else _by_labeler()
+    params = params or FeedbackParams()
+    scored = _by_reward() if params.scoring == "reward" else _by_labeler(params)
     return scored + Pipeline(
         [
             node(
@@ -33,7 +38,10 @@ def create_pipeline(params: FeedbackParams | None = None) -> Pipeline:
     )
 
 
-def _by_labeler() -> Pipeline:
+def _by_labeler(params: FeedbackParams) -> Pipeline:
+    labeler = Role.POLICY if params.labeler == "self" else Role.LABELER
+    splitter = [Role.SPLITTER] if params.splitter == "llm" else []
+    scorer = [labeler, Work.SCORING] if params.scoring == "answer" else []
     return Pipeline(
         [
             node(
@@ -50,6 +58,7 @@ def _by_labeler() -> Pipeline:
                 ],
                 outputs=["feedback_rejects", "claims"],
                 name="divide",
+                tags=[*splitter, Work.DIVIDING],
             ),
             node(
                 nodes.verify_claims,
@@ -68,6 +77,7 @@ def _by_labeler() -> Pipeline:
                 ],
                 outputs=["verdict_rejects", "verdicts"],
                 name="verify_claims",
+                tags=[labeler, Work.LABELING],
             ),
             node(
                 nodes.score,
@@ -84,6 +94,7 @@ def _by_labeler() -> Pipeline:
                 ],
                 outputs="scores",
                 name="score_candidates",
+                tags=scorer,
             ),
         ]
     )

@@ -3,6 +3,7 @@
 from kedro.pipeline import Pipeline, node
 
 from rlaifv_kedro.pipelines.reward import nodes
+from rlaifv_kedro.tags import Role, Work
 
 
 def create_pipeline() -> Pipeline:
@@ -23,6 +24,7 @@ def create_pipeline() -> Pipeline:
                 ],
                 outputs="candidate_rewards",
                 name="compute_rewards",
+                tags=[Role.POLICY, Work.REWARDING],
             )
         ]
     )

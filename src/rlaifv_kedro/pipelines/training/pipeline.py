@@ -6,6 +6,7 @@ from kedro.pipeline import Pipeline, node
 
 from rlaifv_kedro.params import TrainingParams
 from rlaifv_kedro.pipelines.training import nodes
+from rlaifv_kedro.tags import Role, Work
 
 
 def create_pipeline(params: TrainingParams | None = None) -> Pipeline:
@@ -39,6 +40,7 @@ def create_pipeline(params: TrainingParams | None = None) -> Pipeline:
                 ],
                 outputs="reference_log_probs",
                 name="compute_reference",
+                tags=[Role.POLICY, Work.REFERENCE],
             ),
             node(
                 nodes.train_policy,
@@ -56,6 +58,7 @@ def create_pipeline(params: TrainingParams | None = None) -> Pipeline:
                 ],
                 outputs=["checkpoints", "training_log"],
                 name="train_policy",
+                tags=[Role.POLICY, Work.TRAINING],
             ),
         ]
     )
