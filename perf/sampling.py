@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from side_by_side import Bench, PeakTensors, Result, compare, run
 
+from rlaifv_kedro.branching.drawing import SamplingSettings
 from rlaifv_kedro.branching.sampling import sample_branches
 
 SAMPLES, NEW_TOKENS, TEMPERATURE = 10, 64, 0.7  # the temperature is the method's
@@ -27,10 +28,7 @@ def measure(bench: Bench) -> Iterator[Result]:
             bench.model,
             [prompt],
             [range(SAMPLES)],
-            temperature=temperature,
-            max_new_tokens=NEW_TOKENS,
-            pad=texts.pad_id,
-            stop=set(),
+            SamplingSettings(temperature, NEW_TOKENS, pad=texts.pad_id, stop=set()),
             inputs={"pixel_values": texts.pixel_values},
         )[0]
 

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from rlaifv_kedro.branching import Pack, branch_log_probs, choose_way, collate, next_token_probs
 from rlaifv_kedro.branching.cached import cached_log_probs, cached_next_logits
 from rlaifv_kedro.branching.pack import within_budget
-from rlaifv_kedro.branching.scoring import packed_log_probs
+from rlaifv_kedro.branching.packed import packed_log_probs
 from tiny_families import FAMILIES, TEXT, by_hand_log_probs, drawn, together
 
 Lengths = tuple[int, list[int]]  # of a prefix and of its branches

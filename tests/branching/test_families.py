@@ -18,10 +18,12 @@ from rlaifv_kedro.branching import (
     branch_log_probs,
     choose_way,
     collate,
+    forward,
     next_token_probs,
-    scoring,
     separate,
 )
+from rlaifv_kedro.branching.drawing import SamplingSettings
+from rlaifv_kedro.branching.packed import packed_log_probs
 from rlaifv_kedro.branching.sampling import can_sample_after_branches, sample_after_branches, sample_branches
 from tiny_families import FAMILIES, Family, Inputs, by_hand, by_hand_log_probs, by_hand_next, drawn, together
 
@@ -138,13 +140,13 @@ def test_a_wrong_position_mask_or_image_would_show(packed_case: Case, wrong: str
     if wrong == "image":
         inputs["pixel_values"] = inputs["pixel_values"].flip(0)
     with torch.no_grad():
-        found = scoring.packed_log_probs(packed_case.model, packed, **inputs).tokens
+        found = packed_log_probs(packed_case.model, packed, **inputs).tokens
     assert (found - packed_case.log_probs).abs().max() > 1e-3
 
 
 def test_plain_instead_of_multimodal_positions_would_show(monkeypatch: pytest.MonkeyPatch) -> None:
     case = _case("qwen2.5-vl", torch.float64)
-    monkeypatch.setattr(scoring, "spatial_positions", lambda *args: None)
+    monkeypatch.setattr(forward, "spatial_positions", lambda *args: None)
     with torch.no_grad():
         found = branch_log_probs(case.model, collate(case.packs, pad=0), **case.inputs([0, 1, 2])).tokens
     difference = (found - case.log_probs).abs().split([17, 4, 11])
@@ -247,12 +249,8 @@ def draw(
         case.model,
         [case.packs[i].prefix for i in rows],
         seeds,
-        temperature=temperature,
-        max_new_tokens=steps,
-        pad=0,
-        stop={2},
+        SamplingSettings(temperature, steps, pad=0, stop={2}, suppress=[60, 61]),
         inputs=case.inputs(rows),
-        suppress=[60, 61],
     )
 
 
@@ -311,13 +309,13 @@ def test_what_follows_a_branch_is_what_follows_the_prompt_with_it(case: Case, te
     if not can_sample_after_branches(case.model, packs, 8):
         pytest.skip("computed as separate sequences")
     seeds = [[10 * i + k for k in range(len(p.branches))] for i, p in enumerate(packs)]
-    rest = {"temperature": temperature, "max_new_tokens": 8, "pad": 0, "stop": {2}, "suppress": [60, 61]}
-    found = sample_after_branches(case.model, packs, seeds, inputs=case.inputs([0, 1, 2]), **rest)
+    settings = SamplingSettings(temperature, 8, pad=0, stop={2}, suppress=[60, 61])
+    found = sample_after_branches(case.model, packs, seeds, settings, case.inputs([0, 1, 2]))
     assert len({tuple(ids) for row in found for ids in row}) > 2
     for i, (p, row) in enumerate(zip(packs, found)):
         for k, branch in enumerate(p.branches):
             assert [[row[k]]] == sample_branches(
-                case.model, [p.prefix + branch], [[seeds[i][k]]], inputs=case.inputs([i]), **rest
+                case.model, [p.prefix + branch], [[seeds[i][k]]], settings, case.inputs([i])
             )
 
 
@@ -335,12 +333,8 @@ def test_prompts_of_one_length_keep_their_images_and_seeds(case: Case) -> None:
             case.model,
             [prompts[i] for i in rows],
             [seeds[i] for i in rows],
-            temperature=1.5,
-            max_new_tokens=6,
-            pad=0,
-            stop={2},
+            SamplingSettings(temperature=1.5, max_new_tokens=6, pad=0, stop={2}, suppress=[60, 61]),
             inputs=together([images[i] for i in rows]),
-            suppress=[60, 61],
         )
 
     alone = [sample([i])[0] for i in range(4)]

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from transformers import GenerationConfig, TopPLogitsWarper
 
-from rlaifv_kedro.branching.sampling import _pick, sample_branches
+from rlaifv_kedro.branching.drawing import SamplingSettings, pick
+from rlaifv_kedro.branching.sampling import sample_branches
 from rlaifv_kedro.models import load_model
 from rlaifv_kedro.models.backends.transformers import TransformersModel
 
@@ -46,12 +47,14 @@ class Sampler:
                 self.model,
                 prompts,
                 seeds,
-                temperature=temperature,
-                max_new_tokens=max_new_tokens,
-                pad=self.encoder.pad_id,
-                stop={self.encoder.tokenizer.eos_token_id} if stop is None else stop,
+                SamplingSettings(
+                    temperature=temperature,
+                    max_new_tokens=max_new_tokens,
+                    pad=self.encoder.pad_id,
+                    stop={self.encoder.tokenizer.eos_token_id} if stop is None else stop,
+                    suppress=suppress,
+                ),
                 inputs={"pixel_values": pixels},
-                suppress=suppress,
             )
 
     def prompt(self, i: int) -> list[int]:
@@ -156,7 +159,7 @@ def test_pick_inverts_the_cumulated_probabilities(uniform: float, token: int) ->
     largest uniform stays inside.
     """
     logits = torch.tensor([[0.2, 0.0, 0.5, 0.3]]).log()
-    assert _pick(logits, 1.0, torch.tensor([uniform], dtype=torch.float64)).item() == token
+    assert pick(logits, 1.0, torch.tensor([uniform], dtype=torch.float64)).item() == token
 
 
 @pytest.fixture(params=["packed", "separate"])
@@ -279,14 +282,14 @@ def test_suppressed_tokens_are_never_drawn(either: Sampler) -> None:
 )
 def test_the_nucleus_is_the_fewest_tokens_that_hold_top_p(top_p: float, uniform: float, token: int) -> None:
     logits = torch.tensor([[0.2, 0.0, 0.5, 0.3]]).log()
-    assert _pick(logits, 1.0, torch.tensor([uniform], dtype=torch.float64), top_p).item() == token
+    assert pick(logits, 1.0, torch.tensor([uniform], dtype=torch.float64), top_p).item() == token
 
 
 def test_of_equally_likely_tokens_the_nucleus_takes_the_first() -> None:
     """Four of 0.25, of which two hold a half: cumulated 0.5, 1. The temperature doesn't matter to them."""
     uniforms = torch.tensor([0.0, 0.49, 0.51, 1 - 2**-53], dtype=torch.float64)
     for temperature in (0.2, 1.0):
-        assert _pick(torch.zeros(4, 4), temperature, uniforms, 0.5).tolist() == [0, 0, 1, 1]
+        assert pick(torch.zeros(4, 4), temperature, uniforms, 0.5).tolist() == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize("top_p", [0.1, 0.5, 0.9, 0.999])
@@ -298,7 +301,7 @@ def test_the_nucleus_is_transformers_one(top_p: float) -> None:
     expected = TopPLogitsWarper(top_p)(None, logits / 0.7).softmax(-1)
     uniforms = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
     for row, probs in zip(logits, expected):
-        drawn = _pick(row.expand(2000, -1), 0.7, uniforms, top_p).bincount(minlength=30) / 2000
+        drawn = pick(row.expand(2000, -1), 0.7, uniforms, top_p).bincount(minlength=30) / 2000
         assert not drawn[probs == 0].any()
         torch.testing.assert_close(drawn.float(), probs, atol=1.01 / 2000, rtol=0)
 
@@ -311,12 +314,8 @@ def test_samples_stay_in_the_nucleus(either: Sampler) -> None:
             either.model,
             [either.prompt(0)],
             [seeds],
-            temperature=temperature,
-            max_new_tokens=6,
-            pad=either.encoder.pad_id,
-            stop=set(),
+            SamplingSettings(temperature, 6, pad=either.encoder.pad_id, stop=set(), **options),
             inputs={"pixel_values": either.images[0].inputs["pixel_values"]},
-            **options,
         )[0]
 
     seeds = list(range(200))

@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from rlaifv_kedro.branching import branch_log_probs, choose_way, collate, next_token_probs
 from rlaifv_kedro.branching.attention import NAME
+from rlaifv_kedro.branching.drawing import SamplingSettings
 from rlaifv_kedro.branching.sampling import sample_branches
 from tiny_families import (
     TEXT,
@@ -160,9 +161,8 @@ def test_greedy_samples_of_text_models(name: str) -> None:
     """
     model = TEXT_MODELS[name][0]().float()
     prompts = [p.prefix for p in text_packs()]
-    found = sample_branches(
-        model, prompts, [[1, 2]] * 3, temperature=0, max_new_tokens=6, pad=0, stop={2}, inputs={}
-    )
+    settings = SamplingSettings(temperature=0, max_new_tokens=6, pad=0, stop={2})
+    found = sample_branches(model, prompts, [[1, 2]] * 3, settings, inputs={})
     for prompt, (answer, same) in zip(prompts, found):
         assert answer == same and answer
         for t, token in enumerate(answer):

@@ -8,8 +8,8 @@ from torch import nn
 from torch.testing import assert_close
 from transformers import PreTrainedModel
 
-from rlaifv_kedro.branching import Pack, branch_log_probs, choose_way, collate, next_token_probs, separate
-from rlaifv_kedro.branching.ways import type_ids
+from rlaifv_kedro.branching import Pack, branch_log_probs, choose_way, collate, next_token_probs, scoring
+from rlaifv_kedro.branching.family import type_ids
 from rlaifv_kedro.errors import UserError
 from tiny_families import FAMILIES, TEXT, by_hand_log_probs, causal, drawn, llama, text_packs
 
@@ -23,7 +23,7 @@ def test_eager_attention_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         expected = by_hand_log_probs(model, None, packs)
         assert choose_way(model) == "packed"
-        monkeypatch.setattr(separate, "separate_log_probs", None)  # the trial was its last use
+        monkeypatch.setattr(scoring, "separate_log_probs", None)  # the trial was its last use
         for budget in (None, 6):
             found = branch_log_probs(model, collate(packs, pad=0), max_tokens_per_pack=budget).tokens
             assert_close(found, expected, atol=1e-5, rtol=0)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from rlaifv_kedro.branching import branch_log_probs, choose_way, collate, next_token_probs, separate
+from rlaifv_kedro.branching import branch_log_probs, choose_way, collate, next_token_probs, scoring
+from rlaifv_kedro.branching.drawing import SamplingSettings
 from rlaifv_kedro.branching.sampling import sample_branches
 from tiny_families import by_hand, by_hand_log_probs, by_hand_next, mistral, text_packs
 
@@ -15,9 +16,9 @@ def went_separate(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     called: list[str] = []
 
     def spy_on(name: str) -> None:
-        original = getattr(separate, name)
+        original = getattr(scoring, name)
         monkeypatch.setattr(
-            separate, name, lambda *args, **kwargs: called.append(name) or original(*args, **kwargs)
+            scoring, name, lambda *args, **kwargs: called.append(name) or original(*args, **kwargs)
         )
 
     spy_on("separate_log_probs")
@@ -64,9 +65,8 @@ def test_samples_beyond_a_sliding_window() -> None:
     """
     model, prompts = mistral(18), [p.prefix for p in text_packs()]
     assert choose_way(model) == "packed"
-    found = sample_branches(
-        model, prompts, [[1]] * 3, temperature=0, max_new_tokens=12, pad=0, stop=set(), inputs={}
-    )
+    settings = SamplingSettings(temperature=0, max_new_tokens=12, pad=0, stop=set())
+    found = sample_branches(model, prompts, [[1]] * 3, settings, inputs={})
     beyond_matters = False
     for prompt, (answer,) in zip(prompts, found):
         assert len(answer) == 12
@@ -92,10 +92,7 @@ def test_samples_use_one_cache_up_to_the_window(
     original = model.generate
     monkeypatch.setattr(model, "generate", lambda **kwargs: called.append(1) or original(**kwargs))
     seeds = [[4, 5, 6, 7]]
-    found = sample_branches(
-        model, [prompt], seeds, temperature=1.0, max_new_tokens=12, pad=0, stop=set(), inputs={}
-    )
+    settings = SamplingSettings(temperature=1.0, max_new_tokens=12, pad=0, stop=set())
+    found = sample_branches(model, [prompt], seeds, settings, inputs={})
     assert bool(called) == generates
-    assert found == sample_branches(
-        mistral(None), [prompt], seeds, temperature=1.0, max_new_tokens=12, pad=0, stop=set(), inputs={}
-    )
+    assert found == sample_branches(mistral(None), [prompt], seeds, settings, inputs={})

@@ -11,7 +11,7 @@ import torch
 from torch.testing import assert_close
 
 from rlaifv_kedro.branching import Pack, collate
-from rlaifv_kedro.branching.scoring import BranchLogProbs
+from rlaifv_kedro.branching.forward import BranchLogProbs
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.backends.transformers import TransformersModel
 from rlaifv_kedro.preference.data import PairPack, branches_of_pairs

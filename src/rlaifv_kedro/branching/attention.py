@@ -1,5 +1,4 @@
-"""Attention over a packed sequence in pieces, so that nothing is computed between branches that can't see
-each other.
+"""Attention over a packed sequence in pieces, so that nothing is computed from one branch to another.
 
 One dense mask over [prefix | branches] is right, but most of what it lets the kernel compute is thrown away:
 with 60 questions of 25 tokens on a prefix of 600, 4.4 million query-key pairs a head, of which 1.1 million
@@ -39,6 +38,7 @@ class Piece:
 
     @property
     def keys(self) -> int:
+        """Number of keys that the queries see."""
         return self.prefix + self.stop - self.start
 
 
@@ -59,17 +59,15 @@ def layout(packed: PackedBatch, cached: int | None = None) -> BranchLayout | Non
     """
     length = packed.input_ids.shape[1]
     if packed.input_ids.device.type != "cpu":
-        return (
-            None  # not measured on a GPU yet; there attention is 1 % of a 7B model's compute at these lengths
-        )
+        # Not measured on a GPU yet; there attention is 1 % of a 7B model's compute at these lengths.
+        return None
     rows = [
         _row(prefix, lengths, cached) for prefix, lengths in zip(packed.prefix_lengths, packed.branch_lengths)
     ]
     keys = length + (cached or 0)
     pieces = [p for row in rows for p in row]
-    saved = len(rows) * length * keys - sum(
-        (p.stop - p.start) * p.keys // (2 if p.causal else 1) for p in pieces
-    )
+    needed = sum((p.stop - p.start) * p.keys // (2 if p.causal else 1) for p in pieces)
+    saved = len(rows) * length * keys - needed
     return BranchLayout(length, keys, rows) if saved >= _WORTHWHILE * len(pieces) else None
 
 
@@ -99,8 +97,7 @@ def branch_attention(
     branch_layout: BranchLayout | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention for transformers' ``AttentionInterface``: by pieces if a layout comes with the forward pass,
-    else SDPA as usual.
+    """Attention for transformers' ``AttentionInterface``: by pieces if a layout is given, else SDPA as usual.
 
     Args:
         query: (batch, heads, queries, head size).
@@ -113,11 +110,8 @@ def branch_attention(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     lengths = (query.shape[2], key.shape[2])
-    if (
-        branch_layout is None
-        or attention_mask is None
-        or lengths != (branch_layout.queries, branch_layout.keys)
-    ):
+    has_layout = branch_layout is not None and attention_mask is not None
+    if not has_layout or lengths != (branch_layout.queries, branch_layout.keys):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     kwargs.pop("is_causal", None)
     rows = []
@@ -127,14 +121,12 @@ def branch_attention(
             own = slice(p.own, p.own + p.stop - p.start)
             queries = query[i : i + 1, :, p.start : p.stop]
             keys, values = (_seen(t[i : i + 1], p.prefix, own, dim=2) for t in (key, value))
-            mask = (
-                None
-                if p.causal
-                else _seen(attention_mask[i : i + 1, :, p.start : p.stop], p.prefix, own, dim=3)
+            of_row = attention_mask[i : i + 1, :, p.start : p.stop]
+            mask = None if p.causal else _seen(of_row, p.prefix, own, dim=3)
+            attended = sdpa_attention_forward(
+                module, queries, keys, values, mask, is_causal=p.causal, **kwargs
             )
-            outputs.append(
-                sdpa_attention_forward(module, queries, keys, values, mask, is_causal=p.causal, **kwargs)[0]
-            )
+            outputs.append(attended[0])
         padding = lengths[0] - (pieces[-1].stop if pieces else 0)
         if padding:
             outputs.append(query.new_zeros(1, padding, query.shape[1], value.shape[3]))
@@ -151,6 +143,7 @@ def _seen(tensor: torch.Tensor, prefix: int, own: slice, dim: int) -> torch.Tens
 
 def use_branch_attention(model: "PreTrainedModel") -> None:
     """Make the language model of a model that uses SDPA attend by pieces where a layout is given.
+
     Everything else stays as it was.
     """
     import inspect

@@ -1,5 +1,6 @@
-"""Scoring many branches in bounded memory: the prefixes once into a cache, then groups of branches over
-it. Without gradients.
+"""Scoring many branches in bounded memory: prefixes once into a cache, then groups of branches over it.
+
+Without gradients.
 """
 
 from collections.abc import Iterator
@@ -9,9 +10,9 @@ from typing import Any
 import torch
 
 from rlaifv_kedro.branching.attention import layout
+from rlaifv_kedro.branching.family import type_ids
+from rlaifv_kedro.branching.forward import BranchLogProbs, ends_of_branches, forward, position_ids
 from rlaifv_kedro.branching.pack import Pack, PackedBatch, collate, within_budget
-from rlaifv_kedro.branching.scoring import BranchLogProbs, ends_of_branches, forward, position_ids
-from rlaifv_kedro.branching.ways import type_ids
 
 
 @dataclass(frozen=True)
@@ -34,29 +35,27 @@ class _Group:
 def cached_log_probs(
     model: torch.nn.Module, packed: PackedBatch, budget: int, **inputs: Any
 ) -> BranchLogProbs:
-    """:func:`rlaifv_kedro.branching.branch_log_probs`, with at most ``budget`` branch tokens of a pack at
-    a time.
+    """The log-probs of :func:`rlaifv_kedro.branching.branch_log_probs`, in bounded memory.
+
+    Args:
+        budget: Most branch tokens of a pack that are computed at once.
     """
-    ends, cache, offset = _prefill(model, packed, inputs)
-    first = ends.log_softmax(
-        -1
-    )  # (packs, vocabulary): a branch's first token is predicted from the prefix's end
+    prefixes = _prefill(model, packed, inputs)
+    # (packs, vocabulary): a branch's first token is predicted from the prefix's end.
+    first = prefixes.ends.log_softmax(-1)
     found: list[torch.Tensor] = [first.new_zeros(0)] * packed.branches
-    for group in _groups(model, packed, cache, offset, budget, ends_wanted=False):
+    for group in _groups(model, packed, prefixes, budget, ends_wanted=False):
         batch = group.batch
         rows, positions = torch.nonzero(batch.segments > 0, as_tuple=True)
         ids = batch.input_ids[rows, positions]
-        begins = torch.cat(
-            [batch.segments[:, :1] > 0, batch.segments[:, 1:] != batch.segments[:, :-1]], dim=1
-        )[rows, positions]
+        changes = batch.segments[:, 1:] != batch.segments[:, :-1]
+        begins = torch.cat([batch.segments[:, :1] > 0, changes], dim=1)[rows, positions]
         tokens = torch.empty(len(ids), dtype=first.dtype, device=first.device)
         tokens[begins] = first[rows[begins], ids[begins]]
-        tokens[~begins] = group.logits.gather(-1, ids[~begins][:, None]).squeeze(-1) - group.logits.logsumexp(
-            -1
-        )
-        for number, part in zip(
-            group.where, tokens.split([n for lengths in batch.branch_lengths for n in lengths])
-        ):
+        chosen = group.logits.gather(-1, ids[~begins][:, None]).squeeze(-1)
+        tokens[~begins] = chosen - group.logits.logsumexp(-1)
+        lengths = [n for row in batch.branch_lengths for n in row]
+        for number, part in zip(group.where, tokens.split(lengths)):
             found[number] = part
     return BranchLogProbs.of_tokens(torch.cat(found), packed)
 
@@ -65,22 +64,35 @@ def cached_log_probs(
 def cached_next_logits(
     model: torch.nn.Module, packed: PackedBatch, budget: int, **inputs: Any
 ) -> torch.Tensor:
-    """Logits after the end of every branch, (branches, vocabulary), with at most ``budget`` branch tokens
-    of a pack at a time.
+    """Logits after the end of every branch, (branches, vocabulary).
+
+    Args:
+        budget: As in :func:`cached_log_probs`.
     """
-    _, cache, offset = _prefill(model, packed, inputs)
+    prefixes = _prefill(model, packed, inputs)
     found: dict[int, torch.Tensor] = {}
-    for group in _groups(model, packed, cache, offset, budget, ends_wanted=True):
+    for group in _groups(model, packed, prefixes, budget, ends_wanted=True):
         found.update(zip(group.where, group.logits))
     return torch.stack([found[i] for i in range(packed.branches)])
 
 
-def _prefill(
-    model: torch.nn.Module, packed: PackedBatch, inputs: dict[str, Any]
-) -> tuple[torch.Tensor, Any, torch.Tensor | int]:
-    """Logits at the prefixes' ends (packs, vocabulary), the cache, and by how much branches' positions
-    differ from their index (M-RoPE).
+@dataclass(frozen=True)
+class _Prefixes:
+    """The computed prefixes of all packs.
+
+    Attributes:
+        ends: Logits at their ends, (packs, vocabulary).
+        cache: Their keys and values.
+        offset: By how much branches' positions differ from their index (M-RoPE): (packs, 1), or 0.
     """
+
+    ends: torch.Tensor
+    cache: Any
+    offset: torch.Tensor | int
+
+
+def _prefill(model: torch.nn.Module, packed: PackedBatch, inputs: dict[str, Any]) -> _Prefixes:
+    """Compute the prefixes."""
     from transformers import DynamicCache
 
     width = max(packed.prefix_lengths)
@@ -95,36 +107,25 @@ def _prefill(
     cache = DynamicCache()
     plain = positions.dim() == 2
     start = torch.arange(width, device=ids.device).expand_as(ids) if plain else positions[..., :width]
-    ends = forward(
-        model,
-        ids,
-        None,
-        start,
-        keep,
-        None,
-        past_key_values=cache,
-        use_cache=True,
-        **type_ids(model, ids, segments),
-        **inputs,
-    )
+    extra = {**type_ids(model, ids, segments), **inputs}
+    ends = forward(model, ids, None, start, keep, None, past_key_values=cache, use_cache=True, **extra)
     offset = 0
     if not plain:
-        after = torch.tensor(packed.prefix_lengths, device=ids.device)[:, None].clamp(
-            max=positions.shape[-1] - 1
-        )
+        lengths = torch.tensor(packed.prefix_lengths, device=ids.device)[:, None]
+        after = lengths.clamp(max=positions.shape[-1] - 1)
         offset = positions[0].gather(1, after) - packed.position_ids.gather(1, after)  # (packs, 1)
-    return ends, cache, offset
+    return _Prefixes(ends, cache, offset)
 
 
 def _groups(
     model: torch.nn.Module,
     packed: PackedBatch,
-    cache: Any,
-    offset: torch.Tensor | int,
+    prefixes: _Prefixes,
     budget: int,
     ends_wanted: bool,
 ) -> Iterator[_Group]:
     """The branches in groups, with logits at the ends of branches, or everywhere else."""
+    cache, offset = prefixes.cache, prefixes.offset
     packs = packed.unpack()
     width = max(packed.prefix_lengths)
     device = packed.input_ids.device
@@ -141,23 +142,17 @@ def _groups(
         keep = keep if ends_wanted else (batch.segments > 0) & ~keep
         positions = batch.position_ids + offset
         positions = positions if isinstance(offset, int) else positions.expand(3, -1, -1)
-        logits = forward(
-            model,
-            batch.input_ids,
-            mask,
-            positions,
-            keep,
-            layout(batch, cached=width),
-            past_key_values=cache,
-            use_cache=True,
-        )
+        pieces = layout(batch, cached=width)
+        over = {"past_key_values": cache, "use_cache": True}
+        logits = forward(model, batch.input_ids, mask, positions, keep, pieces, **over)
         cache.crop(-batch.input_ids.shape[1])
         yield _Group(batch, [int(n[i]) for n, c in zip(numbers, chosen) for i in c], logits)
 
 
 def _without_prefix(batch: PackedBatch, prefix_lengths: list[int]) -> PackedBatch:
-    """The branches of packs that were made with one token of their prefix, at the positions that they have
-    after the whole of it.
+    """The branches of packs that were made with one token of their prefix only.
+
+    They get the positions that they have after the whole prefix.
     """
     lengths = batch.position_ids.new_tensor(prefix_lengths)[:, None]
     return PackedBatch(
@@ -170,12 +165,13 @@ def _without_prefix(batch: PackedBatch, prefix_lengths: list[int]) -> PackedBatc
 
 
 def _mask(batch: PackedBatch, width: int) -> torch.Tensor:
-    """bool (packs, 1, branch tokens, width + branch tokens): a token sees its prefix, not its padding, and
-    its branch up to itself.
+    """A token sees its prefix without padding, and its branch up to itself.
+
+    Returns:
+        bool (packs, 1, branch tokens, width + branch tokens).
     """
     lengths = torch.tensor(batch.prefix_lengths, device=batch.segments.device)
-    prefix = (torch.arange(width, device=lengths.device) < lengths[:, None])[
-        :, None, None
-    ]  # (packs, 1, 1, width)
+    inside = torch.arange(width, device=lengths.device) < lengths[:, None]
+    prefix = inside[:, None, None]  # (packs, 1, 1, width)
     real = (batch.segments > 0)[:, None, :, None]
     return torch.cat([prefix & real, batch.attention_mask], dim=-1)

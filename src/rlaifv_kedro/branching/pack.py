@@ -1,5 +1,4 @@
-"""Packing: one sequence [prefix | branch 1 | branch 2 | ...] in which branches see the prefix and themselves,
-and not each other.
+"""Packing: one sequence [prefix | branch 1 | branch 2 | ...] in which branches don't see each other.
 
 Position ids restart at the branch point, so each branch is computed exactly as if it followed the prefix
 alone. There is one level of branches: a tree (image, questions, answers to each) would save something only
@@ -74,8 +73,9 @@ def pack(
 
 
 def common_prefix(sequences: list[list[int]], at_most: int | None = None) -> int:
-    """Length of the longest prefix that all sequences share, leaving each at least one token, and at most
-    ``at_most``.
+    """Length of the longest prefix that all sequences share, and at most ``at_most``.
+
+    Each sequence keeps at least one token behind it.
     """
     limit = min(map(len, sequences)) - 1
     limit = limit if at_most is None else min(limit, at_most)
@@ -84,8 +84,9 @@ def common_prefix(sequences: list[list[int]], at_most: int | None = None) -> int
 
 
 def within_budget(lengths: list[int], budget: int) -> list[range]:
-    """Consecutive items in groups of at most ``budget`` tokens together; an item over it is a group of its
-    own.
+    """Consecutive items in groups of at most ``budget`` tokens together.
+
+    An item with more tokens is a group of its own.
     """
     groups: list[range] = []
     start, total = 0, 0
@@ -117,9 +118,10 @@ class PackedBatch:
 
     @cached_property
     def attention_mask(self) -> "torch.Tensor":
-        """bool (batch, 1, length, length), True where a query (dim 2) may attend to a key (dim 3): the prefix
-        and its own segment, up to itself. A padding position sees at least itself, so that no row of the
-        softmax is empty.
+        """True where a query (dim 2) may attend to a key (dim 3): bool (batch, 1, length, length).
+
+        A query sees the prefix and its own segment, up to itself. A padding position sees at least itself, so
+        that no row of the softmax is empty.
         """
         queries, keys = self.segments[:, :, None], self.segments[:, None, :]
         allowed = (queries == keys) | ((keys == 0) & (queries >= 0))  # (batch, query, key)
@@ -139,6 +141,7 @@ class PackedBatch:
         return packs
 
     def to(self, device: "torch.device | str", non_blocking: bool = False) -> "PackedBatch":
+        """The same batch on a device."""
         tensors = (
             t.to(device, non_blocking=non_blocking)
             for t in (self.input_ids, self.position_ids, self.segments)

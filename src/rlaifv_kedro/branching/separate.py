@@ -1,5 +1,6 @@
-"""The slow way: every branch as a sequence of its own, with its prefix and image again, by the model's own
-masks and positions.
+"""The slow way: every branch as a sequence of its own, with its prefix and image computed again.
+
+Masks and positions are the model's own.
 """
 
 from collections.abc import Iterator
@@ -7,9 +8,9 @@ from typing import Any
 
 import torch
 
+from rlaifv_kedro.branching.family import type_ids
+from rlaifv_kedro.branching.forward import BranchLogProbs, forward
 from rlaifv_kedro.branching.pack import PackedBatch, within_budget
-from rlaifv_kedro.branching.scoring import BranchLogProbs, forward
-from rlaifv_kedro.branching.ways import type_ids
 from rlaifv_kedro.errors import UserError
 
 # Tokens a forward pass.
@@ -20,46 +21,35 @@ def separate_log_probs(model: torch.nn.Module, packed: PackedBatch, **inputs: An
     """:func:`rlaifv_kedro.branching.branch_log_probs` of a model that can't be packed."""
     found = []
     for ids, mask, segments, images in _batches(model, packed, inputs):
-        wanted = (
-            segments > 0
-        )  # (rows, length): the branches' tokens; each is predicted from the position before it
+        # (rows, length): the branches' tokens; each is predicted from the position before it.
+        wanted = segments > 0
         keep = torch.cat([wanted[:, 1:], torch.zeros_like(wanted[:, :1])], dim=1)
-        logits = forward(
-            model, ids, mask, None, keep, None, use_cache=False, **type_ids(model, ids, segments), **images
-        )
+        types = type_ids(model, ids, segments)
+        logits = forward(model, ids, mask, None, keep, None, use_cache=False, **types, **images)
         found.append(logits.gather(-1, ids[wanted][:, None]).squeeze(-1) - logits.logsumexp(-1))
     return BranchLogProbs.of_tokens(torch.cat(found), packed)
 
 
 def separate_next_logits(model: torch.nn.Module, packed: PackedBatch, **inputs: Any) -> torch.Tensor:
     """Logits after the end of every branch, (branches, vocabulary), of a model that can't be packed.
+
     Branches are part of the prompt here.
     """
     found = []
     for ids, mask, segments, images in _batches(model, packed, inputs):
         keep = torch.zeros_like(segments, dtype=torch.bool)
         keep[torch.arange(len(ids)), mask.sum(1) - 1] = True
-        found.append(
-            forward(
-                model,
-                ids,
-                mask,
-                None,
-                keep,
-                None,
-                use_cache=False,
-                **type_ids(model, ids, segments.clamp(max=0)),
-                **images,
-            )
-        )
+        types = type_ids(model, ids, segments.clamp(max=0))
+        found.append(forward(model, ids, mask, None, keep, None, use_cache=False, **types, **images))
     return torch.cat(found)
 
 
 def _batches(
     model: torch.nn.Module, packed: PackedBatch, inputs: dict[str, Any]
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]:
-    """Sequences padded on the right: ids, mask, segments (0 prefix, 1 branch, -1 padding), each (rows,
-    length), and their images.
+    """Sequences padded on the right: ids, mask, segments, each (rows, length), and their images.
+
+    Segments are 0 for the prefix, 1 for the branch and -1 for padding.
     """
     rows = [(i, p.prefix, branch) for i, p in enumerate(packed.unpack()) for branch in p.branches]
     images = images_of_packs(inputs, len(packed.prefix_lengths))
@@ -88,21 +78,16 @@ def images_of_packs(inputs: dict[str, torch.Tensor], packs: int) -> list[dict[st
     """
     if packs == 1:
         return [inputs]
-    patches: list[
-        int
-        # Rows of each image, in families that concatenate all images' patches (Qwen-VL) or slices (MiniCPM-V)
-    ] = []
+    # Rows of each image, in families that concatenate all images' patches (Qwen-VL) or slices (MiniCPM-V).
+    patches: list[int] = []
     if "image_grid_thw" in inputs:
         patches = inputs["image_grid_thw"].prod(-1).tolist()
     elif "slice_counts" in inputs:
         patches = inputs["slice_counts"].tolist()
     split: dict[str, tuple[torch.Tensor, ...]] = {}
     for name, value in inputs.items():
-        if (
-            len(value) == sum(patches)
-            and len(patches) == packs
-            and name not in ("image_grid_thw", "slice_counts")
-        ):
+        counts = name in ("image_grid_thw", "slice_counts")
+        if not counts and len(patches) == packs and len(value) == sum(patches):
             split[name] = value.split(patches)
         elif len(value) == packs:
             split[name] = value.split(1)

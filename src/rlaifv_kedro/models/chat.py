@@ -147,7 +147,7 @@ class RLAIFVChat:
         """
         import torch
 
-        from rlaifv_kedro.branching.ways import type_ids
+        from rlaifv_kedro.branching.family import type_ids
         from rlaifv_kedro.models import Answer
 
         decoding = _overridden(self.decoding, overrides)

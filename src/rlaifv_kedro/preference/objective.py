@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from rlaifv_kedro.branching.scoring import BranchLogProbs
+from rlaifv_kedro.branching.forward import BranchLogProbs
 
 if TYPE_CHECKING:
     from rlaifv_kedro.params import TrainingParams

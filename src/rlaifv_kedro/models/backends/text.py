@@ -12,6 +12,7 @@ from jinja2 import TemplateError
 from safetensors import SafetensorError
 
 from rlaifv_kedro.branching import choose_way
+from rlaifv_kedro.branching.drawing import SamplingSettings
 from rlaifv_kedro.branching.sampling import sample_branches
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.encoding import FIXED_DATE
@@ -62,20 +63,18 @@ class TransformersText:
         asked = sorted(
             (i for i, answer in enumerate(answers) if answer is None), key=lambda i: -len(prompts[i])
         )
+        settings = SamplingSettings(
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            max_new_tokens=decoding.max_new_tokens,
+            pad=self.encoder.pad_id,
+            stop=self._stop_ids(),
+            suppress=self.module.generation_config.suppress_tokens or (),
+        )
         for start in range(0, len(asked), self.batch_size):
             part = asked[start : start + self.batch_size]
-            replies = sample_branches(
-                self.module,
-                [prompts[i] for i in part],
-                [[seeds[i]] for i in part],
-                temperature=decoding.temperature,
-                top_p=decoding.top_p,
-                max_new_tokens=decoding.max_new_tokens,
-                pad=self.encoder.pad_id,
-                stop=self._stop_ids(),
-                inputs={},
-                suppress=self.module.generation_config.suppress_tokens or (),
-            )
+            own = [[seeds[i]] for i in part]
+            replies = sample_branches(self.module, [prompts[i] for i in part], own, settings, inputs={})
             for i, (ids,) in zip(part, replies):
                 answers[i] = self._answer(ids, len(prompts[i]))
                 tell(i, answers[i])

@@ -16,8 +16,9 @@ from rlaifv_kedro.branching import (
     next_token_probs,
     pack,
 )
+from rlaifv_kedro.branching.drawing import SamplingSettings
+from rlaifv_kedro.branching.forward import BranchLogProbs
 from rlaifv_kedro.branching.sampling import can_sample_after_branches, sample_after_branches, sample_branches
-from rlaifv_kedro.branching.scoring import BranchLogProbs
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.encoding import ChatEncoder, EncodedImage
 from rlaifv_kedro.models.interface import Answer, Decoding, Question
@@ -78,18 +79,8 @@ class TransformersModel:
             part = questions[start : start + self.batch_size]
             images = [self.encoder.image(q.image) for q in part]
             prompts = [self.encoder.prompts([q.text], i)[0] for q, i in zip(part, images)]
-            replies = sample_branches(
-                self.module,
-                prompts,
-                seeds[start : start + self.batch_size],
-                temperature=decoding.temperature,
-                top_p=decoding.top_p,
-                max_new_tokens=decoding.max_new_tokens,
-                pad=self.encoder.pad_id,
-                stop=self.encoder.ends,
-                inputs=batched(images, self._device),
-                suppress=self.module.generation_config.suppress_tokens or (),
-            )
+            own, inputs = seeds[start : start + self.batch_size], batched(images, self._device)
+            replies = sample_branches(self.module, prompts, own, self._settings(decoding), inputs)
             answers += [[self._answer(ids) for ids in row] for row in replies]
         return answers
 
@@ -121,20 +112,21 @@ class TransformersModel:
                         ]
                     )
                 continue
-            replies = sample_after_branches(
-                self.module,
-                packs,
-                seeds[part],
-                temperature=decoding.temperature,
-                top_p=decoding.top_p,
-                max_new_tokens=decoding.max_new_tokens,
-                pad=self.encoder.pad_id,
-                stop=self.encoder.ends,
-                inputs=batched(encoded, self._device),
-                suppress=self.module.generation_config.suppress_tokens or (),
-            )
+            inputs = batched(encoded, self._device)
+            replies = sample_after_branches(self.module, packs, seeds[part], self._settings(decoding), inputs)
             answers += [[self._answer(ids) for ids in row] for row in replies]
         return answers
+
+    def _settings(self, decoding: Decoding) -> SamplingSettings:
+        """How this model's samples are drawn."""
+        return SamplingSettings(
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            max_new_tokens=decoding.max_new_tokens,
+            pad=self.encoder.pad_id,
+            stop=self.encoder.ends,
+            suppress=self.module.generation_config.suppress_tokens or (),
+        )
 
     def first_token_probs(
         self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], words: Sequence[Sequence[str]]

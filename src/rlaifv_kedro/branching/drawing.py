@@ -1,0 +1,106 @@
+"""Drawing tokens: every sample has a random stream of its own."""
+
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How samples are drawn, and when they end.
+
+    Attributes:
+        temperature: 0 is greedy.
+        max_new_tokens: Most tokens of a sample.
+        pad: Token id that fills up; no sample depends on it.
+        stop: Token ids that end a sample.
+        suppress: Token ids that are never drawn.
+        top_p: Above 0. Below 1 only the likeliest tokens are drawn, as few as hold this much of the tempered
+            probability (nucleus sampling).
+    """
+
+    temperature: float
+    max_new_tokens: int
+    pad: int
+    stop: Collection[int]
+    suppress: Collection[int] = ()
+    top_p: float = 1.0
+
+
+class TokenChooser:
+    """Draws the tokens of many samples from their logits.
+
+    Token t of a sample is where the tempered probabilities, cumulated, pass the t-th uniform number of
+    ``default_rng(seed)``: a sample depends on its prompt and seed, not on the batch.
+
+    Args:
+        uniforms: float64 (rows, samples, steps), one number a token.
+    """
+
+    def __init__(self, settings: SamplingSettings, uniforms: torch.Tensor):
+        self.settings, self.uniforms = settings, uniforms
+        self._suppress = sorted(settings.suppress)
+
+    @classmethod
+    def by_seeds(
+        cls, settings: SamplingSettings, seeds: Sequence[Sequence[int]], device: torch.device
+    ) -> "TokenChooser":
+        """With one seed a sample; rows may have different numbers of samples."""
+        uniforms = np.zeros((len(seeds), max(map(len, seeds)), settings.max_new_tokens))
+        for i, row in enumerate(seeds):
+            for k, seed in enumerate(row):
+                uniforms[i, k] = np.random.default_rng(seed).random(settings.max_new_tokens)
+        return cls(settings, torch.from_numpy(uniforms).to(device))
+
+    @property
+    def samples(self) -> int:
+        """Most samples of a row."""
+        return self.uniforms.shape[1]
+
+    def of_rows(self, rows: list[int]) -> "TokenChooser":
+        """The same for some of the rows."""
+        return TokenChooser(self.settings, self.uniforms[rows])
+
+    def __call__(self, logits: torch.Tensor, step: int) -> torch.Tensor:
+        """Token ``step`` of every sample, int64 (rows, samples), from logits (rows, samples, vocabulary)."""
+        # Rows that were added to LLaVA's vocabulary are cut off already.
+        suppress = self._suppress[: bisect_left(self._suppress, logits.shape[-1])]
+        if suppress:
+            logits = logits.index_fill(-1, torch.tensor(suppress, device=logits.device), -torch.inf)
+        return pick(logits, self.settings.temperature, self.uniforms[..., step], self.settings.top_p)
+
+
+def pick(
+    logits: torch.Tensor, temperature: float, uniforms: torch.Tensor, top_p: float = 1.0
+) -> torch.Tensor:
+    """One token a row: greedy at temperature 0, else where the cumulated probabilities pass a uniform number.
+
+    Args:
+        logits: (..., vocabulary).
+        uniforms: float64 (...), one a row.
+    """
+    if temperature == 0:
+        return logits.argmax(-1)
+    probs = (logits.float() / temperature).softmax(-1)
+    cumulated = (probs if top_p >= 1 else _nucleus(probs, top_p)).cumsum(-1, dtype=torch.float64)
+    # The scale keeps a number near 1 inside the last token even if rounding leaves the sum a little below 1.
+    found = torch.searchsorted(cumulated, (uniforms * cumulated[..., -1])[..., None], right=True)
+    return found.squeeze(-1).clamp(max=logits.shape[-1] - 1)
+
+
+def _nucleus(probs: torch.Tensor, top_p: float) -> torch.Tensor:
+    """The probabilities, with 0 for tokens before which, in falling order, ``top_p`` is reached.
+
+    Of equal ones the lower id comes first.
+    """
+    falling, order = probs.sort(dim=-1, descending=True, stable=True)
+    before = falling.cumsum(-1, dtype=torch.float64) - falling
+    return torch.zeros_like(probs).scatter(-1, order, falling.masked_fill(before >= top_p, 0))
+
+
+def until_stop(ids: list[int], stop: Collection[int]) -> list[int]:
+    """A sample's tokens up to the first that ends it, which is included."""
+    return next((ids[: i + 1] for i, token in enumerate(ids) if token in stop), ids)

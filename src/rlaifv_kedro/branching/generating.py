@@ -1,0 +1,80 @@
+"""Sampling by transformers' ``generate``, for models that can't be packed.
+
+It knows each family's positions, masks and caches, but computes a prompt once for every sample.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rlaifv_kedro.branching.drawing import TokenChooser
+from rlaifv_kedro.branching.family import type_ids
+from rlaifv_kedro.branching.separate import images_of_packs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def sample_by_generate(
+    model: "PreTrainedModel",
+    ids: torch.Tensor,
+    real: torch.Tensor,
+    choose: TokenChooser,
+    inputs: dict[str, Any],
+) -> torch.Tensor:
+    """Tokens of all samples of all prompts: int64 (prompts, samples, steps).
+
+    Prompts of one length go together: not every family gets padding right.
+
+    Args:
+        ids: int64 (prompts, length), padded on the left.
+        real: bool (prompts, length), False at padding.
+    """
+    samples, settings = choose.samples, choose.settings
+    images, lengths = images_of_packs(inputs, len(ids)), real.sum(-1).tolist()
+    drawn = ids.new_full((len(ids), samples, settings.max_new_tokens), settings.pad)
+    for length in set(lengths):
+        rows = [i for i, n in enumerate(lengths) if n == length]
+        prompts = ids[rows, ids.shape[1] - length :]
+        pictures = {
+            name: torch.cat([images[i][name] for i in rows for _ in range(samples)]) for name in inputs
+        }
+        part = _generate(model, prompts, choose.of_rows(rows), pictures)
+        drawn[rows, :, : part.shape[-1]] = part
+    return drawn
+
+
+def _generate(
+    model: "PreTrainedModel", prompts: torch.Tensor, choose: TokenChooser, pictures: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    """Samples of prompts of one length: int64 (prompts, samples, at most steps)."""
+    from transformers import GenerationConfig
+
+    samples, start, settings = choose.samples, prompts.shape[1], choose.settings
+
+    def chosen(tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """A logits processor that leaves generate's greedy search only the token that was drawn."""
+        drawn = choose(scores.view(len(prompts), samples, -1), tokens.shape[1] - start).view(-1, 1)
+        return torch.full_like(scores, -torch.inf).scatter(1, drawn, 0.0)
+
+    types = type_ids(model, prompts, torch.zeros_like(prompts))
+    repeated = {
+        name: value.repeat_interleave(samples, 0) for name, value in {"input_ids": prompts, **types}.items()
+    }
+    own = model.generation_config
+    # From the model's own, generate would fill in penalties, beams and the like.
+    model.generation_config = GenerationConfig()
+    try:
+        config = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=settings.max_new_tokens,
+            pad_token_id=settings.pad,
+            eos_token_id=sorted(settings.stop) or None,
+        )
+        mask = torch.ones_like(repeated["input_ids"])
+        rows = model.generate(
+            **repeated, attention_mask=mask, generation_config=config, logits_processor=[chosen], **pictures
+        )
+    finally:
+        model.generation_config = own
+    return rows[:, start:].view(len(prompts), samples, -1)
