@@ -31,8 +31,8 @@ from rlaifv_kedro.benchmarks.object_halbench import (
     score_extracted,
 )
 from rlaifv_kedro.benchmarks.spacy_pipeline import label_of, load_pipeline
-from rlaifv_kedro.claims.llm_splitter import PromptFile
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.prompts import PromptFile
 from tiny_spacy import tiny_pipeline
 
 TRUTH = {1: frozenset({"dog", "car"}), 2: frozenset({"toilet"}), 3: frozenset({"bench"})}

@@ -1,28 +1,26 @@
 """Splitting by LLMs: what counts as a list, and what is asked again, how often, with which seed."""
 
-import hashlib
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from rlaifv_kedro.claims import Claim, make_splitter
+from rlaifv_kedro.claims import Claim
 from rlaifv_kedro.claims.llm_splitter import (
+    DECODING,
     DIVIDE,
     TO_QUESTIONS,
     LLMSplitter,
-    PromptFile,
     Unparsable,
     read_list,
     read_questions,
 )
-from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.miniature.splitter import MiniatureSplitter
 from rlaifv_kedro.models import Answer, Decoding
 from rlaifv_kedro.seeds import seed_for
+from scripted_text import Scripted
 
 if TYPE_CHECKING:
     from rlaifv_kedro.models.backends.text import TransformersText
@@ -131,38 +129,6 @@ def test_questions_are_counted_and_end_with_a_question_mark() -> None:
         read_questions("### Questions", 1)
 
 
-class Scripted:
-    """A text LLM that answers from a script: for each prompt that contains a key, one reply after the
-    other, the last one for ever.
-    """
-
-    def __init__(self, script: Mapping[str, str | Answer | Sequence[str | Answer]]):
-        self.script = {
-            key: [replies] if isinstance(replies, str | Answer) else list(replies)
-            for key, replies in script.items()
-        }
-        self.asked: list[tuple[str, int, int]] = []  # (key, seed, max_new_tokens)
-        self.prompts: list[str] = []
-        self.calls: list[Decoding] = []
-
-    def complete(
-        self, chats: Sequence[Sequence[Mapping[str, str]]], seeds: Sequence[int], decoding: Decoding
-    ) -> list[Answer]:
-        assert len(chats) == len(seeds) > 0
-        self.calls.append(decoding)
-        return [self._reply(chat, seed, decoding) for chat, seed in zip(chats, seeds)]
-
-    def _reply(self, chat: Sequence[Mapping[str, str]], seed: int, decoding: Decoding) -> Answer:
-        [message] = chat
-        assert message["role"] == "user"
-        self.prompts.append(message["content"])
-        [key] = [key for key in self.script if key in message["content"]]
-        earlier = sum(k == key for k, _, _ in self.asked)
-        self.asked.append((key, seed, decoding.max_new_tokens))
-        reply = self.script[key][min(earlier, len(self.script[key]) - 1)]
-        return reply if isinstance(reply, Answer) else Answer(reply, 20, "stop")
-
-
 CUT = Answer("### Facts\n- A dog sits.\n- A cat", 512, "length")
 BROKEN = Answer("", 0, "error", "503 Service Unavailable")
 DIVIDED = "### Facts\n- A dog sits.\n- It is not brown."
@@ -196,7 +162,7 @@ def test_claims_and_questions_in_order() -> None:
         "<question>\nQ\n</question>" in divider.prompts[0]
         and "<answer>\nANSWER\n</answer>" in divider.prompts[0]
     )
-    result, writer = write_only(ASKED, temperature=0.7, top_p=0.5, max_new_tokens=99)
+    result, writer = write_only(ASKED, decoding=Decoding(0.7, 99, 0.5))
     assert result == CLAIMS
     assert writer.calls == [Decoding(0.7, 99, 0.5)]
 
@@ -256,7 +222,7 @@ def test_a_reply_that_is_cut_off_goes_on_with_twice_the_tokens() -> None:
         (divider.asked[0][1], 512),
         (divider.asked[0][1], 1024),
     ]
-    result, writer = write_only(CUT, ASKED, max_new_tokens=30)
+    result, writer = write_only(CUT, ASKED, decoding=replace(DECODING, max_new_tokens=30))
     assert result == CLAIMS
     assert [limit for _, _, limit in writer.asked] == [30, 60]
 
@@ -412,24 +378,6 @@ def test_braces_backslashes_and_unicode_in_texts_stay_as_they_are() -> None:
     assert writer.prompts[0].endswith("\n".join(f"- {c}" for c in claims))
 
 
-def test_prompt_files(tmp_path: Path) -> None:
-    file = tmp_path / "mine.txt"
-    file.write_bytes('\ufeffGive {"facts": []} as {json}:\r\n{question}{answer}\r\n'.encode())
-    prompt = PromptFile.read(file, ["question", "answer"])
-    assert prompt.fill(question="q", answer="a") == 'Give {"facts": []} as {json}:\nqa'
-    assert prompt.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
-    with pytest.raises(UserError, match=r"mine.txt: the prompt lacks \{claims\}, "):
-        PromptFile.read(file, ["claims"])
-    file.write_text("Split {anwser}.")
-    with pytest.raises(UserError, match=r"mine.txt: the prompt lacks \{question\} and \{answer\}, "):
-        PromptFile.read(file, ["question", "answer"])
-    with pytest.raises(UserError, match=r"no-such.txt: can't read the prompt"):
-        PromptFile.read(tmp_path / "no-such.txt", [])
-    file.write_bytes(b"\xff\xfe{question}")
-    with pytest.raises(UserError, match=r"mine.txt: can't read the prompt"):
-        PromptFile.read(file, ["question"])
-
-
 def test_ours_ask_for_what_is_read() -> None:
     """The examples in the prompts are lists as the parser takes them, and placeholders stand alone on
     their line.
@@ -450,9 +398,9 @@ def test_the_version_tells_what_was_asked_and_how(tmp_path: Path) -> None:
     options: list[dict[str, object]] = [
         {},
         {"tries": 4},
-        {"temperature": 0.3},
-        {"top_p": 1.0},
-        {"max_new_tokens": 256},
+        {"decoding": replace(DECODING, temperature=0.3)},
+        {"decoding": replace(DECODING, top_p=1.0)},
+        {"decoding": replace(DECODING, max_new_tokens=256)},
         {"divide_prompt": mine},
         {"question_prompt": mine},
     ]
@@ -460,39 +408,6 @@ def test_the_version_tells_what_was_asked_and_how(tmp_path: Path) -> None:
     assert len(set(versions)) == len(options)
     assert all(len(v) == 12 for v in versions)
     assert LLMSplitter(nobody, nobody, seed=99).version == versions[0]
-
-
-def test_make_splitter(tmp_path: Path) -> None:
-    assert isinstance(make_splitter("miniature", count_repeats=False), MiniatureSplitter)
-    divider, writer = Scripted({"ANSWER": DIVIDED}), Scripted({"- ": ASKED})
-    mine = tmp_path / "mine.txt"
-    mine.write_text("Mine. {question} {answer}")
-    made = make_splitter(
-        "llm",
-        count_repeats=True,
-        divider=divider,
-        question_writer=writer,
-        seed=3,
-        prompts=(mine, None),
-        tries=2,
-        temperature=0.5,
-        top_p=0.8,
-        max_new_tokens=100,
-    )
-    same = LLMSplitter(
-        divider, writer, seed=3, divide_prompt=mine, tries=2, temperature=0.5, top_p=0.8, max_new_tokens=100
-    )
-    assert made.version == same.version
-    assert made.split(["Q"], ["ANSWER"]) == [CLAIMS]
-    assert divider.prompts == ["Mine. Q ANSWER"]
-    assert divider.asked[0][1] == seed_for(3, "splitter", "divide", "Mine. Q ANSWER", 0)
-    with pytest.raises(UserError, match=r"feedback.splitter=llm needs an LLM: .*models.splitter"):
-        make_splitter("llm", count_repeats=True)
-
-
-def test_without_a_question_writer_the_divider_does_both() -> None:
-    both = Scripted({"<answer>": DIVIDED, "The statements:\n- A dog sits.\n- It is not brown.": ASKED})
-    assert make_splitter("llm", count_repeats=True, divider=both).split(["Q"], ["ANSWER"]) == [CLAIMS]
 
 
 def test_importing_claims_imports_no_torch() -> None:
@@ -539,7 +454,7 @@ def random_llm() -> "TransformersText":
 def test_a_model_that_talks_nonsense_gives_rejects(random_llm: "TransformersText") -> None:
     """End to end. Its replies are random bytes: cut off, or, of the few that end, no lists."""
     answers = ["A dog sits.", "Yes.", "", "A dog sits.", *(f"Dog {i}." for i in range(12))]
-    found = LLMSplitter(random_llm, random_llm, seed=0, tries=2, temperature=1.0, max_new_tokens=10).split(
+    found = LLMSplitter(random_llm, random_llm, seed=0, tries=2, decoding=Decoding(1.0, 10, 0.9)).split(
         ["What is there?"] * 16, answers
     )
     assert found.pop(2) == NO_CLAIM
@@ -549,7 +464,7 @@ def test_a_model_that_talks_nonsense_gives_rejects(random_llm: "TransformersText
     ]
     assert len(whys) == 15
     assert {why[:20] for why in whys} == {"the reply is cut off", "the reply has a line"}
-    later = LLMSplitter(random_llm, random_llm, seed=0, tries=2, temperature=1.0, max_new_tokens=10).split(
+    later = LLMSplitter(random_llm, random_llm, seed=0, tries=2, decoding=Decoding(1.0, 10, 0.9)).split(
         ["What is there?"] * 2, answers[5:7]
     )
     assert later == found[4:6]
@@ -557,5 +472,7 @@ def test_a_model_that_talks_nonsense_gives_rejects(random_llm: "TransformersText
 
 def test_an_answer_too_long_for_the_model_is_a_reject(random_llm: "TransformersText") -> None:
     """Of 2048 tokens, here bytes. It isn't cut off."""
-    result = LLMSplitter(random_llm, random_llm, seed=0, max_new_tokens=8).split(["Q"], ["dog " * 500])[0]
+    result = LLMSplitter(random_llm, random_llm, seed=0, decoding=replace(DECODING, max_new_tokens=8)).split(
+        ["Q"], ["dog " * 500]
+    )[0]
     assert "don't fit into the model's 2048 (tried 3 times)" in result

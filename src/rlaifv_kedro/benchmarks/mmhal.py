@@ -13,7 +13,7 @@ import pandas as pd
 
 from rlaifv_kedro.benchmarks.benchmark import Judge, Judgement, JudgeRequest, Scored, verdicts
 from rlaifv_kedro.benchmarks.measures import Measure, mean_of, mean_words, scored, share_of
-from rlaifv_kedro.claims.llm_splitter import PromptFile
+from rlaifv_kedro.prompts import PromptFile
 
 STEP = "rating"
 PROMPT = Path(__file__).parent / "prompts" / "mmhal_v1.txt"

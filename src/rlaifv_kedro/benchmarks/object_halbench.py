@@ -16,7 +16,7 @@ import pandas as pd
 from rlaifv_kedro.benchmarks.benchmark import Judge, Judgement, JudgeRequest, Scored, verdicts
 from rlaifv_kedro.benchmarks.chair import chair_items, object_items, score_objects
 from rlaifv_kedro.benchmarks.coco.vocabulary import Vocabulary
-from rlaifv_kedro.claims.llm_splitter import PromptFile
+from rlaifv_kedro.prompts import PromptFile
 
 if TYPE_CHECKING:
     from spacy.language import Language

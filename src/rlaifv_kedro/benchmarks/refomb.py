@@ -14,8 +14,8 @@ import pandas as pd
 
 from rlaifv_kedro.benchmarks.benchmark import Judge, Judgement, JudgeRequest, Scored, verdicts
 from rlaifv_kedro.benchmarks.measures import Measure, mean_of, mean_words, scored
-from rlaifv_kedro.claims.llm_splitter import PromptFile
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.prompts import PromptFile
 
 RUNS = 3  # the protocol averages over so many at least
 _PROMPTS = Path(__file__).parent / "prompts"

@@ -18,8 +18,9 @@ def yes_no_probs(
     questions: Sequence[Sequence[str]],
     params: "FeedbackParams",
 ) -> list[np.ndarray]:
-    """For each image p_yes and p_no of each of its questions, float64 (questions, 2): the summed
-    probabilities of the words for yes and for no.
+    """For each image p_yes and p_no of each of its questions, float64 (questions, 2).
+
+    They are the summed probabilities of the words for yes and for no.
 
     Raises:
         UserError: A reply of yes and one of no begin with the same token.

@@ -9,51 +9,23 @@ reject with a reason.
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from rlaifv_kedro.claims.splitters import NO_CLAIM, Claim
-from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.claims.claim import NO_CLAIM, Claim
 from rlaifv_kedro.models.interface import Answer, Decoding, TextModel
+from rlaifv_kedro.prompts import PromptFile
 from rlaifv_kedro.seeds import seed_for
 
 DIVIDE, TO_QUESTIONS = (Path(__file__).parent / "prompts" / name for name in ("divide.txt", "questions.txt"))
+# Temperature and top_p as in the release. It allows 256 tokens, for at most 300 words of an answer; here
+# whole answers, of 512 tokens in the release, are divided.
+DECODING = Decoding(temperature=0.2, max_new_tokens=512, top_p=0.9)
 
 
 class Unparsable(ValueError):
     """A reply isn't what was asked for; the message says why."""
-
-
-@dataclass(frozen=True)
-class PromptFile:
-    """A prompt with placeholders such as ``{answer}``. Other braces in it are text."""
-
-    text: str
-    sha256: str
-
-    @classmethod
-    def read(cls, path: str | Path, placeholders: Sequence[str]) -> "PromptFile":
-        """Read a file, UTF-8.
-
-        Raises:
-            UserError: It can't be read, or lacks a placeholder.
-        """
-        try:
-            data = Path(path).read_bytes()
-            text = data.decode("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: can't read the prompt: {error}") from error
-        missing = [f"{{{name}}}" for name in placeholders if f"{{{name}}}" not in text]
-        if missing:
-            raise UserError(
-                f"{path}: the prompt lacks {' and '.join(missing)}, where the text to work on goes."
-            )
-        return cls(text.replace("\r\n", "\n").strip(), hashlib.sha256(data).hexdigest())
-
-    def fill(self, **texts: str) -> str:
-        """The prompt with the texts in place of their placeholders. Braces in a text stay as they are."""
-        return re.sub(rf"\{{({'|'.join(texts)})\}}", lambda found: texts[found[1]], self.text)
 
 
 @dataclass
@@ -68,8 +40,9 @@ class _Request:
 
 
 class LLMSplitter:
-    """See :class:`rlaifv_kedro.claims.ClaimSplitter`. A result depends on question, answer and ``seed``, not
-    on what else is split.
+    """A :class:`rlaifv_kedro.claims.ClaimSplitter` by text LLMs.
+
+    A result depends on question, answer and ``seed``, not on what else is split.
 
     Args:
         divider: Writes the list of claims.
@@ -77,10 +50,7 @@ class LLMSplitter:
             any instruct LLM can do both.
         seed: The run's.
         tries: How often a reply that is no good is asked for, with another seed each time.
-        temperature, top_p: As in the release.
-        max_new_tokens: Most tokens of a reply; one that is cut off is asked for once more with twice as many.
-            The release allows 256 tokens, for at most 300 words of an answer. Here whole answers, of 512
-            tokens in the release, are divided.
+        decoding: Of both steps. A reply that is cut off is asked for once more with twice as many tokens.
         divide_prompt: File with ``{question}`` and ``{answer}``; by default ours. Models that are fine-tuned
             for a step want the prompt that they were trained with.
         question_prompt: File with ``{claims}``, in whose place come lines that begin with ``- ``; by default
@@ -97,29 +67,27 @@ class LLMSplitter:
         *,
         seed: int,
         tries: int = 3,
-        temperature: float = 0.2,
-        top_p: float = 0.9,
-        max_new_tokens: int = 512,
+        decoding: Decoding = DECODING,
         divide_prompt: str | Path | None = None,
         question_prompt: str | Path | None = None,
     ):
         self.divider, self.question_writer, self.seed, self.tries = divider, question_writer, seed, tries
-        self.decoding = Decoding(temperature, max_new_tokens, top_p)
+        self.decoding = decoding
         self.divide_prompt = PromptFile.read(divide_prompt or DIVIDE, ["question", "answer"])
         self.question_prompt = PromptFile.read(question_prompt or TO_QUESTIONS, ["claims"])
 
     @property
     def version(self) -> str:
-        """Short hash of what a result depends on besides the models and the seed: both prompts, the
-        decoding and the number of tries.
+        """Short hash of what a result depends on besides the models and the seed.
+
+        That is: both prompts, the decoding and the number of tries.
         """
         decoding = (self.decoding.temperature, self.decoding.top_p, self.decoding.max_new_tokens)
-        return hashlib.sha256(
-            repr((self.divide_prompt.sha256, self.question_prompt.sha256, decoding, self.tries)).encode()
-        ).hexdigest()[:12]
+        asked = (self.divide_prompt.sha256, self.question_prompt.sha256, decoding, self.tries)
+        return hashlib.sha256(repr(asked).encode()).hexdigest()[:12]
 
     def split(self, questions: Sequence[str], answers: Sequence[str]) -> list[list[Claim] | str]:
-        """See :class:`rlaifv_kedro.claims.ClaimSplitter`. What is there several times is asked once."""
+        """See :class:`rlaifv_kedro.claims.ClaimSplitter`; what is there several times is asked once."""
         pairs = [(question.strip(), answer.strip()) for question, answer in zip(questions, answers)]
         claims = self._divide([pair for pair in dict.fromkeys(pairs) if pair[1]])
         asked = self._to_questions([found for found in claims.values() if not isinstance(found, str)])
@@ -138,15 +106,16 @@ class LLMSplitter:
         found = self._ask(self.divider, "divide", {prompt: read_list for prompt in prompts.values()})
 
         def outcome(claims: list[str] | str) -> list[str] | str:
-            return (
-                f"can't be divided into claims: {claims}" if isinstance(claims, str) else claims or NO_CLAIM
-            )
+            if isinstance(claims, str):
+                return f"can't be divided into claims: {claims}"
+            return claims or NO_CLAIM
 
         return {pair: outcome(found[prompt]) for pair, prompt in prompts.items()}
 
     def _to_questions(self, lists: list[list[str]]) -> dict[tuple[str, ...], dict[str, str] | str]:
-        """For each list of claims the question of each claim, or why there are none. A claim that an answer
-        makes twice is asked for once: LLMs are bad at writing a question twice.
+        """For each list of claims the question of each claim, or why there are none.
+
+        A claim that an answer makes twice is asked for once: LLMs are bad at writing a question twice.
         """
         unique = {tuple(claims): list(dict.fromkeys(claims)) for claims in lists}
         prompts = {
@@ -166,16 +135,16 @@ class LLMSplitter:
     def _ask(
         self, model: TextModel, step: str, parsers: dict[str, Callable[[str], list[str]]]
     ) -> dict[str, list[str] | str]:
-        """For each prompt the parsed reply, or why there is none. The seed of a try depends on the prompt,
-        so on what the prompt is about.
+        """For each prompt the parsed reply, or why there is none.
+
+        The seed of a try depends on the prompt, so on what the prompt is about.
         """
-        requests = [
-            _Request(prompt, parse, self.decoding.max_new_tokens) for prompt, parse in parsers.items()
-        ]
+        most = self.decoding.max_new_tokens
+        requests = [_Request(prompt, parse, most) for prompt, parse in parsers.items()]
         while pending := [r for r in requests if r.result is None]:
             for limit in sorted({r.max_new_tokens for r in pending}):
                 group = [r for r in pending if r.max_new_tokens == limit]
-                decoding = Decoding(self.decoding.temperature, limit, self.decoding.top_p)
+                decoding = replace(self.decoding, max_new_tokens=limit)
                 chats = [[{"role": "user", "content": r.prompt}] for r in group]
                 seeds = [seed_for(self.seed, "splitter", step, r.prompt, r.tries) for r in group]
                 for request, reply in zip(group, model.complete(chats, seeds, decoding)):

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from rlaifv_kedro.claims.splitters import Claim
+from rlaifv_kedro.claims import NO_CLAIM, Claim
 from rlaifv_kedro.miniature import language
 from rlaifv_kedro.miniature.scenes import SCENES
 
@@ -23,7 +23,8 @@ class MiniatureSplitter:
         self.count_repeats = count_repeats
 
     def split(self, questions: Sequence[str], answers: Sequence[str]) -> list[list[Claim] | str]:
-        return [self._split_one(answer) or "no claim found in the answer" for answer in answers]
+        """See :class:`rlaifv_kedro.claims.ClaimSplitter`."""
+        return [self._split_one(answer) or NO_CLAIM for answer in answers]
 
     def _split_one(self, answer: str) -> list[Claim]:
         claims = []

@@ -10,7 +10,6 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
 from rlaifv_kedro.benchmarks import suite
-from rlaifv_kedro.claims.llm_splitter import PromptFile
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import ModelParams, Parameters, validate_parameters
 from rlaifv_kedro.pipelines.benchmarks.nodes import benchmarks_with, score_benchmark
@@ -19,6 +18,7 @@ from rlaifv_kedro.preflight.checkpoints import Role, look_at
 from rlaifv_kedro.preflight.finding import Finding
 from rlaifv_kedro.preflight.inputs import Inputs, check_inputs
 from rlaifv_kedro.project_hooks import RUNTIME_ONLY
+from rlaifv_kedro.prompts import PromptFile
 from rlaifv_kedro.runs.session import user_message
 from rlaifv_kedro.training.distributed import deepspeed_config
 

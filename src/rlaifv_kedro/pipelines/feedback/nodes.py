@@ -3,17 +3,19 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
-from rlaifv_kedro.claims import make_splitter, yes_no_probs
+from rlaifv_kedro.claims import yes_no_probs
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.engine.progress import batches
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.params import ComputeParams, FeedbackParams, ModelsParams, RewardParams
+from rlaifv_kedro.pipelines.feedback.models import open_labeler, open_splitter
+from rlaifv_kedro.preference.pair_table import pair_statistics, pair_table
 from rlaifv_kedro.preference.pairs import (
     accepted,
     all_pairs,
@@ -23,10 +25,6 @@ from rlaifv_kedro.preference.pairs import (
     score_candidates,
 )
 from rlaifv_kedro.seeds import seed_for
-
-if TYPE_CHECKING:
-    from rlaifv_kedro.claims import ClaimSplitter
-    from rlaifv_kedro.models import TextModel, VisionLanguageModel
 
 _CANDIDATE = ["prompt_id", "candidate"]
 _REJECT = ["stage", "key", "why"]
@@ -53,7 +51,7 @@ def divide(
     from rlaifv_kedro.models import close_model
 
     refuse_strangers(prompts, candidates)
-    splitter, opened = _splitter(seed, params, models, compute)
+    splitter, opened = open_splitter(seed, params, models, compute)
     by_prompt = dict(iter(candidates.groupby("prompt_id", sort=False)))
 
     def work(rows: list[Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -119,7 +117,7 @@ def verify_claims(
             "models.labeler.backend=transformers gives."
         )
     _refuse_too_many(prompts, candidates, len(claims[_CANDIDATE].drop_duplicates()), divide_rejects, params)
-    model = _labeler(labeler, policy, params, models, compute)
+    model = open_labeler(labeler, policy, params, models, compute)
     by_prompt = dict(iter(claims.groupby("prompt_id", sort=False)))
     asked_about = [row for row in prompts.itertuples(index=False) if row.prompt_id in by_prompt]
 
@@ -178,7 +176,7 @@ def score(
         return scores
     from rlaifv_kedro.models import Question
 
-    model = _labeler(labeler, policy, params, models, compute)
+    model = open_labeler(labeler, policy, params, models, compute)
     asked = prompts.set_index("prompt_id")
     values: list[float] = []
     for part in batches(
@@ -209,46 +207,6 @@ def score_rewards(
 
     _refuse_too_many(prompts, candidates, len(rewards), pd.DataFrame(), params)
     return reward_scores(rewards, reward.ranking)
-
-
-def _labeler(
-    labeler: Path, policy: Path, params: FeedbackParams, models: ModelsParams, compute: ComputeParams
-) -> "VisionLanguageModel":
-    """The model that judges: the labeler, or the policy itself."""
-    from rlaifv_kedro.models import open_model
-
-    if params.labeler == "self":
-        return open_model(models.policy, policy, compute, params.batch_size)
-    return open_model(models.labeler, labeler, compute, params.batch_size)
-
-
-def _splitter(
-    seed: int, params: FeedbackParams, models: ModelsParams, compute: ComputeParams
-) -> "tuple[ClaimSplitter, list[TextModel]]":
-    """The splitter, and the models it asks."""
-    from rlaifv_kedro.models import open_text_model
-
-    opened = []
-    if params.splitter == "llm":
-        roles = {"splitter": models.splitter} | (
-            {} if models.question_writer is None else {"question_writer": models.question_writer}
-        )
-        opened = [
-            open_text_model(model, role, compute, params.splitter_batch_size) for role, model in roles.items()
-        ]
-    splitter = make_splitter(
-        params.splitter,
-        count_repeats=params.count_repeats,
-        divider=opened[0] if opened else None,
-        question_writer=opened[-1] if opened else None,
-        seed=seed,
-        prompts=(params.divide_prompt, params.question_prompt),
-        tries=params.splitter_tries,
-        temperature=params.splitter_temperature,
-        top_p=params.splitter_top_p,
-        max_new_tokens=params.splitter_max_new_tokens,
-    )
-    return splitter, opened
 
 
 def _refuse_too_many(
@@ -300,6 +258,7 @@ def build_pairs(
     balance = balance_lengths(chosen, rejected)
     drawn = drawn.assign(chosen=chosen, rejected=rejected)
     kept = drawn[balance.keep] if params.balance_lengths else drawn[drawn["chosen"] != drawn["rejected"]]
+    threshold = balance.threshold if params.balance_lengths else None
     if kept.empty:
         raise UserError(
             f"no preference pair is left of {len(possible)} possible ones: the candidates of a prompt are "
@@ -307,51 +266,6 @@ def build_pairs(
             "reward. Sample more candidates (data_generation.candidates), raise "
             "data_generation.temperature, or check the labeler."
         )
-    origin = prompts.set_index("prompt_id").loc[kept["prompt_id"]]
-    judge = "reward" if params.scoring == "reward" else params.labeler
-    answered = f"iteration_{iteration - 1}" if iteration > 1 else "base"
-    origin_split = [
-        json.dumps({"model": answered, "labeler": judge, "type": kind or None, "iteration": iteration})
-        for kind in origin["question_type"].fillna("")
-    ]
-    pairs = pd.DataFrame(
-        {
-            "ds_name": "rlaifv_kedro",
-            "image": origin["image"].tolist(),
-            "question": origin["question"].tolist(),
-            "chosen": kept["chosen"].tolist(),
-            "rejected": kept["rejected"].tolist(),
-            "origin_dataset": origin["origin_dataset"].tolist(),
-            "origin_split": origin_split,
-            "idx": range(len(kept)),
-            "image_path": [image["path"] or "" for image in origin["image"]],
-            "chosen_score": kept["chosen_score"].to_numpy(),
-            "rejected_score": kept["rejected_score"].to_numpy(),
-            "iteration": iteration,
-            "prompt_id": kept["prompt_id"].tolist(),
-            "chosen_candidate": kept["chosen_candidate"].to_numpy(),
-            "rejected_candidate": kept["rejected_candidate"].to_numpy(),
-        }
-    )
-    return pairs, _statistics(
-        prompts, possible, drawn, kept, balance.threshold if params.balance_lengths else None
-    )
-
-
-def _statistics(
-    prompts: pd.DataFrame,
-    possible: pd.DataFrame,
-    drawn: pd.DataFrame,
-    kept: pd.DataFrame,
-    threshold: float | None,
-) -> dict[str, Any]:
-    return {
-        "prompts": len(prompts),
-        "prompts_with_pairs": int(kept["prompt_id"].nunique()),
-        "possible_pairs": len(possible),
-        "drawn_pairs": len(drawn),
-        "kept_pairs": len(kept),
-        "length_threshold": threshold,
-        "mean_words_chosen": float(kept["chosen"].str.split().str.len().mean()),
-        "mean_words_rejected": float(kept["rejected"].str.split().str.len().mean()),
-    }
+    labeler = "reward" if params.scoring == "reward" else params.labeler
+    statistics = pair_statistics(prompts, possible, drawn, kept, threshold)
+    return pair_table(prompts, kept, iteration, labeler), statistics

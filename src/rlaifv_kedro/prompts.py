@@ -1,0 +1,40 @@
+"""Files with prompts for text LLMs: placeholders are checked when the file is read."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlaifv_kedro.errors import UserError
+
+
+@dataclass(frozen=True)
+class PromptFile:
+    """A prompt with placeholders such as ``{answer}``. Other braces in it are text."""
+
+    text: str
+    sha256: str
+
+    @classmethod
+    def read(cls, path: str | Path, placeholders: Sequence[str]) -> "PromptFile":
+        """Read a file, UTF-8.
+
+        Raises:
+            UserError: It can't be read, or lacks a placeholder.
+        """
+        try:
+            data = Path(path).read_bytes()
+            text = data.decode("utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: can't read the prompt: {error}") from error
+        missing = [f"{{{name}}}" for name in placeholders if f"{{{name}}}" not in text]
+        if missing:
+            raise UserError(
+                f"{path}: the prompt lacks {' and '.join(missing)}, where the text to work on goes."
+            )
+        return cls(text.replace("\r\n", "\n").strip(), hashlib.sha256(data).hexdigest())
+
+    def fill(self, **texts: str) -> str:
+        """The prompt with the texts in place of their placeholders. Braces in a text stay as they are."""
+        return re.sub(rf"\{{({'|'.join(texts)})\}}", lambda found: texts[found[1]], self.text)
