@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.formats import shortened
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 FINGERPRINT = "fingerprint"
@@ -467,5 +468,7 @@ def _first(mask: pa.ChunkedArray) -> int | None:
 
 
 def _short(value: object) -> str:
-    text = repr(value) if isinstance(value, str) else str(value).splitlines()[0] if str(value) else "nothing"
-    return text if len(text) <= 80 else text[:77] + "..."
+    """A value or an error on one line."""
+    if isinstance(value, str):
+        return shortened(repr(value), 80)
+    return shortened((str(value) or "nothing").splitlines()[0], 80)

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from rlaifv_kedro.claims.claim import NO_CLAIM, Claim
+from rlaifv_kedro.formats import shortened
 from rlaifv_kedro.models.interface import Answer, Decoding, TextModel
 from rlaifv_kedro.prompts import PromptFile
 from rlaifv_kedro.seeds import seed_for
@@ -194,12 +195,12 @@ def read_list(reply: str) -> list[str]:
         if mark:
             item = line[mark.end() :].strip()
             if not re.search(r"\w", item) or item.endswith(":"):
-                raise Unparsable(f"the list has an item without a sentence, {_shortened(line)}")
+                raise Unparsable(f"the list has an item without a sentence, {shortened(line, 60)!r}")
             items.append(item)
         elif not items and line.startswith("#"):
             heading = True
         elif line and (items or not line.endswith(":")):
-            raise Unparsable(f"the reply has a line that is no item of the list, {_shortened(line)}")
+            raise Unparsable(f"the reply has a line that is no item of the list, {shortened(line, 60)!r}")
     if not items and not heading:
         raise Unparsable("the reply has neither a heading nor items")
     return [] if [item.strip(" .()").casefold() for item in items] in (["none"], ["n/a"]) else items
@@ -216,9 +217,5 @@ def read_questions(reply: str, count: int) -> list[str]:
         raise Unparsable(f"the reply has {len(questions)} instead of {count} questions")
     for question in questions:
         if not question.endswith("?"):
-            raise Unparsable(f"a question has no question mark, {_shortened(question)}")
+            raise Unparsable(f"a question has no question mark, {shortened(question, 60)!r}")
     return questions
-
-
-def _shortened(line: str) -> str:
-    return repr(line if len(line) <= 60 else line[:57] + "...")

@@ -5,8 +5,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rlaifv_kedro.formats import gigabytes
 from rlaifv_kedro.preflight.plan import Plan, Row
-from rlaifv_kedro.preflight.sizes import gigabytes
 
 WIDTH = 120
 

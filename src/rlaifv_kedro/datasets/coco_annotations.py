@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from rlaifv_kedro.datasets.remote import RemoteFileDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
+from rlaifv_kedro.formats import first_line
 
 BUFFER = 1 << 20  # bytes read at once
 _FILE = re.compile(r"(?P<kind>instances|captions)_(?P<split>\w+)\.json")
@@ -86,8 +87,9 @@ class CocoAnnotations:
                     if entry is not None:
                         yield part, _checked(part, entry, fields[part], where)
         except (ijson.JSONError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise UserError(f"{where} is damaged ({reason}). Delete it and fetch it again.") from error
+            raise UserError(
+                f"{where} is damaged ({first_line(error)}). Delete it and fetch it again."
+            ) from error
         for part in fields:
             if part not in seen:
                 raise UserError(

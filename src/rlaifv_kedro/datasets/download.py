@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaifv_kedro.files import file_sha256, sync_folder, writing
+from rlaifv_kedro.formats import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ def _stream(url: str, part: Path, trusted: bool) -> None:
     except aiohttp.ClientConnectorDNSError as error:
         raise DownloadError("its host is not known here; is there a network?") from error
     except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-        raise _Cut(str(error).partition("\n")[0] or type(error).__name__) from error
+        raise _Cut(first_line(error)) from error
 
 
 def _http() -> Any:

@@ -15,6 +15,7 @@ from kedro.io.core import DatasetError
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import read_bytes, shown, write_atomically
+from rlaifv_kedro.formats import first_line
 from rlaifv_kedro.schemas import FINGERPRINT, conform, table, to_frame
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def read_table(path: Path, table_name: str, remedy: str, sha256: str | None = No
         rows = pq.read_table(pa.BufferReader(content))
     except (pa.ArrowException, OSError) as error:
         raise UserError(
-            f"{shown(path)} is damaged or not a parquet file ({str(error).splitlines()[0]}). {remedy}"
+            f"{shown(path)} is damaged or not a parquet file ({first_line(error)}). {remedy}"
         ) from error
     fingerprint = (rows.schema.metadata or {}).get(FINGERPRINT.encode())
     checked = conform(table_name, rows, where=shown(path))

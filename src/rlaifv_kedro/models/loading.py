@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.formats import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -158,11 +159,6 @@ def base_of(adapter: Path) -> Path:
         raise UserError(
             f"{adapter} doesn't name the checkpoint that the adapters belong to (base_model_name_or_path)."
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, without the pages of advice that follow in transformers' and torch's messages."""
-    return (str(error).strip() or repr(error)).splitlines()[0]
 
 
 def _load(

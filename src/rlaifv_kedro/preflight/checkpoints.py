@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
+from rlaifv_kedro.formats import billions, first_line
 from rlaifv_kedro.models.llava.original import is_llava_original
-from rlaifv_kedro.models.loading import first_line
 from rlaifv_kedro.preflight.finding import Finding
-from rlaifv_kedro.preflight.sizes import ModelSize, billions
+from rlaifv_kedro.preflight.sizes import ModelSize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -22,8 +22,8 @@ from rlaifv_kedro.datasets.remote import RemoteFileDataset
 from rlaifv_kedro.datasets.tables import TableDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
+from rlaifv_kedro.formats import first_line
 from rlaifv_kedro.images import open_image
-from rlaifv_kedro.models.loading import first_line
 from rlaifv_kedro.preflight.finding import Finding
 from rlaifv_kedro.runs.versions import dataset
 from rlaifv_kedro.schemas import IMAGE, conform, table

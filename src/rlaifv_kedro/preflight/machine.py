@@ -9,10 +9,9 @@ from pathlib import Path
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
-from rlaifv_kedro.models.loading import first_line
+from rlaifv_kedro.formats import first_line, gigabytes
 from rlaifv_kedro.params import ModelParams
 from rlaifv_kedro.preflight.finding import Finding
-from rlaifv_kedro.preflight.sizes import gigabytes
 
 LOWER_MEMORY = {
     "training": "Train adapters (--params training.lora.rank=64,training.learning_rate=1e-5), lower "

@@ -9,11 +9,12 @@ from typing import Any
 from kedro.pipeline import Pipeline
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.formats import gigabytes
 from rlaifv_kedro.params import ModelParams, Parameters
 from rlaifv_kedro.preflight.assumptions import GPU, GPUS, Assumptions
 from rlaifv_kedro.preflight.run import configured, iterations_of, memory_needs, prompts_needed
 from rlaifv_kedro.preflight.shapes import Shape
-from rlaifv_kedro.preflight.sizes import ModelSize, gigabytes
+from rlaifv_kedro.preflight.sizes import ModelSize
 from rlaifv_kedro.preflight.sources import Model, models_of, tables_of
 from rlaifv_kedro.preflight.stages import Stage, Stages, Tables
 from rlaifv_kedro.preflight.work import Work, seconds

@@ -214,16 +214,3 @@ def run_disk(
                 iterations * policy.parameters * BYTES[parameters.compute.dtype]
             )  # as the base is stored, most likely
     return parts
-
-
-def billions(number: int) -> str:
-    """A number of parameters, as people write it."""
-    return f"{number / 1e9:.2f} billion" if number >= 1e8 else f"{number / 1e6:.2f} million"
-
-
-def gigabytes(number: float) -> str:
-    """A number of bytes, as people write it."""
-    for unit, one in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if number >= one or unit == "MB":
-            break
-    return f"{number / one:,.0f} {unit}" if number >= 9.95 * one else f"{number / one:.1f} {unit}"

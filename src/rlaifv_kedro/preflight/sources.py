@@ -13,12 +13,13 @@ from kedro.pipeline import Pipeline
 from rlaifv_kedro.datasets.checkpoint import CheckpointDataset
 from rlaifv_kedro.datasets.tables import TableDataset
 from rlaifv_kedro.files import shown
+from rlaifv_kedro.formats import billions
 from rlaifv_kedro.params import ModelParams, Parameters
 from rlaifv_kedro.preflight.assumptions import Assumptions
 from rlaifv_kedro.preflight.checkpoints import Role, look_at
 from rlaifv_kedro.preflight.run import serving
 from rlaifv_kedro.preflight.shapes import LLAMA, LLAVA, known_size
-from rlaifv_kedro.preflight.sizes import ModelSize, billions
+from rlaifv_kedro.preflight.sizes import ModelSize
 from rlaifv_kedro.preflight.stages import Tables
 from rlaifv_kedro.runs.versions import dataset
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from rlaifv_kedro.benchmarks.pope import SPLITS
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.formats import cell
 
 if TYPE_CHECKING:
     from kedro.io import DataCatalog
@@ -136,15 +137,6 @@ def metrics_table(metrics: pd.DataFrame) -> Any:
             "base" if k == 0 else f"iteration {k}", *(cell(name, chair.loc[(k, name)]) for name in _COLUMNS)
         )
     return table
-
-
-def cell(name: str, row: pd.Series) -> str:
-    """A value with its standard error: words and ratings as they are, shares in percent."""
-    if pd.isna(row["value"]):
-        return "-"
-    scale, digits = (1, 2) if name in ("mean_words", "score") else (100, 1)
-    error = "-" if pd.isna(row["standard_error"]) else f"{row['standard_error'] * scale:.{digits}f}"
-    return f"{row['value'] * scale:.{digits}f} ± {error}"
 
 
 def newest_summary(project: Path, note: Callable[[str], object]) -> tuple[str, list[dict[str, Any]]]:

@@ -15,7 +15,7 @@ import yaml
 
 from rlaifv_kedro.datasets.checkpoint import CARD
 from rlaifv_kedro.files import write_atomically
-from rlaifv_kedro.reporting.summary import cell
+from rlaifv_kedro.formats import cell, in_words, number
 from rlaifv_kedro.runs.manifest import flatten, git_state, package_versions
 
 _MEASURED = "\n## Measured\n\n"
@@ -84,7 +84,7 @@ def provenance(
         ("chat template", f"sha256 `{fingerprint['template']}`"),
         ("computed in", fingerprint["dtype"]),
         ("seed", str(seed)),
-        *((name.replace("_", " "), str(value)) for name, value in facts.items()),
+        *((in_words(name), str(value)) for name, value in facts.items()),
         ("code", code),
         ("packages", packages),
     ]
@@ -135,7 +135,7 @@ def model_card(
     logged = log[log["step"].between(first_step, step)]
     rows = (
         [
-            (_spoken(name), *(_number(v) for v in (logged[name].iloc[-1], logged[name].mean())))
+            (in_words(name), *(number(v) for v in (logged[name].iloc[-1], logged[name].mean())))
             for name in _TRAINING
         ]
         if len(logged)
@@ -197,7 +197,7 @@ def measured_card(
     tables = {row: part.set_index("metric") for row, part in metrics.groupby("checkpoint")}
     mine = tables[name]
     rows = [
-        (_spoken(metric), *(cell(metric, tables[row].loc[metric]) for row in (name, *references)))
+        (in_words(metric), *(cell(metric, tables[row].loc[metric]) for row in (name, *references)))
         for metric in mine.index
     ]
     lines = [
@@ -208,7 +208,7 @@ def measured_card(
         _table(("", "this checkpoint", *references.values()), rows),
     ]
     if selection["selected"] == name:
-        lines += ["", f"Chosen of its training's checkpoints by {_spoken(selection['criterion'])}."]
+        lines += ["", f"Chosen of its training's checkpoints by {in_words(selection['criterion'])}."]
     if "warning" in selection:
         lines += ["", f"**{selection['warning']}**"]
     if name in selection["collapsed"]:
@@ -241,11 +241,3 @@ def _hub_name(policy: Path) -> str | None:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
-
-
-def _spoken(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _number(value: float) -> str:
-    return "-" if pd.isna(value) else f"{value:.4g}"

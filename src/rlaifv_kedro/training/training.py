@@ -13,6 +13,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from rlaifv_kedro.datasets.pair_store import PairStore
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.formats import first_line
 from rlaifv_kedro.preference.data import PreferenceCollator, PreferenceDataset, Truncation
 from rlaifv_kedro.preference.objective import Reduction
 from rlaifv_kedro.training.callbacks import Progress, Watch, loggers
@@ -129,7 +130,7 @@ def _train(trainer: PreferenceTrainer, checkpoint: Path | None) -> None:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"the GPU's memory ran out in training ({str(error).splitlines()[0]}). Lower "
+            f"the GPU's memory ran out in training ({first_line(error)}). Lower "
             "training.micro_batch_size, set "
             "training.gradient_checkpointing=true, use training.lora, or spread the states: "
             "training.deepspeed=conf/deepspeed/zero3.json."

@@ -15,9 +15,10 @@ from rlaifv_kedro.branching import choose_way
 from rlaifv_kedro.branching.drawing import SamplingSettings
 from rlaifv_kedro.branching.sampling import sample_branches
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.formats import first_line
 from rlaifv_kedro.models.encoding import FIXED_DATE
 from rlaifv_kedro.models.interface import Answer, Decoding, Heard
-from rlaifv_kedro.models.loading import base_of, first_line, folder_of, load_model, torch_device
+from rlaifv_kedro.models.loading import base_of, folder_of, load_model, torch_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.models.llava.original import PREFIXES, first_line, modern_name
+from rlaifv_kedro.formats import first_line
+from rlaifv_kedro.models.llava.original import PREFIXES, modern_name
 
 if TYPE_CHECKING:
     import torch

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.formats import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -210,11 +211,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no JSON object. Fetch it again.")
     return values
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, without the pages of advice that follow in transformers' and torch's messages."""
-    return (str(error).strip() or repr(error)).splitlines()[0]
 
 
 @contextmanager

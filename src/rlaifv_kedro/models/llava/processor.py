@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.models.llava.original import first_line
+from rlaifv_kedro.formats import first_line
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from rlaifv_kedro.formats import cell
 from rlaifv_kedro.images import open_image, png_bytes
 from rlaifv_kedro.params import ReportingParams
-from rlaifv_kedro.reporting.summary import cell
 
 SUMMARY = ("response_hallucination", "mention_hallucination", "object_recall", "mean_words")
 _TITLES = {

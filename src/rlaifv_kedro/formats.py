@@ -1,0 +1,56 @@
+"""Numbers, names and messages as people read them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def cell(name: str, row: Mapping[str, Any]) -> str:
+    """A metric's value with its standard error: words and ratings as they are, shares in percent.
+
+    Args:
+        name: Of the metric.
+        row: ``value`` and ``standard_error``; one that is NaN or missing is shown as ``-``.
+    """
+    if _is_missing(row["value"]):
+        return "-"
+    scale, digits = (1, 2) if name in ("mean_words", "score") else (100, 1)
+    error = "-" if _is_missing(row["standard_error"]) else f"{row['standard_error'] * scale:.{digits}f}"
+    return f"{row['value'] * scale:.{digits}f} ± {error}"
+
+
+def number(value: float | None) -> str:
+    """A number with four significant digits; ``-`` where there is none."""
+    return "-" if _is_missing(value) else f"{value:.4g}"
+
+
+def billions(count: int) -> str:
+    """A number of parameters, in billions or millions."""
+    return f"{count / 1e9:.2f} billion" if count >= 1e8 else f"{count / 1e6:.2f} million"
+
+
+def gigabytes(count: float) -> str:
+    """A number of bytes, in TB, GB or MB."""
+    for unit, one in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= one or unit == "MB":
+            break
+    return f"{count / one:,.0f} {unit}" if count >= 9.95 * one else f"{count / one:.1f} {unit}"
+
+
+def in_words(name: str) -> str:
+    """The name of a metric, column or node with spaces in place of underscores."""
+    return name.replace("_", " ")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the pages of advice that follow in transformers' and torch's messages."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def shortened(text: str, most: int) -> str:
+    """The text, cut to so many characters, of which the last three are then dots."""
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def _is_missing(value: float | None) -> bool:
+    """Whether it is None or NaN."""
+    return value is None or value != value
