@@ -3,17 +3,20 @@
 import hashlib
 import json
 import logging
-import os
 import re
+import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -98,13 +101,32 @@ def asking(*prompts: str) -> list[JudgeRequest]:
     return [JudgeRequest(prompt, "rating", prompt) for prompt in prompts]
 
 
+ANSWER = {
+    "returned_model": "judge-1",
+    "reply": "rating: 1",
+    "finish_reason": "stop",
+    "prompt_tokens": 40,
+    "reply_tokens": 5,
+    "received": "2026-01-01T00:00:00Z",
+}
+
+
 def rating(reply: str) -> int | None:
     found = re.fullmatch(r"rating: (\d+)", reply)
     return int(found[1]) if found else None
 
 
-def lines(store: ReplyStore) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in store.path.read_bytes().splitlines()]
+def rows(store: ReplyStore) -> list[dict[str, Any]]:
+    """What the database holds, in the order in which it came."""
+    with closing(sqlite3.connect(store.path)) as database:
+        database.row_factory = sqlite3.Row
+        return [dict(row) for row in database.execute("SELECT * FROM replies ORDER BY rowid")]
+
+
+def change(store: ReplyStore, statement: str, *values: Any) -> None:
+    """Change the database behind the store's back."""
+    with closing(sqlite3.connect(store.path)) as database, database:
+        database.execute(statement, values)
 
 
 class TestAsking:
@@ -154,7 +176,7 @@ class TestAsking:
         sent = [(seed, temperature) for prompt, seed, temperature, _ in model.asked if prompt == "a"]
         assert sent[0] == (0, 0.0) and [t for _, t in sent[1:]] == [0.7, 0.7]
         assert len({seed for seed, _ in sent}) == 3 and min(seed for seed, _ in sent[1:]) > 1000
-        assert sorted(entry["reply"] for entry in lines(ReplyStore(tmp_path, "judge"))) == [
+        assert sorted(entry["reply"] for entry in rows(ReplyStore(tmp_path, "judge"))) == [
             "",
             "",
             "",
@@ -205,7 +227,8 @@ class TestStore:
         StoredJudge(lambda: Scripted({"a\n": ["line 1\nline 2\u2028\u00e9"]}), store, JudgeParams(), 0).ask(
             asking("a\n"), str
         )
-        (entry,) = [json.loads(line) for line in store.path.read_text(encoding="utf-8").split("\n")[:-1]]
+        (entry,) = rows(store)
+        assert len(entry.pop("checksum")) == 64
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", entry.pop("received"))
         assert entry == {
             "key": store.key(Attempt("a\n", 0, 1024, 0)),
@@ -221,49 +244,132 @@ class TestStore:
             "reply_tokens": 5,
         }
 
-    @pytest.mark.parametrize("part", ["whole but the line's end", "half", "one byte"])
-    def test_a_torn_last_line_is_taken_away(self, tmp_path: Path, part: str) -> None:
+    @pytest.mark.parametrize(
+        ("column", "value"),
+        [
+            ("reply", "rating: 9"),
+            ("returned_model", "judge-2"),
+            ("finish_reason", None),
+            ("reply_tokens", 4),
+            ("checksum", "0" * 64),
+        ],
+    )
+    def test_a_damaged_reply_is_asked_for_again(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, column: str, value: Any
+    ) -> None:
         judge_of(Scripted({"a": ["rating: 1"], "b": ["rating: 2"]}), tmp_path).ask(asking("a", "b"), rating)
-        path = ReplyStore(tmp_path, "judge").path
-        whole = path.read_bytes()
-        second = whole.splitlines(keepends=True)[1]
-        left = {"whole but the line's end": len(second) - 1, "half": len(second) // 2, "one byte": 1}[part]
-        path.write_bytes(whole[: len(whole) - len(second) + left])
-        model = Scripted({"b": ["rating: 2"]})
-        assert [j.verdict for j in judge_of(model, tmp_path).ask(asking("a", "b"), rating)] == [1, 2]
-        assert [entry["reply"] for entry in lines(ReplyStore(tmp_path, "judge"))] == [
-            "rating: 1",
-            "rating: 2",
-        ]
+        store = ReplyStore(tmp_path, "judge")
+        change(store, f"UPDATE replies SET {column} = ? WHERE prompt_sha256 = ?", value, hash_of("a"))
+        found = judge_of(Scripted({"a": ["rating: 3"]}), tmp_path).ask(asking("a", "b"), rating)
+        assert [j.verdict for j in found] == [3, 2]
+        assert caplog.text.count("passed over a damaged reply") == 1
+        assert [j.verdict for j in judge_of(None, tmp_path).ask(asking("a", "b"), rating)] == [3, 2]
 
-    def test_a_damaged_line_is_passed_over(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        judge_of(Scripted({"a": ["rating: 1"], "b": ["rating: 2"]}), tmp_path).ask(asking("a", "b"), rating)
-        path = ReplyStore(tmp_path, "judge").path
-        first, second = path.read_bytes().splitlines(keepends=True)
-        path.write_bytes(b"\x00" * 20 + b"\n" + second)
-        lost = json.loads(first)["prompt_sha256"] == hash_of("a")
-        damaged = "a" if lost else "b"
-        found = judge_of(Scripted({damaged: ["rating: 3"]}), tmp_path).ask(asking(damaged), rating)
-        assert found[0].verdict == 3 and "passed over a damaged line" in caplog.text
+    def test_no_damage_is_silent(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """Bits, blocks of zeros and missing ends, anywhere in the file: each reply is as it was, or is
+        passed over with a warning, or the file is refused. None is another one.
+        """
+        store = ReplyStore(tmp_path / "whole", "judge")
+        attempts = [Attempt(f"{number}", 0.0, 1024, 0) for number in range(60)]
+        for number, attempt in enumerate(attempts):
+            store.add(attempt, **ANSWER | {"reply": f"rating: {number} " + "because " * (number % 50)})
+        known, content = [store.get(attempt) for attempt in attempts], store.path.read_bytes()
+        outcomes = Counter()
+        random = np.random.default_rng(0)
+        for number in range(90):
+            damaged, at = bytearray(content), int(random.integers(1, len(content)))
+            if number % 3 == 0:
+                damaged[at] ^= 1 << int(random.integers(8))
+            elif number % 3 == 1:
+                damaged[at : at + 512] = bytes(len(damaged[at : at + 512]))
+            else:
+                del damaged[at:]
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            (folder / store.path.name).write_bytes(damaged)
+            caplog.clear()
+            try:
+                opened = ReplyStore(folder, "judge")
+                found = [opened.get(attempt) for attempt in attempts]
+            except UserError as error:
+                assert store.path.name in error.message and "is damaged" in error.message
+                outcomes["refused"] += 1
+                continue
+            lost = sum(reply is None for reply in found)
+            assert all(reply in (None, before) for reply, before in zip(found, known))
+            assert caplog.text.count("passed over a damaged reply") == lost
+            outcomes["warned of" if lost else "harmless"] += 1
+        assert outcomes["refused"] >= 30 and outcomes["warned of"] >= 5
 
-    def test_a_disk_that_is_full(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What was written of the line is taken back, so that the next one stands by itself."""
-        judge = judge_of(Scripted({"a": ["rating: 1"], "b": ["rating: 2"]}), tmp_path)
+    def test_what_is_no_database_is_refused(self, tmp_path: Path) -> None:
+        path = ReplyStore(tmp_path, "judge").path
+        path.write_bytes(b"no database" * 100)
+        with pytest.raises(UserError, match=r"judge-.*\.sqlite is damaged .*not a database"):
+            ReplyStore(tmp_path, "judge")
+
+    def test_a_disk_that_is_full(self, tmp_path: Path) -> None:
+        """What was stored stays, and the reply that had no room is asked for again."""
+        judge = judge_of(Scripted({"a": ["rating: 1"], "b": ["rating: 2" + " " * 100_000]}), tmp_path)
         judge.ask(asking("a"), rating)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+        try:
+            with pytest.raises(UserError, match=r"Cannot read or write .*judge-.*\.sqlite: .*room"):
+                judge.ask(asking("b"), rating)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert [entry["reply"] for entry in rows(judge.store)] == ["rating: 1"]
+        again = judge_of(Scripted({"b": ["rating: 4"]}), tmp_path).ask(asking("a", "b"), rating)
+        assert [j.verdict for j in again] == [1, 4]
 
-        def full(_: int) -> None:
-            raise OSError(28, "No space left on device")
-
-        with (
-            monkeypatch.context() as patched,
-            pytest.raises(UserError, match=r"Cannot write .*judge-.*\.jsonl: No space left on device"),
-        ):
-            patched.setattr(os, "fsync", full)
-            judge.ask(asking("b"), rating)
-        assert [entry["reply"] for entry in lines(judge.store)] == ["rating: 1"]
-        assert (
-            judge_of(Scripted({"b": ["rating: 4"]}), tmp_path).ask(asking("a", "b"), rating)[1].verdict == 4
+    @pytest.mark.parametrize("replies", [1, 50, 300])
+    def test_a_kill_while_storing_loses_no_reply_that_counts(self, tmp_path: Path, replies: int) -> None:
+        script = (
+            "import sys; from pathlib import Path\n"
+            "from rlaifv_kedro.benchmarks.judging.store import Attempt, ReplyStore\n"
+            f"store, answer = ReplyStore(Path(sys.argv[1]), 'judge'), {ANSWER}\n"
+            "for number in range(10**6):\n"
+            "    store.add(Attempt(str(number), 0.0, 1024, 0), **answer)\n"
+            "    print(number, flush=True)\n"
         )
+        command = [sys.executable, "-c", script, str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            for _ in range(replies):
+                process.stdout.readline()
+            process.kill()
+            counted = replies + len(process.stdout.read().split())
+        store = ReplyStore(tmp_path, "judge")
+        assert len(store) in (counted, counted + 1)  # one may be stored and not yet counted
+        assert all(store.get(Attempt(str(number), 0.0, 1024, 0)) for number in range(counted))
+
+    def test_the_file_of_an_earlier_version_is_taken_over_once(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """JSON lines, of which one is damaged and the last one torn. The file is kept."""
+        caplog.set_level(logging.INFO)
+        store = ReplyStore(tmp_path / "elsewhere", "judge")
+        for prompt in "abc":
+            store.add(Attempt(prompt, 0.0, 1024, 0), **ANSWER | {"reply": f"rating: {ord(prompt)}\u2028"})
+        written = []
+        for row in rows(store):
+            del row["checksum"]
+            written.append(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        old = tmp_path / store.path.with_suffix(".jsonl").name
+        content = written[0] + b"\x00" * 20 + b"\n" + written[1] + written[2][:-9]
+        old.write_bytes(content)
+        new = ReplyStore(tmp_path, "judge")
+        assert rows(new) == rows(store)[:2]
+        assert "took over 2 replies of an earlier version (damaged lines: 2)" in caplog.text
+        assert not old.exists() and old.with_suffix(".jsonl.taken-over").read_bytes() == content
+        assert len(ReplyStore(tmp_path, "judge")) == 2 and caplog.text.count("took over") == 1
+
+    def test_a_reply_of_today_wins_over_one_that_is_taken_over(self, tmp_path: Path) -> None:
+        """As after a kill between the copy and the new name of the old file."""
+        store, attempt = ReplyStore(tmp_path, "judge"), Attempt("a", 0.0, 1024, 0)
+        store.add(attempt, **ANSWER)
+        row = {name: value for name, value in rows(store)[0].items() if name != "checksum"}
+        store.path.with_suffix(".jsonl").write_text(json.dumps(row | {"reply": "older"}) + "\n")
+        assert ReplyStore(tmp_path, "judge").get(attempt).reply == ANSWER["reply"]
 
     def test_names_of_models_make_names_of_files(self, tmp_path: Path) -> None:
         names = ["Qwen/Qwen2.5-7B", "Qwen_Qwen2.5-7B", "../../etc/x", "ж" * 500, "gpt-4o"]
@@ -342,7 +448,7 @@ class TestOverHttp:
                     assert judgement.verdict is None and why in judgement.error
                 else:
                     assert (judgement.verdict, judgement.error) == (i % 300, None)
-            stored = lines(judge.store)
+            stored = rows(judge.store)
             assert len(stored) == len({entry["key"] for entry in stored}) == len(server.answered) == 446
             assert set(server.answered.values()) == {1}
             assert Counter(entry["returned_model"] for entry in stored) == {"judge-2": 416, "tiny": 30}
@@ -411,17 +517,15 @@ class TestOverHttp:
             store = ReplyStore(tmp_path, "judge")
             known, answered = len(store), sum(server.answered.values())
             assert answered - 4 <= known <= answered < 150
-            with open(store.path, "ab") as file:
-                file.write(b'{"key": "torn')
             judgements = server_judge(server, tmp_path).ask(asking(*map(str, range(150))), rating)
             assert [j.verdict for j in judgements] == list(range(150))
             assert len(server.answered) == 150 and sum(server.answered.values()) == answered + 150 - known
-            assert len(lines(store)) == 150
+            assert len(rows(store)) == 150
 
-    def test_two_processes_share_a_judge(self, tmp_path: Path) -> None:
+    def test_three_processes_share_a_judge(self, tmp_path: Path) -> None:
         with judge_server(lambda prompt: f"rating: {prompt}", delay=0.01) as server:
-            processes = [ask_in_a_process(server, tmp_path, 60) for _ in range(2)]
-            assert [process.wait(60) for process in processes] == [0, 0]
+            processes = [ask_in_a_process(server, tmp_path, 60) for _ in range(3)]
+            assert [process.wait(60) for process in processes] == [0, 0, 0]
             assert (
                 len(server.answered) == 60
                 and set(server.answered.values()) == {1}

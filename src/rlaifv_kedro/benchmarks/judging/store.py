@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import re
+import sqlite3
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +17,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rlaifv_kedro.files import shown, sync_folder, writing
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import shown, writing
 
 log = logging.getLogger(__name__)
+
+_PATIENCE = 60.0  # seconds that a read or a write waits for another process's write
+# Generic errors, too: all statements are ours, so it is a table that has changed.
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 
 
 @dataclass(frozen=True)
@@ -57,13 +64,24 @@ class StoredReply(BaseModel):
     reply_tokens: int
     received: str
 
+    def checksum(self) -> str:
+        """The sha256 over all fields; it is stored beside them, so that a damaged reply is noticed."""
+        return _sha256(json.dumps(list(self.model_dump().values())))
+
+
+_FIELDS = tuple(StoredReply.model_fields)
+_CREATE = f"CREATE TABLE IF NOT EXISTS replies ({', '.join(_FIELDS)}, checksum, PRIMARY KEY (key))"
+_VALUES = f"INTO replies VALUES ({', '.join('?' * (len(_FIELDS) + 1))})"
+_ADD, _ADD_NEW = f"REPLACE {_VALUES}", f"INSERT OR IGNORE {_VALUES}"
+_SELECT = f"SELECT {', '.join(_FIELDS)}, checksum FROM replies WHERE key = ?"
+
 
 class ReplyStore:
-    """One judge's replies: a JSON object a line, in the order in which they came, each on the disk before the
-    next one counts.
+    """One judge's replies in a SQLite database, each on the disk before :meth:`add` returns.
 
-    A kill loses the line that was being written, at most; it is taken away before the next is added. A line
-    in the middle that is no reply is passed over with a warning, and what it held is asked again.
+    The journal is SQLite's default one, a file beside the database while a reply is written: it works on
+    network file systems, as the faster write-ahead log doesn't. A kill loses the reply that was being
+    written, at most. A reply whose checksum doesn't fit is passed over with a warning, and asked for again.
 
     Args:
         folder: Of all judges' files; it is made if need be.
@@ -71,21 +89,33 @@ class ReplyStore:
             :func:`rlaifv_kedro.benchmarks.judging.judge.asked_model`.
 
     Raises:
-        UserError: The folder can't be written.
+        UserError: The folder can't be written, or the database is damaged.
     """
 
     def __init__(self, folder: Path, asked_model: str):
         slug = re.sub(r"[^\w.-]+", "_", asked_model)[-60:].strip("._")
         self.asked_model = asked_model
-        self.path = folder / f"{slug}-{_sha256(asked_model)[:8]}.jsonl"
+        self.path = folder / f"{slug}-{_sha256(asked_model)[:8]}.sqlite"
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        self._replies: dict[str, StoredReply] = {}
-        self._read = 0  # bytes of the file that are known
-        self.refresh()
+        with self._user_errors():
+            # Replies come in the thread of the requests, one at a time.
+            self._database = sqlite3.connect(
+                self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+            )
+            weakref.finalize(self, self._database.close)
+            self._database.text_factory = lambda content: content.decode(errors="replace")
+            self._database.execute("PRAGMA synchronous = EXTRA")  # a power cut loses no reply either
+            self._database.execute(_CREATE)
+            (state,) = self._database.execute("PRAGMA integrity_check(1)").fetchone()
+        if state != "ok":
+            raise self._damaged(state)
+        if self._old_path.exists():
+            self._take_over()
 
     def __len__(self) -> int:
-        return len(self._replies)
+        with self._user_errors():
+            return self._database.execute("SELECT count(*) FROM replies").fetchone()[0]
 
     def key(self, attempt: Attempt) -> str:
         """Names a reply: the sha256 over all that it may depend on. Prompt files are part of the prompt."""
@@ -99,8 +129,28 @@ class ReplyStore:
         return _sha256(json.dumps(asked))
 
     def get(self, attempt: Attempt) -> StoredReply | None:
-        """The reply, if there is one."""
-        return self._replies.get(self.key(attempt))
+        """The reply, if there is one.
+
+        Raises:
+            UserError: The database is damaged.
+        """
+        key = self.key(attempt)
+        with self._user_errors():
+            row = self._database.execute(_SELECT, (key,)).fetchone()
+        if row is None:
+            return None
+        try:
+            reply = StoredReply(**dict(zip(_FIELDS, row)))
+        except ValidationError:
+            reply = None
+        if reply is None or reply.key != key or reply.checksum() != row[-1]:
+            log.warning(
+                "%s: passed over a damaged reply, and it will be asked for again: key %s",
+                shown(self.path),
+                key,
+            )
+            return None
+        return reply
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -118,43 +168,18 @@ class ReplyStore:
                 log.info("%s: waiting for another process that asks this judge", self.asked_model)
                 lock.acquire()
         try:
-            self.refresh()
-            if self.path.exists() and self.path.stat().st_size > self._read:  # what a kill has cut off
-                with writing(self.path):
-                    os.truncate(self.path, self._read)
             yield
         finally:
             lock.release()
 
-    def refresh(self) -> None:
-        """Read what other processes have added."""
-        if not self.path.exists():
-            return
-        with open(self.path, "rb") as file:
-            file.seek(self._read)
-            added = file.read()
-        whole = added[: added.rfind(b"\n") + 1]
-        for line in whole.split(b"\n")[:-1]:
-            try:
-                reply = StoredReply.model_validate_json(line)
-            except ValidationError:
-                log.warning(
-                    "%s: passed over a damaged line, and what it held will be asked again: %r",
-                    shown(self.path),
-                    line[:60],
-                )
-            else:
-                self._replies[reply.key] = reply
-        self._read += len(whole)
-
     def add(self, attempt: Attempt, **answer: object) -> None:
-        """Keep a reply, on the disk before this returns. Only within :meth:`locked`.
+        """Keep a reply, on the disk before this returns.
 
         Args:
             answer: The rest of :class:`StoredReply`.
 
         Raises:
-            UserError: It can't be written; the file is as before then.
+            UserError: It can't be written; the replies are as before then.
         """
         reply = StoredReply(
             key=self.key(attempt),
@@ -165,22 +190,66 @@ class ReplyStore:
             seed=attempt.seed,
             **answer,
         )
-        line = reply.model_dump_json().encode() + b"\n"
-        with writing(self.path):
-            new = not self.path.exists()
-            with open(self.path, "ab", buffering=0) as file:
+        with self._user_errors():
+            self._database.execute(_ADD, _row(reply))
+
+    def _take_over(self) -> None:
+        """Copies the replies of an earlier version, whose store was a file of JSON lines, into the database.
+        The file stays, under another name.
+        """
+        old = self._old_path
+        with self.locked(), self._user_errors(), writing(old):
+            if not old.exists():  # another process was quicker
+                return
+            replies, damaged = [], 0
+            for line in old.read_bytes().splitlines():
                 try:
-                    written = 0
-                    while written < len(line):
-                        written += file.write(line[written:])
-                    os.fsync(file.fileno())
-                except OSError:
-                    file.truncate(self._read)
-                    raise
-            if new:
-                sync_folder(self.path.parent)
-        self._read += len(line)
-        self._replies[reply.key] = reply
+                    replies.append(StoredReply.model_validate_json(line))
+                except ValidationError:
+                    damaged += 1
+            self._database.execute("BEGIN")
+            with self._database:  # commits, or rolls back
+                self._database.executemany(_ADD_NEW, map(_row, replies))
+            kept = old.with_name(f"{old.name}.taken-over")
+            os.replace(old, kept)
+        log.info(
+            "%s: took over %d replies of an earlier version (damaged lines: %d); its file is now %s",
+            shown(self.path),
+            len(replies),
+            damaged,
+            shown(kept),
+        )
+
+    @property
+    def _old_path(self) -> Path:
+        return self.path.with_suffix(".jsonl")
+
+    @contextmanager
+    def _user_errors(self) -> Iterator[None]:
+        """Turns what SQLite complains of into a message."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+                raise self._damaged(error) from error
+            raise UserError(
+                f"Cannot read or write {shown(self.path)}: {error}. Check that the disk has room, that its "
+                "folder may be written, and that no other process keeps the file locked; then go on with the "
+                "same run_id."
+            ) from error
+
+    def _damaged(self, reason: object) -> UserError:
+        return UserError(
+            f"{shown(self.path)} is damaged ({reason}). Its replies may have been paid for, so they are not "
+            "asked for again unbidden. Restore the file from a copy, or put in its place what "
+            f"`sqlite3 {self.path.name} .recover | sqlite3 new.sqlite` gets back, or move it away, and all "
+            "is asked again."
+        )
+
+
+def _row(reply: StoredReply) -> tuple[object, ...]:
+    """The reply's values, and their checksum, in the order of the table's columns."""
+    return (*reply.model_dump().values(), reply.checksum())
 
 
 def _sha256(text: str) -> str:
