@@ -201,15 +201,17 @@ class ReplyStore:
         with self.locked(), self._user_errors(), writing(old):
             if not old.exists():  # another process was quicker
                 return
-            replies, damaged = [], 0
+            replies, damaged = {}, 0
             for line in old.read_bytes().splitlines():
                 try:
-                    replies.append(StoredReply.model_validate_json(line))
+                    reply = StoredReply.model_validate_json(line)
                 except ValidationError:
                     damaged += 1
+                else:
+                    replies[reply.key] = reply
             self._database.execute("BEGIN")
             with self._database:  # commits, or rolls back
-                self._database.executemany(_ADD_NEW, map(_row, replies))
+                self._database.executemany(_ADD_NEW, map(_row, replies.values()))
             kept = old.with_name(f"{old.name}.taken-over")
             os.replace(old, kept)
         log.info(
