@@ -16,13 +16,12 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io.core import is_parameter
 
-from rlaifv_kedro.formats import gigabytes
+from rlaifv_kedro.formats import flatten, gigabytes
 from rlaifv_kedro.params import LaunchParams, LoraParams, Parameters
 from rlaifv_kedro.preflight import sizes
 from rlaifv_kedro.preflight.checkpoints import _image_tokens, _patches
 from rlaifv_kedro.preflight.run import memory_needs
 from rlaifv_kedro.preflight.sizes import ModelSize, run_disk
-from rlaifv_kedro.runs.manifest import flatten
 from rlaifv_kedro.runs.versions import dataset
 
 ROOT = Path(__file__).parents[1]

@@ -41,6 +41,17 @@ def in_words(name: str) -> str:
     return name.replace("_", " ")
 
 
+def flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings, such as parameters, as one with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in parameters.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, without the pages of advice that follow in transformers' and torch's messages."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -6,10 +6,8 @@ import logging
 import os
 import platform
 import socket
-import subprocess
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,8 @@ from pydantic import BaseModel, ValidationError
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import content_sha256, read_bytes, shown, write_atomically
+from rlaifv_kedro.formats import flatten
+from rlaifv_kedro.software import git_state, package_versions
 
 logger = logging.getLogger(__name__)
 
@@ -24,23 +24,6 @@ RUNS = Path("data/runs")
 FILE = "manifest.json"
 RUNTIME_ONLY = ("run_id", "replay")
 """Runtime parameters that name runs and change no result."""
-PACKAGES = (
-    "kedro",
-    "kedro-datasets",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "accelerate",
-    "peft",
-    "safetensors",
-    "numpy",
-    "pandas",
-    "pyarrow",
-    "pillow",
-    "inflect",
-    "contourpy",
-    "matplotlib",
-)
 
 
 class Entry(BaseModel):
@@ -267,17 +250,6 @@ def _software(manifest: Manifest) -> dict[str, Any]:
     return {"git commit": manifest.git_commit, "python": manifest.python, **manifest.packages}
 
 
-def flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in parameters.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(flatten(value, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Names with their old and new values, where the two differ."""
     names = [name for name in {**old, **new} if name not in old or name not in new or old[name] != new[name]]
@@ -324,29 +296,3 @@ def process_started(pid: int) -> str | None:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
         return None
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the installed packages that can change a result; none is imported."""
-    installed = {}
-    for name in PACKAGES:
-        try:
-            installed[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return installed
-
-
-def git_state(project: Path) -> tuple[str | None, bool | None]:
-    """The commit and whether tracked files differ from it; (None, None) outside a git repository."""
-    try:
-        commit = _git(project, "rev-parse", "HEAD")
-        return commit, bool(_git(project, "status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.SubprocessError):
-        return None, None
-
-
-def _git(project: Path, *arguments: str) -> str:
-    return subprocess.run(
-        ["git", *arguments], cwd=project, capture_output=True, text=True, check=True, timeout=10
-    ).stdout.strip()

@@ -20,7 +20,8 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.runs.manifest import RUNTIME_ONLY, flatten, load, path_of
+from rlaifv_kedro.formats import flatten
+from rlaifv_kedro.runs.manifest import RUNTIME_ONLY, load, path_of
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ import yaml
 
 from rlaifv_kedro.datasets.checkpoint import CARD
 from rlaifv_kedro.files import write_atomically
-from rlaifv_kedro.formats import cell, in_words, number
-from rlaifv_kedro.runs.manifest import flatten, git_state, package_versions
+from rlaifv_kedro.formats import cell, flatten, in_words, number
+from rlaifv_kedro.software import git_state, package_versions
 
 _MEASURED = "\n## Measured\n\n"
 _TRAINING = ("loss", "reward_margin", "reward_accuracy", "log_ratio_chosen", "log_ratio_rejected")
