@@ -23,7 +23,7 @@ from shapes import IMAGE_TOKENS, Shape
 from side_by_side import Bench, Result, SavedActivations, compare, run
 
 from rlaifv_kedro.branching import PackedBatch, branch_log_probs, collate, pack
-from rlaifv_kedro.preference.loss import preference_loss
+from rlaifv_kedro.preference.loss import Objective, preference_loss
 
 BETA = 0.1
 TARGETS = {
@@ -104,7 +104,7 @@ def against(bench: Bench, pairs: Pairs, name: str, peer_loss: Callable[[], torch
         sums = branch_log_probs(bench.model, batch, pixel_values=pairs.pixel_values).sums
         chosen, rejected = sums.split(len(pairs.chosen))
         return preference_loss(
-            chosen, rejected, pairs.reference_chosen, pairs.reference_rejected, beta=BETA
+            chosen, rejected, pairs.reference_chosen, pairs.reference_rejected, Objective(beta=BETA)
         ).loss
 
     def step(loss_fn: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:

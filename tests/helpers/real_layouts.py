@@ -55,7 +55,7 @@ training:
   epochs: 1
   batch_size: 2
   micro_batch_size: 2
-  warmup_share: 0
+  warmup_ratio: 0
   gradient_checkpointing: true
   freeze: [vision_tower]
   checkpoint_every: 1

@@ -13,9 +13,9 @@ from rlaifv_kedro.models import load_model
 from rlaifv_kedro.models.backends.transformers import TransformersModel
 from rlaifv_kedro.params import TrainingParams
 from rlaifv_kedro.preference.data import Truncation
-from rlaifv_kedro.preference.objective import SUM, Reduction
 from rlaifv_kedro.preference.reference import reference_log_probs
-from rlaifv_kedro.training.training import train
+from rlaifv_kedro.preference.weights import SUM, Reduction
+from rlaifv_kedro.training.training import TrainingJob, train
 
 NOUNS = ["cup", "dog", "bus", "kite", "clock", "boat", "book", "bench", "bowl", "tv", "cat", "bird"]
 # 12 pairs in batches of 4: 3 steps an epoch, 6 in all, a checkpoint every 2.
@@ -26,7 +26,7 @@ PARAMS = TrainingParams(
     epochs=2,
     checkpoint_every=0.66,
     gradient_checkpointing=False,
-    warmup_share=0.2,
+    warmup_ratio=0.2,
 )
 WHOLE = Truncation()
 
@@ -57,9 +57,8 @@ class Runner:
         policy, dtype = policy or self.tiny, changes.pop("dtype", "float32")
         pairs, reference = changes.pop("pairs", self.pairs), changes.pop("reference", self.reference)
         model = load_model(policy, device="cpu", dtype=dtype)
-        result = train(
-            model, policy, PairStore.of(pairs), reference, folder, 5, PARAMS.model_copy(update=changes), dtype
-        )
+        job = TrainingJob(policy, folder, 5, PARAMS.model_copy(update=changes), dtype)
+        result = train(model, PairStore.of(pairs), reference, job)
         return result.checkpoints, result.log
 
 

@@ -42,7 +42,7 @@ def test_defaults_are_the_method_s() -> None:
         training.epochs,
         training.checkpoint_every,
     ) == (0.1, 5e-7, 8, 4, 0.25)
-    assert (training.warmup_share, training.weight_decay, training.gradient_checkpointing) == (
+    assert (training.warmup_ratio, training.weight_decay, training.gradient_checkpointing) == (
         0.05,
         0.01,
         True,
@@ -80,7 +80,7 @@ def test_unknown_keys_are_named_with_a_suggestion(raw: dict, line: str) -> None:
             "training.log_probs='average': ",
             "'sum', 'mean' or 'weighted'",
         ),
-        ({"training": {"warmup_share": 1.5}}, "training.warmup_share=1.5: ", ">= 0 and <= 1"),
+        ({"training": {"warmup_ratio": 1.5}}, "training.warmup_ratio=1.5: ", ">= 0 and <= 1"),
         ({"training": {"lora": {"dropout": 1}}}, "training.lora.dropout=1: ", ">= 0 and < 1"),
         ({"data_generation": {"candidates": 1}}, "data_generation.candidates=1: ", ">= 2 and <= 1000"),
         ({"loop": {"iterations": 0}}, "loop.iterations=0: ", ">= 1 and <= 100"),

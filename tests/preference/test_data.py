@@ -27,7 +27,8 @@ from rlaifv_kedro.preference.data import (
     distinct_answers,
     pack_pairs,
 )
-from rlaifv_kedro.preference.objective import SUM, Reduction
+from rlaifv_kedro.preference.loss import Objective
+from rlaifv_kedro.preference.weights import SUM, Reduction
 from rlaifv_kedro.training.trainer import PreferenceTrainer
 from tiny_training import WHOLE, Runner, make_pairs
 
@@ -209,9 +210,9 @@ def loss_and_gradients(
     """
     arguments = TrainingArguments(output_dir=str(folder), use_cpu=True, label_names=[], report_to=[])
     collate = PreferenceCollator(model.encoder, WHOLE, merge, reduction)
-    weights = {"beta": 0.02, "label_smoothing": 0.2, "sft_weight": 0.3}
+    objective = Objective(beta=0.02, label_smoothing=0.2, sft_weight=0.3)
     trainer = PreferenceTrainer(
-        **weights, model=model.module, args=arguments, train_dataset=dataset, data_collator=collate
+        objective=objective, model=model.module, args=arguments, train_dataset=dataset, data_collator=collate
     )
     trainer.state.global_step = 1  # the check of the reference is for the first step
     model.module.zero_grad()
@@ -296,7 +297,11 @@ def test_batches_count_pairs(
     collate = PreferenceCollator(model.encoder, WHOLE, merge)
     dataset = PreferenceDataset(PairStore.of(run.pairs), run.reference)
     loader = PreferenceTrainer(
-        beta=0.1, model=model.module, args=arguments, train_dataset=dataset, data_collator=collate
+        objective=Objective(beta=0.1),
+        model=model.module,
+        args=arguments,
+        train_dataset=dataset,
+        data_collator=collate,
     ).get_train_dataloader()
     batches = list(loader)
     assert [len(batch["chosen"]) for batch in batches] == [4, 4, 4]

@@ -15,8 +15,9 @@ from rlaifv_kedro.branching.forward import BranchLogProbs
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.backends.transformers import TransformersModel
 from rlaifv_kedro.preference.data import PairPack, branches_of_pairs
-from rlaifv_kedro.preference.loss import preference_loss
-from rlaifv_kedro.preference.objective import SUM, Reduction, changed_tokens, reduced, token_weights
+from rlaifv_kedro.preference.loss import Objective, preference_loss
+from rlaifv_kedro.preference.objective import reduced
+from rlaifv_kedro.preference.weights import SUM, Reduction, TokenWeights, changed_tokens, token_weights
 from tiny_training import WHOLE, Runner, reference_of
 
 END = 2
@@ -31,6 +32,10 @@ LOG_PROBS = {
 MEAN, WEIGHTED = Reduction("mean"), Reduction("weighted", 5.0)
 
 
+def weights_of(packs: list[PairPack], reduction: Reduction) -> TokenWeights | None:
+    return token_weights([p.pack for p in packs], [p.pairs for p in packs], reduction)
+
+
 def both_sides(packs: list[PairPack], log_probs: list[float], reduction: Reduction) -> list[list[float]]:
     """The reduced log-probs of the chosen and of the rejected answers of all pairs of these packs, whose
     branches' tokens have these log-probs.
@@ -38,7 +43,7 @@ def both_sides(packs: list[PairPack], log_probs: list[float], reduction: Reducti
     scored = BranchLogProbs.of_tokens(torch.tensor(log_probs), collate([p.pack for p in packs], pad=0))
     return [
         side.tolist()
-        for side in reduced(scored, *branches_of_pairs(packs).unbind(1), token_weights(packs, reduction))
+        for side in reduced(scored, *branches_of_pairs(packs).unbind(1), weights_of(packs, reduction))
     ]
 
 
@@ -117,7 +122,7 @@ def test_gradients_by_hand(reduction: Reduction) -> None:
     packs = two_pairs_of_one_prompt()
     tokens = torch.zeros(15, requires_grad=True)
     scored = BranchLogProbs.of_tokens(tokens, collate([p.pack for p in packs], pad=0))
-    chosen, rejected = reduced(scored, *branches_of_pairs(packs).unbind(1), token_weights(packs, reduction))
+    chosen, rejected = reduced(scored, *branches_of_pairs(packs).unbind(1), weights_of(packs, reduction))
     (chosen.sum() - rejected.sum()).backward()
     expected = {
         "mean": [2 / 5] * 5 + [-1 / 4] * 4 + [-1 / 6] * 6,
@@ -131,7 +136,7 @@ def test_gradients_by_hand(reduction: Reduction) -> None:
 
 
 def test_a_sum_has_no_weights() -> None:
-    assert token_weights(two_pairs_of_one_prompt(), SUM) is None
+    assert weights_of(two_pairs_of_one_prompt(), SUM) is None
     with pytest.raises(ValueError, match="no weights"):
         SUM.shares(FIRST, SECOND)
 
@@ -154,7 +159,7 @@ def test_mean_log_probs_in_the_loss_by_hand() -> None:
     log-ratios of whole answers = 5 * 0.5, 4 * -0.2 = 2.5, -0.8
     """
     values = (torch.tensor([v]) for v in (-1.6, -2.0, -2.1, -1.8))
-    result = preference_loss(*values, beta=4, lengths=(torch.tensor([5]), torch.tensor([4])))
+    result = preference_loss(*values, Objective(beta=4), lengths=(torch.tensor([5]), torch.tensor([4])))
     assert_close(result.loss.item(), 0.059033, atol=1e-6, rtol=0)
     watched = (
         result.reward_margin,
@@ -174,7 +179,7 @@ def test_weighted_log_probs_in_the_loss_by_hand() -> None:
     pair = [PairPack(None, Pack([1], [FIRST, SECOND]), [(0, 1)])]
     policy = both_sides(pair, [*LOG_PROBS["first"], *LOG_PROBS["second"]], WEIGHTED)
     reference = both_sides(pair, [-2.0] * 9, WEIGHTED)
-    result = preference_loss(*map(torch.tensor, [*policy, *reference]), beta=0.5)
+    result = preference_loss(*map(torch.tensor, [*policy, *reference]), Objective(beta=0.5))
     assert_close(result.reward_margin.item(), 0.423077, atol=1e-6, rtol=0)
     assert_close(result.loss.item(), 0.503818, atol=1e-6, rtol=0)
 

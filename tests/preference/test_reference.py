@@ -18,8 +18,8 @@ from rlaifv_kedro.models.backends.transformers import TransformersModel
 from rlaifv_kedro.params import ComputeParams, ModelsParams
 from rlaifv_kedro.pipelines.training.nodes import compute_reference, train_policy
 from rlaifv_kedro.preference.data import Truncation
-from rlaifv_kedro.preference.objective import Reduction
 from rlaifv_kedro.preference.reference import fingerprint, refuse_mismatch
+from rlaifv_kedro.preference.weights import Reduction
 from tiny_training import PARAMS, WHOLE, Spy, last, make_pairs, reference_of
 
 COMPUTE = ComputeParams(device="cpu", dtype="float32")

@@ -9,7 +9,7 @@ import pytest
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import EvaluationParams
-from rlaifv_kedro.preference.selection import BASE, OPTIMISTIC, START, choose, draw_curve, what_stays
+from rlaifv_kedro.preference.selection import BASE, OPTIMISTIC, START, checkpoints_to_keep, choose, draw_curve
 
 HEALTHY = {"mean_words": 20.0, "repeat_rate": 0.1, "object_recall": 0.7, "empty_share": 0.0}
 PARAMS = EvaluationParams(criterion="response_hallucination")
@@ -93,7 +93,7 @@ def stays(
     keep_best: int | None, rates: dict[str, float] = RATES, **collapsed: dict[str, float]
 ) -> dict[str, Any]:
     metrics = table(rates, **collapsed)
-    return what_stays(FOUR, metrics, choose(FOUR, metrics, PARAMS), keep_best)
+    return checkpoints_to_keep(FOUR, metrics, choose(FOUR, metrics, PARAMS), keep_best)
 
 
 @pytest.mark.parametrize(

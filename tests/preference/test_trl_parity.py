@@ -26,7 +26,8 @@ from rlaifv_kedro.branching import Pack, choose_way, collate
 from rlaifv_kedro.models import load_model
 from rlaifv_kedro.params import TrainingParams
 from rlaifv_kedro.preference.data import PairPack, PreferenceCollator, branches_of_pairs
-from rlaifv_kedro.preference.objective import Reduction, token_weights
+from rlaifv_kedro.preference.loss import Objective
+from rlaifv_kedro.preference.weights import Reduction, token_weights
 from rlaifv_kedro.training.trainer import PreferenceTrainer
 from tiny_training import PARAMS, Runner, Spy, batches_seen, reference_of
 
@@ -41,7 +42,7 @@ SETTINGS = PARAMS.model_copy(
     update={
         "learning_rate": 2e-4,
         "epochs": 4 / 3,
-        "warmup_share": 0.25,
+        "warmup_ratio": 0.25,
         "weight_decay": 1.0,
         "adam_beta2": 0.98,
         "max_grad_norm": 20.0,
@@ -211,7 +212,7 @@ class TextCollator:
             "images": {},
             "reference_chosen": reference("chosen"),
             "reference_rejected": reference("rejected"),
-            "weights": token_weights(packs, self.reduction),
+            "weights": token_weights([p.pack for p in packs], [p.pairs for p in packs], self.reduction),
         }
 
 
@@ -251,9 +252,7 @@ def test_four_steps_of_a_text_model(
     theirs = DPOTrainer(model=language_model(), args=config, train_dataset=rows, processing_class=tokenizer)
     theirs.train()
     ours = PreferenceTrainer(
-        beta=params.beta,
-        label_smoothing=params.label_smoothing,
-        sft_weight=params.sft_weight,
+        objective=Objective.of(params),
         model=language_model(),
         train_dataset=theirs.train_dataset,
         data_collator=TextCollator(tokenizer.pad_token_id, Reduction.of(params)),

@@ -42,6 +42,16 @@ def test_resumed_run_keeps_its_start_and_adds_up(tmp_path):
     assert second.packages["kedro"].startswith("1.")
 
 
+def test_a_run_from_before_a_parameter_was_renamed_goes_on(tmp_path):
+    path = manifests.path_of(tmp_path, "r")
+    begin(tmp_path, parameters={"training": {"warmup_ratio": 0.05}})
+    path.write_text(path.read_text().replace("warmup_ratio", "warmup_share"))
+    assert manifests.load(tmp_path, "r").parameters == {"training": {"warmup_ratio": 0.05}}
+    assert begin(tmp_path, parameters={"training": {"warmup_ratio": 0.05}}).resumed == 1
+    with pytest.raises(UserError, match=r"training.warmup_ratio: 0.05 in the run, 0.1 now"):
+        begin(tmp_path, parameters={"training": {"warmup_ratio": 0.1}})
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -113,7 +113,7 @@ def test_every_engine_computes_what_one_process_does(
     }.items():
         folder = tmp_path / engine
         found = training(
-            folder, lora=lora, launch=TWO, gradient_checkpointing=True, loader_workers=1, **changes
+            folder, lora=lora, launch=TWO, gradient_checkpointing=True, dataloader_num_workers=1, **changes
         )
         assert (found.world_size, found.engine) == (2, engine)
         assert found.checkpoints == alone.checkpoints
@@ -228,7 +228,7 @@ def test_killed_and_resumed_it_has_the_losses_of_the_whole(
         "pack": pack,
         "epochs": 10,
         "checkpoint_every": 4 / 3,
-        "loader_workers": 1,
+        "dataloader_num_workers": 1,
     }
     changes |= {} if engine == "ddp" else {"deepspeed": ZERO[engine]}
     whole = training(tmp_path / "whole", **changes)

@@ -24,14 +24,14 @@ def keep_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, Path, int], Any]
     """Copies a training's folder as it is right after the checkpoint of a step."""
 
     def keep(folder: Path, kept: Path, step: int) -> None:
-        on_save = callbacks.Watch.on_save
+        on_save = callbacks.MarkCheckpoints.on_save
 
         def and_copy(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
             on_save(self, args, state, control, **rest)
             if state.global_step == step:
                 shutil.copytree(folder, kept)
 
-        monkeypatch.setattr(callbacks.Watch, "on_save", and_copy)
+        monkeypatch.setattr(callbacks.MarkCheckpoints, "on_save", and_copy)
 
     return keep
 

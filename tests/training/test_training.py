@@ -14,7 +14,7 @@ from rlaifv_kedro.models import load_model
 from rlaifv_kedro.models.backends.transformers import TransformersModel
 from rlaifv_kedro.params import LoraParams
 from rlaifv_kedro.preference.data import Truncation
-from rlaifv_kedro.training.training import _with_adapters, train
+from rlaifv_kedro.training.training import TrainingJob, _with_adapters, train
 from tiny_training import PARAMS, Runner, changed, last, reference_of, weights
 
 
@@ -95,7 +95,7 @@ def test_a_cut_pair_is_the_same_in_every_pack(
         "batch_size": batch_size,
         "micro_batch_size": batch_size,
         "epochs": 2 * batch_size / 12,
-        "warmup_share": 1.0,
+        "warmup_ratio": 1.0,
     }
     _, log = run(tmp_path, pairs=pairs, reference=reference, max_length=most, truncation=side, **changes)
     assert reference["rejected_tokens"].max() == (11 if side == "right" else 17)
@@ -241,17 +241,8 @@ def test_bfloat16_training_learns_at_the_published_rate(
 def test_tensorboard_has_what_the_table_has(tiny: Path, run: Runner, trained: tuple, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train(
-        load_model(tiny, device="cpu"),
-        tiny,
-        PairStore.of(run.pairs),
-        run.reference,
-        tmp_path / "work",
-        5,
-        PARAMS,
-        "float32",
-        logs=tmp_path,
-    )
+    job = TrainingJob(tiny, tmp_path / "work", 5, PARAMS, "float32", logs=tmp_path)
+    train(load_model(tiny, device="cpu"), PairStore.of(run.pairs), run.reference, job)
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     for name in (
@@ -276,17 +267,8 @@ def test_mlflow_that_is_not_installed(
     with pytest.raises(
         UserError, match=r"mlflow, which isn't installed: pip install 'rlaifv_kedro\[mlflow\]'"
     ):
-        train(
-            load_model(tiny, device="cpu"),
-            tiny,
-            PairStore.of(run.pairs),
-            run.reference,
-            tmp_path / "w",
-            5,
-            params,
-            "float32",
-            logs=tmp_path,
-        )
+        job = TrainingJob(tiny, tmp_path / "w", 5, params, "float32", logs=tmp_path)
+        train(load_model(tiny, device="cpu"), PairStore.of(run.pairs), run.reference, job)
 
 
 def test_a_last_step_of_fewer_pairs_counts_each_pair_alike(run: Runner, tiny: Path, tmp_path: Path) -> None:
@@ -300,7 +282,7 @@ def test_a_last_step_of_fewer_pairs_counts_each_pair_alike(run: Runner, tiny: Pa
             "batch_size": 8,
             "micro_batch_size": micro,
             "epochs": 1,
-            "warmup_share": 1.0,
+            "warmup_ratio": 1.0,
             "sft_weight": 1.0,
             "learning_rate": 1e-9,
         }

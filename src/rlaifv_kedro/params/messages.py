@@ -1,9 +1,16 @@
-"""Pydantic's errors as people read them."""
+"""Pydantic's errors as people read them, and what parameters were called earlier."""
 
+from copy import deepcopy
 from difflib import get_close_matches
 from typing import Any, get_origin
 
 from pydantic import BaseModel
+
+# Earlier names of parameters. They are refused with the new name; manifests of earlier runs are read with it.
+RENAMED = {
+    "training.warmup_share": "training.warmup_ratio",
+    "training.loader_workers": "training.dataloader_num_workers",
+}
 
 
 def explain(problem: dict[str, Any], root: type[BaseModel]) -> str:
@@ -14,6 +21,8 @@ def explain(problem: dict[str, Any], root: type[BaseModel]) -> str:
     """
     path = [str(part) for part in problem["loc"]]
     name = ".".join(path)
+    if name in RENAMED:
+        return f"{name}: is called {RENAMED[name]} now"
     if problem["type"] == "extra_forbidden":
         known = _fields(path[:-1], root)
         near = get_close_matches(path[-1], known, n=1)
@@ -24,6 +33,19 @@ def explain(problem: dict[str, Any], root: type[BaseModel]) -> str:
     return f"{name}={problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}" + (
         f" (allowed: {allowed})" if allowed else ""
     )
+
+
+def with_new_names(parameters: dict[str, Any]) -> dict[str, Any]:
+    """A copy of nested parameters in which renamed ones have their new names."""
+    renamed = deepcopy(parameters)
+    for old, new in RENAMED.items():
+        *groups, name = old.split(".")
+        group: Any = renamed
+        for part in groups:
+            group = group.get(part) if isinstance(group, dict) else None
+        if isinstance(group, dict) and name in group:
+            group[new.rpartition(".")[2]] = group.pop(name)
+    return renamed
 
 
 def _allowed(path: list[str], root: type[BaseModel]) -> str:

@@ -132,7 +132,7 @@ class TrainingParams(Params):
     )
     chunk_size: Count = Field(1000, description="prompts a chunk of reference_log_probs")
     checkpoint_every: float = Field(0.25, gt=0, description="a checkpoint every so many epochs (release)")
-    warmup_share: Share = Field(
+    warmup_ratio: Share = Field(
         0.05,
         description="share of the steps in which the learning rate rises (release); cosine to 0 after it",
     )
@@ -152,7 +152,7 @@ class TrainingParams(Params):
         description="file with a DeepSpeed configuration, e.g. conf/deepspeed/zero2.json (release): "
         "optimiser states are spread over processes",
     )
-    loader_workers: int = Field(
+    dataloader_num_workers: int = Field(
         0, strict=True, ge=0, le=64, description="processes that prepare batches beside each training process"
     )
     report_to: list[Literal["tensorboard", "mlflow"]] = Field(

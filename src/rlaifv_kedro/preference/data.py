@@ -15,7 +15,7 @@ from rlaifv_kedro.branching import Pack, collate, pack
 from rlaifv_kedro.datasets.pair_store import PairStore, PreferencePair
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import open_image
-from rlaifv_kedro.preference.objective import SUM, Reduction, token_weights
+from rlaifv_kedro.preference.weights import SUM, Reduction, token_weights
 from rlaifv_kedro.seeds import generator_for
 
 if TYPE_CHECKING:
@@ -183,5 +183,5 @@ class PreferenceCollator:
             "reference_chosen": torch.tensor([e.reference_chosen for e in ordered], dtype=torch.float32),
             "reference_rejected": torch.tensor([e.reference_rejected for e in ordered], dtype=torch.float32),
             "images": batched([p.image for p in packs], "cpu"),
-            "weights": token_weights(packs, self.reduction),
+            "weights": token_weights([p.pack for p in packs], [p.pairs for p in packs], self.reduction),
         }

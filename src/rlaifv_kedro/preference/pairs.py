@@ -42,13 +42,13 @@ def accepted(p_yes: np.ndarray, p_no: np.ndarray) -> np.ndarray:
     return np.asarray(p_yes) > np.asarray(p_no)
 
 
-def refuse_strangers(prompts: pd.DataFrame, candidates: pd.DataFrame) -> None:
+def refuse_unknown_prompts(prompts: pd.DataFrame, candidates: pd.DataFrame) -> None:
     """Raise UserError if candidates answer prompts that aren't there."""
-    strangers = set(candidates["prompt_id"]) - set(prompts["prompt_id"])
-    if strangers:
+    unknown = set(candidates["prompt_id"]) - set(prompts["prompt_id"])
+    if unknown:
         raise UserError(
-            f"candidates has answers to {len(strangers)} prompts that prompts doesn't hold, e.g. "
-            f"{min(strangers)}: they come from different runs. "
+            f"candidates has answers to {len(unknown)} prompts that prompts doesn't hold, e.g. "
+            f"{min(unknown)}: they come from different runs. "
             "Choose one run's with --load-versions, or make both again: kedro run --pipelines "
             "data_generation."
         )

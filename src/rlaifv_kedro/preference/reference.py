@@ -16,7 +16,8 @@ import pandas as pd
 from rlaifv_kedro.datasets.pair_store import PairStore
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.preference.data import Truncation, branches_of_pairs, distinct_answers, pack_pairs
-from rlaifv_kedro.preference.objective import SUM, Reduction, reduced, token_weights
+from rlaifv_kedro.preference.objective import reduced
+from rlaifv_kedro.preference.weights import SUM, Reduction, token_weights
 
 if TYPE_CHECKING:
     from rlaifv_kedro.models.backends.transformers import TransformersModel
@@ -112,7 +113,8 @@ def reference_log_probs(
         packs = [pack_pairs(group, distinct_answers(group), model.encoder, truncation) for group in part]
         scored = model.pack_log_probs([p.image for p in packs], [p.pack for p in packs])
         branches = branches_of_pairs(packs).to(scored.sums.device)
-        log_probs = reduced(scored, branches[:, 0], branches[:, 1], token_weights(packs, reduction))
+        weights = token_weights([p.pack for p in packs], [p.pairs for p in packs], reduction)
+        log_probs = reduced(scored, branches[:, 0], branches[:, 1], weights)
         columns = (*log_probs, *scored.counts[branches].unbind(1))
         rows += zip((pair.idx for group in part for pair in group), *(column.tolist() for column in columns))
     return pd.DataFrame(rows, columns=["idx", "chosen", "rejected", "chosen_tokens", "rejected_tokens"])

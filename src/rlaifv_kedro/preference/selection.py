@@ -111,7 +111,7 @@ def collapse_signs(
     return signs
 
 
-def what_stays(
+def checkpoints_to_keep(
     checkpoints: Sequence[Mapping[str, Any]],
     metrics: pd.DataFrame,
     selection: Mapping[str, Any],

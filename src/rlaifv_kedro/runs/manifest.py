@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, field_validator
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import content_sha256, read_bytes, shown, write_atomically
 from rlaifv_kedro.formats import flatten
+from rlaifv_kedro.params.messages import with_new_names
 from rlaifv_kedro.software import git_state, package_versions
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,12 @@ class Manifest(BaseModel):
     python: str
     git_commit: str | None = None
     git_dirty: bool | None = None
+
+    @field_validator("parameters")
+    @classmethod
+    def _new_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Runs of earlier versions called some parameters otherwise."""
+        return with_new_names(value)
 
     def save(self, project: Path) -> None:
         """Writes the manifest atomically.

@@ -1,6 +1,4 @@
-"""What happens beside a training's steps: marks on whole checkpoints, a stop for one that runs away,
-progress, logs.
-"""
+"""What happens beside a training's steps: checkpoints are marked, a collapse stops it, progress is told."""
 
 import json
 import math
@@ -19,30 +17,40 @@ if TYPE_CHECKING:
     from rlaifv_kedro.params import TrainingParams
 
 
+# Where mlflow logs to, unless MLFLOW_TRACKING_URI says otherwise: one place for all runs. Its own default, a
+# folder of files, is being retired.
 MLFLOW_STORE = "sqlite:///data/08_reporting/mlflow.db"
-"""Where mlflow logs to, unless MLFLOW_TRACKING_URI says otherwise: one place for all runs. Its own
-default, a folder of files, is being retired.
-"""
 
 
-class Watch(TrainerCallback):
-    """Marks whole checkpoints, and stops a training that runs away."""
-
-    def __init__(self, collapse_log_ratio: float):
-        self.collapse_log_ratio = collapse_log_ratio
+class MarkCheckpoints(TrainerCallback):
+    """Marks checkpoints that are whole, and removes what only resuming needs from older ones."""
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        """Called by Trainer after it has written a checkpoint."""
         if torch.distributed.is_initialized():
             torch.distributed.barrier()  # each process writes a part of what resuming needs
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             mark_saved(folder, state.global_step)
-            for older in set(folder.parent.glob("checkpoint-*")) - {
-                folder
-            }:  # only the newest is resumed from; 16 states of a 7B model are 0.9 TB
+            # Only the newest is resumed from; 16 states of a 7B model are 0.9 TB.
+            for older in set(folder.parent.glob("checkpoint-*")) - {folder}:
                 drop_resume_files(older)
+
+
+class StopAtCollapse(TrainerCallback):
+    """Stops a training that collapses.
+
+    Args:
+        collapse_log_ratio: Lowest mean log-ratio of the rejected answers, in nats an answer.
+
+    Raises:
+        UserError: In a step, if the loss isn't finite or the log-ratio is lower.
+    """
+
+    def __init__(self, collapse_log_ratio: float):
+        self.collapse_log_ratio = collapse_log_ratio
 
     def on_log(
         self,
@@ -52,6 +60,7 @@ class Watch(TrainerCallback):
         logs: dict[str, float],
         **_: Any,
     ) -> None:
+        """Called by Trainer with the figures of a step."""
         ratio, loss = logs.get("log_ratio_rejected", 0.0), logs.get("loss", 0.0)
         if not math.isfinite(loss) or not math.isfinite(ratio):
             raise UserError(
@@ -68,8 +77,8 @@ class Watch(TrainerCallback):
             )
 
 
-class Progress(TrainerCallback):
-    """Tells how many steps are done."""
+class ReportProgress(TrainerCallback):
+    """Tells a function how many steps are done."""
 
     def __init__(self, on_step: Callable[[int], None]):
         self.on_step = on_step
@@ -77,12 +86,13 @@ class Progress(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        """Called by Trainer."""
         if state.is_world_process_zero:
             self.on_step(state.global_step)
 
 
 def loggers(params: "TrainingParams", logs: Path | None) -> list[TrainerCallback]:
-    """Where loss, rewards and learning rate go beside the ``training_log`` table.
+    """Callbacks that log loss, rewards and learning rate beside the ``training_log`` table.
 
     Args:
         logs: Folder of TensorBoard's event files; without one nothing is logged.
@@ -112,7 +122,7 @@ def loggers(params: "TrainingParams", logs: Path | None) -> list[TrainerCallback
 
 
 def write_progress(file: Path) -> Callable[[int], None]:
-    """Writes the step into a file, where the process that waits for the training reads it."""
+    """A function that writes the step into a file, where the process that waits for the training reads it."""
 
     def on_step(step: int) -> None:
         unfinished = file.with_suffix(".tmp")

@@ -49,7 +49,7 @@ def deepspeed_config(params: "TrainingParams") -> dict[str, Any] | None:
 
 
 def expected_engine(params: "TrainingParams") -> str:
-    """``none``, ``ddp``, ``zero1``, ``zero2`` or ``zero3``."""
+    """The engine that the parameters ask for: ``none``, ``ddp``, ``zero1``, ``zero2`` or ``zero3``."""
     config = deepspeed_config(params)
     if config is not None:
         return f"zero{config['zero_optimization']['stage']}"
@@ -57,7 +57,7 @@ def expected_engine(params: "TrainingParams") -> str:
 
 
 def running_engine(trainer: "Trainer") -> str:
-    """What wraps the model."""
+    """The engine that wraps the model, named as in :func:`expected_engine`."""
     import torch
 
     wrapped = trainer.model_wrapped
@@ -68,7 +68,7 @@ def running_engine(trainer: "Trainer") -> str:
 
 
 def refuse_other_engine(trainer: "Trainer", expected: str) -> None:
-    """Raises UserError if another engine wraps the model than was asked for."""
+    """Raise UserError if another engine wraps the model than was asked for."""
     found = running_engine(trainer)
     if found != expected:
         raise UserError(

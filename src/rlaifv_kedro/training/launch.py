@@ -1,7 +1,7 @@
-"""Trainings of several processes: torchrun as a subprocess of the node, with its own process group, log file
-and result file.
+"""Trainings of several processes: torchrun as a subprocess of the node.
 
-One process without DeepSpeed needs none of it and trains in the node's own process.
+It has a process group, a log file and a result file of its own. One process without DeepSpeed needs none of
+it and trains in the node's own process.
 """
 
 import gc
@@ -31,8 +31,8 @@ from rlaifv_kedro.training.worker import (
     PROGRESS,
     RESULT,
     TrainingSpec,
-    alone_in,
     end_with_parent,
+    locked,
     run,
 )
 
@@ -66,7 +66,7 @@ def run_training(spec: TrainingSpec, pairs: "PairStore", reference: pd.DataFrame
 
         if spec.training.launch.total() > 1 or spec.training.deepspeed is not None:
             return _launched(spec, reference, on_step)
-        with alone_in(spec.folder):
+        with locked(spec.folder):
             return run(spec, pairs, reference, on_step)
 
 
@@ -83,30 +83,28 @@ def _launched(
             "processes can't share. Leave it out."
         )
     folder = spec.logs
-    for left in (*(folder / name for name in (RESULT, PROGRESS, LOG_TABLE)), *folder.glob(ERROR.format("*"))):
-        left.unlink(missing_ok=True)
+    earlier = (folder / name for name in (RESULT, PROGRESS, LOG_TABLE))
+    for file in (*earlier, *folder.glob(ERROR.format("*"))):
+        file.unlink(missing_ok=True)
     _free_memory()
     reference.to_parquet(spec.reference, index=False)
     write_atomically(folder / SPEC, spec.model_dump_json(indent=2).encode() + b"\n")
     status = _wait(_command(spec, folder / SPEC), folder, on_step)
     if status or not (folder / RESULT).is_file():
         raise _failure(folder, status)
-    said = json.loads((folder / RESULT).read_text())
-    found = {name: said[name] for name in expected}
+    report = json.loads((folder / RESULT).read_text())
+    found = {name: report[name] for name in expected}
     if found != expected:
         raise UserError(
             f"the training was to run as {expected}, but ran as {found}: {shown(folder / LOG)} says more. "
             "Nothing of it is used."
         )
-    return TrainingResult(
-        said["checkpoints"], pd.read_parquet(folder / LOG_TABLE), said["world_size"], said["engine"]
-    )
+    log = pd.read_parquet(folder / LOG_TABLE)
+    return TrainingResult(report["checkpoints"], log, report["world_size"], report["engine"])
 
 
 def _free_memory() -> None:
-    """Of the GPU, what earlier nodes' models have taken and torch keeps for the next: the first of the
-    processes needs it.
-    """
+    """Give back the GPU memory of earlier nodes' models, which torch keeps: the processes need it."""
     import torch
 
     gc.collect()
@@ -130,11 +128,11 @@ def _command(spec: TrainingSpec, path: Path) -> list[str]:
         ]
     command = [*launch.prefix, *command, "-m", "rlaifv_kedro.training.worker", str(path.absolute())]
     if launch.hosts > 1 and not launch.prefix:
-        _tell_other_hosts(launch, command)
+        _log_command_of_other_hosts(launch, command)
     return command
 
 
-def _tell_other_hosts(launch: "LaunchParams", command: list[str]) -> None:
+def _log_command_of_other_hosts(launch: "LaunchParams", command: list[str]) -> None:
     where = shlex.quote(str(Path.cwd()))
     logger.warning(
         "training waits for %d more host%s. Start on each: cd %s && %s",
@@ -146,8 +144,9 @@ def _tell_other_hosts(launch: "LaunchParams", command: list[str]) -> None:
 
 
 def _wait(command: list[str], folder: Path, on_step: Callable[[int], None]) -> int:
-    """Run the command in a process group of its own, its output in a file; signals that reach this process
-    are passed on to it.
+    """Run the command in a process group of its own, its output in a file, and return its exit status.
+
+    Signals that reach this process are passed on to it.
     """
     # DeepSpeed builds extensions with ninja, which lies beside python in a virtual environment that need not
     # be activated.
@@ -167,9 +166,8 @@ def _wait(command: list[str], folder: Path, on_step: Callable[[int], None]) -> i
             with _signals_passed_on(process):
                 while process.poll() is None:
                     time.sleep(_POLL)
-                    with suppress(
-                        OSError, ValueError
-                    ):  # not there yet; or, on a network's file system, just being replaced by another host
+                    # Not there yet; or, on a network's file system, just being replaced by another host.
+                    with suppress(OSError, ValueError):
                         on_step(json.loads((folder / PROGRESS).read_text())["step"])
         finally:
             if process.poll() is None:
@@ -179,13 +177,13 @@ def _wait(command: list[str], folder: Path, on_step: Callable[[int], None]) -> i
 
 
 def _end_on_kill() -> None:
-    """torchrun ends its workers when this process is killed, before a resumed run starts others."""
+    """Have torchrun end its workers when this process is killed, before a resumed run starts others."""
     end_with_parent(signal.SIGTERM)
 
 
 @contextmanager
 def _signals_passed_on(process: subprocess.Popen) -> Iterator[None]:
-    """The processes get the signal and end; then this process gets it as if nothing had held it up."""
+    """Pass signals on to the processes; once these have ended, this process gets the last signal too."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield
         return
@@ -196,9 +194,8 @@ def _signals_passed_on(process: subprocess.Popen) -> Iterator[None]:
         with suppress(ProcessLookupError):  # they have just ended
             os.killpg(process.pid, number)
 
-    wanted = [
-        number for number in _PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN
-    ]  # under nohup, SIGHUP is to do nothing
+    # Under nohup, SIGHUP is to do nothing.
+    wanted = [number for number in _PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, pass_on) for number in wanted}
     try:
         yield

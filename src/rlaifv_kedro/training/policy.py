@@ -17,12 +17,13 @@ from rlaifv_kedro.training.resume import SAVED
 logger = logging.getLogger(__name__)
 
 _REFERENCES = {START: "start of the iteration", BASE: "base policy"}
-_TRAINERS = (SAVED, "trainer_state.json")
+_FILES_OF_TRAINING = (SAVED, "trainer_state.json")
 
 
 def whole_policy(checkpoint: Path, folder: Path, metrics: pd.DataFrame, selection: Mapping[str, Any]) -> Path:
-    """A folder with whole weights and a completed card: hard links to the checkpoint's files, or a merge of
-    its adapters.
+    """A folder with whole weights and a completed card, made from a checkpoint.
+
+    It holds hard links to the checkpoint's files, or a merge of its adapters.
 
     Args:
         folder: Where to make it; what a kill left there is made again.
@@ -34,22 +35,23 @@ def whole_policy(checkpoint: Path, folder: Path, metrics: pd.DataFrame, selectio
     if (checkpoint / ADAPTER).is_file():
         merge_adapters(checkpoint, target)
     else:
-        link_folder(checkpoint, target, without=_TRAINERS)
+        link_folder(checkpoint, target, without=_FILES_OF_TRAINING)
     _complete_card(target, metrics, selection)
     return target
 
 
-def tidy_up(
+def keep_checkpoints(
     checkpoints: Sequence[Mapping[str, Any]],
     metrics: pd.DataFrame,
     selection: Mapping[str, Any],
     decided: Mapping[str, Any],
 ) -> None:
-    """Complete the cards of the checkpoints that stay, and remove the others; killed at any moment, it can be
-    called again.
+    """Complete the cards of the checkpoints that stay, and remove the others.
+
+    Killed at any moment, it can be called again.
 
     Args:
-        decided: See :func:`rlaifv_kedro.preference.selection.what_stays`.
+        decided: See :func:`rlaifv_kedro.preference.selection.checkpoints_to_keep`.
     """
     folders = {Path(c["path"]).name: Path(c["path"]) for c in checkpoints}
     for row in decided["kept"]:
@@ -73,7 +75,7 @@ def tidy_up(
         )
 
 
-def empty(folder: Path) -> None:
+def remove_folders(folder: Path) -> None:
     """Remove all folders in a folder."""
     for path in folder.iterdir():
         if path.is_dir():
@@ -81,11 +83,11 @@ def empty(folder: Path) -> None:
 
 
 def _complete_card(folder: Path, metrics: pd.DataFrame, selection: Mapping[str, Any]) -> None:
-    """By replacing the file: the old one may be a hard link of another folder's. Checkpoints made without
-    a card stay without.
+    """Write what was measured into a checkpoint's card; one made without a card stays without.
+
+    The file is replaced: the old one may be a hard link of another folder's.
     """
     if (folder / CARD).is_file() and folder.name in set(metrics["checkpoint"]):
         card = (folder / CARD).read_text(encoding="utf-8")
-        write_atomically(
-            folder / CARD, measured_card(card, folder.name, metrics, selection, _REFERENCES).encode()
-        )
+        completed = measured_card(card, folder.name, metrics, selection, _REFERENCES)
+        write_atomically(folder / CARD, completed.encode())

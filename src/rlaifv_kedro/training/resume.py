@@ -21,13 +21,14 @@ _RESUME_FILES = (
 
 
 def mark_saved(checkpoint: Path, step: int) -> None:
-    """Says that the checkpoint is whole."""
+    """Mark a checkpoint as whole."""
     (checkpoint / SAVED).write_text(json.dumps({"step": step}))
 
 
 def drop_resume_files(checkpoint: Path) -> None:
-    """Removes what resuming from this checkpoint would need. The mark stays: a kill meanwhile must not
-    make a whole checkpoint look cut off.
+    """Remove what resuming from this checkpoint would need.
+
+    The mark stays: a kill meanwhile must not make a whole checkpoint look cut off.
     """
     for pattern in _RESUME_FILES:
         for path in checkpoint.glob(pattern):
@@ -38,7 +39,7 @@ def drop_resume_files(checkpoint: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes the checkpoints that a kill cut off."""
+    """Remove the checkpoints that a kill cut off."""
     for path in folder.glob("checkpoint-*"):
         if not (path / SAVED).is_file():
             shutil.rmtree(path)

@@ -1,5 +1,6 @@
-"""DPO on packed pairs, as a ``transformers.Trainer``: optimiser, schedule, checkpoints and resume are its
-own.
+"""DPO on packed pairs, as a ``transformers.Trainer``.
+
+Optimiser, schedule, checkpoints and resume are Trainer's own.
 """
 
 from typing import Any
@@ -18,16 +19,17 @@ from transformers import (
 from rlaifv_kedro.branching import branch_log_probs
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.preference.data import PromptSampler
-from rlaifv_kedro.preference.loss import PreferenceLoss, preference_loss
+from rlaifv_kedro.preference.loss import Objective, PreferenceLoss, preference_loss
 from rlaifv_kedro.preference.objective import reduced
 from rlaifv_kedro.training.distributed import refuse_other_engine
 
 WATCHED = ("reward_margin", "reward_accuracy", "log_ratio_chosen", "log_ratio_rejected")
 
 
-class TellEpoch(TrainerCallback):
-    """Tells a sampler the epoch. Where batches are skipped after a resume, accelerate reaches it in one
-    process, but not in one of several.
+class SetEpoch(TrainerCallback):
+    """Tells a sampler the epoch.
+
+    Where batches are skipped after a resume, accelerate tells it in one process, but not in one of several.
     """
 
     def __init__(self, sampler: PromptSampler):
@@ -36,6 +38,7 @@ class TellEpoch(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        """Called by Trainer."""
         self.sampler.set_epoch(int(state.epoch or 0))
 
 
@@ -43,8 +46,7 @@ class PreferenceTrainer(Trainer):
     """Trains on batches of :class:`rlaifv_kedro.preference.data.PreferenceCollator`.
 
     Args:
-        beta, dpo_weight, label_smoothing, sft_weight: See
-            :func:`rlaifv_kedro.preference.loss.preference_loss`.
+        objective: What is minimised.
         engine: What must spread the training over processes; see :mod:`rlaifv_kedro.training.distributed`.
 
     Raises:
@@ -52,27 +54,11 @@ class PreferenceTrainer(Trainer):
             loss isn't ln 2); another engine runs.
     """
 
-    def __init__(
-        self,
-        *,
-        beta: float,
-        dpo_weight: float = 1.0,
-        label_smoothing: float = 0.0,
-        sft_weight: float = 0.0,
-        engine: str = "none",
-        **kwargs: Any,
-    ):
+    def __init__(self, *, objective: Objective, engine: str = "none", **kwargs: Any):
         super().__init__(**kwargs)
-        self.objective = {
-            "beta": beta,
-            "dpo_weight": dpo_weight,
-            "label_smoothing": label_smoothing,
-            "sft_weight": sft_weight,
-        }
-        self.engine = engine
-        self.loss_is_scaled_for_ga = (
-            True  # by the pairs of the whole step, however they fall into micro-batches and processes
-        )
+        self.objective, self.engine = objective, engine
+        # By the pairs of the whole step, however they fall into micro-batches and processes.
+        self.loss_is_scaled_for_ga = True
         self._watched = torch.zeros(1 + len(WATCHED), dtype=torch.float64)
         self._checked_engine = False
 
@@ -83,6 +69,7 @@ class PreferenceTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor:
+        """The loss of a micro-batch as Trainer wants it, so that gradients add up to those of the mean."""
         if not self._checked_engine:
             refuse_other_engine(self, self.engine)
             self._checked_engine = True
@@ -94,11 +81,11 @@ class PreferenceTrainer(Trainer):
         self._watched += torch.tensor([1.0, *means], dtype=torch.float64) * pairs
         if num_items_in_batch is None:
             return result.losses.mean()
-        return (
-            result.losses.sum() / num_items_in_batch * self.args.world_size
-        )  # gradients are averaged over the processes
+        # Times the number of processes, since gradients are averaged over them.
+        return result.losses.sum() / num_items_in_batch * self.args.world_size
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log with the means of what was watched since the last time."""
         pairs, *sums = self.accelerator.reduce(self._watched.to(self.args.device)).tolist()
         self._watched.zero_()
         watched = {name: total / pairs for name, total in zip(WATCHED, sums)} if pairs else {}
@@ -113,8 +100,10 @@ class PreferenceTrainer(Trainer):
         )
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """To the device. Under DeepSpeed, Trainer would round all numbers to bfloat16: right for pixels,
-        wrong for log-probs of -123.4.
+        """Put a batch on the device.
+
+        Under DeepSpeed, Trainer would round all numbers to bfloat16: right for pixels, wrong for log-probs of
+        -123.4.
         """
         prepared = super()._prepare_inputs(inputs)
         exact = {
@@ -125,8 +114,9 @@ class PreferenceTrainer(Trainer):
         return {**prepared, **exact}
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-        """DeepSpeed gathers tied weights as two tensors: without this, checkpoints would hold the
-        embeddings twice.
+        """Save without the second copy of tied weights.
+
+        DeepSpeed gathers them as two tensors, so checkpoints would hold the embeddings twice.
         """
         if state_dict is not None:
             tied = getattr(self.accelerator.unwrap_model(self.model), "all_tied_weights_keys", None) or {}
@@ -136,26 +126,25 @@ class PreferenceTrainer(Trainer):
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
     ) -> None:
-        """Trainer looks for the names that weights have in memory. LLaVA's are written by the names of its
+        """Load a checkpoint's weights by the names that they have in files.
+
+        Trainer looks for the names that weights have in memory. LLaVA's are written by the names of its
         release, so it finds none, warns, and goes on from the weights of the start. Adapters have one name in
         both places.
         """
         model = model or self.model
         if not isinstance(model, PreTrainedModel):
             return super()._load_from_checkpoint(resume_from_checkpoint, model)
-        saved = type(model).from_pretrained(
-            resume_from_checkpoint, dtype=torch.float32
-        )  # what learns is float32; the copy rounds the rest
+        # What learns is float32; the copy rounds the rest.
+        saved = type(model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
         model.load_state_dict(saved.state_dict())
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        """Pairs in random order, or, if packs are made by prompt, prompts in random order with their
-        pairs.
-        """
+        """Pairs in random order; if packs are made by prompt, prompts in random order with their pairs."""
         if not self.data_collator.merge:
             return super()._get_train_sampler(train_dataset)
         sampler = PromptSampler(self.train_dataset.pairs.prompts, self.args.data_seed)
-        self.add_callback(TellEpoch(sampler))
+        self.add_callback(SetEpoch(sampler))
         return sampler
 
     def _pair_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> PreferenceLoss:
@@ -166,14 +155,16 @@ class PreferenceTrainer(Trainer):
             *reduced(scored, chosen, rejected, weights),
             inputs["reference_chosen"],
             inputs["reference_rejected"],
-            **self.objective,
+            self.objective,
             chosen_mean=scored.sums[chosen] / lengths[0],
             lengths=lengths if weights is not None else None,
         )
 
     def _check_reference(self, result: PreferenceLoss) -> None:
-        """At the start every log-ratio is 0, so the DPO loss is ln 2. Single ratios are compared: in the
-        loss they can cancel out.
+        """Raise UserError if the policy isn't its own reference at the start.
+
+        There every log-ratio is 0, so the DPO loss is ln 2. Single ratios are compared: in the loss they can
+        cancel out.
         """
         tolerance = 0.05 if not (self.args.bf16 or self.args.fp16) else 2.0  # nats an answer
         if not float(result.largest_log_ratio) <= tolerance:

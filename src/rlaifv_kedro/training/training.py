@@ -15,8 +15,9 @@ from rlaifv_kedro.datasets.pair_store import PairStore
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import first_line
 from rlaifv_kedro.preference.data import PreferenceCollator, PreferenceDataset, Truncation
-from rlaifv_kedro.preference.objective import Reduction
-from rlaifv_kedro.training.callbacks import Progress, Watch, loggers
+from rlaifv_kedro.preference.loss import Objective
+from rlaifv_kedro.preference.weights import Reduction
+from rlaifv_kedro.training.callbacks import MarkCheckpoints, ReportProgress, StopAtCollapse, loggers
 from rlaifv_kedro.training.distributed import deepspeed_config, expected_engine, running_engine
 from rlaifv_kedro.training.resume import drop_resume_files, saved_checkpoints
 from rlaifv_kedro.training.trainer import WATCHED, PreferenceTrainer
@@ -45,84 +46,104 @@ class TrainingResult:
     engine: str
 
 
+@dataclass(frozen=True)
+class TrainingJob:
+    """How a policy is trained, and where.
+
+    Attributes:
+        policy: Folder the model was loaded from; LoRA adapters record it.
+        folder: Where checkpoints go, ``checkpoint-<step>`` each.
+        seed: The run's.
+        dtype: Of the computation: ``float32``, ``bfloat16`` or ``float16``.
+        device: ``cpu`` or ``cuda``; without one, where the model lies.
+        logs: Folder for TensorBoard or mlflow; without one, there are none.
+    """
+
+    policy: Path
+    folder: Path
+    seed: int
+    params: "TrainingParams"
+    dtype: str
+    device: str | None = None
+    logs: Path | None = None
+
+
 def train(
     model: "TransformersModel",
-    policy: Path,
     pairs: PairStore,
     reference: pd.DataFrame,
-    folder: Path,
-    seed: int,
-    params: "TrainingParams",
-    dtype: str,
-    device: str | None = None,
-    logs: Path | None = None,
+    job: TrainingJob,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> TrainingResult:
     """Train, or go on with a training that was cut off. In a process group every process calls this.
 
     Args:
-        policy: Folder the model was loaded from; LoRA adapters record it.
-        folder: Where checkpoints go, ``checkpoint-<step>`` each.
-        device: ``cpu`` or ``cuda``; without one, where the model lies.
-        logs: Folder for TensorBoard or mlflow; without one, there are none.
         on_step: Told the number of steps done after each.
 
     Raises:
         UserError: The policy isn't its own reference, the training collapses, memory runs out, or another
             engine runs than was asked for.
     """
-    device = device or model.module.device.type
-    if dtype == "float16" and device == "cpu":
-        raise UserError(
-            "compute.dtype=float16 can't be trained on a CPU. Choose float32 or bfloat16, or a GPU."
-        )
-    steps_an_epoch = math.ceil(len(pairs) / params.batch_size)
-    steps = total_steps(len(pairs), params)
-    arguments = _arguments(folder, steps_an_epoch, steps, seed, params, dtype, device)
-    set_seed(arguments.seed)  # adapters begin with random numbers, the same in every process
-    trainer = PreferenceTrainer(
-        beta=params.beta,
-        dpo_weight=params.dpo_weight,
-        label_smoothing=params.label_smoothing,
-        sft_weight=params.sft_weight,
-        engine=expected_engine(params),
-        model=_trainable(model.module, policy, params),
-        args=arguments,
-        train_dataset=PreferenceDataset(pairs, reference),
-        data_collator=PreferenceCollator(
-            model.encoder,
-            Truncation.of(params),
-            merge=params.pack == "prompt",
-            reduction=Reduction.of(params),
-        ),
-        processing_class=model.processor,
-        callbacks=[Watch(params.collapse_log_ratio), Progress(on_step), *loggers(params, logs)],
-    )
-    trainer.remove_callback(PrinterCallback)  # its lines are in training_log
-    found = [saved_checkpoints(folder)]
+    trainer = _trainer(model, pairs, reference, job, on_step)
+    found = [saved_checkpoints(job.folder)]
     if torch.distributed.is_initialized():
         # By rank 0, which has waited for the processes of a killed run; another host may still see an older
         # state of a shared folder.
         torch.distributed.broadcast_object_list(found)
     [saved] = found
-    if (
-        saved and saved[-1][0] >= steps
-    ):  # cut off while tidying up: what DeepSpeed would resume from may be gone
+    if saved and saved[-1][0] >= trainer.args.max_steps:
+        # Cut off while files were removed: what DeepSpeed would resume from may be gone.
         trainer.state = TrainerState.load_from_json(str(saved[-1][1] / TRAINER_STATE_NAME))
-        engine = expected_engine(params)
+        engine = expected_engine(job.params)
     else:
         _train(trainer, saved[-1][1] if saved else None)
         engine = running_engine(trainer)
     checkpoints = [
-        {"path": path.name, "step": step, "epoch": step / steps_an_epoch}
-        for step, path in saved_checkpoints(folder)
+        {"path": path.name, "step": step, "epoch": step / steps_an_epoch(len(pairs), job.params)}
+        for step, path in saved_checkpoints(job.folder)
     ]
     if trainer.is_world_process_zero():
         for checkpoint in checkpoints:
-            drop_resume_files(folder / checkpoint["path"])
+            drop_resume_files(job.folder / checkpoint["path"])
     return TrainingResult(
         checkpoints, _training_log(trainer.state.log_history), trainer.args.world_size, engine
     )
+
+
+def _trainer(
+    model: "TransformersModel",
+    pairs: PairStore,
+    reference: pd.DataFrame,
+    job: TrainingJob,
+    on_step: Callable[[int], None],
+) -> PreferenceTrainer:
+    params = job.params
+    device = job.device or model.module.device.type
+    if job.dtype == "float16" and device == "cpu":
+        raise UserError(
+            "compute.dtype=float16 can't be trained on a CPU. Choose float32 or bfloat16, or a GPU."
+        )
+    arguments = _arguments(job, device, len(pairs))
+    set_seed(arguments.seed)  # adapters begin with random numbers, the same in every process
+    merge, reduction = params.pack == "prompt", Reduction.of(params)
+    callbacks = [
+        MarkCheckpoints(),
+        StopAtCollapse(params.collapse_log_ratio),
+        ReportProgress(on_step),
+        *loggers(params, job.logs),
+    ]
+    trainer = PreferenceTrainer(
+        objective=Objective.of(params),
+        engine=expected_engine(params),
+        model=_trainable(model.module, job.policy, params),
+        args=arguments,
+        train_dataset=PreferenceDataset(pairs, reference),
+        data_collator=PreferenceCollator(model.encoder, Truncation.of(params), merge, reduction),
+        processing_class=model.processor,
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)  # its lines are in training_log
+    return trainer
 
 
 def _train(trainer: PreferenceTrainer, checkpoint: Path | None) -> None:
@@ -137,46 +158,44 @@ def _train(trainer: PreferenceTrainer, checkpoint: Path | None) -> None:
         ) from error
 
 
+def steps_an_epoch(pairs: int, params: "TrainingParams") -> int:
+    """Optimiser steps in which every pair is used once."""
+    return math.ceil(pairs / params.batch_size)
+
+
 def total_steps(pairs: int, params: "TrainingParams") -> int:
     """Optimiser steps of a whole training."""
-    return max(1, round(math.ceil(pairs / params.batch_size) * params.epochs))
+    return max(1, round(steps_an_epoch(pairs, params) * params.epochs))
 
 
-def _arguments(
-    folder: Path,
-    steps_an_epoch: int,
-    steps: int,
-    seed: int,
-    params: "TrainingParams",
-    dtype: str,
-    device: str,
-) -> TrainingArguments:
+def _arguments(job: TrainingJob, device: str, pairs: int) -> TrainingArguments:
+    params, steps, seed = job.params, total_steps(pairs, job.params), job.seed % 2**32
     return _Arguments(
-        output_dir=str(folder),
+        output_dir=str(job.folder),
         per_device_train_batch_size=params.micro_batch(),
         gradient_accumulation_steps=params.accumulation(),
         max_steps=steps,
         learning_rate=params.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=round(params.warmup_share * steps),
+        warmup_steps=round(params.warmup_ratio * steps),
         optim="adamw_torch",
         weight_decay=params.weight_decay,
         adam_beta2=params.adam_beta2,
         max_grad_norm=params.max_grad_norm,
         activation_checkpointing=params.gradient_checkpointing,
-        bf16=dtype == "bfloat16",
-        fp16=dtype == "float16",
+        bf16=job.dtype == "bfloat16",
+        fp16=job.dtype == "float16",
         use_cpu=device == "cpu",
         ddp_backend="gloo" if device == "cpu" and params.launch.total() > 1 else None,
         ddp_timeout=2 * _HOURS,  # one process writes a large checkpoint while the others wait
         deepspeed=deepspeed_config(params),
-        dataloader_num_workers=params.loader_workers,
+        dataloader_num_workers=params.dataloader_num_workers,
         logging_steps=1,  # means over several steps would differ after a resume
         logging_nan_inf_filter=False,
         save_strategy="steps",
-        save_steps=max(1, math.ceil(steps_an_epoch * params.checkpoint_every)),
-        seed=seed % 2**32,
-        data_seed=seed % 2**32,
+        save_steps=max(1, math.ceil(steps_an_epoch(pairs, params) * params.checkpoint_every)),
+        seed=seed,
+        data_seed=seed,
         remove_unused_columns=False,
         label_names=[],
         report_to=[],  # see callbacks.loggers
@@ -185,10 +204,14 @@ def _arguments(
 
 
 class _Arguments(TrainingArguments):
+    """Arguments of a training that never uses DataParallel."""
+
     @property
     def n_gpu(self) -> int:
-        """One a process. Trainer would spread a single process over all GPUs that it sees by DataParallel,
-        which can't scatter packs.
+        """One GPU a process.
+
+        Trainer would spread a single process over all GPUs that it sees by DataParallel, which can't scatter
+        packs.
         """
         return min(super().n_gpu, 1)
 
@@ -211,8 +234,9 @@ def _trainable(module: torch.nn.Module, policy: Path, params: "TrainingParams") 
 
 
 def _with_adapters(module: torch.nn.Module, policy: Path, lora: "LoraParams") -> torch.nn.Module:
-    """Adapters on the linear layers of the language model. The pattern names it: a bare list of suffixes
-    would hit the vision tower too.
+    """Adapters on the linear layers of the language model.
+
+    The pattern names it: a bare list of suffixes would hit the vision tower too.
     """
     from peft import LoraConfig, get_peft_model
 

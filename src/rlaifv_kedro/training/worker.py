@@ -1,5 +1,6 @@
-"""One process of a training: ``python -m rlaifv_kedro.training.worker spec.json``, started by torchrun on
-every GPU; or called by the node itself.
+"""One process of a training: ``python -m rlaifv_kedro.training.worker spec.json``.
+
+torchrun starts it on every GPU; a training of one process calls :func:`run` itself.
 
 Rank 0 leaves ``result.json`` and ``training_log.parquet`` beside the spec; a process that fails leaves
 ``error-<rank>.json``.
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from rlaifv_kedro.training.training import TrainingResult
 
 RESULT, LOG_TABLE, PROGRESS, ERROR = "result.json", "training_log.parquet", "progress.json", "error-{}.json"
-_PATIENCE = 60  # seconds
+_LOCK_TIMEOUT = 60  # seconds
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -62,45 +63,41 @@ def run(
     from rlaifv_kedro.models.loading import torch_device
     from rlaifv_kedro.preference.reference import expected_fingerprint, refuse_mismatch
     from rlaifv_kedro.training.distributed import expected_engine
-    from rlaifv_kedro.training.training import train
+    from rlaifv_kedro.training.training import TrainingJob, train
 
     loading = {**spec.compute.loading(), **spec.model.loading()}
     device = None
     if expected_engine(spec.training) == "zero3":
-        device, loading["device"] = (
-            torch_device(spec.compute.device),
-            "cpu",
-        )  # DeepSpeed takes it from there and spreads it
+        # DeepSpeed takes the weights from the CPU and spreads them.
+        device, loading["device"] = torch_device(spec.compute.device), "cpu"
     model = load_model(spec.policy, batch_size=spec.training.micro_batch_size, **loading)
     if int(os.environ.get("RANK", "0")) == 0:  # reads all weights once more: enough if one process does
         refuse_mismatch(
             spec.fingerprint, expected_fingerprint(spec.policy, pairs, model, spec.training, loading["dtype"])
         )
-    return train(
-        model,
-        spec.policy,
-        pairs,
-        reference,
-        spec.folder,
-        spec.seed,
-        spec.training,
-        loading["dtype"],
-        device,
+    job = TrainingJob(
+        policy=spec.policy,
+        folder=spec.folder,
+        seed=spec.seed,
+        params=spec.training,
+        dtype=loading["dtype"],
+        device=device,
         logs=spec.logs,
-        on_step=on_step,
     )
+    return train(model, pairs, reference, job, on_step)
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Keeps the folder for one training. The processes of a run that was killed end within seconds; they are
-    waited for.
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps the folder for one training, and removes the checkpoints that a kill cut off.
+
+    The processes of a run that was killed end within seconds; they are waited for.
 
     Raises:
         UserError: Another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    until = time.monotonic() + _PATIENCE
+    until = time.monotonic() + _LOCK_TIMEOUT
     with (folder / ".lock").open("w") as file:
         while True:
             try:
@@ -129,8 +126,8 @@ def main(path: Path) -> int:
     from rlaifv_kedro.training.callbacks import write_progress
 
     try:
-        _take_gpu(spec.compute)
-        with alone_in(spec.folder) if rank == 0 else nullcontext():
+        _select_gpu(spec.compute)
+        with locked(spec.folder) if rank == 0 else nullcontext():
             result = run(
                 spec,
                 PairStore.open(spec.pairs),
@@ -142,13 +139,13 @@ def main(path: Path) -> int:
         return 1
     if rank == 0:
         result.log.to_parquet(path.parent / LOG_TABLE, index=False)
-        said = {"world_size": result.world_size, "engine": result.engine, "checkpoints": result.checkpoints}
-        write_atomically(path.parent / RESULT, json.dumps(said, indent=2).encode() + b"\n")
+        report = {"world_size": result.world_size, "engine": result.engine, "checkpoints": result.checkpoints}
+        write_atomically(path.parent / RESULT, json.dumps(report, indent=2).encode() + b"\n")
     return 0
 
 
-def _take_gpu(compute: ComputeParams) -> None:
-    """The GPU with this process's number on its host, before anything is put on one.
+def _select_gpu(compute: ComputeParams) -> None:
+    """Use the GPU with this process's number on its host, before anything is put on one.
 
     Raises:
         UserError: There are fewer GPUs than processes.
@@ -168,7 +165,7 @@ def _take_gpu(compute: ComputeParams) -> None:
 
 
 def end_with_parent(number: int) -> None:
-    """This process gets the signal when its parent has ended, where the kernel can do that."""
+    """Send this process the signal when its parent has ended, where the kernel can do that."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 

@@ -12,9 +12,9 @@ from rlaifv_kedro.benchmarks.best_of import choose_answers, decoding_of, sample_
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, ModelsParams, RewardParams
-from rlaifv_kedro.preference.selection import BASE, START, choose, draw_curve, what_stays
+from rlaifv_kedro.preference.selection import BASE, START, checkpoints_to_keep, choose, draw_curve
 from rlaifv_kedro.schemas import table
-from rlaifv_kedro.training.policy import empty, tidy_up, whole_policy
+from rlaifv_kedro.training.policy import keep_checkpoints, remove_folders, whole_policy
 
 __all__ = [
     "answer_probes",
@@ -116,17 +116,17 @@ def prune_checkpoints(
         folder: Where the policy was put together; it is emptied.
 
     Returns:
-        The ``kept_checkpoints`` entry; see :func:`rlaifv_kedro.preference.selection.what_stays`.
+        The ``kept_checkpoints`` entry; see :func:`rlaifv_kedro.preference.selection.checkpoints_to_keep`.
     """
-    decided = what_stays(checkpoints, metrics, selection, params.keep_best)
+    decided = checkpoints_to_keep(checkpoints, metrics, selection, params.keep_best)
     if all(c["own"] for c in checkpoints):
-        tidy_up(checkpoints, metrics, selection, decided)
+        keep_checkpoints(checkpoints, metrics, selection, decided)
     elif decided["removed"]:
         logger.info(
             "another run has made the checkpoints, so all of them stay; that run removes some of them if it "
             "goes on with the evaluation"
         )
-    empty(folder)
+    remove_folders(folder)
     return decided
 
 

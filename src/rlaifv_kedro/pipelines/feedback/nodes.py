@@ -21,7 +21,7 @@ from rlaifv_kedro.preference.pairs import (
     all_pairs,
     balance_lengths,
     draw_pairs,
-    refuse_strangers,
+    refuse_unknown_prompts,
     score_candidates,
 )
 from rlaifv_kedro.seeds import seed_for
@@ -50,7 +50,7 @@ def divide(
     """
     from rlaifv_kedro.models import close_model
 
-    refuse_strangers(prompts, candidates)
+    refuse_unknown_prompts(prompts, candidates)
     splitter, opened = open_splitter(seed, params, models, compute)
     by_prompt = dict(iter(candidates.groupby("prompt_id", sort=False)))
 

@@ -10,7 +10,7 @@ from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.params import ComputeParams, ModelsParams, RewardParams, TrainingParams
-from rlaifv_kedro.preference.pairs import refuse_strangers
+from rlaifv_kedro.preference.pairs import refuse_unknown_prompts
 
 
 def compute_rewards(
@@ -40,7 +40,7 @@ def compute_rewards(
     from rlaifv_kedro.models import Question, load_model
     from rlaifv_kedro.preference.reward import Reward
 
-    refuse_strangers(prompts, candidates)
+    refuse_unknown_prompts(prompts, candidates)
     loading = {"batch_size": params.batch_size, **compute.loading(), **models.policy.loading()}
     reward = Reward(load_model(policy, **loading), load_model(reference, **loading), training.beta)
     said = candidates[candidates["answer"].str.strip() != ""]

@@ -65,8 +65,8 @@ def compute_reference(
     from rlaifv_kedro.models import load_model
     from rlaifv_kedro.preference.data import Truncation
     from rlaifv_kedro.preference.mix import refuse_too_many
-    from rlaifv_kedro.preference.objective import Reduction
     from rlaifv_kedro.preference.reference import expected_fingerprint, reference_log_probs
+    from rlaifv_kedro.preference.weights import Reduction
 
     refuse_too_many(pairs, rejects, params.max_reject_share)
     loading = {**compute.loading(), **models.policy.loading()}
