@@ -280,8 +280,8 @@ def test_under_zero3_the_model_begins_in_host_memory_and_trains_on_the_gpu(
         reference,
         print,
     )
-    [(model, *_, device)] = trained
-    assert (model.module.device.type, device) == ("cpu", "cuda")
+    [(model, _, _, job, _)] = trained
+    assert (model.module.device.type, job.device) == ("cpu", "cuda")
 
 
 def test_checkpoints_without_weights_are_refused(tmp_path: Path) -> None:
