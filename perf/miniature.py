@@ -39,11 +39,11 @@ ABLATIONS = {
 # Whose answers best_of ranks: pipeline, what stands before its nodes' names, iteration, the policy's entry,
 # and the run that made it. The reward is always that of seed 0's last policy, the images are seed 0's.
 RANKED = {
-    "its own policy: seed 0, iteration 4": ("evaluation", "", 4, "trained_policy", "seed0"),
-    "seed 0, iteration 1": ("evaluation", "", 1, "trained_policy", "seed0"),
-    "seed 0, base policy": ("rlaif_loop", "base.", 1, "base_policy", ""),
-    "another training: seed 1, iteration 1": ("evaluation", "", 1, "trained_policy", "seed1"),
-    "another training: seed 1, iteration 4": ("evaluation", "", 4, "trained_policy", "seed1"),
+    "its own policy: seed 0, iteration 4": ("evaluation", 4, "seed0"),
+    "seed 0, iteration 1": ("evaluation", 1, "seed0"),
+    "seed 0, base policy": ("rlaif_loop", 0, ""),
+    "another training: seed 1, iteration 1": ("evaluation", 1, "seed1"),
+    "another training: seed 1, iteration 4": ("evaluation", 4, "seed1"),
 }
 SAMPLES = 32
 # Metric -> numerator, denominator (both summed over answers), scale.
@@ -161,10 +161,13 @@ def best_of(temperature: str) -> None:
             run(f"seed{seed}", f"seed={seed}")
     base = manifest("seed0")["read"]["base_policy"]["version"]
     tables: dict[str, dict[str, dict[str, str]]] = {}
-    for i, (title, (pipeline, box, iteration, entry, made_by)) in enumerate(RANKED.items()):
+    for i, (title, (pipeline, iteration, made_by)) in enumerate(RANKED.items()):
+        namespace = f"iteration_{iteration}" if iteration else "base"
+        box = f"{namespace}.evaluation." if iteration else "base."
+        entry = f"{namespace}.trained_policy" if iteration else "base_policy"
         versions = {entry: made_by or base, "test_prompts": "seed0"}
         models = {"reward_policy": "seed0", "reward_reference": base}
-        params, name = f"seed=0,iteration={iteration}", f"best_of{i}"
+        params, name = f"seed=0,iteration={iteration or 1}", f"best_of{i}"
         sampling = (
             f"evaluation.best_of={SAMPLES},evaluation.best_of_reward=catalog,"
             f"evaluation.best_of_temperature={temperature}"
@@ -175,7 +178,7 @@ def best_of(temperature: str) -> None:
             *nodes(pipeline, [f"{box}sample_answers", f"{box}reward_answers"], versions | models),
         )
         run(f"{name}-greedy", params, *nodes(pipeline, [f"{box}answer_test_prompts"], versions))
-        folder = PROJECT / "data/07_model_output" / (box.strip(".") or f"iteration_{iteration}")
+        folder = PROJECT / "data/07_model_output" / namespace
         for metric, cells in best_of_rates(folder, f"{name}-t{temperature}", f"{name}-greedy").items():
             tables.setdefault(metric, {})[title] = cells
     for metric, rows in tables.items():

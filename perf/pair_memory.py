@@ -89,9 +89,7 @@ def gather(source: Path, folder: Path) -> Iterator[float]:
             "published_pairs": {"where": {"type": "detailed_description"}},
         }
     )
-    for some_rejects, some_pairs in gather_pairs(
-        set(), set(), 0, params, PairSourceDataset(str(source)).load()
-    ):
+    for some_rejects, some_pairs in gather_pairs(0, params, PairSourceDataset(str(source)).load()):
         rejects.save(some_rejects)
         pairs.save(some_pairs)
         yield memory()

@@ -1,24 +1,38 @@
-"""Kedro hooks that make a run repeatable: they pin versions before the first node, and keep the run's
-manifest.
-"""
+"""Kedro hooks: they check the parameters, pin versions before the first node, and keep the run's manifest."""
 
 import logging
+import os
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from pydantic_core import to_jsonable_python
 
+from rlaifv_kedro.datasets.chunks import ChunkedTableDataset
+from rlaifv_kedro.datasets.tables import TableDataset
+from rlaifv_kedro.datasets.versioned import RunVersionedDataset
+from rlaifv_kedro.engine.outputs import Outputs, announce
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.params import RUNTIME_ONLY, Parameters, validate_parameters
+from rlaifv_kedro.params.current import Session, set_current
+from rlaifv_kedro.pipelines.benchmarks.nodes import refuse_unready
+from rlaifv_kedro.pipelines.data_generation.nodes import draw_prompts, refuse_small_pool
 from rlaifv_kedro.runs import manifest as manifests
 from rlaifv_kedro.runs import versions
+from rlaifv_kedro.runs.kedro_private import dataset, is_versioned, path_of, runtime_parameters, saved_version
+from rlaifv_kedro.runs.lineage import ROOTS
 from rlaifv_kedro.runs.manifest import Manifest
-from rlaifv_kedro.runs.session import resume_command, user_message
+from rlaifv_kedro.runs.messages import user_message
+from rlaifv_kedro.runs.resume_command import resume_command
+from rlaifv_kedro.runs.resuming import Start, begin
 
 logger = logging.getLogger(__name__)
 
@@ -64,36 +78,35 @@ class RunHooks:
         self._catalog = catalog
         self._begun: dict[str, tuple[float, float]] = {}
         run_id = run_params["run_id"]
-        runtime = run_params["runtime_params"] or {}
-        read = versions.pin(self._project, pipeline, catalog, run_params)
-        self._manifest = manifests.begin(
-            self._project,
+        pinned = versions.pin(self._project, pipeline, catalog, run_params)
+        start = Start(
             run_id=run_id,
             command=resume_command(run_params, run_id),
             env=run_params["env"],
             pipelines=sorted(run_params["pipeline_names"] or ["__default__"]),
             parameters=self._complete_parameters(to_jsonable_python(self._parameters, fallback=str)),
-            replay=runtime.get("replay"),
-            read=read,
+            replay=(run_params["runtime_params"] or {}).get("replay"),
+            read=pinned.read,
+            lineage=pinned.lineage,
         )
+        self._manifest = begin(self._project, start)
         for name in sorted(pipeline.all_outputs()):
-            if versions.dataset(catalog, name).exists():  # written just before a kill, its record was not
+            if dataset(catalog, name).exists():  # written just before a kill, its record was not
                 self._record(name)
         verb = "Going on with run" if self._manifest.resumed else "Run"
         logger.info("%s %s. If it is interrupted, go on with: %s", verb, run_id, self._manifest.command)
 
     @hook_impl
-    def before_node_run(self, node: Node) -> None:
-        """Starts the node's clock."""
+    def before_node_run(self, node: Node, catalog: DataCatalog) -> None:
+        """Starts the node's clock, and says which of its chunks are finished and where its outputs lie."""
+        announce(_outputs_of(node, catalog))
         with self._lock:
             before = self._manifest.nodes.get(node.name, manifests.NodeRecord()).seconds
             self._begun[node.name] = (time.perf_counter(), before)
 
     @hook_impl
     def after_node_run(self, node: Node) -> None:
-        """Takes the time of a node that saves nothing; a generator node has not worked yet, its time grows
-        with every save.
-        """
+        """Takes the time of a node that saves nothing; a generator's time grows with every save instead."""
         with self._lock:
             self._clock(node)
 
@@ -122,21 +135,125 @@ class RunHooks:
             logger.warning("Run %s stopped. %s: %s", self._manifest.run_id, hint, self._manifest.command)
 
     def _record(self, name: str) -> None:
-        dataset = versions.dataset(self._catalog, name)
-        if not getattr(dataset, "_EPHEMERAL", False):
-            version = versions.pinned(dataset)
-            path = versions.path_of(dataset, version)
-            sha256_of = versions.sha256_of(dataset)
-            self._manifest.written[name] = manifests.entry_of(
-                self._project, path, version, complete=dataset.exists(), sha256_of=sha256_of
-            )
+        found = dataset(self._catalog, name)
+        version = saved_version(found)
+        entry = manifests.entry_of(
+            self._project,
+            path_of(found, version),
+            version,
+            complete=found.exists(),
+            sha256_of=versions.sha256_of(found),
+        )
+        self._manifest.written[name] = entry
+        if name in ROOTS and entry.sha256:
+            grown = {name: entry.sha256}
+            self._manifest.lineage = self._manifest.lineage.model_copy(update=grown)
 
     def _clock(self, node: Node) -> None:
         started, before = self._begun[node.name]
-        self._manifest.nodes[node.name] = manifests.NodeRecord(
-            seconds=round(before + time.perf_counter() - started, 3)
-        )
+        seconds = round(before + time.perf_counter() - started, 3)
+        self._manifest.nodes[node.name] = manifests.NodeRecord(seconds=seconds)
 
     def _close(self, status: str, error: str | None = None) -> None:
         self._manifest.status, self._manifest.ended, self._manifest.error = status, manifests.now(), error
         self._manifest.save(self._project)
+
+
+def _outputs_of(node: Node, catalog: DataCatalog) -> Outputs:
+    """The node's finished chunks, and where its outputs lie, by their names without namespace."""
+    found = {name.rpartition(".")[2]: dataset(catalog, name) for name in node.outputs}
+    chunked = [made.finished_chunks() for made in found.values() if isinstance(made, ChunkedTableDataset)]
+    paths = {name: made.save_path() for name, made in found.items() if isinstance(made, RunVersionedDataset)}
+    return Outputs(frozenset(set.intersection(*chunked)) if chunked else frozenset(), paths)
+
+
+class ProjectHooks:
+    """What this project does when Kedro has read the configuration: before any catalog entry is made."""
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Checks all parameters at once, tells the registry what they say, and keeps the libraries quiet.
+
+        Raises:
+            UserError: A parameter is unknown or impossible, or stands where only half of the configuration
+                would see it.
+        """
+        in_files, runtime = context.config_loader["parameters"], runtime_parameters(context)
+        given = {name: value for name, value in runtime.items() if name in RUNTIME_ONLY}
+        self._parameters = validate_parameters({**in_files, **given})
+        _refuse_halves(in_files, runtime, context.config_loader["globals"])
+        set_current(Session(self._parameters, _tables_without_version(context, self._parameters)))
+        if self._parameters.compute.threads:
+            os.environ["OMP_NUM_THREADS"] = str(self._parameters.compute.threads)
+        _quiet()
+
+    @hook_impl
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Looks for what would stop the run later, before anything is computed.
+
+        Raises:
+            UserError: Names all that was found.
+        """
+        parameters = self._parameters
+        refuse_unready(pipeline, parameters.evaluation, parameters.benchmarks, parameters.models)
+        if any(node.func is draw_prompts for node in pipeline.nodes):
+            rows = _pool_rows(pipeline, catalog, parameters)
+            if rows is not None:
+                refuse_small_pool(rows, parameters.iteration, parameters.data_generation, parameters.loop)
+
+    @hook_impl
+    def before_node_run(self, node: Node) -> None:
+        """One line a node: where the run is."""
+        parts = [*(node.namespace or "").split("."), node.short_name]
+        logger.info("%s", " · ".join(parts).strip(" ·").replace("_", " "))
+
+
+def _pool_rows(pipeline: Pipeline, catalog: DataCatalog, parameters: Parameters) -> int | None:
+    """Prompts in the pool that the run draws, or reads; None if it isn't there, or has versions."""
+    if "prompt_pool" in pipeline.all_outputs():
+        return parameters.miniature.pool_scenes
+    pool = dataset(catalog, "prompt_pool") if "prompt_pool" in catalog else None
+    footer = pool.footer() if isinstance(pool, TableDataset) and not is_versioned(pool) else None
+    return None if footer is None else footer.num_rows
+
+
+def _tables_without_version(context: KedroContext, parameters: Parameters) -> frozenset[str]:
+    """Of the tables that ``evaluation.benchmarks`` needs, those that no run has made.
+
+    The catalog isn't there yet when pipelines are made, so its configuration is asked.
+    """
+    entries = context.config_loader["catalog"]
+    benchmarks = parameters.evaluation.benchmarks
+    names = ["coco_truth", *(f"{name}_items" for name in benchmarks)] if benchmarks else []
+    paths = {name: context.project_path / entries[name]["filepath"] for name in names if name in entries}
+    return frozenset(
+        name for name, path in paths.items() if not path.is_file() and not any(path.glob(f"*/{path.name}"))
+    )
+
+
+def _refuse_halves(in_files: dict[str, Any], runtime: dict[str, Any], shared: dict[str, Any]) -> None:
+    """The catalog's paths hold the seed too, and see neither it nor a run's names in parameters.yml."""
+    for name in RUNTIME_ONLY:
+        if name in in_files and name not in runtime:
+            raise UserError(
+                f"{name} stands in parameters.yml, where the catalog doesn't see it. Give it with --params "
+                f"{name}=..."
+            )
+    seed = runtime.get("seed", shared.get("seed"))
+    if in_files.get("seed", seed) != seed:
+        raise UserError(
+            f"seed is {in_files['seed']} in parameters.yml and {seed} for the catalog. Set it in "
+            "globals.yml, or with --params seed=..."
+        )
+
+
+def _quiet() -> None:
+    """Libraries whose progress bars and warnings would bury the run's own log."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    # transformers imports it wherever it is installed.
+    logging.getLogger("DeepSpeed").addFilter(
+        lambda record: "Setting accelerator to CPU" not in record.getMessage()
+    )
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")

@@ -2,15 +2,8 @@
 
 from kedro.pipeline import Pipeline
 
-from rlaifv_kedro.params import (
-    BenchmarkDataParams,
-    BenchmarksParams,
-    EvaluationParams,
-    ExportParams,
-    FeedbackParams,
-    LoopParams,
-    TrainingParams,
-)
+from rlaifv_kedro.params import Parameters
+from rlaifv_kedro.params.current import current
 from rlaifv_kedro.pipelines import (
     benchmark_data,
     benchmarks,
@@ -26,19 +19,6 @@ from rlaifv_kedro.pipelines import (
 from rlaifv_kedro.pipelines.evaluation.pipeline import CATALOG_REWARD, measurement_pipeline
 from rlaifv_kedro.pipelines.miniature.pipeline import benchmark_pipeline, world_pipeline
 
-# Set from the parameters by project_hooks when a session starts; the defaults are what `kedro registry list`
-# and kedro-viz show.
-LOOP_ITERATIONS: int = LoopParams().iterations
-STAGE_ITERATION: int = 1
-FEEDBACK = FeedbackParams()
-TRAINING = TrainingParams()
-EVALUATION = EvaluationParams()
-EXPORT = ExportParams()
-BENCHMARK_DATA = BenchmarkDataParams()
-BENCHMARKS = BenchmarksParams()
-NO_TABLES: frozenset[str] = frozenset()
-"""Tables of benchmarks of which no run has made one yet."""
-
 _SHARED = {
     "prompt_pool",
     "base_policy",
@@ -46,129 +26,121 @@ _SHARED = {
     "selection_prompts",
     "selection_instances",
     "selection_captions",
+    "test_prompts",
+    "test_instances",
+    "test_captions",
+    "test_probes",
     *CATALOG_REWARD,
 }
-_TEST = {"test_prompts", "test_instances", "test_captions", "test_probes"}
+"""Entries that all iterations have in common."""
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """All pipelines; ``__default__`` draws the miniature world and takes the shipped policy through the
-    loop.
+    """All pipelines; ``__default__`` draws the miniature world and takes the shipped policy through the loop.
+
+    A stage run (``feedback``, ``export``, ...) is the piece of the loop with that name, of the iteration that
+    the parameter ``iteration`` says: it reads and writes the same artifacts under the same names.
     """
-    report = reporting.create_pipeline(LOOP_ITERATIONS, FEEDBACK)
-    loop = rlaif_loop(LOOP_ITERATIONS) + _benchmarks(
-        {"base_policy": "base_policy", "last_policy": f"iteration_{LOOP_ITERATIONS}.trained_policy"}
-    )
-    stages = _stages()
+    parameters = current().parameters
+    iterations, this = parameters.loop.iterations, parameters.iteration
+    stages = _stages(parameters)
+    report = reporting.create_pipeline(parameters)
+    last = {"base_policy": "base_policy", "last_policy": f"iteration_{iterations}.trained_policy"}
+    loop = rlaif_loop(parameters) + _benchmarks(parameters, last)
+    others = {"reward": reward.create_pipeline(), "export": export.create_pipeline(parameters)}
+    runs = {
+        name: _iteration({name: stage}, this, parameters)
+        for name, stage in {**stages, **others}.items()
+        if name != "evaluation"
+    }
     return {
-        "miniature": _miniature(miniature.create_pipeline()),
-        "miniature_benchmarks": _miniature(benchmark_pipeline()),
-        **{name: _stage_run(stage) for name, stage in stages.items() if name != "evaluation"},
-        "evaluation": _evaluation(stages["evaluation"]),
-        "reward": reward.create_pipeline(),
-        "export": export.create_pipeline(EXPORT),
-        "benchmark_data": benchmark_data.create_pipeline(BENCHMARK_DATA),
+        "miniature": _box("miniature", miniature.create_pipeline()),
+        "miniature_benchmarks": _box("miniature", benchmark_pipeline()),
+        **runs,
+        "evaluation": _evaluation(stages["evaluation"], parameters),
+        "benchmark_data": benchmark_data.create_pipeline(parameters),
         "reporting": report,
-        "iteration": _stage_run(iteration_pipeline()),
+        "iteration": _iteration(stages, this, parameters),
         "rlaif_loop": loop + report,
-        "__default__": _miniature(world_pipeline()) + loop + report,
+        "__default__": _box("miniature", world_pipeline()) + loop + report,
     }
 
 
-def _miniature(pipeline: Pipeline) -> Pipeline:
-    return Pipeline(pipeline, namespace="miniature", prefix_datasets_with_namespace=False)
-
-
-def _benchmarks(policies: dict[str, str]) -> Pipeline:
-    """The published benchmarks that ``evaluation.benchmarks`` names, answered by entries of the catalog;
-    before them what makes their tables, where there are none.
-    """
-    measured = benchmarks.create_pipeline(EVALUATION.benchmarks, policies, BENCHMARKS, BENCHMARK_DATA)
-    missing = measured.inputs() & NO_TABLES
-    return (
-        measured + benchmark_data.create_pipeline(BENCHMARK_DATA).to_outputs(*missing)
-        if missing
-        else measured
-    )
-
-
-def _evaluation(stage: Pipeline) -> Pipeline:
-    """The stage, then the benchmarks; where ``evaluation.policy`` names what answers them, nothing else."""
-    return (
-        _benchmarks({})
-        if EVALUATION.policies()
-        else _stage_run(stage) + _benchmarks({"trained_policy": "trained_policy"})
-    )
-
-
-def _stages() -> dict[str, Pipeline]:
-    """The stages of an iteration."""
-    return {
-        "data_generation": data_generation.create_pipeline(),
-        "feedback": feedback.create_pipeline(FEEDBACK),
-        "training": training.create_pipeline(TRAINING),
-        "evaluation": evaluation.create_pipeline(EVALUATION),
-    }
-
-
-def _stage_run(pipeline: Pipeline) -> Pipeline:
-    """A stage by its plain names. The first iteration starts from the catalog's ``base_policy``, whatever
-    an environment makes of that.
-    """
-    return (
-        Pipeline(pipeline, inputs={"policy": "base_policy"})
-        if STAGE_ITERATION == 1 and "policy" in pipeline.inputs()
-        else pipeline
-    )
-
-
-def iteration_pipeline() -> Pipeline:
-    """The four stages of one iteration, each a box."""
-    return sum(
-        (
-            Pipeline(stage, namespace=name, prefix_datasets_with_namespace=False)
-            for name, stage in _stages().items()
-        ),
-        Pipeline([]),
-    )
-
-
-def rlaif_loop(iterations: int) -> Pipeline:
-    """N iterations, each fed by the policy that the one before selected; and the base policy measured like
-    theirs.
+def rlaif_loop(parameters: Parameters) -> Pipeline:
+    """N iterations, each fed by the policy that the one before selected; the base policy is measured too.
 
     Where every policy's best answers are chosen by its own reward, the base policy, which has none, gets that
     of the loop's last policy.
     """
+    iterations, params = parameters.loop.iterations, parameters.evaluation
     measured = {"trained_policy": "base_policy"}
-    if EVALUATION.best_of_reward == "own":
+    if params.best_of_reward == "own":
         measured |= dict(zip(CATALOG_REWARD, (f"iteration_{iterations}.trained_policy", "base_policy")))
-    loop = _boxed(measurement_pipeline(EVALUATION.best_of, CATALOG_REWARD), "base", measured)
-    for k in range(1, iterations + 1):
-        loop += _boxed(
-            iteration_pipeline(),
-            f"iteration_{k}",
-            {"policy": "base_policy" if k == 1 else f"iteration_{k - 1}.trained_policy"},
-        )
-    return loop
+    loop = _namespaced(measurement_pipeline(params.best_of, CATALOG_REWARD), "base", measured, parameters)
+    stages = _stages(parameters)
+    return sum((_iteration(stages, k, parameters) for k in range(1, iterations + 1)), loop)
 
 
-def _boxed(pipeline: Pipeline, name: str, inputs: dict[str, str]) -> Pipeline:
-    """The pipeline as one box with its own artifacts, and the same parameters and shared inputs as all
-    others.
+def _stages(parameters: Parameters) -> dict[str, Pipeline]:
+    """The stages of an iteration."""
+    return {
+        "data_generation": data_generation.create_pipeline(),
+        "feedback": feedback.create_pipeline(parameters),
+        "training": training.create_pipeline(parameters),
+        "evaluation": evaluation.create_pipeline(parameters),
+    }
+
+
+def _iteration(stages: dict[str, Pipeline], number: int, parameters: Parameters) -> Pipeline:
+    """Some stages of one iteration, each a box, under the iteration's name.
+
+    The first starts from ``base_policy``, the others from what the one before selected.
+    """
+    policy = "base_policy" if number == 1 else f"iteration_{number - 1}.trained_policy"
+    boxes = sum((_box(name, stage) for name, stage in stages.items()), Pipeline([]))
+    return _namespaced(boxes, f"iteration_{number}", {"policy": policy}, parameters)
+
+
+def _evaluation(stage: Pipeline, parameters: Parameters) -> Pipeline:
+    """The stage, then the benchmarks; where ``evaluation.policy`` names what answers them, nothing else."""
+    if parameters.evaluation.policies():
+        return _benchmarks(parameters, {})
+    measured = {"trained_policy": f"iteration_{parameters.iteration}.trained_policy"}
+    stage_run = _iteration({"evaluation": stage}, parameters.iteration, parameters)
+    return stage_run + _benchmarks(parameters, measured)
+
+
+def _benchmarks(parameters: Parameters, policies: dict[str, str]) -> Pipeline:
+    """The benchmarks that ``evaluation.benchmarks`` names, answered by entries of the catalog.
+
+    Before them comes what makes their tables, where no run has made them yet.
+    """
+    measured = benchmarks.create_pipeline(parameters, policies)
+    missing = measured.inputs() & current().missing_tables
+    if not missing:
+        return measured
+    return measured + benchmark_data.create_pipeline(parameters).to_outputs(*missing)
+
+
+def _box(name: str, pipeline: Pipeline) -> Pipeline:
+    """The pipeline as a box in the picture; its entries keep their names."""
+    return Pipeline(pipeline, namespace=name, prefix_datasets_with_namespace=False)
+
+
+def _namespaced(pipeline: Pipeline, name: str, inputs: dict[str, str], parameters: Parameters) -> Pipeline:
+    """The pipeline with its own artifacts under a name, and the parameters and inputs that all share.
 
     Args:
         inputs: Which entries stand for other inputs of it.
     """
-    parameters = {entry for entry in pipeline.inputs() if entry.startswith("params:")}
-    sources = {
-        source for source in TRAINING.sources() if source != "preference_pairs"
-    }  # each iteration has its own pairs; the others are the same
-    inputs = {entry: entry for entry in _SHARED | _TEST | sources} | inputs
+    # Each iteration has its own pairs; other sources of the mix are the same for all.
+    sources = {source for source in parameters.training.sources() if source != "preference_pairs"}
+    inputs = {entry: entry for entry in _SHARED | sources} | inputs
+    free = pipeline.inputs()
     return Pipeline(
         pipeline,
         namespace=name,
-        inputs={e: entry for e, entry in inputs.items() if e in pipeline.inputs()},
-        parameters=parameters,
+        inputs={entry: stands for entry, stands in inputs.items() if entry in free},
+        parameters={entry for entry in free if entry.startswith("params:")},
         tags=name,
     )

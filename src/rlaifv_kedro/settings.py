@@ -10,18 +10,17 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # The report names artifacts of all iterations ("iteration_2.metrics"), which is what the dots are for.
 warnings.filterwarnings("ignore", message="One or more dataset names contain '.'")
 
-from rlaifv_kedro.hooks import RunHooks
+from rlaifv_kedro.hooks import ProjectHooks, RunHooks
 from rlaifv_kedro.params import complete_parameters
-from rlaifv_kedro.project_hooks import ProjectHooks
 from rlaifv_kedro.reporting.summary import show_after_run
-from rlaifv_kedro.resolvers import iteration_before, last_iteration
+from rlaifv_kedro.resolvers import last_iteration
 from rlaifv_kedro.runs.session import RunSession
 
 SESSION_CLASS = RunSession
 HOOKS = (RunHooks(on_finished=show_after_run, complete_parameters=complete_parameters), ProjectHooks())
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
 CONFIG_LOADER_ARGS = {
-    "custom_resolvers": {"iteration_before": iteration_before, "last_iteration": last_iteration},
+    "custom_resolvers": {"last_iteration": last_iteration},
     "base_env": "base",
     "default_run_env": "local",
     # Without it an environment that sets one parameter of a stage would replace the whole stage.

@@ -8,6 +8,7 @@ from PIL import Image
 
 from rlaifv_kedro.benchmarks.best_of import choose_answers, decoding_of, sample_answers
 from rlaifv_kedro.datasets.chunks import Chunk
+from rlaifv_kedro.engine.outputs import Outputs, running
 from rlaifv_kedro.images import png_bytes
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, ModelsParams, RewardParams
 
@@ -36,14 +37,14 @@ def sampled(
     yielded = sample_answers(
         policy,
         prompts,
-        set(finished),
         3,
         evaluation,
         RewardParams(chunk_size=chunk_size),
         ModelsParams(),
         CPU,
     )
-    return pd.concat([item.frame for item in yielded if isinstance(item, Chunk)], ignore_index=True)
+    with running(Outputs(finished=finished)):
+        return pd.concat([item.frame for item in yielded if isinstance(item, Chunk)], ignore_index=True)
 
 
 def test_a_smaller_n_are_the_first_of_a_larger_one(tiny: Path, prompts: pd.DataFrame):

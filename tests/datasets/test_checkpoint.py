@@ -13,11 +13,11 @@ from rlaifv_kedro.datasets.checkpoint import (
     REMOVED,
     CheckpointDataset,
     CheckpointSetDataset,
-    WorkFolderDataset,
     check_checkpoint,
     link_folder,
     remove_checkpoints,
 )
+from rlaifv_kedro.engine.outputs import Outputs, running, work_folder
 from rlaifv_kedro.errors import UserError
 
 
@@ -97,9 +97,10 @@ def test_a_checkpoint_has_weights(tmp_path, name, whole):
             check_checkpoint(folder, "")
 
 
-def test_work_folder_and_its_set_share_a_folder(tmp_path):
-    work, found = versioned(WorkFolderDataset, tmp_path), versioned(CheckpointSetDataset, tmp_path)
-    folder = work.load()
+def test_a_training_works_in_the_folder_of_its_set(tmp_path):
+    found = versioned(CheckpointSetDataset, tmp_path)
+    with running(Outputs(paths={"checkpoints": found.save_path()})):
+        folder = work_folder("checkpoints")
     (folder / "checkpoint-10").mkdir()
     assert not found.exists()
     found.save([{"path": str(folder / "checkpoint-10"), "step": 10}])
@@ -117,7 +118,7 @@ def test_work_folder_and_its_set_share_a_folder(tmp_path):
 def four(tmp_path):
     """A set of four checkpoints, with cards, and its dataset."""
     found = versioned(CheckpointSetDataset, tmp_path)
-    folder = versioned(WorkFolderDataset, tmp_path).load()
+    folder = found.save_path()
     for step in (1, 2, 3, 4):
         (folder / f"checkpoint-{step}/sub").mkdir(parents=True)
         for name in ("model.safetensors", "sub/tokens.txt", CARD):
@@ -198,5 +199,6 @@ def test_linked_folders_share_files_but_not_their_replacements(tmp_path, source)
 
 def test_work_folder_in_a_files_place(tmp_path):
     (tmp_path / "policy").write_text("in the way")
-    with pytest.raises(UserError, match="Cannot write"):
-        versioned(WorkFolderDataset, tmp_path).load()
+    outputs = Outputs(paths={"checkpoints": tmp_path / "policy/run/checkpoints"})
+    with running(outputs), pytest.raises(UserError, match="Cannot write"):
+        work_folder("checkpoints")

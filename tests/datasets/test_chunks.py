@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from kedro.io.core import Version
 
-from rlaifv_kedro.datasets.chunks import Chunk, ChunkedTableDataset, Complete, FinishedChunksDataset
+from rlaifv_kedro.datasets.chunks import Chunk, ChunkedTableDataset, Complete
 from rlaifv_kedro.errors import UserError
 
 
@@ -24,19 +24,12 @@ def table(tmp_path):
     )
 
 
-@pytest.fixture
-def finished(tmp_path):
-    return FinishedChunksDataset(
-        filepath=str(tmp_path / "rejects"), table="rejects", version=Version("run", "run")
-    )
-
-
-def test_exists_with_the_marker_only_and_loads_in_its_order(table, finished):
-    assert finished.load() == set()
+def test_exists_with_the_marker_only_and_loads_in_its_order(table):
+    assert table.finished_chunks() == set()
     table.save(Chunk("00001", rejects("b")))
     table.save(Chunk("00000", rejects("a")))
     assert not table.exists()
-    assert finished.load() == {"00000", "00001"}
+    assert table.finished_chunks() == {"00000", "00001"}
     with pytest.raises(UserError, match="_complete.json"):
         table.load()
     table.save(Complete(["00000", "00001"]))
@@ -51,12 +44,12 @@ def test_no_chunks_make_an_empty_table(table):
     assert len(table.load()) == 0
 
 
-def test_a_damaged_chunk_is_not_finished_and_fails_the_load(table, finished, folder):
+def test_a_damaged_chunk_is_not_finished_and_fails_the_load(table, folder):
     for chunk_id, key in (("00000", "a"), ("00001", "b")):
         table.save(Chunk(chunk_id, rejects(key)))
     table.save(Complete(["00000", "00001"]))
     (folder / "00001.parquet").write_bytes(b"")
-    assert finished.load() == {"00000"}
+    assert table.finished_chunks() == {"00000"}
     with pytest.raises(UserError, match=r"00001.parquet is empty.*Delete this one file.*run_id=run"):
         table.load()
     (folder / "00001.parquet").write_bytes((folder / "00000.parquet").read_bytes())

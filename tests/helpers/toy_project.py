@@ -85,7 +85,7 @@ def make_prompts(count):
     return pd.DataFrame(rows, columns=["prompt_id", "question", "image", "image_id", "origin_dataset", "question_type"])
 
 
-def sample(prompts, finished, finished_rejects, size):
+def sample(prompts, size):
     def work(ids):
         log("chunk " + ids[0])
         sentinel = Path("die_at_" + ids[0])
@@ -98,7 +98,7 @@ def sample(prompts, finished, finished_rejects, size):
             pd.DataFrame(rejects, columns=["stage", "key", "why"]),
         )
 
-    yield from map_chunks(list(prompts["prompt_id"]), size, finished & finished_rejects, work, "candidates", tables=2)
+    yield from map_chunks(list(prompts["prompt_id"]), size, work, "candidates", tables=2)
 
 
 def score(candidates, nested: Nested):
@@ -125,7 +125,7 @@ from toy.nodes import audit, make_prompts, sample, score
 def register_pipelines():
     data = Pipeline([node(make_prompts, "params:count", "prompts", name="make_prompts")])
     generation = Pipeline(
-        [node(sample, ["prompts", "finished_candidates", "finished_rejects", "params:size"], ["candidates", "rejects"], name="sample")]
+        [node(sample, ["prompts", "params:size"], ["candidates", "rejects"], name="sample")]
     )
     feedback = Pipeline([node(score, ["candidates", "params:nested"], "scored", name="score")])
     both = data + generation + feedback
@@ -151,14 +151,6 @@ _candidates: &candidates
 candidates: *candidates
 "{loop}.candidates": *candidates
 
-_finished_candidates: &finished_candidates
-  type: rlaifv_kedro.datasets.chunks.FinishedChunksDataset
-  filepath: data/candidates
-  table: candidates
-  versioned: true
-finished_candidates: *finished_candidates
-"{loop}.finished_candidates": *finished_candidates
-
 _rejects: &rejects
   type: rlaifv_kedro.datasets.chunks.ChunkedTableDataset
   filepath: data/rejects
@@ -166,14 +158,6 @@ _rejects: &rejects
   versioned: true
 rejects: *rejects
 "{loop}.rejects": *rejects
-
-_finished_rejects: &finished_rejects
-  type: rlaifv_kedro.datasets.chunks.FinishedChunksDataset
-  filepath: data/rejects
-  table: rejects
-  versioned: true
-finished_rejects: *finished_rejects
-"{loop}.finished_rejects": *finished_rejects
 
 _scored: &scored
   type: rlaifv_kedro.datasets.documents.JsonDataset

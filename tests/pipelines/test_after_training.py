@@ -14,6 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
+from rlaifv_kedro.engine.outputs import Outputs, running
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, ModelsParams
 from rlaifv_kedro.pipelines.evaluation import nodes
 from whole_project import Project
@@ -189,12 +190,12 @@ def measure(
             None,
             {},
             {},
-            finished,
             EvaluationParams(),
             ModelsParams(),
             ComputeParams(),
         )
-        return asked, list(yielded)
+        with running(Outputs(finished=frozenset(finished))):
+            return asked, list(yielded)
 
     return run
 

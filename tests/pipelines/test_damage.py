@@ -57,9 +57,10 @@ def test_truncated_image_goes_to_rejects(damaged):
     _rewrite(damaged, "prompt_pool", cut)
     broken = pd.read_parquet(_table(damaged, "prompt_pool"))["prompt_id"][3]
     for iteration in (1, 2):  # it is drawn in one of the two
-        damaged.kedro(
-            "--pipelines", "data_generation", "--params", f"run_id=cut{iteration},iteration={iteration}"
-        )
+        # The run that made iteration 1's policy had a pool of other content, and so is taken on purpose.
+        versions = ("--load-versions", "iteration_1.trained_policy:first") if iteration == 2 else ()
+        params = f"run_id=cut{iteration},iteration={iteration}"
+        damaged.kedro("--pipelines", "data_generation", *versions, "--params", params)
     rejects = pd.concat(
         [
             pd.read_parquet(
@@ -83,7 +84,13 @@ def test_zero_byte_parquet_is_named(damaged):
 def test_missing_column_is_named(damaged):
     name = _rewrite(damaged, "claims", lambda table: table.drop(columns="question"))
     output = damaged.kedro(
-        "--pipelines", "feedback", "--nodes", "verify_claims", "--params", "run_id=x", expect=1
+        "--pipelines",
+        "feedback",
+        "--nodes",
+        "iteration_1.feedback.verify_claims",
+        "--params",
+        "run_id=x",
+        expect=1,
     )
     assert name in output and "`question`" in output
 
@@ -96,7 +103,13 @@ def test_nan_score_is_named_with_its_row(damaged):
 
     name = _rewrite(damaged, "scores", spoil)
     output = damaged.kedro(
-        "--pipelines", "feedback", "--nodes", "build_pairs", "--params", "run_id=x", expect=1
+        "--pipelines",
+        "feedback",
+        "--nodes",
+        "iteration_1.feedback.build_pairs",
+        "--params",
+        "run_id=x",
+        expect=1,
     )
     assert name in output and "row 5" in output and "`score`" in output
 
@@ -131,7 +144,13 @@ def test_duplicate_key_is_named(damaged):
 def test_wrong_dtype_is_named(damaged):
     name = _rewrite(damaged, "scores", lambda table: table.assign(rejected_count="many"))
     output = damaged.kedro(
-        "--pipelines", "feedback", "--nodes", "build_pairs", "--params", "run_id=x", expect=1
+        "--pipelines",
+        "feedback",
+        "--nodes",
+        "iteration_1.feedback.build_pairs",
+        "--params",
+        "run_id=x",
+        expect=1,
     )
     assert name in output and "`rejected_count`" in output and "many" in output
 

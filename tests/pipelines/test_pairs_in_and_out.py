@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from pair_files import published, write_published
-from rlaifv_kedro import pipeline_registry
 from rlaifv_kedro.datasets import PairStore
-from rlaifv_kedro.params import TrainingParams
+from rlaifv_kedro.params import LoopParams, Parameters, TrainingParams
+from rlaifv_kedro.pipeline_registry import rlaif_loop
 from whole_project import Project
 
 ONLY_PUBLISHED = "training.mix.preference_pairs.weight=0,training.mix.published_pairs.weight=1"
@@ -65,7 +65,7 @@ def test_published_data_alone_train(project: Project) -> None:
     ]
     read = manifest(project, "alone")["read"]
     assert (
-        "preference_pairs" not in read
+        "iteration_1.preference_pairs" not in read
         and read["published_pairs"]["path"] == "data/01_raw/elsewhere"
         and read["published_pairs"]["sha256"]
     )
@@ -76,7 +76,14 @@ def test_published_data_alone_train(project: Project) -> None:
 
 def test_own_pairs_and_half_of_a_policy_s(project: Project) -> None:
     mix = "training.mix.published_pairs.weight=0.5,training.mix.published_pairs.where.model=a"
-    project.kedro("--pipelines", "training", "--nodes", "gather_pairs", "--params", f"run_id=mixed,{mix}")
+    project.kedro(
+        "--pipelines",
+        "training",
+        "--nodes",
+        "iteration_1.training.gather_pairs",
+        "--params",
+        f"run_id=mixed,{mix}",
+    )
     store = pairs_of(project, "mixed")
     origins = [json.loads(store.origin(row)[1]) for row in range(len(store))]
     own = [origin for origin in origins if "labeler" in origin]
@@ -93,7 +100,7 @@ def test_a_kill_while_gathering_costs_a_chunk(project: Project) -> None:
         "--pipelines",
         "training",
         "--nodes",
-        "gather_pairs",
+        "iteration_1.training.gather_pairs",
         "--params",
         f"run_id=cut-off,training.gather_chunk_size=5,{ONLY_PUBLISHED}",
     ]
@@ -126,12 +133,10 @@ def test_what_is_not_there_is_said_at_once(project: Project, monkeypatch: pytest
 
 
 @pytest.mark.filterwarnings("ignore:One or more dataset names contain")
-def test_the_loop_s_iterations_share_sources_and_have_their_own_pairs(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_loop_s_iterations_share_sources_and_have_their_own_pairs() -> None:
     mix = {"published_pairs": {}, "iteration_1.preference_pairs": {"weight": 0.5}}
-    monkeypatch.setattr(pipeline_registry, "TRAINING", TrainingParams(mix=mix))
-    nodes = {node.name: node for node in pipeline_registry.rlaif_loop(2).nodes}
+    parameters = Parameters(loop=LoopParams(iterations=2), training=TrainingParams(mix=mix))
+    nodes = {node.name: node for node in rlaif_loop(parameters).nodes}
     gathering = nodes["iteration_2.training.gather_pairs"].inputs
     assert gathering[-3:] == [
         "iteration_2.preference_pairs",
@@ -154,8 +159,7 @@ def test_exports(project: Project) -> None:
     assert len((of_run(project, "out", "export_ms_swift") / "pairs.jsonl").read_text().splitlines()) == len(
         own
     )
-    assert {"export_published", "export_trl", "export_llama_factory", "export_ms_swift"} == set(
-        manifest(project, "out")["written"]
-    )
+    forms = ("published", "trl", "llama_factory", "ms_swift")
+    assert {f"iteration_1.export_{form}" for form in forms} == set(manifest(project, "out")["written"])
     published_form = pd.read_parquet(of_run(project, "out", "export_published"))
     assert published_form["origin_split"].tolist() == own["origin_split"].tolist()

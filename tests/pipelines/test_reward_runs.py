@@ -24,7 +24,7 @@ def test_pipeline_rewards_every_candidate_by_the_loops_last_policy(finished):
         "--params",
         "run_id=rewarded",
         "--load-versions",
-        "prompts:first,candidates:first,reward_policy:first",
+        "iteration_1.prompts:first,iteration_1.candidates:first,reward_policy:first",
     )
     versions = read(project, "rewarded")
     assert (versions["reward_policy"], versions["reward_reference"]) == ("first", "shipped")
@@ -53,7 +53,7 @@ def test_pairs_without_a_labeler(finished):
         "--params",
         "run_id=unlabeled,feedback.scoring=reward",
         "--load-versions",
-        "prompts:first,candidates:first,reward_policy:first",
+        "iteration_1.prompts:first,iteration_1.candidates:first,reward_policy:first",
     )
     assert {"labeler", "policy"} & set(read(project, "unlabeled")) == set()
     written = {name.split("/")[3] for name in project.files("unlabeled")}
@@ -102,7 +102,8 @@ def test_loop_by_the_reward_of_an_older_loop_goes_on_where_it_stopped(finished):
 
 def test_best_of_takes_the_answer_with_the_highest_reward(finished):
     project, _ = finished
-    names = "sample_answers,reward_answers,choose_answers,score_answers"
+    steps = ("sample_answers", "reward_answers", "choose_answers", "score_answers")
+    names = ",".join(f"iteration_2.evaluation.{step}" for step in steps)
     project.kedro(
         "--pipelines",
         "evaluation",
@@ -111,7 +112,7 @@ def test_best_of_takes_the_answer_with_the_highest_reward(finished):
         "--params",
         "run_id=best,iteration=2,evaluation.best_of=4",
         "--load-versions",
-        "trained_policy:first,test_prompts:first,test_instances:first,test_captions:first",
+        "iteration_2.trained_policy:first,test_prompts:first,test_instances:first,test_captions:first",
     )
     folder = "07_model_output/iteration_2"
     samples, rewards = (
@@ -138,14 +139,14 @@ def test_another_policys_answers_by_the_catalogs_reward(finished):
     """
     project, _ = finished
     for run_id, reward in (("own", "own"), ("foreign", "catalog")):
-        versions = "trained_policy:first,test_prompts:first" + (
+        versions = "iteration_1.trained_policy:first,test_prompts:first" + (
             ",reward_policy:first" if reward == "catalog" else ""
         )
         project.kedro(
             "--pipelines",
             "evaluation",
             "--nodes",
-            "sample_answers,reward_answers",
+            "iteration_1.evaluation.sample_answers,iteration_1.evaluation.reward_answers",
             "--params",
             f"run_id={run_id},iteration=1,evaluation.best_of=2,evaluation.best_of_reward={reward}",
             "--load-versions",
@@ -164,17 +165,3 @@ def test_another_policys_answers_by_the_catalogs_reward(finished):
 def test_a_missing_reward_says_how_to_make_it(project):
     output = project.kedro("--params", "feedback.scoring=reward", expect=1)
     assert "`reward_policy` is not there" in output and "Get it with: kedro run" in output
-
-
-def test_inputs_are_of_runs_with_the_same_seed_where_there_are_some(finished):
-    """The paths of an iteration's artifacts hold no seed, so the newest may be of another world."""
-    project, _ = finished
-    output = project.kedro(
-        "--pipelines", "data_generation", "--nodes", "draw_prompts", "--params", "run_id=stranger,seed=1"
-    )
-    assert "another seed than 1: prompt_pool of run" in output
-    output = project.kedro(
-        "--pipelines", "data_generation", "--nodes", "sample_candidates", "--params", "run_id=unmixed"
-    )
-    assert read(project, "unmixed")["prompts"] not in ("stranger", None)
-    assert "another seed" not in output

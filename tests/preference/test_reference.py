@@ -11,7 +11,8 @@ import torch
 from kedro.io.core import Version
 
 from rlaifv_kedro.datasets import PairStore
-from rlaifv_kedro.datasets.chunks import Chunk, ChunkedTableDataset, Complete, FinishedChunksDataset
+from rlaifv_kedro.datasets.chunks import Chunk, ChunkedTableDataset, Complete
+from rlaifv_kedro.engine.outputs import Outputs, running
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import Question, load_model
 from rlaifv_kedro.models.backends.transformers import TransformersModel
@@ -160,13 +161,20 @@ def test_the_sum_is_over_what_truncation_leaves(
     assert len(answer) == 9
 
 
+def _train(folder: Path, *arguments: Any) -> tuple[list[dict], pd.DataFrame]:
+    """train_policy as Kedro runs it, with its checkpoints in ``work``."""
+    paths = {"checkpoints": folder / "work", "training_log": folder / "log/run/log"}
+    with running(Outputs(paths=paths)):
+        return train_policy(*arguments)
+
+
 class Node:
     """compute_reference with its two catalog entries, as Kedro runs it."""
 
     def __init__(self, folder: Path, tiny: Path, pairs: pd.DataFrame):
         self.folder, self.tiny, self.pairs = folder, tiny, pairs
         entry = {"filepath": str(folder), "table": "reference_log_probs", "version": Version("run", "run")}
-        self.table, self.finished = ChunkedTableDataset(**entry), FinishedChunksDataset(**entry)
+        self.table = ChunkedTableDataset(**entry)
 
     def run(self, outputs: int | None = None, policy: Path | None = None, **changes: Any) -> list[Any]:
         """Run to its end, or, as if killed, until so many outputs are saved."""
@@ -176,14 +184,14 @@ class Node:
             PairStore.of(self.pairs),
             NO_REJECTS,
             policy or self.tiny,
-            self.finished.load(),
             params,
             ModelsParams(),
             COMPUTE,
         )
-        while len(saved) != outputs and (output := next(stream, None)) is not None:
-            self.table.save(output)
-            saved.append(output)
+        with running(Outputs(finished=frozenset(self.table.finished_chunks()))):
+            while len(saved) != outputs and (output := next(stream, None)) is not None:
+                self.table.save(output)
+                saved.append(output)
         stream.close()
         return saved
 
@@ -272,12 +280,11 @@ def test_training_refuses_a_reference_of_another_truncation_or_reduction(
         else "other preference pairs or another truncation"
     )
     with pytest.raises(UserError, match=f"belongs to {named} .*Compute it again"):
-        train_policy(
+        _train(
+            tmp_path,
             PairStore.of(pairs),
             node.table.load(),
             tiny,
-            tmp_path / "work",
-            tmp_path / "logs",
             0,
             1,
             params,
@@ -294,12 +301,11 @@ def test_training_refuses_a_reference_of_another_policy(
     node = Node(tmp_path / "reference", tiny, pairs)
     node.run()
     with pytest.raises(UserError, match="belongs to another policy "):
-        train_policy(
+        _train(
+            tmp_path,
             PairStore.of(pairs),
             node.table.load(),
             last(*trained[:2]),
-            tmp_path / "work",
-            tmp_path / "logs",
             0,
             1,
             PARAMS,
@@ -324,12 +330,11 @@ def test_the_node_and_the_training_agree(
     changes = {"max_length": prompt + 5, "log_probs": log_probs}
     node.run(**changes)
     params = PARAMS.model_copy(update={**changes, "epochs": 1 / 3})
-    _, log = train_policy(
+    _, log = _train(
+        tmp_path,
         PairStore.of(pairs),
         node.table.load(),
         tiny,
-        tmp_path / "work",
-        tmp_path / "logs",
         0,
         1,
         params,

@@ -15,8 +15,10 @@ from rlaifv_kedro.cli import split_params
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import content_sha256
 from rlaifv_kedro.runs import manifest as manifests
+from rlaifv_kedro.runs import resuming
+from rlaifv_kedro.runs.lineage import Lineage
 from rlaifv_kedro.runs.manifest import Entry
-from rlaifv_kedro.runs.session import resume_command
+from rlaifv_kedro.runs.resume_command import resume_command
 
 
 def begin(project, run_id="r", **changes):
@@ -27,8 +29,9 @@ def begin(project, run_id="r", **changes):
         "parameters": {"a": {"b": 1}},
         "replay": None,
         "read": {},
+        "lineage": Lineage(recipe="base"),
     }
-    return manifests.begin(project, run_id=run_id, **{**usual, **changes})
+    return resuming.begin(project, resuming.Start(run_id=run_id, **{**usual, **changes}))
 
 
 def test_resumed_run_keeps_its_start_and_adds_up(tmp_path):

@@ -27,7 +27,6 @@ COLUMNS = ["policy", "benchmark", "item_id", "question", "answer", "token_count"
 def answer_items(
     items: pd.DataFrame,
     policies: Mapping[str, Path | str],
-    finished: set[str],
     params: BenchmarksParams,
     models: ModelsParams,
     compute: ComputeParams,
@@ -76,7 +75,7 @@ def answer_items(
         return frame
 
     asked = [(name, group) for name in policies for group in groups]
-    yield from map_chunks(asked, params.chunk_size, finished, work, f"answering {benchmark}")
+    yield from map_chunks(asked, params.chunk_size, work, f"answering {benchmark}")
     answerer.close()
 
 

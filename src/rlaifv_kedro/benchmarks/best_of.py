@@ -18,7 +18,6 @@ from rlaifv_kedro.seeds import seed_for
 def sample_answers(
     policy: Path,
     prompts: pd.DataFrame,
-    finished: set[str],
     seed: int,
     params: EvaluationParams,
     reward: RewardParams,
@@ -50,9 +49,7 @@ def sample_answers(
             candidates, columns=["prompt_id", "candidate", "answer", "token_count", "finish_reason", "seed"]
         )
 
-    yield from map_chunks(
-        list(prompts.itertuples(index=False)), reward.chunk_size, finished, work, "sampling answers"
-    )
+    yield from map_chunks(list(prompts.itertuples(index=False)), reward.chunk_size, work, "sampling answers")
 
 
 def choose_answers(

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kedro.framework.session import KedroSession
-from kedro.framework.startup import bootstrap_project
 from omegaconf import OmegaConf
 
 from rlaifv_kedro.benchmarks import suite
@@ -15,6 +13,7 @@ from rlaifv_kedro.datasets import ChunkedTableDataset, TableDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import Benchmark, Parameters, validate_parameters
 from rlaifv_kedro.runs.manifest import Manifest, load
+from rlaifv_kedro.runs.session import load_context
 
 
 class Cost(NamedTuple):
@@ -84,9 +83,7 @@ def _complete(run: Manifest, benchmark: Benchmark) -> str | None:
 
 def _store(project: Path, env: str | None) -> Path:
     """The folder of all stored replies."""
-    bootstrap_project(project)
-    with KedroSession.create(project, env=env) as session:
-        return session.load_context().catalog.load("judge_store")
+    return load_context(project, env, {}).catalog.load("judge_store")
 
 
 def _price(parameters: Parameters) -> tuple[Price | None, str]:

@@ -2,16 +2,16 @@
 data.
 """
 
-from rlaifv_kedro.datasets.checkpoint import CheckpointDataset, CheckpointSetDataset, WorkFolderDataset
-from rlaifv_kedro.datasets.chunks import Chunk, ChunkedTableDataset, Complete, FinishedChunksDataset
+from rlaifv_kedro.datasets.checkpoint import CheckpointDataset, CheckpointSetDataset
+from rlaifv_kedro.datasets.chunks import Chunk, ChunkedTableDataset, Complete
 from rlaifv_kedro.datasets.coco_annotations import CocoAnnotations, CocoAnnotationsDataset
 from rlaifv_kedro.datasets.constants import IterationNumberDataset
 from rlaifv_kedro.datasets.documents import FigureDataset, JsonDataset, TextDataset
 from rlaifv_kedro.datasets.export import ExportFolderDataset
-from rlaifv_kedro.datasets.file_set import FileSetDataset
+from rlaifv_kedro.datasets.file_set import FileSetDataset, SharedFolderDataset
 from rlaifv_kedro.datasets.images import Images, ImagesDataset
 from rlaifv_kedro.datasets.pair_sources import PairSource, PairSourceDataset
-from rlaifv_kedro.datasets.pair_store import FinishedPairsDataset, PairStore, PairStoreDataset
+from rlaifv_kedro.datasets.pair_store import PairStore, PairStoreDataset
 from rlaifv_kedro.datasets.remote import RemoteFileDataset
 from rlaifv_kedro.datasets.tables import TableDataset
 
@@ -26,8 +26,6 @@ __all__ = [
     "ExportFolderDataset",
     "FigureDataset",
     "FileSetDataset",
-    "FinishedChunksDataset",
-    "FinishedPairsDataset",
     "Images",
     "ImagesDataset",
     "IterationNumberDataset",
@@ -37,7 +35,7 @@ __all__ = [
     "PairStore",
     "PairStoreDataset",
     "RemoteFileDataset",
+    "SharedFolderDataset",
     "TableDataset",
     "TextDataset",
-    "WorkFolderDataset",
 ]

@@ -1,6 +1,4 @@
-"""Model checkpoints: one finished folder, the folder a training node works in, and the set of checkpoints
-it leaves there.
-"""
+"""Model checkpoints: one finished folder, and the set of checkpoints that a training leaves in its folder."""
 
 import json
 import os
@@ -9,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaifv_kedro.datasets.chunks import MARKER
-from rlaifv_kedro.datasets.versioned import RunVersionedDataset
+from rlaifv_kedro.datasets.versioned import SCRATCH, RunVersionedDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import (
     combined_sha256,
@@ -74,8 +72,8 @@ class CheckpointDataset(RunVersionedDataset[Path, Path]):
     """A folder with a Hugging Face checkpoint. Nodes pass the path, never the module: ``load`` gives the
     folder, ``save`` takes one.
 
-    Saving makes hard links where the file system can, so what is saved must not be altered in place
-    afterwards.
+    What lies in the version's scratch folder is moved. Else saving makes hard links where the file system
+    can, so what is saved must not be altered in place afterwards.
     """
 
     def is_complete(self, path: Path) -> bool:
@@ -95,10 +93,15 @@ class CheckpointDataset(RunVersionedDataset[Path, Path]):
         with writing(target):
             shutil.rmtree(unfinished, ignore_errors=True)
             target.parent.mkdir(parents=True, exist_ok=True)
-            link_folder(source, unfinished)
+            scratch = target.parent / SCRATCH
+            if source.is_relative_to(scratch):
+                os.replace(source, unfinished)
+            else:
+                link_folder(source, unfinished)
             if target.exists():
                 shutil.rmtree(target)
             os.replace(unfinished, target)
+            shutil.rmtree(scratch, ignore_errors=True)
             sync_folder(target.parent)
 
 
@@ -119,32 +122,6 @@ def _link_or_copy(source: str, target: str) -> None:
         shutil.copyfile(source, target)
         with open(target, "rb") as file:
             os.fsync(file.fileno())
-
-
-class WorkFolderDataset(RunVersionedDataset[None, Path]):
-    """A folder of this run that a training node writes its own checkpoints to, and finds them in when the
-    run is resumed.
-    """
-
-    OF_THIS_RUN = True
-
-    def load(self) -> Path:
-        folder = self.save_path()
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / ".probe"
-            probe.touch()
-            probe.unlink()
-        return folder
-
-    def save(self, data: None) -> None:
-        raise TypeError(
-            "a work folder is only loaded; save the list of its checkpoints to a CheckpointSetDataset with "
-            "the same filepath"
-        )
-
-    def _exists(self) -> bool:
-        return True
 
 
 class CheckpointSetDataset(RunVersionedDataset[list, list]):

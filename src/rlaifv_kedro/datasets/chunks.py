@@ -93,8 +93,8 @@ class ChunkedTableDataset(ChunkFolder):
     """A table that a generator node saves as :class:`Chunk`, :class:`Chunk`, ..., :class:`Complete`, and that
     loads whole, as one frame.
 
-    Without the marker that :class:`Complete` writes, the table does not exist for anyone but
-    :class:`FinishedChunksDataset`.
+    Without the marker that :class:`Complete` writes, the table does not exist for anyone but the node that
+    goes on with it (:meth:`finished_chunks`).
     """
 
     def is_complete(self, path: Path) -> bool:
@@ -118,6 +118,11 @@ class ChunkedTableDataset(ChunkFolder):
 
     def load(self) -> pd.DataFrame:
         return as_frame(self._rows(limit=None))
+
+    def finished_chunks(self) -> set[str]:
+        """Ids of the chunks that this run has written; one that cannot be read counts as not finished."""
+        folder = self.save_path()
+        return {path.stem for path in sorted(folder.glob(f"[!.]*{self.SUFFIX}")) if self._readable(path)}
 
     def preview(self, nrows: int = 5) -> TablePreview:
         """The first rows, for Kedro-Viz."""
@@ -152,32 +157,6 @@ class ChunkedTableDataset(ChunkFolder):
         fingerprint = fingerprints.pop()
         return rows.replace_schema_metadata({FINGERPRINT: fingerprint}) if fingerprint else rows
 
-    def _chunk_remedy(self, path: Path) -> str:
-        if self._version is None:
-            return self.remedy()
-        return (
-            f"Delete this one file and start its run again with run_id={path.parent.parent.name}: only "
-            "this chunk is computed again."
-        )
-
-
-class FinishedChunksDataset(ChunkFolder):
-    """The ids of the chunks that this run has finished: a read-only view on a :class:`ChunkedTableDataset`.
-
-    It has the table's filepath and table name. A chunk that cannot be read counts as not finished.
-    """
-
-    OF_THIS_RUN = True
-
-    def load(self) -> set[str]:
-        folder = self.save_path()
-        return {path.stem for path in sorted(folder.glob(f"[!.]*{self.SUFFIX}")) if self._readable(path)}
-
-    def save(self, data: Any) -> None:
-        raise TypeError(
-            "the view on finished chunks is read-only; save to the ChunkedTableDataset with the same filepath"
-        )
-
     def _readable(self, path: Path) -> bool:
         try:
             self.read_chunk(path, remedy="")
@@ -185,5 +164,10 @@ class FinishedChunksDataset(ChunkFolder):
             return False
         return True
 
-    def _exists(self) -> bool:
-        return True
+    def _chunk_remedy(self, path: Path) -> str:
+        if self._version is None:
+            return self.remedy()
+        return (
+            f"Delete this one file and start its run again with run_id={path.parent.parent.name}: only "
+            "this chunk is computed again."
+        )

@@ -8,11 +8,9 @@ from rlaifv_kedro.errors import UserError
 
 
 class IterationNumberDataset(AbstractDataset[None, int]):
-    """The number in an iteration's name, so that a stage knows which one it is working on: ``iteration_3``
-    -> 3.
-    """
+    """The number in an iteration's name, which tells a stage where it is: ``iteration_3`` -> 3."""
 
-    _EPHEMERAL = True
+    IS_FILE = False
 
     def __init__(self, iteration: str, metadata: dict[str, Any] | None = None):
         self.iteration, self.metadata = iteration, metadata
@@ -20,10 +18,7 @@ class IterationNumberDataset(AbstractDataset[None, int]):
     def load(self) -> int:
         number = self.iteration.rpartition("_")[2]
         if not number.isdigit() or int(number) < 1:
-            raise UserError(
-                f"{self.iteration!r} names no iteration: use iteration_1, iteration_2 ... or --params "
-                "iteration=1."
-            )
+            raise UserError(f"{self.iteration!r} names no iteration: use iteration_1, iteration_2 ...")
         return int(number)
 
     def save(self, data: None) -> None:

@@ -1,4 +1,4 @@
-"""Files of a folder that are made together."""
+"""Folders: of files that are made together, and of what runs share."""
 
 import os
 import shutil
@@ -49,6 +49,34 @@ class FileSetDataset(AbstractDataset[dict[str, bytes], Path]):
 
     def _exists(self) -> bool:
         return Path(self._filepath).is_dir()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}
+
+
+class SharedFolderDataset(AbstractDataset[None, Path]):
+    """A folder that all runs share and add to, such as a judge's replies; it loads as its path."""
+
+    def __init__(self, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        """Names the folder.
+
+        Args:
+            filepath: The folder.
+            metadata: For plugins such as Kedro-Viz.
+        """
+        self._filepath, self.metadata = PurePosixPath(filepath), metadata
+
+    def load(self) -> Path:
+        folder = Path(self._filepath)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def save(self, data: None) -> None:
+        raise TypeError("a shared folder is only loaded; its files are written one by one")
+
+    def _exists(self) -> bool:
+        return True
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from rlaifv_kedro.datasets.chunks import ChunkedTableDataset, ChunkFolder, FinishedChunksDataset
+from rlaifv_kedro.datasets.chunks import ChunkedTableDataset, ChunkFolder
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import file_sha256, shown, write_atomically
 from rlaifv_kedro.schemas import conform, table
@@ -175,7 +175,3 @@ class PairStoreDataset(_ArrowChunks, ChunkedTableDataset):
             self.read_chunk(path, self._chunk_remedy(path), sha256)
             files.append(path)
         return PairStore.open(files)
-
-
-class FinishedPairsDataset(_ArrowChunks, FinishedChunksDataset):
-    """The view on the finished chunks of a :class:`PairStoreDataset`."""

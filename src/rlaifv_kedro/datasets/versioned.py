@@ -8,6 +8,9 @@ from kedro.io.core import AbstractVersionedDataset, Version, VersionNotFoundErro
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 
+SCRATCH = ".scratch"
+"""Hidden folder of a version in which a node puts together what it then saves."""
+
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -21,9 +24,6 @@ class RunVersionedDataset(AbstractVersionedDataset[In, Out], Generic[In, Out]):
     a run are pinned by ``rlaifv_kedro.hooks``; elsewhere (notebooks, Kedro-Viz) the complete version written
     last is loaded.
     """
-
-    OF_THIS_RUN = False
-    """True for views that always look at the running run's own version."""
 
     def __init__(
         self, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None

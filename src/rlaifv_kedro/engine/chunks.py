@@ -1,12 +1,13 @@
 """Long steps in chunks, so that a killed run loses one chunk at most."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import pandas as pd
 from tqdm import tqdm
 
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
+from rlaifv_kedro.engine.outputs import finished_chunks
 
 Item = TypeVar("Item")
 Output = TypeVar("Output", Chunk, Complete)
@@ -15,33 +16,29 @@ Output = TypeVar("Output", Chunk, Complete)
 def map_chunks(
     items: Sequence[Item],
     size: int,
-    finished: Collection[str],
     work: Callable[[Sequence[Item]], pd.DataFrame | tuple[pd.DataFrame, ...]],
     label: str,
     tables: int = 1,
 ) -> Iterator[Chunk | Complete | tuple[Chunk, ...] | tuple[Complete, ...]]:
-    """Works through the items in fixed chunks, and yields what Kedro saves: a chunk's rows as soon as they
-    are there, then the marker.
+    """Works through the items in fixed chunks, and yields what Kedro saves.
 
-    The node itself must be a generator function (Kedro streams only those), with its tables as
-    ``ChunkedTableDataset`` entries and their ``FinishedChunksDataset`` views as inputs::
+    A chunk's rows are yielded as soon as they are there, then the marker. The node itself must be a generator
+    function (Kedro streams only those), with its tables as ``ChunkedTableDataset`` entries::
 
-        def sample(prompts, done_candidates, done_rejects, ...):
-            yield from map_chunks(rows, 64, done_candidates & done_rejects, work, "candidates", tables=2)
+        def sample(prompts, ...):
+            yield from map_chunks(rows, 64, work, "candidates", tables=2)
 
-        finished = ["finished_candidates", "finished_rejects"]
-        node(sample, inputs=[..., *finished], outputs=["candidates", "rejects"])
+        node(sample, inputs=["prompts", ...], outputs=["candidates", "rejects"])
 
     Kedro saves the tables of one ``yield`` one after the other and only then asks for the next chunk. A kill
-    between the two saves leaves a chunk in one table only: hence ``finished`` is the *intersection* of the
-    views, that chunk is computed again, and its first table is replaced by the same bytes. The same holds
-    between the two markers: each table exists only with its own, so the node runs again, finds all chunks
-    finished, calls no work and writes both.
+    between the two saves leaves a chunk in one table only: hence only the chunks that *all* tables hold are
+    finished (:func:`rlaifv_kedro.engine.outputs.finished_chunks`), that chunk is computed again, and its
+    first table is replaced by the same bytes. The same holds between the two markers: each table exists only
+    with its own, so the node runs again, finds all chunks finished, calls no work and writes both.
 
     Args:
         items: What to work on, in an order that a resumed run finds again.
         size: Items a chunk; chunk ``i`` has the id ``f"{i:05d}"``.
-        finished: Ids of chunks that need no work.
         work: Rows for one chunk's items: a frame, or one frame for each of several tables. Not called for
             finished chunks.
         label: Name beside the progress bar.
@@ -52,11 +49,11 @@ def map_chunks(
     """
     if size < 1:
         raise ValueError(f"a chunk needs at least one item, not {size}")
+    finished = finished_chunks()
     starts = {f"{start // size:05d}": start for start in range(0, len(items), size)}
     missing = {chunk_id: start for chunk_id, start in starts.items() if chunk_id not in finished}
-    with tqdm(
-        total=len(starts), initial=len(starts) - len(missing), desc=label, unit="chunk", delay=2
-    ) as progress:
+    done = len(starts) - len(missing)
+    with tqdm(total=len(starts), initial=done, desc=label, unit="chunk", delay=2) as progress:
         for chunk_id, start in missing.items():
             frames = work(items[start : start + size])
             frames = frames if isinstance(frames, tuple) else (frames,)

@@ -15,6 +15,8 @@ from rlaifv_kedro.params.method import (
 )
 from rlaifv_kedro.params.models import ComputeParams, ModelParams, ModelsParams
 from rlaifv_kedro.params.run import (
+    RUN_NAMES,
+    RUNTIME_ONLY,
     ExportParams,
     LoopParams,
     MiniatureParams,
@@ -26,6 +28,8 @@ from rlaifv_kedro.params.run import (
 from rlaifv_kedro.params.training import JsonScalar, LaunchParams, LoraParams, MixSource, TrainingParams
 
 __all__ = [
+    "RUNTIME_ONLY",
+    "RUN_NAMES",
     "Benchmark",
     "BenchmarkDataParams",
     "BenchmarksParams",

@@ -12,6 +12,11 @@ from rlaifv_kedro.params.method import DataGenerationParams, EvaluationParams, F
 from rlaifv_kedro.params.models import ComputeParams, ModelsParams
 from rlaifv_kedro.params.training import TrainingParams
 
+RUN_NAMES = ("run_id", "replay")
+"""Parameters that name runs and change no result."""
+RUNTIME_ONLY = ("iteration", *RUN_NAMES)
+"""Parameters of a run, not of an experiment: they are given with ``--params``, not in a file."""
+
 
 class MiniatureParams(Params):
     """The drawn world and how its two models are made."""
@@ -123,4 +128,4 @@ def complete_parameters(raw: dict[str, Any]) -> dict[str, Any]:
     """All parameters with all their defaults, as JSON holds them, without the names of runs: the same
     whichever pipelines are run.
     """
-    return validate_parameters(raw).model_dump(mode="json", exclude={"run_id", "replay"})
+    return validate_parameters(raw).model_dump(mode="json", exclude=set(RUN_NAMES))

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from kedro.framework.project import pipelines
 from kedro.io import AbstractDataset, DataCatalog
-from kedro.io.core import AbstractVersionedDataset, DatasetError, is_parameter
+from kedro.io.core import DatasetError, is_parameter
 from kedro.pipeline import Pipeline
 
 from rlaifv_kedro.datasets.checkpoint import CheckpointDataset
@@ -25,7 +25,7 @@ from rlaifv_kedro.files import shown
 from rlaifv_kedro.formats import first_line
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.preflight.finding import Finding
-from rlaifv_kedro.runs.versions import dataset
+from rlaifv_kedro.runs.kedro_private import dataset, filepath, is_versioned, overwrites
 from rlaifv_kedro.schemas import IMAGE, conform, table
 
 FIRST_IMAGES = 8
@@ -74,7 +74,7 @@ def check_inputs(pipeline: Pipeline, catalog: DataCatalog, prompts_needed: int, 
             inputs.findings.append(Finding(False, f"{name}: it is not in the catalog", "conf/", remedy))
             continue
         found = dataset(catalog, name)
-        if not getattr(found, "OF_THIS_RUN", False) and not getattr(found, "_EPHEMERAL", False):
+        if getattr(found, "IS_FILE", True):
             _check_entry(name, found, inputs, env)
     inputs.findings += [
         _unversioned(name)
@@ -91,7 +91,7 @@ def check_inputs(pipeline: Pipeline, catalog: DataCatalog, prompts_needed: int, 
 
 
 def _would_overwrite(found: AbstractDataset) -> bool:
-    return isinstance(found, AbstractVersionedDataset) and found._version is None
+    return overwrites(found)
 
 
 def _unversioned(name: str) -> Finding:
@@ -108,7 +108,7 @@ def _unversioned(name: str) -> Finding:
 
 
 def _check_entry(name: str, found: AbstractDataset, inputs: Inputs, env: str | None) -> None:
-    where = shown(getattr(found, "_filepath", name))
+    where = shown(filepath(found) or name)
     inputs.metadata[name] = getattr(found, "metadata", None) or {}
     try:
         if isinstance(found, RemoteFileDataset | ImagesDataset):
@@ -139,7 +139,7 @@ def _published(name: str, found: RemoteFileDataset | ImagesDataset) -> Finding:
         UserError: It isn't there and can't be fetched, or is not the published one.
     """
     pictures = isinstance(found, ImagesDataset)
-    where = shown(found.folder if pictures else found._filepath)
+    where = shown(found.folder if pictures else filepath(found))
     if found.waits():
         return Finding(True, f"{name}: not there; the run will fetch it first, which needs a network", where)
     found.load()
@@ -152,7 +152,7 @@ def _maker(name: str, found: AbstractDataset, env: str | None) -> str:
     """Which command makes an entry that is versioned by run; the others are the user's own."""
     pipelines.set_requested(None)
     makers = sorted((len(made.nodes), key) for key, made in pipelines.items() if name in made.all_outputs())
-    if getattr(found, "_version", None) is None:
+    if not is_versioned(found):
         return "Put it there as docs/recipes.md says, or change `filepath` in the catalog."
     if not makers:
         return "Run the iteration before this one first."
@@ -219,7 +219,7 @@ def _look_at_images(file: pq.ParquetFile, most: int, name: str, inputs: Inputs) 
 
 
 def _enough_prompts(rows: int, needed: int, catalog: DataCatalog) -> Finding:
-    where = shown(dataset(catalog, "prompt_pool")._filepath)
+    where = shown(filepath(dataset(catalog, "prompt_pool")))
     remedy = "Add prompts, or lower data_generation.prompts or loop.iterations."
     return Finding(
         rows >= needed,

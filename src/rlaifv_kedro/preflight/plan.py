@@ -18,7 +18,7 @@ from rlaifv_kedro.preflight.sizes import ModelSize
 from rlaifv_kedro.preflight.sources import Model, models_of, tables_of
 from rlaifv_kedro.preflight.stages import Stage, Stages, Tables
 from rlaifv_kedro.preflight.work import Work, seconds
-from rlaifv_kedro.runs.session import user_message
+from rlaifv_kedro.runs.messages import user_message
 
 COUNTED = {
     "sample_candidates",

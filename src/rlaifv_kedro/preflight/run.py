@@ -4,22 +4,21 @@ from pathlib import Path
 from typing import Any
 
 from kedro.framework.project import pipelines
-from kedro.framework.session import KedroSession
-from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
 from rlaifv_kedro.benchmarks import suite
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.params import ModelParams, Parameters, validate_parameters
+from rlaifv_kedro.params import ModelParams, Parameters
+from rlaifv_kedro.params.current import current
 from rlaifv_kedro.pipelines.benchmarks.nodes import benchmarks_with, score_benchmark
 from rlaifv_kedro.preflight import machine, sizes
 from rlaifv_kedro.preflight.checkpoints import Role, look_at
 from rlaifv_kedro.preflight.finding import Finding
 from rlaifv_kedro.preflight.inputs import Inputs, check_inputs
-from rlaifv_kedro.project_hooks import RUNTIME_ONLY
 from rlaifv_kedro.prompts import PromptFile
-from rlaifv_kedro.runs.session import user_message
+from rlaifv_kedro.runs.messages import user_message
+from rlaifv_kedro.runs.session import load_context
 from rlaifv_kedro.training.distributed import deepspeed_config
 
 # Nodes' functions, by the model they load.
@@ -96,12 +95,8 @@ def configured(
     project: Path, env: str | None, params: dict[str, Any], names: list[str]
 ) -> tuple[Parameters, DataCatalog, Pipeline]:
     """Parameters, catalog and nodes of ``kedro run --env ENV --params ... --pipelines ...``."""
-    bootstrap_project(project)
-    with KedroSession.create(project, env=env, runtime_params=params) as session:
-        context = session.load_context()
-        given = {name: value for name, value in params.items() if name in RUNTIME_ONLY}
-        parameters = validate_parameters({**context.config_loader["parameters"], **given})
-        return parameters, context.catalog, _chosen(names)
+    context = load_context(project, env, params)
+    return current().parameters, context.catalog, _chosen(names)
 
 
 def iterations_of(pipeline: Pipeline) -> int:

@@ -21,7 +21,7 @@ from rlaifv_kedro.preflight.run import serving
 from rlaifv_kedro.preflight.shapes import LLAMA, LLAVA, known_size
 from rlaifv_kedro.preflight.sizes import ModelSize
 from rlaifv_kedro.preflight.stages import Tables
-from rlaifv_kedro.runs.versions import dataset
+from rlaifv_kedro.runs.kedro_private import dataset, filepath, is_versioned
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -79,9 +79,9 @@ def models_of(
 def _source(catalog: DataCatalog, entry: str) -> str:
     found = dataset(catalog, entry)
     try:
-        return str(found.load_path() if found.exists() else found._filepath)
+        return str(found.load_path() if found.exists() else filepath(found))
     except DatasetError:
-        return str(found._filepath)
+        return str(filepath(found))
 
 
 def _size(role: str, source: str, params: ModelParams) -> tuple[ModelSize, str]:
@@ -136,7 +136,7 @@ def _is_drawn(catalog: DataCatalog, pipeline: Pipeline) -> bool:
         return True
     return (
         "prompt_pool" in catalog
-        and dataset(catalog, "prompt_pool")._version is not None
+        and is_versioned(dataset(catalog, "prompt_pool"))
         and _footer(catalog, "prompt_pool") is None
     )
 

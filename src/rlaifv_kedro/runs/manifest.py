@@ -1,12 +1,11 @@
-"""What a run was: ``data/runs/<run id>/manifest.json``, written at its start, after every saved dataset,
-and at its end.
+"""What a run was: ``data/runs/<run id>/manifest.json``.
+
+It is written at the run's start, after every saved dataset, and at its end.
 """
 
-import logging
 import os
-import platform
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,11 @@ from pydantic import BaseModel, ValidationError, field_validator
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import content_sha256, read_bytes, shown, write_atomically
-from rlaifv_kedro.formats import flatten
 from rlaifv_kedro.params.messages import with_new_names
-from rlaifv_kedro.software import git_state, package_versions
-
-logger = logging.getLogger(__name__)
+from rlaifv_kedro.runs.lineage import ROOTS, Lineage, recipe_of
 
 RUNS = Path("data/runs")
 FILE = "manifest.json"
-RUNTIME_ONLY = ("run_id", "replay")
-"""Runtime parameters that name runs and change no result."""
 
 
 class Entry(BaseModel):
@@ -51,6 +45,7 @@ class Manifest(BaseModel):
     """
 
     run_id: str
+    number: int = 0
     status: str = "running"
     started: str
     ended: str | None = None
@@ -63,6 +58,7 @@ class Manifest(BaseModel):
     pipelines: list[str]
     parameters: dict[str, Any]
     replay: str | None = None
+    lineage: Lineage | None = None
     error: str | None = None
     read: dict[str, Entry] = {}
     written: dict[str, Entry] = {}
@@ -102,12 +98,26 @@ class Manifest(BaseModel):
             return True
         return self.pid_started is None or self.pid_started == process_started(self.pid)
 
+    def order(self) -> tuple[int, str, str]:
+        """Sorts runs, the newest last: by their number, so that a clock that was wrong changes nothing."""
+        return self.number, self.started, self.run_id
+
     def seconds(self) -> float | None:
         """From the first start to the end; None while there is no end."""
-        return (
-            (datetime.fromisoformat(self.ended) - datetime.fromisoformat(self.started)).total_seconds()
-            if self.ended
-            else None
+        if self.ended is None:
+            return None
+        return (datetime.fromisoformat(self.ended) - datetime.fromisoformat(self.started)).total_seconds()
+
+    def grown_from(self) -> Lineage:
+        """The run's lineage; of a run that was made before runs recorded it, as far as its manifest tells."""
+        if self.lineage is not None:
+            return self.lineage
+        known = {**self.read, **self.written}
+        seed = self.parameters.get("seed")
+        return Lineage(
+            recipe=recipe_of(self.env),
+            seed=seed if isinstance(seed, int) else None,
+            **{name: known[name].sha256 for name in ROOTS if name in known},
         )
 
 
@@ -133,137 +143,14 @@ def load(project: Path, run_id: str) -> Manifest | None:
 
 
 def all_runs(project: Path, on_damage: Callable[[str], object]) -> list[Manifest]:
-    """All runs with a readable manifest, the newest start last; ``on_damage`` is told of each that cannot
-    be read.
-    """
+    """All runs with a readable manifest, the newest last; ``on_damage`` is told of the others."""
     manifests = []
     for path in sorted((project / RUNS).glob(f"*/{FILE}")):
         try:
             manifests.append(load(project, path.parent.name))
         except UserError as error:
             on_damage(f"A run is left out: {error.message}")
-    return sorted(
-        (manifest for manifest in manifests if manifest),
-        key=lambda manifest: (manifest.started, manifest.run_id),
-    )
-
-
-def begin(
-    project: Path,
-    *,
-    run_id: str,
-    command: str,
-    env: str | None,
-    pipelines: list[str],
-    parameters: Mapping[str, Any],
-    replay: str | None,
-    read: dict[str, Entry],
-) -> Manifest:
-    """Starts a run's manifest, or takes up that of a run that is resumed, and writes it.
-
-    Other code or packages than at the start are not refused, since a mended bug must not cost the run; a
-    warning names them.
-
-    Raises:
-        UserError: The run is running in another process, or was started with other parameters, another
-            environment, or other inputs.
-    """
-    commit, dirty = git_state(project)
-    fresh = Manifest(
-        run_id=run_id,
-        started=now(),
-        pid=os.getpid(),
-        pid_started=process_started(os.getpid()),
-        host=socket.gethostname(),
-        command=command,
-        env=env,
-        pipelines=pipelines,
-        parameters=dict(parameters),
-        replay=replay,
-        read=read,
-        packages=package_versions(),
-        python=platform.python_version(),
-        git_commit=commit,
-        git_dirty=dirty,
-    )
-    old = load(project, run_id)
-    if old is not None:
-        check_resumable(old, fresh)
-        changed = "; ".join(
-            f"{name} {was} then, {now_} now"
-            for name, was, now_ in differences(_software(old), _software(fresh))
-        )
-        if changed:
-            logger.warning(
-                "Run %s goes on with other software than it was started with, and may give other results: %s",
-                run_id,
-                changed,
-            )
-        kept = {
-            "started": old.started,
-            "resumed": old.resumed + 1,
-            "written": old.written,
-            "nodes": old.nodes,
-        }
-        merged = {
-            "pipelines": sorted({*old.pipelines, *pipelines}),
-            "read": {**old.read, **read},
-            "replay": old.replay or replay,
-        }
-        fresh = fresh.model_copy(update={**kept, **merged})
-    fresh.save(project)
-    return fresh
-
-
-def check_resumable(old: Manifest, new: Manifest) -> None:
-    """Refuses to go on with a run as something else than it was.
-
-    Raises:
-        UserError: It still runs, or parameters, environment or the content of an input differ; names what
-            differs.
-    """
-    where = f"Run `{old.run_id}`"
-    if old.state() == "running" and (old.pid, old.host) != (os.getpid(), socket.gethostname()):
-        raise UserError(
-            f"{where} is still running (process {old.pid} on {old.host}). Wait for it, or stop it first, or "
-            "choose another run_id."
-        )
-    differing = differences(comparable(old), comparable(new))
-    if differing:
-        lines = "\n".join(f"  {name}: {was} in the run, {now_} now" for name, was, now_ in differing)
-        raise UserError(
-            f"{where} was started with other parameters:\n{lines}\nGo on with the same parameters, or "
-            "choose another run_id (or none) for a new run."
-        )
-    for name, entry in new.read.items():
-        before = old.read.get(name)
-        if before and before.sha256 != entry.sha256:
-            raise UserError(
-                f"`{name}` ({entry.path}) has changed since run `{old.run_id}` read it. Restore it, or "
-                "choose another run_id for a new run."
-            )
-
-
-def comparable(manifest: Manifest) -> dict[str, Any]:
-    """The flat parameters that a resumed run must share."""
-    flat = flatten(manifest.parameters)
-    return {
-        "--env": manifest.env,
-        **{name: value for name, value in flat.items() if name.split(".")[0] not in RUNTIME_ONLY},
-    }
-
-
-def _software(manifest: Manifest) -> dict[str, Any]:
-    return {"git commit": manifest.git_commit, "python": manifest.python, **manifest.packages}
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Names with their old and new values, where the two differ."""
-    names = [name for name in {**old, **new} if name not in old or name not in new or old[name] != new[name]]
-    return [
-        (name, repr(old[name]) if name in old else "not set", repr(new[name]) if name in new else "not set")
-        for name in names
-    ]
+    return sorted((manifest for manifest in manifests if manifest), key=Manifest.order)
 
 
 def entry_of(
@@ -273,9 +160,7 @@ def entry_of(
     complete: bool = True,
     sha256_of: Callable[[Path], str] = content_sha256,
 ) -> Entry:
-    """The manifest's record of what is at ``path`` now; with a hash, by ``sha256_of``, where it is
-    complete and local.
-    """
+    """The manifest's record of what is at ``path`` now; hashed where it is complete and local."""
     if path is None:
         return Entry(path=None, version=version)
     return Entry(
@@ -296,8 +181,9 @@ def now() -> str:
 
 
 def process_started(pid: int) -> str | None:
-    """When the process was started, in the kernel's clock, so that a reused pid is not taken for it; None
-    where there is no ``/proc``.
+    """When the process was started, in the kernel's clock, so that a reused pid is not taken for it.
+
+    None where there is no ``/proc``.
     """
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]

@@ -75,13 +75,6 @@ def keep_checkpoints(
         )
 
 
-def remove_folders(folder: Path) -> None:
-    """Remove all folders in a folder."""
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-
-
 def _complete_card(folder: Path, metrics: pd.DataFrame, selection: Mapping[str, Any]) -> None:
     """Write what was measured into a checkpoint's card; one made without a card stays without.
 

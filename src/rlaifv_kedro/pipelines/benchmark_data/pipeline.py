@@ -7,15 +7,13 @@ truth that it needs.
 from kedro.pipeline import Pipeline, node
 
 from rlaifv_kedro.benchmarks import items as benchmark_items
-from rlaifv_kedro.params import BenchmarkDataParams
+from rlaifv_kedro.params import Parameters
 from rlaifv_kedro.pipelines.benchmark_data import nodes
 
 
-def create_pipeline(params: BenchmarkDataParams | None = None) -> Pipeline:
-    """Args:
-    params: ``vocabulary`` says by which words COCO's captions are read; without them the default.
-    """
-    published = (params or BenchmarkDataParams()).vocabulary == "published"
+def create_pipeline(parameters: Parameters) -> Pipeline:
+    """The tables; ``benchmark_data.vocabulary`` says by which words COCO's captions are read."""
+    published = parameters.benchmark_data.vocabulary == "published"
     return Pipeline(
         [
             node(

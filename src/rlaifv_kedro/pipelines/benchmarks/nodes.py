@@ -62,7 +62,6 @@ def _refuse_missing(policy: str) -> None:
 
 def answer_benchmark(
     items: pd.DataFrame,
-    finished: set[str],
     evaluation: EvaluationParams,
     params: BenchmarksParams,
     models: ModelsParams,
@@ -75,7 +74,7 @@ def answer_benchmark(
         policies: Of the catalog; those that ``evaluation.policy`` names come after them.
     """
     yield from answer_items(
-        items, policies | {name: name for name in evaluation.policies()}, finished, params, models, compute
+        items, policies | {name: name for name in evaluation.policies()}, params, models, compute
     )
 
 

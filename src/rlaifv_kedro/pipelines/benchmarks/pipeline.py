@@ -7,24 +7,19 @@ from collections.abc import Mapping
 from kedro.pipeline import Pipeline, node
 
 from rlaifv_kedro.benchmarks.suite import is_judged, needs_truth
-from rlaifv_kedro.params import Benchmark, BenchmarkDataParams, BenchmarksParams
+from rlaifv_kedro.params import Benchmark, BenchmarkDataParams, BenchmarksParams, Parameters
 from rlaifv_kedro.pipelines.benchmarks import nodes
 from rlaifv_kedro.tags import Role, Work
 
 
-def create_pipeline(
-    benchmarks: list[Benchmark],
-    policies: Mapping[str, str],
-    params: BenchmarksParams | None = None,
-    data: BenchmarkDataParams | None = None,
-) -> Pipeline:
-    """Args:
-    benchmarks: Which are answered.
-    policies: Name in the tables -> entry of the catalog; beside these ``evaluation.policy`` answers.
-    params, data: ``extraction`` and ``vocabulary`` decide what is read; without them the defaults.
+def create_pipeline(parameters: Parameters, policies: Mapping[str, str]) -> Pipeline:
+    """The benchmarks that ``evaluation.benchmarks`` names, answered, judged and scored.
+
+    Args:
+        policies: Name in the tables -> entry of the catalog; beside these ``evaluation.policy`` answers.
     """
-    params, data = params or BenchmarksParams(), data or BenchmarkDataParams()
-    chosen = list(dict.fromkeys(benchmarks))
+    params, data = parameters.benchmarks, parameters.benchmark_data
+    chosen = list(dict.fromkeys(parameters.evaluation.benchmarks))
     each = sum((_one(name, policies, params, data) for name in chosen), Pipeline([]))
     if not chosen:
         return each
@@ -61,7 +56,6 @@ def _one(
             nodes.answer_benchmark,
             inputs={
                 "items": items,
-                "finished": f"benchmark.{name}.finished_policy_answers",
                 "evaluation": "params:evaluation",
                 "params": "params:benchmarks",
                 "models": "params:models",

@@ -46,8 +46,6 @@ def refuse_small_pool(rows: int, iteration: int, params: DataGenerationParams, l
 def sample_candidates(
     prompts: pd.DataFrame,
     policy: Path,
-    finished_rejects: set[str],
-    finished: set[str],
     seed: int,
     params: DataGenerationParams,
     models: ModelsParams,
@@ -98,7 +96,6 @@ def sample_candidates(
     yield from map_chunks(
         list(prompts.itertuples(index=False)),
         params.chunk_size,
-        finished & finished_rejects,
         work,
         "sampling candidates",
         2,

@@ -7,13 +7,14 @@ from rlaifv_kedro.tags import Role, Work
 
 
 def create_pipeline() -> Pipeline:
+    """The stage."""
     return Pipeline(
         [
             node(
                 nodes.draw_prompts,
                 inputs=[
                     "prompt_pool",
-                    "iteration_number",
+                    "number",
                     "params:seed",
                     "params:data_generation",
                     "params:loop",
@@ -26,8 +27,6 @@ def create_pipeline() -> Pipeline:
                 inputs=[
                     "prompts",
                     "policy",
-                    "finished_data_generation_rejects",
-                    "finished_candidates",
                     "params:seed",
                     "params:data_generation",
                     "params:models",

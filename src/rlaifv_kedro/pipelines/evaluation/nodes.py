@@ -11,10 +11,11 @@ from rlaifv_kedro.benchmarks.answering import answer_probes, answer_prompts, sco
 from rlaifv_kedro.benchmarks.best_of import choose_answers, decoding_of, sample_answers
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
+from rlaifv_kedro.engine.outputs import scratch_folder
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, ModelsParams, RewardParams
 from rlaifv_kedro.preference.selection import BASE, START, checkpoints_to_keep, choose, draw_curve
 from rlaifv_kedro.schemas import table
-from rlaifv_kedro.training.policy import keep_checkpoints, remove_folders, whole_policy
+from rlaifv_kedro.training.policy import keep_checkpoints, whole_policy
 
 __all__ = [
     "answer_probes",
@@ -39,7 +40,6 @@ def measure_checkpoints(
     prompts: pd.DataFrame,
     instances: dict[str, Any],
     captions: dict[str, Any],
-    finished: set[str],
     params: EvaluationParams,
     models: ModelsParams,
     compute: ComputeParams,
@@ -74,7 +74,7 @@ def measure_checkpoints(
             checkpoint=checkpoint["name"], step=checkpoint["step"], epoch=checkpoint["epoch"]
         )
 
-    yield from map_chunks(named, 1, finished, work, "measuring checkpoints")
+    yield from map_chunks(named, 1, work, "measuring checkpoints")
 
 
 def select_checkpoint(
@@ -82,12 +82,8 @@ def select_checkpoint(
     metrics: pd.DataFrame,
     policy: Path,
     params: EvaluationParams,
-    folder: Path,
 ) -> tuple[Path, dict[str, Any]]:
     """The best checkpoint as the iteration's policy; see :func:`rlaifv_kedro.preference.selection.choose`.
-
-    Args:
-        folder: Where the policy is put together: adapters merged, the card completed.
 
     Returns:
         The selected policy's folder, and what was decided and why.
@@ -99,21 +95,18 @@ def select_checkpoint(
     if selection["selected"] == START:
         return policy, selection
     [chosen] = [Path(c["path"]) for c in checkpoints if Path(c["path"]).name == selection["selected"]]
-    return whole_policy(chosen, folder, metrics, selection), selection
+    return whole_policy(chosen, scratch_folder("trained_policy"), metrics, selection), selection
 
 
 def prune_checkpoints(
     checkpoints: list[dict[str, Any]],
     metrics: pd.DataFrame,
     selection: dict[str, Any],
-    folder: Path,
     params: EvaluationParams,
 ) -> dict[str, Any]:
-    """Keep the best checkpoints and the last, complete their cards, and remove the others, if this run has
-    made them.
+    """Keep the best checkpoints and the last, complete their cards, and remove the others.
 
-    Args:
-        folder: Where the policy was put together; it is emptied.
+    Checkpoints that another run has made all stay.
 
     Returns:
         The ``kept_checkpoints`` entry; see :func:`rlaifv_kedro.preference.selection.checkpoints_to_keep`.
@@ -126,7 +119,6 @@ def prune_checkpoints(
             "another run has made the checkpoints, so all of them stay; that run removes some of them if it "
             "goes on with the evaluation"
         )
-    remove_folders(folder)
     return decided
 
 

@@ -4,7 +4,7 @@ metrics.
 
 from kedro.pipeline import Pipeline, node
 
-from rlaifv_kedro.params import EvaluationParams
+from rlaifv_kedro.params import Parameters
 from rlaifv_kedro.pipelines.evaluation import nodes
 from rlaifv_kedro.pipelines.reward.nodes import compute_rewards
 from rlaifv_kedro.tags import Role, Work
@@ -13,11 +13,9 @@ OWN_REWARD = ("trained_policy", "base_policy")
 CATALOG_REWARD = ("reward_policy", "reward_reference")
 
 
-def create_pipeline(params: EvaluationParams | None = None) -> Pipeline:
-    """Args: params: ``best_of``, ``best_of_reward`` and ``select_on`` decide what there is to do; without
-    them the defaults.
-    """
-    params = params or EvaluationParams()
+def create_pipeline(parameters: Parameters) -> Pipeline:
+    """The stage; ``evaluation.best_of``, ``best_of_reward`` and ``select_on`` decide what there is to do."""
+    params = parameters.evaluation
     reward = OWN_REWARD if params.best_of_reward == "own" else CATALOG_REWARD
     return selection_pipeline(params.select_on) + measurement_pipeline(params.best_of, reward)
 
@@ -39,7 +37,6 @@ def selection_pipeline(split: str = "selection") -> Pipeline:
                     f"{split}_prompts",
                     f"{split}_instances",
                     f"{split}_captions",
-                    "finished_checkpoint_metrics",
                     "params:evaluation",
                     "params:models",
                     "params:compute",
@@ -50,7 +47,7 @@ def selection_pipeline(split: str = "selection") -> Pipeline:
             ),
             node(
                 nodes.select_checkpoint,
-                inputs=["checkpoints", "checkpoint_metrics", "policy", "params:evaluation", "merged_folder"],
+                inputs=["checkpoints", "checkpoint_metrics", "policy", "params:evaluation"],
                 outputs=["trained_policy", "selection"],
                 name="select_checkpoint",
             ),
@@ -66,7 +63,6 @@ def selection_pipeline(split: str = "selection") -> Pipeline:
                     "checkpoints",
                     "checkpoint_metrics",
                     "selection",
-                    "merged_folder",
                     "params:evaluation",
                 ],
                 outputs="kept_checkpoints",
@@ -139,7 +135,6 @@ def _best_of(policy: str, reference: str) -> Pipeline:
                 inputs=[
                     "trained_policy",
                     "test_prompts",
-                    "finished_answer_candidates",
                     "params:seed",
                     "params:evaluation",
                     "params:reward",
@@ -157,7 +152,6 @@ def _best_of(policy: str, reference: str) -> Pipeline:
                     "answer_candidates",
                     policy,
                     reference,
-                    "finished_answer_rewards",
                     "params:reward",
                     "params:training",
                     "params:models",

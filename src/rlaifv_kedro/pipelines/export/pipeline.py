@@ -5,15 +5,13 @@ export_trl.
 from kedro.pipeline import Pipeline, node
 
 from rlaifv_kedro.datasets.export_formats import FORMATS
-from rlaifv_kedro.params import ExportParams
+from rlaifv_kedro.params import Parameters
 from rlaifv_kedro.pipelines.export import nodes
 
 
-def create_pipeline(params: ExportParams | None = None) -> Pipeline:
-    """Args:
-    params: ``source`` says what is exported; without them the default's.
-    """
-    source = (params or ExportParams()).source
+def create_pipeline(parameters: Parameters) -> Pipeline:
+    """A folder for each tool; ``export.source`` says what is exported."""
+    source = parameters.export.source
     return Pipeline(
         [
             node(nodes.published_rows, inputs=source, outputs=f"export_{name}", name=f"export_{name}")

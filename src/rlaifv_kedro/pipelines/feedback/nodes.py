@@ -33,8 +33,6 @@ _REJECT = ["stage", "key", "why"]
 def divide(
     prompts: pd.DataFrame,
     candidates: pd.DataFrame,
-    finished_rejects: set[str],
-    finished: set[str],
     seed: int,
     params: FeedbackParams,
     models: ModelsParams,
@@ -78,7 +76,6 @@ def divide(
     yield from map_chunks(
         list(prompts.itertuples(index=False)),
         params.chunk_size,
-        finished & finished_rejects,
         work,
         "dividing answers",
         2,
@@ -94,8 +91,6 @@ def verify_claims(
     divide_rejects: pd.DataFrame,
     labeler: Path,
     policy: Path,
-    finished_rejects: set[str],
-    finished: set[str],
     params: FeedbackParams,
     models: ModelsParams,
     compute: ComputeParams,
@@ -144,9 +139,7 @@ def verify_claims(
             accepted=accepted(frame["p_yes"], frame["p_no"])
         )
 
-    yield from map_chunks(
-        asked_about, params.chunk_size, finished & finished_rejects, work, "checking claims", 2
-    )
+    yield from map_chunks(asked_about, params.chunk_size, work, "checking claims", 2)
     close_model(model)
 
 

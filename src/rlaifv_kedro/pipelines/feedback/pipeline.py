@@ -1,23 +1,19 @@
-"""feedback: candidates, labeler -> claims -> verdicts -> scores -> preference_pairs; or candidates ->
-rewards -> scores -> preference_pairs.
-"""
+"""feedback: candidates -> claims -> verdicts (or rewards) -> scores -> preference_pairs."""
 
 from kedro.pipeline import Pipeline, node
 
-from rlaifv_kedro.params import FeedbackParams
+from rlaifv_kedro.params import FeedbackParams, Parameters
 from rlaifv_kedro.pipelines import reward
 from rlaifv_kedro.pipelines.feedback import nodes
 from rlaifv_kedro.tags import Role, Work
 
 
-def create_pipeline(params: FeedbackParams | None = None) -> Pipeline:
+def create_pipeline(parameters: Parameters) -> Pipeline:
     """The stage from candidates to preference pairs.
 
-    Args:
-        params: ``scoring`` decides what there is to do, ``labeler`` and ``splitter`` which models are asked;
-            without them the defaults.
+    ``feedback.scoring`` decides what there is to do, ``labeler`` and ``splitter`` which models are asked.
     """
-    params = params or FeedbackParams()
+    params = parameters.feedback
     scored = _by_reward() if params.scoring == "reward" else _by_labeler(params)
     return scored + Pipeline(
         [
@@ -27,7 +23,7 @@ def create_pipeline(params: FeedbackParams | None = None) -> Pipeline:
                     "prompts",
                     "candidates",
                     "scores",
-                    "iteration_number",
+                    "number",
                     "params:seed",
                     "params:feedback",
                 ],
@@ -49,8 +45,6 @@ def _by_labeler(params: FeedbackParams) -> Pipeline:
                 inputs=[
                     "prompts",
                     "candidates",
-                    "finished_feedback_rejects",
-                    "finished_claims",
                     "params:seed",
                     "params:feedback",
                     "params:models",
@@ -69,8 +63,6 @@ def _by_labeler(params: FeedbackParams) -> Pipeline:
                     "feedback_rejects",
                     "labeler",
                     "policy",
-                    "finished_verdict_rejects",
-                    "finished_verdicts",
                     "params:feedback",
                     "params:models",
                     "params:compute",

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from rlaifv_kedro.benchmarks.answering import answer_probes, answer_prompts, score_answers
+from rlaifv_kedro.engine.outputs import work_folder
 from rlaifv_kedro.miniature.benchmarks import benchmark_files
 from rlaifv_kedro.miniature.world import draw_split, probe_questions, prompt_table, truth
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, FeedbackParams, MiniatureParams, ModelsParams
@@ -47,7 +48,7 @@ def draw_benchmarks(seed: int, params: MiniatureParams) -> dict[str, bytes]:
     return benchmark_files(seed, params.benchmark_scenes, params.double_share)
 
 
-def make_models(seed: int, params: MiniatureParams, folder: Path) -> tuple[Path, Path]:
+def make_models(seed: int, params: MiniatureParams) -> tuple[Path, Path]:
     """Train the base policy and the labeler from nothing but the seed.
 
     Returns:
@@ -55,7 +56,7 @@ def make_models(seed: int, params: MiniatureParams, folder: Path) -> tuple[Path,
     """
     from rlaifv_kedro.miniature.checkpoints import make_checkpoints
 
-    made = make_checkpoints(seed, params, folder)
+    made = make_checkpoints(seed, params, work_folder("base_policy", "stages"))
     return made["base_policy"], made["labeler"]
 
 

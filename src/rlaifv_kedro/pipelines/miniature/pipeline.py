@@ -55,7 +55,7 @@ def model_pipeline() -> Pipeline:
         [
             node(
                 nodes.make_models,
-                inputs=["params:seed", "params:miniature", "miniature_folder"],
+                inputs=["params:seed", "params:miniature"],
                 outputs=["base_policy", "labeler"],
                 name="make_models",
             ),

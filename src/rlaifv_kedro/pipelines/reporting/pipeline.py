@@ -2,14 +2,16 @@
 
 from kedro.pipeline import Pipeline, node
 
-from rlaifv_kedro.params import FeedbackParams
+from rlaifv_kedro.params import Parameters
 from rlaifv_kedro.pipelines.reporting import nodes
 
 
-def create_pipeline(iterations: int, feedback: FeedbackParams | None = None) -> Pipeline:
-    """Args: iterations: How many iterations the report is about, beside the base policy. feedback: Without a
-    labeler (``scoring``) there are no rejects of its stages. Without these parameters, the default's.
+def create_pipeline(parameters: Parameters) -> Pipeline:
+    """The report on the base policy and all iterations of the loop.
+
+    Without a labeler (``feedback.scoring``) there are no rejects of its stages.
     """
+    iterations = parameters.loop.iterations
     names = {0: "base"} | {k: f"iteration_{k}" for k in range(1, iterations + 1)}
     metrics = {
         f"{kind}_{k}": f"{name}.{kind}" for k, name in names.items() for kind in ("metrics", "probe_metrics")
@@ -19,13 +21,9 @@ def create_pipeline(iterations: int, feedback: FeedbackParams | None = None) -> 
         for k in (0, iterations)
         for short, full in (("answers", "answers"), ("scores", "answer_scores"))
     }
-    without_labeler = feedback is not None and feedback.scoring == "reward"
     rejects = {"rejects_data_generation": "data_generation_rejects", "rejects_training": "training_rejects"}
-    rejects |= (
-        {}
-        if without_labeler
-        else {"rejects_feedback": "feedback_rejects", "rejects_verdicts": "verdict_rejects"}
-    )
+    if parameters.feedback.scoring != "reward":
+        rejects |= {"rejects_feedback": "feedback_rejects", "rejects_verdicts": "verdict_rejects"}
     steps = {
         f"{short}_{k}": f"iteration_{k}.{full}"
         for k in range(1, iterations + 1)

@@ -18,7 +18,6 @@ def compute_rewards(
     candidates: pd.DataFrame,
     policy: Path,
     reference: Path,
-    finished: set[str],
     params: RewardParams,
     training: TrainingParams,
     models: ModelsParams,
@@ -51,4 +50,4 @@ def compute_rewards(
         questions = [Question(open_image(row.image, f"prompt {row.prompt_id}"), row.question) for row in rows]
         return reward.table(questions, [by_prompt[row.prompt_id] for row in rows])
 
-    yield from map_chunks(answered, params.chunk_size, finished, work, "rewards")
+    yield from map_chunks(answered, params.chunk_size, work, "rewards")

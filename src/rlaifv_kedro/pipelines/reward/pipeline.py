@@ -7,6 +7,7 @@ from rlaifv_kedro.tags import Role, Work
 
 
 def create_pipeline() -> Pipeline:
+    """The rewards of an iteration's candidates."""
     return Pipeline(
         [
             node(
@@ -16,7 +17,6 @@ def create_pipeline() -> Pipeline:
                     "candidates",
                     "reward_policy",
                     "reward_reference",
-                    "finished_candidate_rewards",
                     "params:reward",
                     "params:training",
                     "params:models",

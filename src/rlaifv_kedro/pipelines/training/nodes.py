@@ -9,12 +9,13 @@ import pandas as pd
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.datasets.pair_store import PairStore
 from rlaifv_kedro.engine.chunks import map_chunks
+from rlaifv_kedro.engine.outputs import work_folder
 from rlaifv_kedro.params import ComputeParams, ModelsParams, TrainingParams
 from rlaifv_kedro.seeds import seed_for
 
 
 def gather_pairs(
-    finished_rejects: set[str], finished: set[str], seed: int, params: TrainingParams, *sources: Any
+    seed: int, params: TrainingParams, *sources: Any
 ) -> Iterator[tuple[Chunk | Complete, Chunk | Complete]]:
     """The pairs to train on, of all sources of the mix, as rows that can be mapped into memory. Their ``idx``
     is their place in the mix.
@@ -36,16 +37,13 @@ def gather_pairs(
     def work(positions: range) -> tuple[pd.DataFrame, pd.DataFrame]:
         return gather(mix, positions)
 
-    yield from map_chunks(
-        range(len(mix)), params.gather_chunk_size, finished & finished_rejects, work, "gathering pairs", 2
-    )
+    yield from map_chunks(range(len(mix)), params.gather_chunk_size, work, "gathering pairs", 2)
 
 
 def compute_reference(
     pairs: PairStore,
     rejects: pd.DataFrame,
     policy: Path,
-    finished: set[str],
     params: TrainingParams,
     models: ModelsParams,
     compute: ComputeParams,
@@ -78,27 +76,23 @@ def compute_reference(
         rows.attrs["fingerprint"] = mark
         return rows
 
-    yield from map_chunks(pairs.by_prompt(), params.chunk_size, finished, work, "reference log-probs")
+    yield from map_chunks(pairs.by_prompt(), params.chunk_size, work, "reference log-probs")
 
 
 def train_policy(
     pairs: PairStore,
     reference: pd.DataFrame,
     policy: Path,
-    folder: Path,
-    logs: Path,
     seed: int,
     iteration: int,
     params: TrainingParams,
     models: ModelsParams,
     compute: ComputeParams,
 ) -> tuple[list[dict[str, Any]], pd.DataFrame]:
-    """DPO from the policy, in this process or in as many as the parameters ask for; see
-    :mod:`rlaifv_kedro.training.launch`.
+    """DPO from the policy, in this process or in as many as the parameters ask for.
 
-    Args:
-        folder: Where checkpoints go.
-        logs: Where TensorBoard's files and the processes' log go.
+    See :mod:`rlaifv_kedro.training.launch`. TensorBoard's files and the processes' log go to the folder
+    ``training_logs`` beside ``training_log``.
 
     Returns:
         checkpoints, training_log.
@@ -110,6 +104,7 @@ def train_policy(
     from rlaifv_kedro.training.launch import REFERENCE, run_training
     from rlaifv_kedro.training.worker import TrainingSpec
 
+    folder, logs = work_folder("checkpoints"), work_folder("training_log", "training_logs")
     spec = TrainingSpec(
         policy=policy,
         pairs=pairs.files,

@@ -1,28 +1,22 @@
-"""training: preference_pairs and other sources -> training_pairs; these and the policy ->
-reference_log_probs -> checkpoints.
-"""
+"""training: pairs -> training_pairs; these and the policy -> reference_log_probs -> checkpoints."""
 
 from kedro.pipeline import Pipeline, node
 
-from rlaifv_kedro.params import TrainingParams
+from rlaifv_kedro.params import Parameters
 from rlaifv_kedro.pipelines.training import nodes
 from rlaifv_kedro.tags import Role, Work
 
 
-def create_pipeline(params: TrainingParams | None = None) -> Pipeline:
-    """Args:
-    params: ``mix`` says what is read; without them the default's.
-    """
+def create_pipeline(parameters: Parameters) -> Pipeline:
+    """The stage; ``training.mix`` says what is read."""
     return Pipeline(
         [
             node(
                 nodes.gather_pairs,
                 inputs=[
-                    "finished_training_rejects",
-                    "finished_training_pairs",
                     "params:seed",
                     "params:training",
-                    *(params or TrainingParams()).sources(),
+                    *parameters.training.sources(),
                 ],
                 outputs=["training_rejects", "training_pairs"],
                 name="gather_pairs",
@@ -33,7 +27,6 @@ def create_pipeline(params: TrainingParams | None = None) -> Pipeline:
                     "training_pairs",
                     "training_rejects",
                     "policy",
-                    "finished_reference_log_probs",
                     "params:training",
                     "params:models",
                     "params:compute",
@@ -48,10 +41,8 @@ def create_pipeline(params: TrainingParams | None = None) -> Pipeline:
                     "training_pairs",
                     "reference_log_probs",
                     "policy",
-                    "checkpoints_folder",
-                    "training_logs_folder",
                     "params:seed",
-                    "iteration_number",
+                    "number",
                     "params:training",
                     "params:models",
                     "params:compute",

@@ -1,0 +1,79 @@
+"""Every private name of Kedro that this project relies on, in one place.
+
+Kedro may rename them in any release; tests/runs/test_kedro_private.py holds each one against the installed
+Kedro, and pyproject.toml admits only releases with which that test has passed.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from kedro.framework.context import KedroContext
+from kedro.framework.session import KedroServiceSession
+from kedro.io import AbstractDataset, CachedDataset, DataCatalog
+from kedro.io.core import AbstractVersionedDataset, Version
+from kedro.runner import AbstractRunner
+
+
+def dataset(catalog: DataCatalog, name: str) -> AbstractDataset:
+    """The entry's dataset, made from its pattern where it has one; what a cache wraps."""
+    found = catalog.get(name, fallback_to_runtime_pattern=True)
+    return found._dataset if isinstance(found, CachedDataset) else found
+
+
+def is_versioned(found: AbstractDataset) -> bool:
+    """Whether the entry says ``versioned: true``."""
+    return isinstance(found, AbstractVersionedDataset) and found._version is not None
+
+
+def overwrites(found: AbstractDataset) -> bool:
+    """Whether the dataset could have versions, but the entry has none: runs would overwrite each other."""
+    return isinstance(found, AbstractVersionedDataset) and found._version is None
+
+
+def saved_version(found: AbstractDataset) -> str | None:
+    """The version that the dataset saves, or None."""
+    version = getattr(found, "_version", None)
+    return version.save if version else None
+
+
+def set_version(found: AbstractDataset, load: str | None, save: str) -> None:
+    """Pins what the dataset loads and saves; one without versions stays as it is."""
+    if is_versioned(found):
+        found._version = Version(load, save)
+        found._clear_version_cache()
+
+
+def filepath(found: AbstractDataset) -> Path | None:
+    """The entry's path, that of all its versions; None for what is not a local file."""
+    path = getattr(found, "_filepath", None)
+    local = getattr(found, "_protocol", "file") == "file"
+    return None if path is None or not local else Path(path)
+
+
+def path_of(found: AbstractDataset, version: str | None) -> Path | None:
+    """Where this version is, or None for what is not a local file."""
+    path = filepath(found)
+    if path is None or not version or not isinstance(found, AbstractVersionedDataset):
+        return path
+    return Path(found._get_versioned_path(version))
+
+
+def can_tell_existence(found: AbstractDataset) -> bool:
+    """Whether the dataset can say if it is there; one of an API, say, cannot."""
+    return type(found)._exists is not AbstractDataset._exists
+
+
+def without_resume_hint(runner: AbstractRunner) -> AbstractRunner:
+    """The runner, which says nothing of its own about resuming: the run id resumes better."""
+    runner._suggest_resume_scenario = lambda *_: None
+    return runner
+
+
+def project_path(session: KedroServiceSession) -> Path:
+    """The folder of the session's project."""
+    return session._project_path
+
+
+def runtime_parameters(context: KedroContext) -> dict[str, Any]:
+    """What was given with ``--params``."""
+    return context._runtime_params or {}

@@ -1,0 +1,137 @@
+"""How a run's manifest is begun, and whether a run may be taken up again."""
+
+import logging
+import os
+import platform
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.formats import flatten
+from rlaifv_kedro.params import RUN_NAMES
+from rlaifv_kedro.runs.lineage import Lineage
+from rlaifv_kedro.runs.manifest import Entry, Manifest, all_runs, load, now, process_started
+from rlaifv_kedro.software import git_state, package_versions
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is known of a run when it starts; the attributes are those of :class:`Manifest`."""
+
+    run_id: str
+    command: str
+    env: str | None
+    pipelines: list[str]
+    parameters: Mapping[str, Any]
+    replay: str | None
+    read: dict[str, Entry]
+    lineage: Lineage
+
+
+def begin(project: Path, start: Start) -> Manifest:
+    """Starts a run's manifest, or takes up that of a run that is resumed, and writes it.
+
+    Other code or packages than at the start are not refused, since a mended bug must not cost the run; a
+    warning names them.
+
+    Raises:
+        UserError: The run is running in another process, or was started with other parameters, another
+            environment, or other inputs.
+    """
+    commit, dirty = git_state(project)
+    old = load(project, start.run_id)
+    number = (
+        old.number if old else 1 + max((run.number for run in all_runs(project, logger.debug)), default=0)
+    )
+    fresh = Manifest(
+        **vars(start),
+        number=number,
+        started=now(),
+        pid=os.getpid(),
+        pid_started=process_started(os.getpid()),
+        host=socket.gethostname(),
+        packages=package_versions(),
+        python=platform.python_version(),
+        git_commit=commit,
+        git_dirty=dirty,
+    )
+    if old is not None:
+        check_resumable(old, fresh)
+        _warn_of_other_software(old, fresh)
+        fresh = fresh.model_copy(
+            update={
+                "started": old.started,
+                "resumed": old.resumed + 1,
+                "written": old.written,
+                "nodes": old.nodes,
+                "pipelines": sorted({*old.pipelines, *fresh.pipelines}),
+                "read": {**old.read, **fresh.read},
+                "replay": old.replay or fresh.replay,
+                "lineage": old.lineage or fresh.lineage,
+            }
+        )
+    fresh.save(project)
+    return fresh
+
+
+def _warn_of_other_software(old: Manifest, fresh: Manifest) -> None:
+    changed = differences(_software(old), _software(fresh))
+    if changed:
+        logger.warning(
+            "Run %s goes on with other software than it was started with, and may give other results: %s",
+            old.run_id,
+            "; ".join(f"{name} {was} then, {now_} now" for name, was, now_ in changed),
+        )
+
+
+def check_resumable(old: Manifest, new: Manifest) -> None:
+    """Refuses to go on with a run as something else than it was.
+
+    Raises:
+        UserError: It still runs, or parameters, environment or the content of an input differ; names what
+            differs.
+    """
+    where = f"Run `{old.run_id}`"
+    if old.state() == "running" and (old.pid, old.host) != (os.getpid(), socket.gethostname()):
+        raise UserError(
+            f"{where} is still running (process {old.pid} on {old.host}). Wait for it, or stop it first, or "
+            "choose another run_id."
+        )
+    differing = differences(comparable(old), comparable(new))
+    if differing:
+        lines = "\n".join(f"  {name}: {was} in the run, {now_} now" for name, was, now_ in differing)
+        raise UserError(
+            f"{where} was started with other parameters:\n{lines}\nGo on with the same parameters, or "
+            "choose another run_id (or none) for a new run."
+        )
+    for name, entry in new.read.items():
+        before = old.read.get(name)
+        if before and before.sha256 != entry.sha256:
+            raise UserError(
+                f"`{name}` ({entry.path}) has changed since run `{old.run_id}` read it. Restore it, or "
+                "choose another run_id for a new run."
+            )
+
+
+def comparable(manifest: Manifest) -> dict[str, Any]:
+    """The flat parameters that a resumed run must share."""
+    flat = flatten(manifest.parameters)
+    return {"--env": manifest.env, **{n: value for n, value in flat.items() if n not in RUN_NAMES}}
+
+
+def _software(manifest: Manifest) -> dict[str, Any]:
+    return {"git commit": manifest.git_commit, "python": manifest.python, **manifest.packages}
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Names with their old and new values, where the two differ."""
+    names = [name for name in {**old, **new} if name not in old or name not in new or old[name] != new[name]]
+    return [
+        (name, repr(old[name]) if name in old else "not set", repr(new[name]) if name in new else "not set")
+        for name in names
+    ]
