@@ -1,11 +1,13 @@
 """Files that are there whole or not at all."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rlaifv_kedro.errors import UserError
 
@@ -82,6 +84,23 @@ def read_bytes(path: str | os.PathLike, remedy: str) -> bytes:
     if not content:
         raise UserError(f"{shown(path)} is empty (0 bytes). {remedy}")
     return content
+
+
+def read_json(path: str | os.PathLike, remedy: str) -> Any:
+    """Reads a file of JSON.
+
+    Args:
+        path: File to read.
+        remedy: What to do where it cannot be read.
+
+    Raises:
+        UserError: It is missing, a folder, unreadable, empty, or not JSON.
+    """
+    content = read_bytes(path, remedy)
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise UserError(f"{shown(path)} is not JSON ({error}). {remedy}") from error
 
 
 _HASHES: dict[tuple[str, int, int], str] = {}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from rlaifv_kedro.__main__ import cli
 from rlaifv_kedro.benchmarks.benchmark import Judgement
+from rlaifv_kedro.commands import cli
 from rlaifv_kedro.commands.score import ScoreInputs, score_file
 from tiny_spacy import tiny_pipeline
 

@@ -188,6 +188,7 @@ class ToyProject:
             "conf/base/catalog.yml": CATALOG,
             "conf/base/parameters.yml": "count: 7\nsize: 2\nnested:\n  beta: 0.1\n",
             "src/toy/__init__.py": "",
+            "src/toy/cli.py": "from rlaifv_kedro.cli import cli, run\n",
             "src/toy/settings.py": SETTINGS,
             "src/toy/params.py": PARAMS,
             "src/toy/nodes.py": NODES,

@@ -27,7 +27,7 @@ from transformers import (
 from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
 
 from rlaifv_kedro import RLAIFVChat
-from rlaifv_kedro.__main__ import cli
+from rlaifv_kedro.commands import cli
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import png_bytes
 from rlaifv_kedro.miniature.scenes import NAMES

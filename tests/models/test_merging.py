@@ -15,7 +15,7 @@ from test_minicpm_v import build_tokenizer
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rlaifv_kedro import RLAIFVChat
-from rlaifv_kedro.__main__ import cli
+from rlaifv_kedro.commands import cli
 from rlaifv_kedro.datasets.checkpoint import check_checkpoint
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import load_model, merging

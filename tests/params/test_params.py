@@ -140,6 +140,4 @@ def test_parameters_can_not_change_after_they_were_checked() -> None:
 
 def test_adapters_of_the_policy_are_merged_once_before_the_loop() -> None:
     """Merged at each loading they would be in every policy that is trained, and be merged into it again."""
-    assert "merge them once (python -m rlaifv_kedro merge" in refusal(
-        {"models": {"policy": {"adapter": "lora"}}}
-    )
+    assert "merge them once (rlaifv merge" in refusal({"models": {"policy": {"adapter": "lora"}}})

@@ -18,7 +18,7 @@ from kedro.framework.session import KedroSession
 from PIL import Image
 
 from pair_files import published, write_published
-from rlaifv_kedro.__main__ import cli
+from rlaifv_kedro.commands import cli
 from rlaifv_kedro.datasets import PairSourceDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import ModelParams, Parameters

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from test_recipes import RECIPES, real_size
 
-from rlaifv_kedro.__main__ import cli
+from rlaifv_kedro.commands import cli
 from rlaifv_kedro.commands.plan import WIDTH
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.preflight.assumptions import GPUS, Assumptions, assumed

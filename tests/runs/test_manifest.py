@@ -10,10 +10,10 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from rlaifv_kedro.__main__ import cli
-from rlaifv_kedro.cli import split_params
+from rlaifv_kedro.commands import cli
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import content_sha256
+from rlaifv_kedro.params.command_line import read
 from rlaifv_kedro.runs import manifest as manifests
 from rlaifv_kedro.runs import resuming
 from rlaifv_kedro.runs.lineage import Lineage
@@ -187,7 +187,7 @@ def test_resume_command_gives_back_every_value(value):
     """Read as a shell, then Kedro and YAML, read it."""
     command = shlex.split(resume_command({"runtime_params": {"a": {"b": value}, "c": 1}}, "0123"))
     assert command[:3] == ["kedro", "run", "--params"]
-    assert split_params(None, None, command[3]) == {"run_id": "0123", "a": {"b": value}, "c": 1}
+    assert read([command[3]]) == {"run_id": "0123", "a": {"b": value}, "c": 1}
 
 
 @pytest.fixture

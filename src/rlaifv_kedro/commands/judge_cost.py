@@ -1,4 +1,4 @@
-"""What judging a run's answers would take: ``python -m rlaifv_kedro judge-cost``."""
+"""What judging a run's answers would take: ``rlaifv judge-cost``."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,7 +45,7 @@ def judge_cost(project: Path, run_id: str, params: dict[str, Any]) -> list[Cost]
     """
     run = load(project, run_id)
     if run is None:
-        raise UserError(f"There is no run {run_id}. All runs: python -m rlaifv_kedro runs")
+        raise UserError(f"There is no run {run_id}. All runs: rlaifv runs")
     merged = OmegaConf.to_container(OmegaConf.merge(run.parameters, params))
     parameters = validate_parameters(merged)
     answered = {

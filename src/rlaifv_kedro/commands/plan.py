@@ -1,19 +1,79 @@
-"""The dry run on a terminal: a table that fits 120 columns, what it rests on, and what to know beside it."""
+"""``rlaifv plan``: what a run will take, as a table that fits 120 columns, and what the table rests on."""
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+import json
+from typing import TYPE_CHECKING, Any
 
+import click
+
+from rlaifv_kedro.commands.options import examples, json_option, run_options
+from rlaifv_kedro.commands.project import project_path
+from rlaifv_kedro.commands.terminal import wide_console
+from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import gigabytes
-from rlaifv_kedro.preflight.plan import Plan, Row
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from rlaifv_kedro.preflight.plan import Plan, Row
 
 WIDTH = 120
 
 
-def show(plan: Plan, console: Console | None = None) -> None:
-    """Print it."""
-    console = console or Console(width=max(Console().width, WIDTH))
+@click.command(
+    "plan",
+    epilog=examples(
+        "rlaifv plan --env llava15_7b --gpu a100-80gb --gpus 8",
+        "rlaifv plan --env llava15_7b --assume answer_tokens=150,mfu_train=0.4",
+    ),
+)
+@run_options
+@click.option("--gpu", default="h100", show_default=True, help="a100-80gb, h100, h200, l40s or rtx4090.")
+@click.option(
+    "--gpus",
+    type=click.IntRange(min=1),
+    help="How many of them train together.  [default: as training.launch says]",
+)
+@click.option(
+    "--assume",
+    multiple=True,
+    metavar="NAME=VALUE,...",
+    help="Replaces what the estimate assumes, which the output lists.",
+)
+@json_option
+def command(
+    env: str | None,
+    params: dict[str, Any],
+    pipelines: list[str],
+    gpu: str,
+    gpus: int | None,
+    assume: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Says what a run will take, stage by stage.
+
+    Works out calls, tokens, GPU hours and disk. Runs nothing, and needs neither models nor a GPU.
+    """
+    from rlaifv_kedro.params.command_line import read
+    from rlaifv_kedro.preflight.assumptions import GPUS, Assumptions, assumed
+    from rlaifv_kedro.preflight.plan import plan_run
+
+    if gpu.lower() not in GPUS:
+        raise UserError(f"--gpu {gpu}: not known. Choose of {', '.join(GPUS)}.")
+    assumptions = assumed(read(assume, Assumptions, "--assume"))
+    planned = plan_run(project_path(), env, params, pipelines, gpu.lower(), gpus, assumptions)
+    if as_json:
+        click.echo(json.dumps(planned.as_json(), indent=2))
+    else:
+        show(planned)
+
+
+def show(plan: "Plan", console: "Console | None" = None) -> None:
+    """Prints the table, what it rests on, and notes."""
+    from rich.table import Table
+    from rich.text import Text
+
+    console = console or wide_console(WIDTH)
     times = f"{plan.iterations} iteration{'s' * (plan.iterations > 1)} x {plan.prompts:,} prompts"
     console.print(
         Text(
@@ -45,8 +105,13 @@ def show(plan: Plan, console: Console | None = None) -> None:
         console.print(Text(f"Note: {note}"))
 
 
-def table(plan: Plan) -> Table:
-    """One row a stage, and their sum."""
+def table(plan: "Plan") -> "Table":
+    """Makes the table: one row a stage, and their sum."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from rlaifv_kedro.preflight.plan import Row
+
     several = plan.iterations > 1
     made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_footer=False)
     made.add_column("stage", no_wrap=True)
@@ -67,7 +132,7 @@ def table(plan: Plan) -> Table:
     return made
 
 
-def cells(row: Row, several: bool) -> list[str]:
+def cells(row: "Row", several: bool) -> list[str]:
     """A row as people read it."""
     once = not row.calls and row.loop_calls
     calls = "\n".join(

@@ -1,4 +1,4 @@
-"""``python -m rlaifv_kedro score``: answers that were made elsewhere, scored without any policy."""
+"""``rlaifv score``: answers that were made elsewhere, scored without any policy."""
 
 import math
 from collections.abc import Callable

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.files import read_bytes, shown, write_atomically
+from rlaifv_kedro.files import read_bytes, read_json, shown, write_atomically
 
 if TYPE_CHECKING:
     from kedro_datasets._typing import ImagePreview, JSONPreview
@@ -27,11 +27,7 @@ class JsonDataset(RunVersionedDataset[Any, Any]):
     """
 
     def load(self) -> Any:
-        path = self.load_path()
-        try:
-            return json.loads(read_bytes(path, self.remedy()))
-        except ValueError as error:
-            raise UserError(f"{shown(path)} is not JSON ({error}). {self.remedy()}") from error
+        return read_json(self.load_path(), self.remedy())
 
     def save(self, data: Any) -> None:
         text = json.dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False)

@@ -26,7 +26,9 @@ _PART_OF_A_NAME = re.compile(r"[^\s.=,:'\"\[\]{}()]+")
 _PLAIN_ITEM = re.compile(r"[\w./-]+")
 
 
-def read(texts: Iterable[str], root: type[BaseModel] = Parameters) -> dict[str, Any]:
+def read(
+    texts: Iterable[str], root: type[BaseModel] = Parameters, option: str = "--params"
+) -> dict[str, Any]:
     """Reads parameters into nested dicts: ``training.beta=0.5`` becomes ``{"training": {"beta": 0.5}}``.
 
     A value that isn't of the parameter's type stays the text that was typed, so that the error which follows
@@ -36,12 +38,16 @@ def read(texts: Iterable[str], root: type[BaseModel] = Parameters) -> dict[str, 
         texts: What was typed, one text for each time that the option was given. The last value of a parameter
             counts.
         root: The model that knows the parameters' types. A parameter that it doesn't know is read as YAML.
+        option: What the errors call the option.
 
     Raises:
         UserError: An item has no ``=``, no name or no value, a bracket or a quote isn't closed, or what
             should be YAML isn't.
     """
-    return reduce(_merged, (_read_item(item, root) for text in texts for item in split_items(text)), {})
+    try:
+        return reduce(_merged, (_read_item(item, root) for text in texts for item in split_items(text)), {})
+    except UserError as error:
+        raise UserError(f"{option} {error.message}") from error
 
 
 def write(parameters: Mapping[str, Any], root: type[BaseModel] = Parameters) -> str:
@@ -76,8 +82,7 @@ def split_items(text: str) -> list[str]:
     rest = text[start:].strip()
     if "," in rest and (quote or depth):
         raise UserError(
-            f"--params {rest}: a {'quote' if quote else 'bracket'} isn't closed. Close it, or put the text "
-            "in quotes."
+            f"{rest}: a {'quote' if quote else 'bracket'} isn't closed. Close it, or put the text in quotes."
         )
     return [item for item in (item.strip() for item in [*items, rest]) if item]
 
@@ -121,19 +126,19 @@ def _read_item(item: str, root: type[BaseModel]) -> dict[str, Any]:
     path = name.split(".")
     if not equals or not all(path):
         raise UserError(
-            f"--params {item}: this is not NAME=VALUE. Put a list in brackets (NAME=[A,B]), and text with "
+            f"{item}: this is not NAME=VALUE. Put a list in brackets (NAME=[A,B]), and text with "
             'commas in quotes (NAME="A, B").'
         )
     if not text:
         raise UserError(
-            f'--params {item}: there is no value. Write {name}=null to unset it, {name}="" for empty text.'
+            f'{item}: there is no value. Write {name}=null to unset it, {name}="" for empty text.'
         )
     try:
         value = _value(text, types_at(path, root))
     except (OmegaConfBaseException, YAMLError) as error:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(
-            f"--params {item}: the value cannot be read as YAML ({problem}). If it is text, put it in "
+            f"{item}: the value cannot be read as YAML ({problem}). If it is text, put it in "
             f"quotes: {name}={json.dumps(text, ensure_ascii=False)}"
         ) from error
     return reduce(lambda inner, key: {key: inner}, reversed(path), value)

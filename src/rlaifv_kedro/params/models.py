@@ -117,8 +117,8 @@ class ModelsParams(Params):
             )
         if value.adapter is not None:
             raise ValueError(
-                "adapters would be merged again into every policy of the loop: merge them once (python -m "
-                "rlaifv_kedro merge --adapter ... "
+                "adapters would be merged again into every policy of the loop: merge them once (rlaifv "
+                "merge --adapter ... "
                 "--out ...), and set the entry base_policy to the result"
             )
         return value

@@ -1,14 +1,10 @@
 """What a person wants to see at the end of a run: the table, and where the report lies."""
 
-import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from rlaifv_kedro.benchmarks.pope import SPLITS
-from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import cell
 
 if TYPE_CHECKING:
@@ -36,9 +32,6 @@ HEADLINES: dict[str, tuple[str, ...]] = {
     "pope": _POPE,
 }
 """Of each benchmark the metrics that are published, and without which these mislead."""
-
-_WITH_LOOP = {"__default__", "rlaif_loop", "reporting"}
-"""Pipelines that write ``loop_summary``."""
 
 
 def show_after_run(manifest: "Manifest", pipeline: "Pipeline", catalog: "DataCatalog") -> None:
@@ -137,40 +130,3 @@ def metrics_table(metrics: pd.DataFrame) -> Any:
             "base" if k == 0 else f"iteration {k}", *(cell(name, chair.loc[(k, name)]) for name in _COLUMNS)
         )
     return table
-
-
-def newest_summary(project: Path, note: Callable[[str], object]) -> tuple[str, list[dict[str, Any]]]:
-    """Run id and ``loop_summary`` of the newest run that has one; ``note`` is told why it is not a newer run.
-
-    Raises:
-        UserError: No run has made one yet, or it is damaged.
-    """
-    from rlaifv_kedro.runs.manifest import all_runs
-
-    without = None
-    for run in reversed(all_runs(project, note)):
-        entry = run.written.get("loop_summary")
-        if entry and entry.path and entry.sha256 and (project / entry.path).is_file():
-            if without and without.state() in ("failed", "killed"):
-                ended = "failed" if without.state() == "failed" else "was killed"
-                note(
-                    f"This is run {run.run_id}. Run {without.run_id} is newer, but {ended} before it had a "
-                    f"summary; to go on: {without.command}"
-                )
-            return run.run_id, _records(project / entry.path, run)
-        if without is None and _WITH_LOOP & set(run.pipelines):
-            without = run
-    raise UserError("no run has a summary yet. Make one with: kedro run")
-
-
-def _records(path: Path, run: "Manifest") -> list[dict[str, Any]]:
-    from rlaifv_kedro.files import read_bytes, shown
-
-    remedy = f"Delete it, and make it again with: {run.command}"
-    try:
-        records = json.loads(read_bytes(path, remedy))
-    except ValueError as error:
-        raise UserError(f"{shown(path)} is damaged ({error}). {remedy}") from error
-    if not (isinstance(records, list) and records and all(isinstance(record, dict) for record in records)):
-        raise UserError(f"{shown(path)} is damaged (no list of rows). {remedy}")
-    return records

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from rlaifv_kedro.__main__ import cli
 from rlaifv_kedro.benchmarks.judging.calibration import calibrate, read_verdicts
+from rlaifv_kedro.commands import cli
 from rlaifv_kedro.datasets.tables import write_table
 from rlaifv_kedro.errors import UserError
 

@@ -1,0 +1,35 @@
+"""``rlaifv calibrate``: how far a judge agrees with known verdicts."""
+
+import json
+from pathlib import Path
+
+import click
+
+from rlaifv_kedro.commands.options import examples, json_option, path_option
+
+
+@click.command(
+    "calibrate",
+    epilog=examples(
+        "rlaifv calibrate --judgements judgements.parquet --benchmark mmhal --step rating "
+        "--reference people.jsonl"
+    ),
+)
+@path_option("--judgements", "Of the judge: a `judgements` table, or .jsonl.", required=True)
+@path_option("--reference", "Known verdicts, .parquet or .jsonl: item_id, verdict.", required=True)
+@click.option("--benchmark", metavar="NAME", help="Only this one's rows of the judgements.")
+@click.option("--step", metavar="NAME", help="Only this step's rows of the judgements, such as rating.")
+@json_option
+def command(
+    judgements: Path, reference: Path, benchmark: str | None, step: str | None, as_json: bool
+) -> None:
+    """Compares a judge's verdicts with known ones.
+
+    Shows agreement, kappa and the confusion table.
+    """
+    from rlaifv_kedro.benchmarks.judging import calibration
+
+    found = calibration.calibrate(
+        calibration.read_verdicts(judgements, benchmark, step), calibration.read_verdicts(reference)
+    )
+    click.echo(json.dumps(found.as_json(), indent=2) if as_json else str(found))

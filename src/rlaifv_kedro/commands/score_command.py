@@ -1,0 +1,53 @@
+"""``rlaifv score``: answers that were made elsewhere, scored without any policy."""
+
+import json
+from typing import Any
+
+import click
+
+from rlaifv_kedro.commands.options import env_option, examples, json_option, params_option, path_option
+from rlaifv_kedro.commands.project import project_path
+
+
+@click.command("score", epilog=examples("rlaifv score pope --answers answers.jsonl --annotations pope/"))
+@click.argument(
+    "benchmark", type=click.Choice(["chair", "object_halbench", "mmhal", "refomb", "amber", "pope"])
+)
+@path_option("--answers", "A JSON object a line: item_id or image_id, answer.", required=True)
+@path_option("--annotations", "The published files: COCO's, or the benchmark's own.", "FOLDER")
+@path_option("--vocabulary", "Words for COCO's categories.  [default: our own list]")
+@path_option("--extracted", "The objects of each answer, for object_halbench.")
+@path_option("--judgements", "A judge's replies: item_id, step, reply.")
+@click.option(
+    "--spacy",
+    metavar="NAME",
+    help="Pipeline for object_halbench with a judge, and amber; `exact` for amber without one.",
+)
+@env_option
+@params_option
+@json_option
+def command(benchmark: str, env: str | None, params: dict[str, Any], as_json: bool, **given: Any) -> None:
+    """Scores answers that were made elsewhere.
+
+    Needs no policy; docs/benchmarks.md has the files. Where a judge is needed and there are no --judgements,
+    the models.judge of --env and --params is asked.
+    """
+    from rlaifv_kedro.commands import score
+
+    if env is None and not params:
+        scored = score.score_file(benchmark, score.ScoreInputs(**given))
+    else:
+        from rlaifv_kedro.benchmarks.judging.judge import open_judge
+        from rlaifv_kedro.preflight.run import configured
+
+        parameters, catalog, _ = configured(project_path(), env, params, [])
+        judge = open_judge(
+            parameters.models, parameters.judge, parameters.compute, catalog.load("judge_store")
+        )
+        inputs = score.ScoreInputs(**given, judge=judge, judge_label=judge.store.asked_model)
+        scored = score.score_file(benchmark, inputs)
+        judge.close()
+    if as_json:
+        click.echo(json.dumps(score.as_json(benchmark, scored), indent=2))
+    else:
+        score.show(benchmark, scored)

@@ -1,0 +1,86 @@
+"""``rlaifv summary``: the rates that the newest run ended with."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rlaifv_kedro.commands.options import examples, json_option
+from rlaifv_kedro.commands.project import project_path
+from rlaifv_kedro.commands.terminal import note
+from rlaifv_kedro.errors import UserError
+
+if TYPE_CHECKING:
+    from rlaifv_kedro.runs.manifest import Manifest
+
+WITH_SUMMARY = {"__default__", "rlaif_loop", "reporting"}
+"""Pipelines that write ``loop_summary``."""
+
+
+@click.command("summary", epilog=examples("rlaifv summary", "rlaifv summary --json"))
+@json_option
+def command(as_json: bool) -> None:
+    """Shows the newest run's rates by iteration.
+
+    Iteration 0 is the base policy.
+    """
+    run_id, records = newest_summary(project_path(), note)
+    if as_json:
+        click.echo(json.dumps(records, indent=2))
+    else:
+        show(run_id, records)
+
+
+def newest_summary(project: Path, on_note: Callable[[str], object]) -> tuple[str, list[dict[str, Any]]]:
+    """Finds the newest run with a ``loop_summary``, and reads that.
+
+    Args:
+        on_note: Is told why it is not a newer run.
+
+    Returns:
+        The run's id, and a record an iteration.
+
+    Raises:
+        UserError: No run has made one yet, or it is damaged.
+    """
+    from rlaifv_kedro.runs.manifest import all_runs
+
+    without = None
+    for run in reversed(all_runs(project, on_note)):
+        entry = run.written.get("loop_summary")
+        if entry and entry.path and entry.sha256 and (project / entry.path).is_file():
+            if without and without.state() in ("failed", "killed"):
+                ended = "failed" if without.state() == "failed" else "was killed"
+                on_note(
+                    f"This is run {run.run_id}. Run {without.run_id} is newer, but {ended} before it had a "
+                    f"summary; to go on: {without.command}"
+                )
+            return run.run_id, _records(project / entry.path, run)
+        if without is None and WITH_SUMMARY & set(run.pipelines):
+            without = run
+    raise UserError("no run has a summary yet. Make one with: kedro run")
+
+
+def show(run_id: str, records: list[dict[str, Any]]) -> None:
+    """Prints a table, a row an iteration."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*(name.replace("_", " ") for name in records[0]), title=f"run {run_id}")
+    for record in records:
+        table.add_row(
+            *(f"{value:.3f}" if isinstance(value, float) else str(value) for value in record.values())
+        )
+    Console().print(table)
+
+
+def _records(path: Path, run: "Manifest") -> list[dict[str, Any]]:
+    from rlaifv_kedro.files import read_json, shown
+
+    remedy = f"Delete it, and make it again with: {run.command}"
+    records = read_json(path, remedy)
+    if not (isinstance(records, list) and records and all(isinstance(record, dict) for record in records)):
+        raise UserError(f"{shown(path)} is damaged (no list of rows). {remedy}")
+    return records
