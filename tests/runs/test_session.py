@@ -236,15 +236,26 @@ def test_inputs_of_different_runs_are_named_and_checkpoints_checked_first(tmp_pa
     ("arguments", "message"),
     [
         (("run_id=a/b",), "cannot be a run's id"),
-        (("run_id=1e5",), "cannot be a run's id"),
-        (("run_id=0123",), "run_id cannot be a run's id: YAML reads what was given as 83, not as text"),
-        (("replay=12",), "replay cannot be a run's id"),
+        (("run_id=",), "--params run_id=: there is no value"),
+        (("run_id=my\trun",), "cannot be a run's id"),
+        (("count",), "--params count: this is not NAME=VALUE"),
+        (("count=!!python/name:os.system",), "the value cannot be read as YAML"),
+        (("replay=012",), "There is no run `012` to replay"),
         (("", "--pipelines", "feedbak"), "Failed to find the pipeline named 'feedbak'"),
         (("", "--from-nodes", "nowhere"), "nowhere"),
     ],
 )
 def test_mistakes_on_the_command_line_show_no_traceback(reference, arguments, message):
     refused(reference.run(*arguments), message)
+
+
+def test_a_run_id_is_the_text_that_was_typed_and_params_may_be_given_twice(reference):
+    done = reference.run("count=3", "--params", "run_id=0123456,size=3", "--pipelines", "data")
+    assert done.returncode == 0, done.stderr
+    recorded = reference.manifest("0123456")["parameters"]
+    assert (recorded["count"], recorded["size"]) == (3, 3)
+    (reference.path / "run.yml").write_text("run: {params: {run_id: 0123}, pipelines: data}\n")
+    refused(reference.run("", "--config", "run.yml"), "run_id cannot be a run's id", "83")
 
 
 def test_a_bug_keeps_its_traceback_and_says_how_to_go_on(reference):
