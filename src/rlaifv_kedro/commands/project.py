@@ -22,6 +22,17 @@ def project_path() -> Path:
     return Path(found)
 
 
+def runs_path() -> Path:
+    """Finds the folder whose runs are looked at: the project's, or a packaged project's working folder.
+
+    Raises:
+        UserError: There is none.
+    """
+    from rlaifv_kedro.runs.manifest import RUNS
+
+    return Path.cwd() if (Path.cwd() / RUNS).is_dir() else project_path()
+
+
 def configure() -> None:
     """Tells Kedro which project this is: the one around the working folder, or else this package.
 

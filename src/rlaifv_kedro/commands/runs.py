@@ -5,7 +5,7 @@ import json
 import click
 
 from rlaifv_kedro.commands.options import examples, json_option
-from rlaifv_kedro.commands.project import project_path
+from rlaifv_kedro.commands.project import runs_path
 from rlaifv_kedro.commands.terminal import note, plain_table, wide_console
 
 
@@ -24,7 +24,7 @@ def command(as_json: bool) -> None:
             "pipelines": run.pipelines,
             "resumed": run.resumed,
         }
-        for run in all_runs(project_path(), note)
+        for run in all_runs(runs_path(), note)
     ]
     if as_json:
         click.echo(json.dumps(rows, indent=2))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rlaifv_kedro.commands.options import examples, json_option
-from rlaifv_kedro.commands.project import project_path
+from rlaifv_kedro.commands.project import runs_path
 from rlaifv_kedro.commands.terminal import note
 from rlaifv_kedro.errors import UserError
 
@@ -26,7 +26,7 @@ def command(as_json: bool) -> None:
 
     Iteration 0 is the base policy.
     """
-    run_id, records = newest_summary(project_path(), note)
+    run_id, records = newest_summary(runs_path(), note)
     if as_json:
         click.echo(json.dumps(records, indent=2))
     else:
