@@ -90,6 +90,8 @@ def test_a_checkpoint_has_weights(tmp_path, name, whole):
     (folder / "config.json").write_text("{}")
     if name:
         save_file({"weight": np.zeros(3)}, folder / name)
+    if name == "adapter_model.safetensors":
+        (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "base"}')
     if whole:
         check_checkpoint(folder, "")
     else:

@@ -19,8 +19,9 @@ from rlaifv_kedro.commands import cli
 from rlaifv_kedro.datasets.checkpoint import check_checkpoint
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import load_model, merging
+from rlaifv_kedro.models.folder import CheckpointFolder
 from rlaifv_kedro.models.llava.processor import SYSTEM as LLAVA_SYSTEM
-from rlaifv_kedro.models.merging import merge_adapters, stored_dtype
+from rlaifv_kedro.models.merging import merge_adapters
 from rlaifv_kedro.models.omnilmm.processing import SYSTEM as OMNILMM_SYSTEM
 
 PARITY = Path(__file__).parents[1] / "fixtures" / "parity"
@@ -286,4 +287,4 @@ def test_the_stored_dtype_is_that_of_most_numbers(
     (tmp_path / "config.json").write_text(json.dumps(config))
     if weights:
         save_file(weights, tmp_path / "model.safetensors")
-    assert stored_dtype(tmp_path) == expected
+    assert CheckpointFolder(tmp_path).stored_dtype == expected

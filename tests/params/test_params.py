@@ -6,7 +6,16 @@ import pandas as pd
 import pytest
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.params import DataGenerationParams, LoopParams, LoraParams, Parameters, validate_parameters
+from rlaifv_kedro.params import (
+    DataGenerationParams,
+    LoopParams,
+    LoraParams,
+    OpenAIParams,
+    Parameters,
+    TransformersParams,
+    complete_parameters,
+    validate_parameters,
+)
 from rlaifv_kedro.pipelines.data_generation.nodes import draw_prompts
 
 
@@ -141,3 +150,70 @@ def test_parameters_can_not_change_after_they_were_checked() -> None:
 def test_adapters_of_the_policy_are_merged_once_before_the_loop() -> None:
     """Merged at each loading they would be in every policy that is trained, and be merged into it again."""
     assert "merge them once (rlaifv merge" in refusal({"models": {"policy": {"adapter": "lora"}}})
+
+
+SERVED = {"backend": "openai", "url": "http://127.0.0.1:8000/v1", "model": "m"}
+
+
+@pytest.mark.parametrize(
+    ("role", "given", "line"),
+    [
+        (
+            "labeler",
+            {"url": "http://127.0.0.1:8000/v1"},
+            "models.labeler.url: only backend: openai has it; set models.labeler.backend=openai, or leave it",
+        ),
+        ("labeler", {"price_input": 2}, "models.labeler.price_input: only backend: openai has it"),
+        ("judge", {"backend": "vllm", "path": "llm", "adapter": "lora"}, "only backend: transformers has it"),
+        (
+            "splitter",
+            {**SERVED, "path": "llm"},
+            "models.splitter.path: only the backends transformers and vllm have it; "
+            "set models.splitter.backend=transformers, or leave it out (where a recipe sets it: "
+            "models.splitter.path=null)",
+        ),
+        ("labeler", {"pth": "x"}, "models.labeler.pth: unknown parameter; did you mean models.labeler.path?"),
+        (
+            "labeler",
+            {"backend": "vlm"},
+            "models.labeler.backend='vlm': input should be one of 'transformers'",
+        ),
+        (
+            "labeler",
+            {**SERVED, "url": "localhost:8000"},
+            "models.labeler.url='localhost:8000': it is no addre",
+        ),
+        ("labeler", {**SERVED, "url": "http://127.0.0.1:port/v1"}, "it is no address"),
+        ("labeler", {**SERVED, "model": ""}, "models.labeler.model=''"),
+        ("labeler", {**SERVED, "retries": -1}, "models.labeler.retries=-1: "),
+        ("judge", {"backend": "openai", "model": "m"}, "models.judge.url is missing: the server's address"),
+        ("judge", {"backend": "openai", "url": "http://a/v1"}, "models.judge.model is missing: the name"),
+        ("judge", {}, "it names no model: set its path"),
+        ("question_writer", {"backend": "vllm"}, "it names no model: set its path"),
+        ("policy", SERVED, "set the entry base_policy there"),
+        ("policy", {"path": "llava"}, "set the entry base_policy there"),
+    ],
+)
+def test_a_model_has_what_its_backend_has(role: str, given: dict[str, Any], line: str) -> None:
+    assert line in refusal({"models": {role: given}})
+
+
+def test_a_backend_goes_without_what_other_backends_have() -> None:
+    """A run of an earlier version recorded all fields of all backends, and null unsets a recipe's path."""
+    models = validate_parameters({"models": {"labeler": {**SERVED, "path": None}}}).models
+    assert models.labeler == OpenAIParams(url="http://127.0.0.1:8000/v1", model="m")
+    old = {"backend": "transformers", "path": "llm", "url": None, "concurrency": 16, "price_input": 0.0}
+    assert validate_parameters({"models": {"splitter": old}}).models.splitter == TransformersParams(
+        path="llm"
+    )
+
+
+def test_the_recorded_form_names_the_backend_and_is_read_again() -> None:
+    raw = {"models": {"labeler": SERVED, "splitter": {"backend": "vllm", "path": "llm"}}}
+    recorded = complete_parameters(raw)
+    assert [recorded["models"][role]["backend"] for role in ("policy", "labeler", "splitter")] == [
+        "transformers",
+        "openai",
+        "vllm",
+    ]
+    assert complete_parameters(recorded) == recorded

@@ -3,6 +3,7 @@ one thing missing after another.
 """
 
 import json
+import math
 import re
 import shutil
 import threading
@@ -11,20 +12,23 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 from kedro.framework.session import KedroSession
 from PIL import Image
+from safetensors.numpy import save_file
 
 from pair_files import published, write_published
 from rlaifv_kedro.commands import cli
 from rlaifv_kedro.datasets import PairSourceDataset
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.params import ModelParams, Parameters
+from rlaifv_kedro.models.folder import read_tensors
+from rlaifv_kedro.params import OpenAIParams, Parameters, TransformersParams
 from rlaifv_kedro.preflight import machine
 from rlaifv_kedro.preflight.assumptions import Assumptions
-from rlaifv_kedro.preflight.checkpoints import Role, look_at, safetensors_shapes
+from rlaifv_kedro.preflight.checkpoints import Role, look_at
 from rlaifv_kedro.preflight.finding import Finding
 from rlaifv_kedro.preflight.inputs import Inputs, _check_entry
 from rlaifv_kedro.preflight.machine import GPU
@@ -214,9 +218,12 @@ def alter(folder: Path, name: str, **values: Any) -> None:
 @pytest.mark.parametrize(
     ("damage", "what"),
     [
-        (shard, "policy: model-00002-of-00002.safetensors, a part of its weights, is missing or empty"),
-        (cut, "policy: model.safetensors is damaged: it has"),
-        (lambda folder: (folder / "config.json").write_text("{"), "policy: config.json can't be read"),
+        (
+            shard,
+            "policy: model-00002-of-00002.safetensors is missing, but model.safetensors.index.json names it",
+        ),
+        (cut, "policy: model.safetensors is damaged ("),
+        (lambda folder: (folder / "config.json").write_text("{"), "policy: config.json is not JSON"),
         (
             lambda folder: alter(folder, "config.json", model_type="gpt9"),
             "policy: nothing here can load its architecture, model_type 'gpt9'",
@@ -241,7 +248,7 @@ def test_a_damaged_checkpoint(whole: Path, tmp_path: Path, damage: Callable[[Pat
             "policy",
             str(tmp_path / "policy"),
             "the catalog's base_policy",
-            ModelParams(),
+            TransformersParams(),
             fetch="hf download it",
         )
     )
@@ -256,10 +263,12 @@ def test_a_damaged_checkpoint(whole: Path, tmp_path: Path, damage: Callable[[Pat
 )
 def test_the_release_s_layouts_are_known(layout: str, tokens: int, tmp_path: Path) -> None:
     """The fixtures have weights and a config of the release's, and no tokenizer."""
-    findings, size = look_at(Role("labeler", str(PARITY / layout), "the catalog's labeler", ModelParams()))
+    findings, size = look_at(
+        Role("labeler", str(PARITY / layout), "the catalog's labeler", TransformersParams())
+    )
     assert missing(findings) == ["labeler: the tokenizer is missing (tokenizer.json or tokenizer.model)"]
-    shapes = safetensors_shapes(PARITY / layout / "model.safetensors")
-    assert size.parameters == sum(pd.Series(shape).prod() for shape in shapes.values())
+    tensors = read_tensors(PARITY / layout / "model.safetensors")
+    assert size.parameters == sum(math.prod(tensor.shape) for tensor in tensors.values())
     assert size.image_tokens == tokens
 
 
@@ -267,7 +276,7 @@ def test_an_original_llava_without_its_vision_tower_names_one_that_must_be_there
     shutil.copytree(PARITY / "llava_original", tmp_path / "llava")
     names = {
         name: "pytorch_model.bin"
-        for name in safetensors_shapes(tmp_path / "llava/model.safetensors")
+        for name in read_tensors(tmp_path / "llava/model.safetensors")
         if "vision_tower" not in name
     }
     (tmp_path / "llava/model.safetensors").rename(tmp_path / "llava/pytorch_model.bin")
@@ -279,17 +288,21 @@ def test_an_original_llava_without_its_vision_tower_names_one_that_must_be_there
     )
     alter(tmp_path / "llava", "config.json", mm_vision_tower="/nowhere/clip")
     (tmp_path / "llava/tokenizer.model").write_bytes(b"x")
-    findings, _ = look_at(Role("policy", str(tmp_path / "llava"), "the catalog's base_policy", ModelParams()))
+    findings, _ = look_at(
+        Role("policy", str(tmp_path / "llava"), "the catalog's base_policy", TransformersParams())
+    )
     assert only(findings).where == "/nowhere/clip"
 
 
 def test_adapters_and_what_they_belong_to(whole: Path, tmp_path: Path) -> None:
     adapters = tmp_path / "adapters"
     adapters.mkdir()
-    role = Role("policy", str(adapters), "the catalog's base_policy", ModelParams())
+    role = Role("policy", str(adapters), "the catalog's base_policy", TransformersParams())
     write_json(adapters / "adapter_config.json", {"base_model_name_or_path": str(whole / POLICY)})
     assert missing(look_at(role)[0]) == ["policy: the adapters have no weights"]
     (adapters / "adapter_model.safetensors").write_bytes(b"x")
+    assert only(look_at(role)[0]).what.startswith("policy: adapter_model.safetensors is damaged (")
+    save_file({"lora": np.zeros(3)}, adapters / "adapter_model.safetensors")
     assert missing(look_at(role)[0]) == []
     write_json(adapters / "adapter_config.json", {"base_model_name_or_path": "/nowhere/base"})
     assert only(look_at(role)[0]).where == "/nowhere/base"
@@ -297,7 +310,7 @@ def test_adapters_and_what_they_belong_to(whole: Path, tmp_path: Path) -> None:
         "labeler",
         str(whole / LABELER),
         "the catalog's labeler",
-        ModelParams(adapter="/nowhere/lora", chat_template="/nowhere/t.jinja"),
+        TransformersParams(adapter="/nowhere/lora", chat_template="/nowhere/t.jinja"),
     )
     assert [finding.where for finding in look_at(beside)[0]] == ["/nowhere/lora", "/nowhere/t.jinja"]
 
@@ -316,7 +329,7 @@ def test_a_hub_name_is_looked_for_in_the_cache_and_not_fetched(
         raise LocalEntryNotFoundError(name)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", nothing)
-    role = Role("splitter", "someone/llama", "models.splitter.path", ModelParams(), vision=False)
+    role = Role("splitter", "someone/llama", "models.splitter.path", TransformersParams(), vision=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     (note,), size = look_at(role)
     assert (note.ok, size, asked) == (True, None, [{"local_files_only": True}])
@@ -334,7 +347,7 @@ def test_a_path_of_a_folder_that_is_there_is_no_hub_name(
     (tmp_path / "models").mkdir()
     monkeypatch.chdir(tmp_path)
     findings, _ = look_at(
-        Role("splitter", "models/llama", "models.splitter.path", ModelParams(), vision=False)
+        Role("splitter", "models/llama", "models.splitter.path", TransformersParams(), vision=False)
     )
     assert only(findings).what == "splitter: the folder is not there"
 
@@ -349,7 +362,7 @@ def test_a_model_whose_size_can_t_be_told_is_no_fault(whole: Path, tmp_path: Pat
     )
     (tmp_path / "llava/tokenizer.model").write_bytes(b"x")
     findings, size = look_at(
-        Role("policy", str(tmp_path / "llava"), "the catalog's base_policy", ModelParams())
+        Role("policy", str(tmp_path / "llava"), "the catalog's base_policy", TransformersParams())
     )
     assert ([finding.what for finding in findings], size) == (
         ["policy: of unknown size, all files there, its processor loads"],
@@ -505,16 +518,13 @@ def test_a_served_labeler_needs_its_key_and_its_model(
     assert (
         "no such model"
         in only(
-            machine.check_server("labeler", ModelParams.model_validate({**labeler, "model": "other"}))
+            machine.check_server("labeler", OpenAIParams.model_validate({**labeler, "model": "other"}))
         ).remedy
-    )
-    assert (
-        "needs url and model" in only(machine.check_server("labeler", ModelParams(backend="openai"))).remedy
     )
 
 
 def test_a_server_that_is_not_there() -> None:
-    params = ModelParams(backend="openai", url="http://127.0.0.1:9/v1", model="m", timeout=1)
+    params = OpenAIParams(url="http://127.0.0.1:9/v1", model="m", timeout=1)
     assert "no answer" in only(machine.check_server("splitter", params)).remedy
 
 
@@ -568,7 +578,7 @@ def test_qwen_needs_torchvision(project: Path, monkeypatch: pytest.MonkeyPatch) 
         (
             {
                 "feedback": {"scoring": "answer", "splitter": "miniature"},
-                "models": {"labeler": {"backend": "openai"}},
+                "models": {"labeler": {"backend": "openai", "url": "http://127.0.0.1:9/v1", "model": "m"}},
             },
             "only a labeler in this process",
         ),

@@ -148,7 +148,8 @@ def test_the_policy_labels_itself() -> None:
 def test_a_server_is_no_gpu_of_ours_and_gets_every_prompt_whole() -> None:
     server = {"backend": "openai", "url": "http://127.0.0.1:8000/v1", "model": "x"}
     plan = planned(
-        "llava15_7b", params={"models": {"splitter": server, "labeler": server, "question_writer": None}}
+        "llava15_7b",
+        params={"models": {"splitter": {**server, "path": None}, "labeler": server, "question_writer": None}},
     )
     for stage in ("divide", "verify_claims"):
         assert row(plan, stage).gpu_hours == 0

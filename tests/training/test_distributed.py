@@ -22,7 +22,7 @@ from rlaifv_kedro.datasets import Chunk, Complete, PairStore, PairStoreDataset
 from rlaifv_kedro.datasets.pair_store import with_keys
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import load_model
-from rlaifv_kedro.params import ComputeParams, LaunchParams, LoraParams, ModelParams
+from rlaifv_kedro.params import ComputeParams, LaunchParams, LoraParams, TransformersParams
 from rlaifv_kedro.preference.reference import expected_fingerprint
 from rlaifv_kedro.training.distributed import deepspeed_config
 from rlaifv_kedro.training.launch import LOG, REFERENCE, SPEC, _wait, run_training
@@ -74,7 +74,7 @@ def make_spec(tiny: Path, store: PairStore) -> Callable[..., TrainingSpec]:
             logs=folder / "logs",
             seed=5,
             training=params,
-            model=ModelParams(),
+            model=TransformersParams(),
             compute=compute,
         )
 

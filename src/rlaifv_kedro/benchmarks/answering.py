@@ -113,6 +113,6 @@ def load_policy(
     policy: Path, batch_size: int, models: ModelsParams, compute: ComputeParams
 ) -> "TransformersModel":
     """A policy's checkpoint, loaded as ``models.policy`` says."""
-    from rlaifv_kedro.models import load_model
+    from rlaifv_kedro.models import Loading, load_model
 
-    return load_model(policy, batch_size=batch_size, **{**compute.loading(), **models.policy.loading()})
+    return load_model(policy, Loading.of(models.policy, compute, batch_size))

@@ -46,7 +46,7 @@ def answer_items(
         UserError: A picture is missing or damaged, said before a model is loaded; a policy can't be loaded,
             or can't search with beams.
     """
-    from rlaifv_kedro.models.loading import folder_of
+    from rlaifv_kedro.models.hub import folder_of
 
     benchmark = items["benchmark"].iloc[0]
     beams = params.beams if is_judged(benchmark, params) else 1

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from rlaifv_kedro.benchmarks import suite
 from rlaifv_kedro.benchmarks.judging.dry_run import DryJudge
 from rlaifv_kedro.benchmarks.judging.judge import named_judge, open_store
-from rlaifv_kedro.benchmarks.judging.prices import Price, PriceTable, price_of
+from rlaifv_kedro.benchmarks.judging.prices import Price, PriceTable, has_own_price, price_of
 from rlaifv_kedro.datasets import ChunkedTableDataset, TableDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import Benchmark, Parameters, validate_parameters
@@ -89,8 +89,9 @@ def _store(project: Path, env: str | None) -> Path:
 def _price(parameters: Parameters) -> tuple[Price | None, str]:
     """Of the judge, and in which currency."""
     judge, prices = named_judge(parameters.models), parameters.judge.prices
-    own = judge.price_input or judge.price_output
-    return price_of(judge, prices), "" if own or prices is None else PriceTable.read(prices).currency
+    return price_of(judge, prices), "" if has_own_price(judge) or prices is None else PriceTable.read(
+        prices
+    ).currency
 
 
 def _cost(

@@ -19,46 +19,20 @@ from rlaifv_kedro.files import (
     write_atomically,
     writing,
 )
+from rlaifv_kedro.models.folder import CARD, CONFIG, CheckpointFolder
 
-CONFIG = "config.json"
-SHARD_INDEX = "model.safetensors.index.json"
-WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin")
-"""How Hugging Face names weights, adapters' too; other ``*.bin`` files are a trainer's."""
-CARD = "README.md"
-"""What is said about a checkpoint; it may be completed later, and is not what the checkpoint is."""
 REMOVED = "_removed.json"
 """Beside a set's marker: which of its checkpoints were removed, why, and the hashes of their files."""
 
 
 def check_checkpoint(folder: Path, remedy: str) -> None:
-    """Looks whether a Hugging Face checkpoint is whole; reads only the headers of its weights.
+    """Stop if a Hugging Face checkpoint isn't whole; reads only the headers of its weights.
 
     Raises:
         UserError: ``config.json``, the weights, a shard that the index names, or the weights' header is
             missing or damaged.
     """
-    _read_json(folder / CONFIG, remedy)
-    shards = set()
-    if (folder / SHARD_INDEX).exists():
-        index = _read_json(folder / SHARD_INDEX, remedy)
-        shards = set(index.get("weight_map", {}).values())
-    for name in sorted(shards):
-        if not (folder / name).is_file():
-            raise UserError(f"{shown(folder / name)} is missing, but {SHARD_INDEX} names it. {remedy}")
-    if not any(path.stat().st_size for pattern in WEIGHTS for path in folder.glob(pattern)):
-        raise UserError(f"{shown(folder)} holds no weights (model.safetensors or the like). {remedy}")
-    for path in sorted({folder / name for name in shards} | set(folder.glob("*.safetensors"))):
-        _check_safetensors(path, remedy)
-
-
-def _check_safetensors(path: Path, remedy: str) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{shown(path)} is damaged ({error}). {remedy}") from error
+    CheckpointFolder(folder).refuse_damaged(remedy)
 
 
 def _read_json(path: Path, remedy: str) -> dict[str, Any]:

@@ -1,22 +1,62 @@
 """Loading a multimodal model from a folder, whatever layout it is in."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import first_line
+from rlaifv_kedro.models.folder import LLAVA_ORIGINAL, PROCESSORS, TOKENIZERS, CheckpointFolder
+from rlaifv_kedro.models.hub import folder_of
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, ProcessorMixin
 
     from rlaifv_kedro.models.backends.transformers import TransformersModel
+    from rlaifv_kedro.params import ComputeParams, WeightsParams
 
 
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+@dataclass(frozen=True)
+class Loading:
+    """How a checkpoint is loaded into this process.
+
+    Attributes:
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        device: ``auto`` takes a GPU if there is one.
+        device_map: ``auto`` spreads the model over the GPUs, whatever ``device`` says.
+        batch_size: Prefixes (of a text model: chats) a forward pass; None takes the model's default.
+        max_tokens_per_pack: See :class:`rlaifv_kedro.models.backends.transformers.TransformersModel`.
+        adapter: Folder of LoRA adapters for the checkpoint.
+        chat_template: File with one, instead of the checkpoint's.
+        trust_remote_code: Run code that comes with the weights.
+        vision_config: Values of the vision tower that original layouts take from its hub name.
+    """
+
+    dtype: str = "float32"
+    device: str = "auto"
+    device_map: str | None = None
+    attn_implementation: str = "sdpa"
+    batch_size: int | None = None
+    max_tokens_per_pack: int | None = None
+    adapter: str | Path | None = None
+    chat_template: str | Path | None = None
+    trust_remote_code: bool = False
+    vision_config: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(
+        cls, params: "WeightsParams", compute: "ComputeParams", batch_size: int | None = None
+    ) -> "Loading":
+        """As the parameters of a role say, and of ``compute`` where they leave it open."""
+        of_role = params.model_dump(include=set(cls.__dataclass_fields__) - {"dtype"})
+        return cls(
+            dtype=params.dtype or compute.dtype,
+            device=compute.device,
+            batch_size=batch_size,
+            max_tokens_per_pack=compute.max_tokens_per_pack,
+            **of_role,
+        )
 
 
 @dataclass(frozen=True)
@@ -30,20 +70,7 @@ class ImagesOnly:
     chat_template: None = None
 
 
-def load_model(
-    path: str | Path,
-    *,
-    dtype: str = "float32",
-    device: str = "auto",
-    batch_size: int = 32,
-    max_tokens_per_pack: int | None = None,
-    attn_implementation: str = "sdpa",
-    device_map: str | None = None,
-    adapter: str | Path | None = None,
-    chat_template: str | Path | None = None,
-    trust_remote_code: bool = False,
-    vision_config: Mapping[str, Any] | None = None,
-) -> "TransformersModel":
+def load_model(path: str | Path, loading: Loading | None = None, **changes: Any) -> "TransformersModel":
     """Load a policy or labeler; LoRA adapters are merged into the checkpoint they name.
 
     The layout is recognised from the files: LLaVA-1.5's original one, OmniLMM, MiniCPM-Llama3-V 2.5, or
@@ -52,82 +79,51 @@ def load_model(
     Args:
         path: Folder of a checkpoint with its processor or tokenizer, of LoRA adapters, or a name on the model
             hub.
-        dtype: ``float32``, ``bfloat16`` or ``float16``.
-        device: ``auto`` takes a GPU if there is one.
-        batch_size, max_tokens_per_pack: See
-            :class:`rlaifv_kedro.models.backends.transformers.TransformersModel`.
-        device_map: ``auto`` spreads the model over the GPUs, whatever ``device`` says.
-        adapter: Folder of LoRA adapters for the checkpoint.
-        chat_template: File with one, instead of the checkpoint's.
-        trust_remote_code: Run code that comes with the weights.
-        vision_config: Values of the vision tower that original layouts take from its hub name.
+        changes: Fields of :class:`Loading` that are to be others, e.g. ``device="cpu"``.
 
     Raises:
         UserError: There is no such device; the folder is no checkpoint, or a file of it is missing or
             damaged; its processor needs a package that isn't installed.
     """
-    from safetensors import SafetensorError
-
     from rlaifv_kedro.models.backends.transformers import TransformersModel
 
-    where = str(path)
-    chosen = torch_device(device)
-    folder = folder_of(path)
-    own_adapter = folder if (folder / "adapter_config.json").is_file() else None
-    weights = base_of(folder / "adapter_config.json") if own_adapter else folder
-    if not (weights / "config.json").is_file():
-        raise UserError(
-            f"{weights} is no checkpoint: it has no config.json. Give the folder that save_pretrained wrote."
-        )
-    options = {"attn_implementation": attn_implementation, "device_map": device_map}
+    loading = replace(loading or Loading(), **changes)
+    device = torch_device(loading.device)
+    given = CheckpointFolder(folder_of(path))
+    whole = given.with_weights()
     try:
-        module, processor = _load(weights, dtype, options, vision_config, trust_remote_code)
-        for lora in (own_adapter, None if adapter is None else folder_of(adapter)):
-            if lora is not None:
-                module = _merged(module, lora)
-        if own_adapter is not None and any(
-            (own_adapter / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")
-        ):
-            processor = _auto_processor(own_adapter, trust_remote_code)
-        if chat_template is not None:
-            processor.chat_template = Path(chat_template).read_text(encoding="utf-8")
+        module, processor = _load(whole, loading)
+        for lora in adapters_of(given, loading):
+            module = _merged(module, lora)
+        if given.is_adapter and given.has_any(PROCESSORS):
+            processor = _auto_processor(given.path, loading.trust_remote_code)
+        if loading.chat_template is not None:
+            processor.chat_template = Path(loading.chat_template).read_text(encoding="utf-8")
     except ImportError as error:  # families with a video part in their processor
         what = first_line(error).partition(". ")[0]
         raise UserError(
-            f"{where}: its processor needs a package that isn't installed: {what}. For torchvision: pip "
-            "install 'rlaifv_kedro[torchvision]', in the "
-            "build that fits your torch."
+            f"{path}: its processor needs a package that isn't installed: {what}. For torchvision: pip "
+            "install 'rlaifv_kedro[torchvision]', in the build that fits your torch."
         ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{where}: can't load the checkpoint: {first_line(error)}") from error
+    except loading_errors() as error:
+        raise UserError(f"{path}: can't load the checkpoint: {first_line(error)}") from error
+    placed = module if loading.device_map else module.to(device)
     return TransformersModel(
-        module if device_map else module.to(chosen), processor, where, batch_size, max_tokens_per_pack
+        placed, processor, str(path), loading.batch_size or 32, loading.max_tokens_per_pack
     )
 
 
-def folder_of(path: str | Path) -> Path:
-    """The folder of a checkpoint; one that is named as on the model hub (``owner/name``) is fetched.
+def adapters_of(given: CheckpointFolder, loading: Loading) -> list[Path]:
+    """Folders of the LoRA adapters to merge: the given folder's own first, then the parameters'."""
+    own = [given.path] if given.is_adapter else []
+    return own + ([] if loading.adapter is None else [folder_of(loading.adapter)])
 
-    Raises:
-        UserError: There is no such folder, and it can't be fetched.
-    """
-    folder = Path(path)
-    if (
-        folder.exists()
-        or isinstance(path, Path)
-        or str(path).count("/") != 1
-        or str(path).startswith((".", "/"))
-    ):
-        return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    try:
-        return Path(snapshot_download(str(path)))
-    except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError) as error:
-        raise UserError(
-            f"{path} is no folder here, and can't be fetched from the model hub: {first_line(error)}"
-        ) from error
+def loading_errors() -> tuple[type[Exception], ...]:
+    """What transformers, peft and safetensors raise for files that are missing or damaged."""
+    from safetensors import SafetensorError
+
+    return OSError, ValueError, KeyError, RuntimeError, SafetensorError
 
 
 def torch_device(device: str) -> str:
@@ -147,51 +143,38 @@ def torch_device(device: str) -> str:
     return chosen
 
 
-def base_of(adapter: Path) -> Path:
-    """The checkpoint that LoRA adapters belong to, from their ``adapter_config.json``.
-
-    Raises:
-        UserError: The file doesn't name one.
-    """
-    try:
-        return folder_of(json.loads(adapter.read_text())["base_model_name_or_path"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{adapter} doesn't name the checkpoint that the adapters belong to (base_model_name_or_path)."
-        ) from error
-
-
-def _load(
-    weights: Path, dtype: str, options: dict[str, Any], vision_config: Mapping[str, Any] | None, remote: bool
-) -> "tuple[PreTrainedModel, ProcessorMixin]":
+def _load(whole: CheckpointFolder, loading: Loading) -> "tuple[PreTrainedModel, ProcessorMixin]":
     """The module and its processor."""
     import torch
 
     from rlaifv_kedro.models import minicpm_v, omnilmm
-    from rlaifv_kedro.models.llava.original import is_llava_original, load_llava_original
+    from rlaifv_kedro.models.llava.original import load_llava_original
     from rlaifv_kedro.models.llava.processor import llava_processor
 
-    described = json.loads((weights / "config.json").read_text(encoding="utf-8"))
-    kind = getattr(torch, dtype)
-    original, family = is_llava_original(described), described.get("model_type")
+    folder, dtype, family = whole.path, getattr(torch, loading.dtype), whole.family
+    options = {"attn_implementation": loading.attn_implementation, "device_map": loading.device_map}
+    original = family == LLAVA_ORIGINAL
     if original:
-        module, _ = load_llava_original(weights, dtype=kind, vision_config=vision_config, **options)
+        module, _ = load_llava_original(folder, dtype=dtype, vision_config=loading.vision_config, **options)
     else:
         omnilmm.register()
         minicpm_v.register_minicpm_v()
-        module = _auto_model(weights, kind, options, vision_config, remote)
-    if not any((weights / name).is_file() for name in _TOKENIZERS) and (
-        original or family in ("omnilmm", "minicpmv")
-    ):
-        return module, _images_only(module, "llava" if original else family)
-    processor = llava_processor(weights, module.config) if original else _auto_processor(weights, remote)
+        module = _auto_model(folder, loading, dtype=dtype, **options)
+    if family in (LLAVA_ORIGINAL, "omnilmm", "minicpmv") and not whole.has_any(TOKENIZERS):
+        return module, _images_only(module, family)
+    processor = (
+        llava_processor(folder, module.config)
+        if original
+        else _auto_processor(folder, loading.trust_remote_code)
+    )
     if family == "omnilmm":
         module.config.image_token_id = processor.image_token_id  # the release's config doesn't name it
     return module, processor
 
 
-def _images_only(module: "PreTrainedModel", family: str) -> "ImagesOnly":
-    if family == "llava":
+def _images_only(module: "PreTrainedModel", family: str | None) -> ImagesOnly:
+    """The image processor alone of a family whose release leaves the tokenizer out."""
+    if family == LLAVA_ORIGINAL:
         from rlaifv_kedro.models.llava.processor import llava_images
 
         return ImagesOnly(llava_images(module.config))
@@ -204,22 +187,29 @@ def _images_only(module: "PreTrainedModel", family: str) -> "ImagesOnly":
     return ImagesOnly(minicpm_images(module.config))
 
 
-def _auto_model(
-    weights: Path,
-    dtype: "torch.dtype",
-    options: dict[str, Any],
-    vision_config: Mapping[str, Any] | None,
-    remote: bool,
-) -> "PreTrainedModel":
+def _auto_model(folder: Path, loading: Loading, **options: Any) -> "PreTrainedModel":
     from transformers import AutoModelForImageTextToText
 
-    given = {} if vision_config is None else {"vision_config": dict(vision_config)}
+    if loading.vision_config is not None:
+        options["vision_config"] = dict(loading.vision_config)
     module, loaded = AutoModelForImageTextToText.from_pretrained(
-        weights, dtype=dtype, trust_remote_code=remote, output_loading_info=True, **options, **given
+        folder, trust_remote_code=loading.trust_remote_code, output_loading_info=True, **options
     )
-    if loaded["missing_keys"]:  # transformers only warns, and fills them with random numbers
-        raise ValueError(f"the weights lack {', '.join(sorted(loaded['missing_keys'])[:3])}")
+    refuse_missing_weights(loaded)
     return module
+
+
+def refuse_missing_weights(loaded: Mapping[str, Any]) -> None:
+    """Stop where transformers only warns, and fills what is missing with random numbers.
+
+    Args:
+        loaded: What ``from_pretrained`` tells with ``output_loading_info``.
+
+    Raises:
+        ValueError: Names of weights that are missing.
+    """
+    if loaded["missing_keys"]:
+        raise ValueError(f"the weights lack {', '.join(sorted(loaded['missing_keys'])[:3])}")
 
 
 def _auto_processor(folder: Path, remote: bool) -> "ProcessorMixin":

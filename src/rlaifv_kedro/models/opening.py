@@ -1,66 +1,74 @@
 """The model of a role: by its parameters, and the catalog's checkpoint where they name none."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
 
 if TYPE_CHECKING:
     from rlaifv_kedro.models.interface import TextModel, VisionLanguageModel
-    from rlaifv_kedro.params import ComputeParams, ModelParams
+    from rlaifv_kedro.models.loading import Loading
+    from rlaifv_kedro.params import BackendParams, ComputeParams
 
 
 def open_model(
-    params: "ModelParams", checkpoint: Path, compute: "ComputeParams", batch_size: int
+    params: "BackendParams", checkpoint: Path, compute: "ComputeParams", batch_size: int
 ) -> "VisionLanguageModel":
     """A policy or labeler.
 
     Args:
-        checkpoint: The catalog's, taken where ``params.path`` is empty.
+        checkpoint: The catalog's, taken where the parameters name none.
 
     Raises:
         UserError: It can't be loaded, or its server doesn't answer.
     """
-    if params.backend == "openai":
-        from rlaifv_kedro.models.backends.openai import OpenAIModel
-
-        return OpenAIModel(params)
-    if params.backend == "vllm":
-        from rlaifv_kedro.models.backends.vllm import VLLMModel
-
-        return VLLMModel(params.path or str(checkpoint), params, dtype=compute.dtype)
     from rlaifv_kedro.models.loading import load_model
 
-    return load_model(
-        params.path or checkpoint, batch_size=batch_size, **{**compute.loading(), **params.loading()}
-    )
+    return _opened(params, checkpoint, compute, batch_size, load_model)
 
 
 def open_text_model(
-    params: "ModelParams", role: str, compute: "ComputeParams", batch_size: int
+    params: "BackendParams", role: str, compute: "ComputeParams", batch_size: int
 ) -> "TextModel":
-    """A splitter or question writer.
+    """A splitter, question writer or judge.
 
     Raises:
         UserError: The parameters name no model, it can't be loaded, or its server doesn't answer.
     """
-    if params.backend == "openai":
+    from rlaifv_kedro.models.backends.text import load_text_model
+    from rlaifv_kedro.params import NO_MODEL, WeightsParams
+
+    if isinstance(params, WeightsParams) and params.path is None:
+        raise UserError(f"models.{role}: {NO_MODEL}.")
+    return _opened(params, None, compute, batch_size, load_text_model)
+
+
+def _opened(
+    params: "BackendParams",
+    checkpoint: Path | None,
+    compute: "ComputeParams",
+    batch_size: int,
+    load: Callable[[str | Path, "Loading"], Any],
+) -> Any:
+    """A model of any backend.
+
+    Args:
+        load: How weights are loaded into this process.
+    """
+    from rlaifv_kedro.models.loading import Loading
+    from rlaifv_kedro.params import OpenAIParams, VLLMParams
+
+    if isinstance(params, OpenAIParams):
         from rlaifv_kedro.models.backends.openai import OpenAIModel
 
         return OpenAIModel(params)
-    if params.path is None:
-        raise UserError(
-            f"models.{role} names no model. Set models.{role}.path to a folder or hub name, or "
-            f"models.{role}.backend=openai with a url."
-        )
-    if params.backend == "vllm":
+    source = params.path or checkpoint
+    if isinstance(params, VLLMParams):
         from rlaifv_kedro.models.backends.vllm import VLLMModel
 
-        return VLLMModel(params.path, params, dtype=compute.dtype)
-    from rlaifv_kedro.models.backends.text import load_text_model
-
-    general = {name: value for name, value in compute.loading().items() if name != "max_tokens_per_pack"}
-    return load_text_model(params.path, batch_size=batch_size, **{**general, **params.loading()})
+        return VLLMModel(source, params, dtype=compute.dtype)
+    return load(source, Loading.of(params, compute, batch_size))
 
 
 def close_model(model: "VisionLanguageModel | TextModel") -> None:

@@ -13,7 +13,17 @@ from rlaifv_kedro.params.method import (
     FeedbackParams,
     RewardParams,
 )
-from rlaifv_kedro.params.models import ComputeParams, ModelParams, ModelsParams
+from rlaifv_kedro.params.models import (
+    NO_MODEL,
+    BackendParams,
+    ComputeParams,
+    ModelParams,
+    ModelsParams,
+    OpenAIParams,
+    TransformersParams,
+    VLLMParams,
+    WeightsParams,
+)
 from rlaifv_kedro.params.run import (
     RUN_NAMES,
     RUNTIME_ONLY,
@@ -30,6 +40,8 @@ from rlaifv_kedro.params.training import JsonScalar, LaunchParams, LoraParams, M
 __all__ = [
     "RUNTIME_ONLY",
     "RUN_NAMES",
+    "NO_MODEL",
+    "BackendParams",
     "Benchmark",
     "BenchmarkDataParams",
     "BenchmarksParams",
@@ -49,12 +61,16 @@ __all__ = [
     "MixSource",
     "ModelParams",
     "ModelsParams",
+    "OpenAIParams",
     "Parameters",
     "Params",
     "ReportingParams",
     "RewardParams",
     "Share",
     "TrainingParams",
+    "TransformersParams",
+    "VLLMParams",
+    "WeightsParams",
     "complete_parameters",
     "validate_parameters",
 ]

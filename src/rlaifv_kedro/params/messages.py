@@ -1,10 +1,13 @@
 """Pydantic's errors as people read them, and what parameters were called earlier."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from difflib import get_close_matches
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
+
+from rlaifv_kedro.params.models import BACKENDS, BackendParams, backends_with
 
 # Earlier names of parameters. They are refused with the new name; manifests of earlier runs are read with it.
 RENAMED = {
@@ -19,18 +22,19 @@ def explain(problem: dict[str, Any], root: type[BaseModel]) -> str:
     Args:
         root: The model in which the names count.
     """
-    path = [str(part) for part in problem["loc"]]
+    path, holder = _place(problem["loc"], root)
     name = ".".join(path)
     if name in RENAMED:
         return f"{name}: is called {RENAMED[name]} now"
     if problem["type"] == "extra_forbidden":
-        known = _fields(path[:-1], root)
-        near = get_close_matches(path[-1], known, n=1)
-        return f"{name}: unknown parameter; " + (
-            f"did you mean {'.'.join([*path[:-1], near[0]])}?" if near else f"known here: {', '.join(known)}"
-        )
-    allowed = _allowed(path, root)
-    return f"{name}={problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}" + (
+        return f"{name}: {_why_not_here(path, holder)}"
+    if problem["type"] == "union_tag_invalid":
+        tag, known = problem["ctx"]["tag"], problem["ctx"]["expected_tags"]
+        return f"{name}.backend={tag!r}: input should be one of {known}"
+    if problem["type"] == "missing" and holder is not None:
+        return f"{name} is missing: {holder.model_fields[path[-1]].description}"
+    said, allowed = problem["msg"].removeprefix("Value error, "), _allowed(path[-1], holder) if path else ""
+    return f"{name}={problem['input']!r}: {said[0].lower()}{said[1:]}" + (
         f" (allowed: {allowed})" if allowed else ""
     )
 
@@ -48,10 +52,28 @@ def with_new_names(parameters: dict[str, Any]) -> dict[str, Any]:
     return renamed
 
 
-def _allowed(path: list[str], root: type[BaseModel]) -> str:
+def _why_not_here(path: Sequence[str], holder: type[BaseModel] | None) -> str:
+    """Why a parameter is unknown where it stands: it is another backend's, or misspelt."""
+    *parents, last = path
+    having = backends_with(last) if holder is not None and issubclass(holder, BackendParams) else []
+    if having:
+        where = ".".join([*parents, "backend"])
+        one = f"only backend: {having[0]} has it"
+        who = one if len(having) == 1 else f"only the backends {' and '.join(having)} have it"
+        return (
+            f"{who}; set {where}={having[0]}, or leave it out (where a recipe sets it: {'.'.join(path)}=null)"
+        )
+    known = list(holder.model_fields) if holder else []
+    near = get_close_matches(last, known, n=1)
+    known_here = (
+        f"did you mean {'.'.join([*parents, near[0]])}?" if near else f"known here: {', '.join(known)}"
+    )
+    return f"unknown parameter; {known_here}"
+
+
+def _allowed(name: str, holder: type[BaseModel] | None) -> str:
     """The range of a field, as people write it; empty if the type alone says it."""
-    model = _model_of(path[:-1], root)
-    field = model.model_fields.get(path[-1]) if model else None
+    field = holder.model_fields.get(name) if holder else None
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     bounds = [
         f"{sign} {getattr(m, name)}"
@@ -62,28 +84,33 @@ def _allowed(path: list[str], root: type[BaseModel]) -> str:
     return " and ".join(bounds)
 
 
-def _fields(path: list[str], root: type[BaseModel]) -> list[str]:
-    """Names of the parameters under a path."""
-    model = _model_of(path, root)
-    return list(model.model_fields) if model else []
+def _place(location: Sequence[str | int], root: type[BaseModel]) -> tuple[list[str], type[BaseModel] | None]:
+    """Where one of pydantic's errors is.
+
+    Returns:
+        The names as people write them, without the names of backends that pydantic puts between them; and
+        the model that the last name stands in, None if that is a list or a dict.
+    """
+    names: list[str] = []
+    holder: type[BaseModel] | None = None
+    annotation: Any = root
+    for part in map(str, location):
+        models = _models(annotation)
+        if len(models) > 1 and part in BACKENDS:
+            annotation = BACKENDS[part]
+            continue
+        names.append(part)
+        if get_origin(annotation) in (dict, list):  # the key is the user's own
+            holder, annotation = None, get_args(annotation)[-1]
+            continue
+        holder = models[0] if models else None
+        field = holder.model_fields.get(part) if holder else None
+        annotation = field.annotation if field else None
+    return names, holder
 
 
-def _model_of(path: list[str], root: type[BaseModel]) -> type[BaseModel] | None:
-    """The model that a path of field names leads to; None if it leads into something else, such as a list."""
-    model = root
-    parts = iter(path)
-    for part in parts:
-        if part not in model.model_fields:
-            return None
-        annotation = model.model_fields[part].annotation
-        if get_origin(annotation) is dict:
-            next(parts, None)  # the key, which is the user's own
-        models = [
-            c
-            for c in (annotation, *getattr(annotation, "__args__", ()))
-            if isinstance(c, type) and issubclass(c, BaseModel)
-        ]
-        if not models:
-            return None
-        model = models[0]
-    return model
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models in a type: itself, or the members of a union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]

@@ -1,17 +1,20 @@
-"""Where the models come from, by role."""
+"""Where the models come from, by role: from weights in this process, a server, or vLLM's engine."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from rlaifv_kedro.params.base import Count, Params
+
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 class ComputeParams(Params):
     """Where and how models compute."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU if there is one")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+    dtype: Dtype = Field(
         "bfloat16", description="dtype of the weights while computing; the release uses bf16"
     )
     threads: int = Field(
@@ -28,25 +31,42 @@ class ComputeParams(Params):
         "prefix's cache: bounds memory",
     )
 
-    def loading(self) -> dict[str, Any]:
-        """Arguments of :func:`rlaifv_kedro.models.load_model`."""
-        return {"dtype": self.dtype, "device": self.device, "max_tokens_per_pack": self.max_tokens_per_pack}
+
+class BackendParams(Params):
+    """How one backend comes to a model."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_defaults_of_others(cls, value: Any) -> Any:
+        """Fields of another backend that are empty, or have its default, say nothing: a run of an earlier
+        version recorded them all, and a recipe's path is unset by null.
+        """
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: given
+            for name, given in value.items()
+            if name in cls.model_fields or not _says_nothing(name, given)
+        }
 
 
-class ModelParams(Params):
-    """Where a model comes from and how it is loaded or asked."""
+class WeightsParams(BackendParams):
+    """A model whose weights are loaded for the run."""
 
-    backend: Literal["transformers", "openai", "vllm"] = Field(
-        "transformers",
-        description="transformers: in this process; openai: any OpenAI-compatible server; vllm: its offline "
-        "engine (an extra)",
-    )
     path: str | None = Field(
         None, description="folder or hub name of the weights; without one, the catalog's checkpoint"
     )
-    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
-        None, description="without one, compute.dtype"
+    dtype: Dtype | None = Field(None, description="without one, compute.dtype")
+    chat_template: str | None = Field(
+        None, description="file with a chat template instead of the checkpoint's"
     )
+    trust_remote_code: bool = Field(False, description="run code that comes with the weights")
+
+
+class TransformersParams(WeightsParams):
+    """A model in this process, by transformers."""
+
+    backend: Literal["transformers"] = "transformers"
     device_map: str | None = Field(
         None, description="auto spreads a model over the GPUs (accelerate); without one, compute.device"
     )
@@ -54,52 +74,116 @@ class ModelParams(Params):
         "sdpa", description="flash_attention_2 can't share prefixes: slow"
     )
     adapter: str | None = Field(None, description="folder of LoRA adapters to merge")
-    chat_template: str | None = Field(
-        None, description="file with a chat template instead of the checkpoint's"
+
+
+class VLLMParams(WeightsParams):
+    """A model in vLLM's offline engine, in this process (an extra)."""
+
+    backend: Literal["vllm"] = "vllm"
+    top_logprobs: int = Field(
+        20,
+        strict=True,
+        ge=1,
+        le=100,
+        description="most likely first tokens in which yes and no are looked for",
     )
-    trust_remote_code: bool = Field(False, description="run code that comes with the weights")
-    url: str | None = Field(None, description="openai: the server's address up to /v1")
-    model: str | None = Field(None, description="openai: the name that the server knows the model by")
+
+
+class OpenAIParams(BackendParams):
+    """A model on any OpenAI-compatible server."""
+
+    backend: Literal["openai"] = "openai"
+    url: str = Field(description="the server's address up to /v1, such as http://127.0.0.1:8000/v1")
+    model: str = Field(min_length=1, description="the name that the server knows the model by")
     api_key_variable: str = Field(
-        "OPENAI_API_KEY",
-        description="openai: environment variable with the key; a server without keys needs none",
+        "OPENAI_API_KEY", description="environment variable with the key; a server without keys needs none"
     )
-    concurrency: Count = Field(16, description="openai: requests under way at once")
+    concurrency: Count = Field(16, description="requests under way at once")
     requests_per_minute: Count | None = Field(
-        None, description="openai: most requests a minute, retries included; without it, no limit of ours"
+        None, description="most requests a minute, retries included; without it, no limit of ours"
     )
-    timeout: float = Field(120, gt=0, description="openai: seconds to wait for a reply")
+    timeout: float = Field(120, gt=0, description="seconds to wait for a reply")
     retries: int = Field(
-        6, strict=True, ge=0, le=100, description="openai: tries after the first, with growing pauses"
+        6, strict=True, ge=0, le=100, description="tries after the first, with growing pauses"
     )
     top_logprobs: int = Field(
         20,
         strict=True,
         ge=1,
         le=100,
-        description="openai, vllm: most likely first tokens in which yes and no are looked for",
+        description="most likely first tokens in which yes and no are looked for",
     )
     price_input: float = Field(
-        0, ge=0, description="openai: price of a million tokens of prompts, for the account of costs"
+        0, ge=0, description="price of a million tokens of prompts, for the account of costs"
     )
-    price_output: float = Field(0, ge=0, description="openai: price of a million tokens of replies")
+    price_output: float = Field(0, ge=0, description="price of a million tokens of replies")
 
-    def loading(self) -> dict[str, Any]:
-        """Arguments of :func:`rlaifv_kedro.models.load_model` that aren't left to compute."""
-        names = ("attn_implementation", "device_map", "adapter", "chat_template", "trust_remote_code")
-        return {name: getattr(self, name) for name in names} | (
-            {} if self.dtype is None else {"dtype": self.dtype}
-        )
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # "http://[::1", or a port that is no number
+            usable = False
+        if not usable:
+            raise ValueError("it is no address: give one such as http://127.0.0.1:8000/v1")
+        return value
+
+
+BACKENDS: dict[str, type[BackendParams]] = {
+    "transformers": TransformersParams,
+    "openai": OpenAIParams,
+    "vllm": VLLMParams,
+}
+
+
+def backend_of(value: Any) -> str:
+    """Name of the backend that parameters of a model are for; without one, ``transformers``."""
+    named = (
+        value.get("backend", "transformers")
+        if isinstance(value, dict)
+        else getattr(value, "backend", "transformers")
+    )
+    return str(named)
+
+
+def backends_with(field: str) -> list[str]:
+    """Names of the backends that have a parameter."""
+    return [name for name, params in BACKENDS.items() if field in params.model_fields]
+
+
+def _says_nothing(name: str, given: Any) -> bool:
+    """Whether a value is empty, or the default, of a parameter that some backend has."""
+    return any(
+        given is None or given == BACKENDS[backend].model_fields[name].default
+        for backend in backends_with(name)
+    )
+
+
+ModelParams = Annotated[
+    Annotated[TransformersParams, Tag("transformers")]
+    | Annotated[OpenAIParams, Tag("openai")]
+    | Annotated[VLLMParams, Tag("vllm")],
+    Discriminator(backend_of),
+]
+"""Where a model comes from and how it is loaded or asked."""
+
+
+NO_MODEL = (
+    "it names no model: set its path to a folder or hub name, or its backend to openai with url and model"
+)
 
 
 class ModelsParams(Params):
-    """The models by their role. The policy's checkpoint is always the catalog's: it changes from iteration
-    to iteration.
+    """The models by their role.
+
+    The policy's checkpoint is always the catalog's: it changes from iteration to iteration.
     """
 
-    policy: ModelParams = ModelParams()
-    labeler: ModelParams = ModelParams()
-    splitter: ModelParams = ModelParams()
+    policy: ModelParams = TransformersParams()
+    labeler: ModelParams = TransformersParams()
+    splitter: ModelParams = TransformersParams()
     question_writer: ModelParams | None = Field(
         None, description="turns claims into questions; without one, the splitter does"
     )
@@ -110,15 +194,21 @@ class ModelsParams(Params):
 
     @field_validator("policy")
     @classmethod
-    def _is_the_catalogs(cls, value: ModelParams) -> ModelParams:
-        if value.path is not None or value.backend == "openai":
+    def _is_the_catalogs(cls, value: BackendParams) -> BackendParams:
+        if isinstance(value, OpenAIParams) or value.path is not None:
             raise ValueError(
                 "the policy that is trained is a checkpoint of the catalog: set the entry base_policy there"
             )
-        if value.adapter is not None:
+        if isinstance(value, TransformersParams) and value.adapter is not None:
             raise ValueError(
-                "adapters would be merged again into every policy of the loop: merge them once (rlaifv "
-                "merge --adapter ... "
-                "--out ...), and set the entry base_policy to the result"
+                "adapters would be merged again into every policy of the loop: merge them once (rlaifv merge "
+                "--adapter ... --out ...), and set the entry base_policy to the result"
             )
+        return value
+
+    @field_validator("question_writer", "judge")
+    @classmethod
+    def _names_a_model(cls, value: BackendParams | None) -> BackendParams | None:
+        if isinstance(value, WeightsParams) and value.path is None:
+            raise ValueError(NO_MODEL)
         return value

@@ -1,9 +1,6 @@
 """Is a model's folder whole, and does its processor load? Of the weights only headers are read."""
 
-import json
-import math
-import os
-import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,28 +8,16 @@ from typing import TYPE_CHECKING, Any
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.formats import billions, first_line
-from rlaifv_kedro.models.llava.original import is_llava_original
+from rlaifv_kedro.models.folder import CONFIG, LLAVA_ORIGINAL, PROCESSORS, TOKENIZERS, CheckpointFolder
+from rlaifv_kedro.models.hub import folder_here, is_hub_name
 from rlaifv_kedro.preflight.finding import Finding
 from rlaifv_kedro.preflight.sizes import ModelSize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-    from rlaifv_kedro.params import ModelParams
+    from rlaifv_kedro.params import WeightsParams
 
-Shapes = dict[str, tuple[int, ...]]
-
-WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-"""What transformers looks for, in this order; the first that is there counts."""
-
-ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
-PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 CLIP = "openai/clip-vit-large-patch14-336"
 
 LLAVA_TOKENS = 576
@@ -59,7 +44,7 @@ class Role:
     name: str
     source: str
     where: str
-    params: "ModelParams"
+    params: "WeightsParams"
     fetch: str = ""
     vision: bool = True
 
@@ -71,37 +56,13 @@ def look_at(role: Role) -> tuple[list[Finding], ModelSize | None]:
         One finding that says ok, or one for each thing that is wrong; and the model's size, if its weights
         and config could be read.
     """
-    inspection = _Inspection(role)
-    inspection.run()
-    return inspection.findings, inspection.size
+    check = _RoleCheck(role)
+    check.run()
+    return check.findings, check.size
 
 
-def is_hub_name(source: str) -> bool:
-    """Whether the run takes it for a name on the model hub (``folder_of`` in rlaifv_kedro.models.loading)."""
-    return not Path(source).exists() and source.count("/") == 1 and not source.startswith((".", "/"))
-
-
-def safetensors_shapes(path: Path) -> Shapes:
-    """The shape of each tensor, from the file's header.
-
-    Raises:
-        ValueError: There is no header, or the file is shorter or longer than it says.
-    """
-    with open(path, "rb") as file:
-        size, start = os.fstat(file.fileno()).st_size, file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 0 < length <= size - 8:
-            raise ValueError("it has no header")
-        header = json.loads(file.read(length))
-    tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    expected = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
-    if size != expected:
-        raise ValueError(f"it has {size:,} bytes instead of {expected:,}")
-    return {name: tuple(entry["shape"]) for name, entry in tensors.items()}
-
-
-class _Inspection:
-    """One model. ``findings`` and ``size`` are what comes of it."""
+class _RoleCheck:
+    """The checks of one role. ``findings`` and ``size`` are what comes of them."""
 
     def __init__(self, role: Role):
         self.role = role
@@ -109,10 +70,11 @@ class _Inspection:
         self.size: ModelSize | None = None
 
     def run(self) -> None:
-        folder = self._located(self.role.source)
-        weights = None if folder is None else self._with_weights(folder)
-        if self.role.params.adapter and (adapter := self._located(self.role.params.adapter)):
-            self._check_adapter(adapter)
+        given = self._located(self.role.source)
+        whole = None if given is None else self._with_weights(given)
+        adapter = getattr(self.role.params, "adapter", None)  # only the backend transformers takes some
+        if adapter and (beside := self._located(adapter)):
+            self._tell_problems(beside)
         template = self.role.params.chat_template
         if template and not Path(template).is_file():
             self._wrong(
@@ -120,15 +82,12 @@ class _Inspection:
                 template,
                 f"Put it there, or unset models.{self.role.name}.chat_template.",
             )
-        if weights is not None and (described := self._config(weights)):
-            self.size = self._size(weights, described)
-        if folder is not None and not self.findings:
+        if whole is not None:
+            self._check(whole)
+        if given is not None and not self.findings:
             counted = f"{billions(self.size.parameters)} parameters" if self.size else "of unknown size"
-            self.findings.append(
-                Finding(
-                    True, f"{self.role.name}: {counted}, all files there, its processor loads", shown(folder)
-                )
-            )
+            ok = f"{self.role.name}: {counted}, all files there, its processor loads"
+            self.findings.append(Finding(True, ok, shown(given.path)))
 
     def _wrong(self, what: str, where: str | Path, remedy: str = "") -> None:
         remedy = (
@@ -136,142 +95,68 @@ class _Inspection:
         )
         self.findings.append(Finding(False, f"{self.role.name}: {what}", shown(where), remedy))
 
-    def _located(self, source: str) -> Path | None:
-        """The folder; None if it is not on this machine."""
-        if not is_hub_name(source) or Path(source).parent.is_dir():
-            if Path(source).is_dir():
-                return Path(source)
+    def _located(self, source: str) -> CheckpointFolder | None:
+        """The folder; None, with a finding, if it is not on this machine."""
+        here = folder_here(source)
+        if here is not None:
+            return CheckpointFolder(here)
+        if not is_hub_name(source):
             self._wrong("the folder is not there", source)
             return None
-        from huggingface_hub import constants, snapshot_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
+        from huggingface_hub import constants
 
-        try:
-            return Path(snapshot_download(source, local_files_only=True))
-        except (LocalEntryNotFoundError, OSError, ValueError):
-            if constants.HF_HUB_OFFLINE:
-                self._wrong(
-                    "it is not in the hub's cache, and HF_HUB_OFFLINE is set", source, f"hf download {source}"
-                )
-                return None
+        if constants.HF_HUB_OFFLINE:
+            what = "it is not in the hub's cache, and HF_HUB_OFFLINE is set"
+            self._wrong(what, source, f"hf download {source}")
+            return None
         what = f"{self.role.name}: it is not on this machine; the run will download it"
-        self.findings.append(
-            Finding(
-                True,
-                what,
-                source,
-                f"To fetch it now: hf download {source}. Its size isn't known here, nor counted below.",
-            )
-        )
+        note = f"To fetch it now: hf download {source}. Its size isn't known here, nor counted below."
+        self.findings.append(Finding(True, what, source, note))
         return None
 
-    def _with_weights(self, folder: Path) -> Path | None:
+    def _with_weights(self, given: CheckpointFolder) -> CheckpointFolder | None:
         """The folder itself, or the checkpoint that the adapters in it belong to."""
-        described = folder / "adapter_config.json"
-        if not described.is_file() or (folder / "config.json").is_file():
-            return folder
-        self._check_adapter(folder)
-        base = self._json(described).get("base_model_name_or_path")
-        if base:
-            return self._located(str(base))
-        self._wrong(
-            "its adapters don't name the checkpoint they belong to",
-            described,
-            "Write it there, as base_model_name_or_path.",
-        )
-        return None
-
-    def _check_adapter(self, folder: Path) -> None:
-        if not (folder / "adapter_config.json").is_file():
-            self._wrong(
-                "the adapters have no adapter_config.json", folder, "Give the folder that training wrote."
-            )
-        if not any((folder / name).is_file() and (folder / name).stat().st_size for name in ADAPTERS):
-            self._wrong(
-                "the adapters have no weights", folder / ADAPTERS[0], "Give the folder that training wrote."
-            )
-
-    def _config(self, folder: Path) -> dict[str, Any]:
-        """``config.json``; empty, with a finding, if it can't be used."""
-        if (folder / "config.json").is_file():
-            return self._json(folder / "config.json")
-        self._wrong("config.json is missing", folder / "config.json")
-        return {}
-
-    def _json(self, path: Path) -> dict[str, Any]:
+        if not given.is_adapter:
+            return given
+        self._tell_problems(given)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(content, dict):
-                return content
-            problem = "it holds no JSON object"
-        except (OSError, ValueError) as error:
-            problem = first_line(error)
-        self._wrong(f"{path.name} can't be read ({problem})", path)
-        return {}
+            return self._located(given.base)
+        except UserError:  # is one of the problems
+            return None
 
-    def _size(self, folder: Path, described: dict[str, Any]) -> ModelSize | None:
-        """Checks the weights, the architecture and the processor on the way."""
-        names, shapes, parameters = self._weights(folder, described)
-        if is_llava_original(described):
-            text, tokens, patches = described, LLAVA_TOKENS, LLAVA_TOKENS
-            self._check_tokenizer(folder)
-            if names and not any(
-                "vision_tower." in name for name in names
-            ):  # the checkpoint names a CLIP instead
-                tower = str(described.get("mm_vision_tower") or CLIP)
-                self._located(str(folder / tower) if (folder / tower).is_dir() else tower)
-        else:
-            config = self._known_config(folder, described.get("model_type"))
-            if config is None:
-                return None
-            if self._check_tokenizer(folder):
-                self._check_processor(folder, config)
-            text, tokens, patches = (
-                config.get_text_config().to_dict(),
-                _image_tokens(config),
-                _patches(config),
-            )
+    def _tell_problems(self, folder: CheckpointFolder) -> None:
+        remedy = "Give the folder that training wrote." if folder.is_adapter else ""
+        for problem in folder.problems():
+            self._wrong(problem.what, problem.where, remedy)
+
+    def _check(self, whole: CheckpointFolder) -> None:
+        """The config, the weights, the architecture, the tokenizer and the processor."""
+        self._tell_problems(whole)
         try:
-            heads, hidden, layers, vocabulary = (
-                text[n] for n in ("num_attention_heads", "hidden_size", "num_hidden_layers", "vocab_size")
-            )
-        except KeyError:
-            return None  # a language model of another kind, for which the estimates don't hold
-        kv_width = (text.get("num_key_value_heads") or heads) * (text.get("head_dim") or hidden // heads)
-        return (
-            ModelSize(parameters, hidden, layers, kv_width, vocabulary, tokens, shapes, patches)
-            if parameters
-            else None
-        )
+            described = whole.config
+        except UserError:  # is one of the problems
+            return
+        if whole.family == LLAVA_ORIGINAL:
+            self._check_tokenizer(whole)
+            self._check_tower(whole)
+            self.size = _size(described, whole, LLAVA_TOKENS, LLAVA_TOKENS)
+            return
+        config = self._known_config(whole)
+        if config is None:
+            return
+        if self._check_tokenizer(whole):
+            self._check_processor(whole, config)
+        text = config.get_text_config().to_dict()
+        self.size = _size(text, whole, _image_tokens(config), _patches(config))
 
-    def _weights(self, folder: Path, described: dict[str, Any]) -> tuple[set[str], Shapes, int]:
-        """Names of the tensors, their shapes (both empty if the file can't tell without being read whole),
-        and how many parameters they are.
-        """
-        first = next((name for name in WEIGHTS if (folder / name).is_file()), None)
-        if first is None:
-            self._wrong("the folder holds no weights", folder / WEIGHTS[0])
-            return set(), {}, 0
-        index = self._json(folder / first).get("weight_map", {}) if first.endswith(".json") else {}
-        if first.endswith(".json") and not index:
-            self._wrong(f"{first} names no weights", folder / first)
-            return set(), {}, 0
-        files = sorted(set(index.values())) or [first]
-        there = [name for name in files if (folder / name).is_file() and (folder / name).stat().st_size]
-        for name in sorted(set(files) - set(there)):
-            self._wrong(f"{name}, a part of its weights, is missing or empty", folder / name)
-        if first.startswith("pytorch"):
-            stored = 4 if described.get("torch_dtype", described.get("dtype")) == "float32" else 2
-            return set(index), {}, sum((folder / name).stat().st_size for name in there) // stored
-        shapes: Shapes = {}
-        for name in there:
-            try:
-                shapes |= safetensors_shapes(folder / name)
-            except ValueError as error:
-                self._wrong(f"{name} is damaged: {error}", folder / name)
-        return set(shapes), shapes, sum(math.prod(shape) for shape in shapes.values())
+    def _check_tower(self, whole: CheckpointFolder) -> None:
+        """The CLIP that an original LLaVA names if its own weights have no vision tower."""
+        names = whole.weights.names
+        if names and not any("vision_tower." in name for name in names):
+            tower = str(whole.config.get("mm_vision_tower") or CLIP)
+            self._located(str(whole.path / tower) if (whole.path / tower).is_dir() else tower)
 
-    def _known_config(self, folder: Path, kind: str | None) -> "PreTrainedConfig | None":
+    def _known_config(self, whole: CheckpointFolder) -> "PreTrainedConfig | None":
         """The config, if the architecture is one that the run can load."""
         from transformers import AutoConfig
         from transformers.models.auto.modeling_auto import (
@@ -289,36 +174,37 @@ class _Inspection:
             "minicpmv",
             *(() if self.role.vision else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
         }
-        remote = self.role.params.trust_remote_code
+        remote, kind = self.role.params.trust_remote_code, whole.family
+        config_file = whole.path / CONFIG
         if kind not in known and not remote:
             self._wrong(
                 f"nothing here can load its architecture, model_type {kind!r}",
-                folder / "config.json",
+                config_file,
                 "Choose another model; or, if it brings its code, set "
                 f"models.{self.role.name}.trust_remote_code.",
             )
             return None
         try:
-            return AutoConfig.from_pretrained(folder, trust_remote_code=remote)
+            return AutoConfig.from_pretrained(whole.path, trust_remote_code=remote)
         except LOADING_ERRORS as error:
-            self._wrong(f"its config.json can't be used: {first_line(error)}", folder / "config.json")
+            self._wrong(f"its config.json can't be used: {first_line(error)}", config_file)
             return None
 
-    def _check_tokenizer(self, folder: Path) -> bool:
-        found = any((folder / name).is_file() for name in TOKENIZERS)
+    def _check_tokenizer(self, whole: CheckpointFolder) -> bool:
+        found = whole.has_any(TOKENIZERS)
         if not found:
             self._wrong(
-                "the tokenizer is missing (tokenizer.json or tokenizer.model)", folder / TOKENIZERS[0]
+                "the tokenizer is missing (tokenizer.json or tokenizer.model)", whole.path / TOKENIZERS[0]
             )
         return found
 
-    def _check_processor(self, folder: Path, config: "PreTrainedConfig") -> None:
+    def _check_processor(self, whole: CheckpointFolder, config: "PreTrainedConfig") -> None:
         """The processor, or a text LLM's tokenizer, loaded as the run does; and its chat template."""
         from transformers import AutoProcessor, AutoTokenizer
 
-        multimodal = hasattr(config, "vision_config")
+        folder, multimodal = whole.path, hasattr(config, "vision_config")
         own = config.model_type in ("omnilmm", "minicpmv")  # made from the tokenizer and the config
-        if multimodal and not own and not any((folder / name).is_file() for name in PROCESSORS):
+        if multimodal and not own and not whole.has_any(PROCESSORS):
             self._wrong(f"the image processor is missing ({' or '.join(PROCESSORS)})", folder / PROCESSORS[0])
             return
         try:
@@ -341,6 +227,27 @@ class _Inspection:
                 folder / "chat_template.jinja",
                 f"Copy it there, or name a file that holds one: models.{self.role.name}.chat_template.",
             )
+
+
+def _size(text: Mapping[str, Any], whole: CheckpointFolder, tokens: int, patches: int) -> ModelSize | None:
+    """The model's size; None of a language model of another kind, for which the estimates don't hold.
+
+    Args:
+        text: The language model's config.
+        tokens, patches: Of an image, at most.
+    """
+    try:
+        heads, hidden, layers, vocabulary = (
+            text[n] for n in ("num_attention_heads", "hidden_size", "num_hidden_layers", "vocab_size")
+        )
+    except KeyError:
+        return None
+    weights = whole.weights
+    if not weights.parameters:
+        return None
+    kv_width = (text.get("num_key_value_heads") or heads) * (text.get("head_dim") or hidden // heads)
+    shapes = {name: tensor.shape for name, tensor in weights.tensors.items()}
+    return ModelSize(weights.parameters, hidden, layers, kv_width, vocabulary, tokens, shapes, patches)
 
 
 def _image_tokens(config: "PreTrainedConfig") -> int:

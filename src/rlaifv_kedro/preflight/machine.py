@@ -10,7 +10,7 @@ from pathlib import Path
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.formats import first_line, gigabytes
-from rlaifv_kedro.params import ModelParams
+from rlaifv_kedro.params import OpenAIParams
 from rlaifv_kedro.preflight.finding import Finding
 
 LOWER_MEMORY = {
@@ -130,11 +130,11 @@ def check_package(name: str, needed_for: str, remedy: str) -> Finding:
     return Finding(True, f"the package {name} is there", needed_for)
 
 
-def check_server(role: str, params: ModelParams) -> list[Finding]:
+def check_server(role: str, params: OpenAIParams) -> list[Finding]:
     """Whether the server answers, takes the key and serves the model."""
     from rlaifv_kedro.models.backends.server_requests import Server
 
-    where = params.url or f"models.{role}.url"
+    where = params.url
     try:
         server = Server(params, first_pause=0.5)
         server.check()

@@ -10,7 +10,7 @@ from kedro.pipeline import Pipeline
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import gigabytes
-from rlaifv_kedro.params import ModelParams, Parameters
+from rlaifv_kedro.params import Parameters, WeightsParams
 from rlaifv_kedro.preflight.assumptions import GPU, GPUS, Assumptions
 from rlaifv_kedro.preflight.run import configured, iterations_of, memory_needs, prompts_needed
 from rlaifv_kedro.preflight.shapes import Shape
@@ -206,7 +206,7 @@ class _Clock:
         """Of one GPU; none for a model behind a server."""
         if work.role not in self.shapes:
             return 0
-        params: ModelParams = getattr(self.parameters.models, work.role)
+        params: WeightsParams = getattr(self.parameters.models, work.role)
         dtype = params.dtype or self.parameters.compute.dtype
         return (
             seconds(work, self.shapes[work.role], dtype, self.parameters.training, self.gpu, self.assumed)

@@ -9,7 +9,14 @@ from kedro.pipeline import Pipeline
 
 from rlaifv_kedro.benchmarks import suite
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.params import ModelParams, Parameters
+from rlaifv_kedro.params import (
+    BackendParams,
+    OpenAIParams,
+    Parameters,
+    TransformersParams,
+    VLLMParams,
+    WeightsParams,
+)
 from rlaifv_kedro.params.current import current
 from rlaifv_kedro.pipelines.benchmarks.nodes import benchmarks_with, score_benchmark
 from rlaifv_kedro.preflight import machine, sizes
@@ -166,7 +173,7 @@ def check_combinations(parameters: Parameters, stages: set[str]) -> list[Finding
             except UserError as error:
                 refuse("the splitter's prompt can't be used", f"feedback.{name}", error.message)
         for name, model in (("splitter", models.splitter), ("question_writer", models.question_writer)):
-            if model is not None and model.backend != "openai" and model.path is None:
+            if isinstance(model, WeightsParams) and model.path is None:
                 refuse(
                     f"models.{name} names no model",
                     f"models.{name}.path",
@@ -191,7 +198,7 @@ def roles_of(parameters: Parameters, stages: set[str], inputs: Inputs) -> list[R
             for folder in parameters.evaluation.policies()
         ]
     for name, params in serving(parameters, stages).items():
-        if params.backend == "openai" or name == "policy":
+        if isinstance(params, OpenAIParams) or name == "policy":
             continue
         if params.path is not None:
             roles.append(Role(name, params.path, f"models.{name}.path", params, vision=name == "labeler"))
@@ -202,10 +209,10 @@ def roles_of(parameters: Parameters, stages: set[str], inputs: Inputs) -> list[R
     return roles
 
 
-def serving(parameters: Parameters, stages: set[str]) -> dict[str, ModelParams]:
+def serving(parameters: Parameters, stages: set[str]) -> dict[str, BackendParams]:
     """The roles that the run's nodes ask, with how they are loaded or asked."""
     models, feedback = parameters.models, parameters.feedback
-    used: dict[str, ModelParams] = {}
+    used: dict[str, BackendParams] = {}
     if stages & POLICY or (stages & LABELER and feedback.labeler == "self"):
         used["policy"] = models.policy
     if stages & LABELER and feedback.labeler == "fixed":
@@ -224,11 +231,11 @@ def check_services(parameters: Parameters, stages: set[str], inputs: Inputs) -> 
     findings: list[Finding] = []
     for name, params in serving(parameters, stages).items():
         where = f"models.{name}"
-        if params.backend == "openai":
+        if isinstance(params, OpenAIParams):
             findings += machine.check_server(name, params)
-        if params.backend == "vllm":
+        if isinstance(params, VLLMParams):
             findings.append(machine.check_package("vllm", f"{where}.backend", VLLM))
-        if params.attn_implementation == "flash_attention_2":
+        if isinstance(params, TransformersParams) and params.attn_implementation == "flash_attention_2":
             findings.append(
                 machine.check_package("flash_attn", f"{where}.attn_implementation", FLASH_ATTENTION)
             )
@@ -262,14 +269,16 @@ def check_resources(
 ) -> list[Finding]:
     """GPU, its memory stage by stage, and the disk."""
     findings, gpus, device = [], machine.gpus(), parameters.compute.device
-    if any(params.backend != "openai" for params in serving(parameters, stages).values()):
+    if any(isinstance(params, WeightsParams) for params in serving(parameters, stages).values()):
         findings.append(
             machine.check_device(device, gpus, max((size.parameters for size in known.values()), default=0))
         )
         if device == "cuda" or (device == "auto" and gpus):
             for stage, needed, params in memory_needs(parameters, stages, known):
                 findings.append(
-                    machine.check_memory(stage, needed, gpus, spread=all(p.device_map for p in params))
+                    machine.check_memory(
+                        stage, needed, gpus, spread=all(getattr(p, "device_map", None) for p in params)
+                    )
                 )
     parts = sizes.run_disk(parameters, known.get("policy"), image_bytes, iterations, stages)
     if parts:
@@ -286,7 +295,7 @@ def check_resources(
 
 def memory_needs(
     parameters: Parameters, stages: set[str], known: Sizes
-) -> list[tuple[str, int, list[ModelParams]]]:
+) -> list[tuple[str, int, list[WeightsParams]]]:
     """(stage, bytes, the models' parameters) of the stages whose models' sizes are known."""
     generation, feedback, models, compute = (
         parameters.data_generation,
@@ -296,7 +305,7 @@ def memory_needs(
     )
     needs = []
 
-    def dtype(params: ModelParams) -> str:
+    def dtype(params: WeightsParams) -> str:
         return params.dtype or compute.dtype
 
     policy = known.get("policy")
@@ -333,7 +342,7 @@ def memory_needs(
             (
                 "training",
                 sizes.training_memory(policy, parameters.training, generation.max_new_tokens, compute.dtype),
-                [ModelParams()],
+                [TransformersParams()],
             )
         )
     return needs

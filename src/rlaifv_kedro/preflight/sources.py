@@ -14,7 +14,7 @@ from rlaifv_kedro.datasets.checkpoint import CheckpointDataset
 from rlaifv_kedro.datasets.tables import TableDataset
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.formats import billions
-from rlaifv_kedro.params import ModelParams, Parameters
+from rlaifv_kedro.params import OpenAIParams, Parameters, WeightsParams
 from rlaifv_kedro.preflight.assumptions import Assumptions
 from rlaifv_kedro.preflight.checkpoints import Role, look_at
 from rlaifv_kedro.preflight.run import serving
@@ -64,10 +64,8 @@ def models_of(
     entries = {"policy": policies[:1], "labeler": [name for name in checkpoints if name == "labeler"]}
     models = []
     for role, params in serving(parameters, there).items():
-        if params.backend == "openai":
-            models.append(
-                Model(role, str(params.url or params.model), None, "asked of a server: no GPU of ours")
-            )
+        if isinstance(params, OpenAIParams):
+            models.append(Model(role, params.url, None, "asked of a server: no GPU of ours"))
             continue
         source = params.path or next((_source(catalog, entry) for entry in entries.get(role, ())), "")
         models.append(
@@ -84,7 +82,7 @@ def _source(catalog: DataCatalog, entry: str) -> str:
         return str(filepath(found))
 
 
-def _size(role: str, source: str, params: ModelParams) -> tuple[ModelSize, str]:
+def _size(role: str, source: str, params: WeightsParams) -> tuple[ModelSize, str]:
     """(size, where it is from). Weights in ``.bin`` files don't tell their parts, which a known name does."""
     known = known_size(source)
     measured = (

@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from rlaifv_kedro.datasets.checkpoint import CARD
 from rlaifv_kedro.files import write_atomically
 from rlaifv_kedro.formats import cell, flatten, in_words, number
+from rlaifv_kedro.models.folder import CARD, CheckpointFolder
 from rlaifv_kedro.software import git_state, package_versions
 
 _MEASURED = "\n## Measured\n\n"
@@ -175,9 +175,7 @@ def write_cards(
     before = 0
     for checkpoint in checkpoints:
         path = folder / checkpoint["path"]
-        card = model_card(
-            origin, checkpoint, log, before + 1, adapters=(path / "adapter_config.json").is_file()
-        )
+        card = model_card(origin, checkpoint, log, before + 1, adapters=CheckpointFolder(path).is_adapter)
         write_atomically(path / CARD, card.encode())
         before = int(checkpoint["step"])
 

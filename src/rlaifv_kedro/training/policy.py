@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from rlaifv_kedro.datasets.checkpoint import CARD, link_folder, remove_checkpoints
+from rlaifv_kedro.datasets.checkpoint import link_folder, remove_checkpoints
 from rlaifv_kedro.files import write_atomically
+from rlaifv_kedro.models.folder import CARD, CheckpointFolder
 from rlaifv_kedro.preference.selection import BASE, START
 from rlaifv_kedro.training.card import measured_card
 from rlaifv_kedro.training.resume import SAVED
@@ -28,11 +29,11 @@ def whole_policy(checkpoint: Path, folder: Path, metrics: pd.DataFrame, selectio
     Args:
         folder: Where to make it; what a kill left there is made again.
     """
-    from rlaifv_kedro.models.merging import ADAPTER, merge_adapters
+    from rlaifv_kedro.models.merging import merge_adapters
 
     target = folder / checkpoint.name
     shutil.rmtree(target, ignore_errors=True)
-    if (checkpoint / ADAPTER).is_file():
+    if CheckpointFolder(checkpoint).is_adapter:
         merge_adapters(checkpoint, target)
     else:
         link_folder(checkpoint, target, without=_FILES_OF_TRAINING)

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,28 +60,28 @@ def run(
         UserError: The reference log-probs belong to something else; see also
             :func:`rlaifv_kedro.training.training.train`.
     """
-    from rlaifv_kedro.models import load_model
+    from rlaifv_kedro.models import Loading, load_model
     from rlaifv_kedro.models.loading import torch_device
     from rlaifv_kedro.preference.reference import expected_fingerprint, refuse_mismatch
     from rlaifv_kedro.training.distributed import expected_engine
     from rlaifv_kedro.training.training import TrainingJob, train
 
-    loading = {**spec.compute.loading(), **spec.model.loading()}
+    loading = Loading.of(spec.model, spec.compute, spec.training.micro_batch_size)
     device = None
     if expected_engine(spec.training) == "zero3":
-        # DeepSpeed takes the weights from the CPU and spreads them.
-        device, loading["device"] = torch_device(spec.compute.device), "cpu"
-    model = load_model(spec.policy, batch_size=spec.training.micro_batch_size, **loading)
+        device = torch_device(spec.compute.device)
+        loading = replace(loading, device="cpu")  # DeepSpeed takes it from there and spreads it
+    model = load_model(spec.policy, loading)
     if int(os.environ.get("RANK", "0")) == 0:  # reads all weights once more: enough if one process does
         refuse_mismatch(
-            spec.fingerprint, expected_fingerprint(spec.policy, pairs, model, spec.training, loading["dtype"])
+            spec.fingerprint, expected_fingerprint(spec.policy, pairs, model, spec.training, loading.dtype)
         )
     job = TrainingJob(
         policy=spec.policy,
         folder=spec.folder,
         seed=spec.seed,
         params=spec.training,
-        dtype=loading["dtype"],
+        dtype=loading.dtype,
         device=device,
         logs=spec.logs,
     )

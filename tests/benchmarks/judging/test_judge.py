@@ -30,7 +30,7 @@ from rlaifv_kedro.datasets.tables import write_table
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import Answer, Decoding, TextModel
 from rlaifv_kedro.models.backends.openai import OpenAIModel
-from rlaifv_kedro.params import ComputeParams, JudgeParams, ModelParams, ModelsParams
+from rlaifv_kedro.params import ComputeParams, JudgeParams, ModelsParams, OpenAIParams, TransformersParams
 from rlaifv_kedro.schemas import check
 
 ROOT = Path(__file__).parents[3]
@@ -89,9 +89,7 @@ def judge_of(model: TextModel | None, folder: Path, **params: Any) -> StoredJudg
 def server_judge(
     server: ChatServer, folder: Path, judge: Mapping[str, Any] | None = None, **params: Any
 ) -> StoredJudge:
-    model = ModelParams(
-        backend="openai", url=server.url, **{"model": "judge", "timeout": 20.0, "concurrency": 8, **params}
-    )
+    model = OpenAIParams(url=server.url, **{"model": "judge", "timeout": 20.0, "concurrency": 8, **params})
     return StoredJudge(
         lambda: OpenAIModel(model, 0.01), ReplyStore(folder, "judge"), JudgeParams(**(judge or {})), pause=0
     )
@@ -553,7 +551,7 @@ class TestOpening:
         """A multimodal LLM, asked without an image. What is stored needs no weights, and other weights are
         another judge.
         """
-        models = ModelsParams(judge=ModelParams(path=str(tiny)))
+        models = ModelsParams(judge=TransformersParams(path=str(tiny)))
         params = JudgeParams(max_new_tokens=6, tries=1)
         compute = ComputeParams(device="cpu", dtype="float32")
         judge = open_judge(models, params, compute, tmp_path)
@@ -575,21 +573,20 @@ class TestOpening:
         for folder in (weights, adapter):
             folder.mkdir()
             (folder / "model.safetensors").write_bytes(b"1")
-        plain = asked_model(ModelParams(path=str(weights)))
+        plain = asked_model(TransformersParams(path=str(weights)))
         assert (
-            asked_model(ModelParams(path=str(weights), dtype="float32"))
+            asked_model(TransformersParams(path=str(weights), dtype="float32"))
             == plain
-            != asked_model(ModelParams(path=str(weights), adapter=str(adapter)))
+            != asked_model(TransformersParams(path=str(weights), adapter=str(adapter)))
         )
         (weights / "model.safetensors").write_bytes(b"23")
-        assert asked_model(ModelParams(path=str(weights))) != plain
+        assert asked_model(TransformersParams(path=str(weights))) != plain
         with pytest.raises(UserError, match=r"models.judge: there is no .*nothing. Mend path"):
-            asked_model(ModelParams(path=str(tmp_path / "nothing")))
+            asked_model(TransformersParams(path=str(tmp_path / "nothing")))
 
-    @pytest.mark.parametrize("judge", [None, {}, {"backend": "openai", "url": "http://127.0.0.1:1/v1"}])
-    def test_no_judge_is_named(self, tmp_path: Path, judge: dict[str, Any] | None) -> None:
+    def test_no_judge_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="No judge is named. Set models.judge: .*docs/judges.md"):
-            open_judge(ModelsParams(judge=judge), JudgeParams(), ComputeParams(), tmp_path)
+            open_judge(ModelsParams(), JudgeParams(), ComputeParams(), tmp_path)
 
     def test_prices_of_the_file_count_in_the_account(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -654,10 +651,10 @@ class TestDryRun:
     def test_whose_price_counts(self, tmp_path: Path) -> None:
         prices = ROOT / JudgeParams().prices
         served = {"backend": "openai", "url": "http://127.0.0.1:1/v1", "model": "gpt-4o"}
-        assert price_of(ModelParams(**served), prices) == Price(input=2.5, output=10)
-        assert price_of(ModelParams(**served, price_input=1), prices) == Price(input=1, output=0)
-        assert price_of(ModelParams(**served), None) is None
-        assert price_of(ModelParams(path="gpt-4o"), prices) is None
+        assert price_of(OpenAIParams(**served), prices) == Price(input=2.5, output=10)
+        assert price_of(OpenAIParams(**served, price_input=1), prices) == Price(input=1, output=0)
+        assert price_of(OpenAIParams(**served), None) is None
+        assert price_of(TransformersParams(path="gpt-4o"), prices) is None
 
     @pytest.mark.parametrize(
         ("text", "message"),

@@ -24,7 +24,7 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import Answer, Decoding, Question
 from rlaifv_kedro.models.backends import server_requests
 from rlaifv_kedro.models.backends.openai import OpenAIModel, data_urls, server_seed
-from rlaifv_kedro.params import ModelParams
+from rlaifv_kedro.params import OpenAIParams
 
 WARM, GREEDY = (
     Decoding(temperature=0.7, max_new_tokens=512),
@@ -73,9 +73,7 @@ def serve() -> Iterator[Callable[..., ChatServer]]:
 
 def model_of(server: ChatServer, *, first_pause: float = 0.01, **params: Any) -> OpenAIModel:
     return OpenAIModel(
-        ModelParams(
-            backend="openai", url=server.url, **{"model": "tiny", "timeout": 20.0, "concurrency": 4, **params}
-        ),
+        OpenAIParams(url=server.url, **{"model": "tiny", "timeout": 20.0, "concurrency": 4, **params}),
         first_pause,
     )
 
@@ -530,24 +528,11 @@ class TestTroubles:
 
 
 class TestStart:
-    @pytest.mark.parametrize(
-        ("params", "message"),
-        [
-            ({"url": None}, "backend=openai needs url under models.<role>"),
-            ({"model": None}, "backend=openai needs model under models.<role>"),
-            ({"url": "localhost:8000"}, "url under models.<role> is no address"),
-            ({"url": "http://127.0.0.1:port/v1"}, "url under models.<role> is no address"),
-        ],
-    )
-    def test_missing_or_impossible_parameters(self, params: dict[str, Any], message: str) -> None:
-        with pytest.raises(UserError, match=message):
-            OpenAIModel(ModelParams(**{"url": "http://127.0.0.1:1/v1", "model": "tiny", **params}))
-
     def test_no_server(self) -> None:
         with pytest.raises(
             UserError, match=r"tiny at http://127.0.0.1:1/v1: no answer \(.*\)\. Start the server"
         ):
-            OpenAIModel(ModelParams(url="http://user:secret@127.0.0.1:1/v1?key=secret", model="tiny"))
+            OpenAIModel(OpenAIParams(url="http://user:secret@127.0.0.1:1/v1?key=secret", model="tiny"))
 
     def test_a_model_that_is_not_served(self, serve: Callable[..., ChatServer]) -> None:
         with pytest.raises(UserError, match=r"small at http.*no such model.*one of its own.*: tiny, large"):

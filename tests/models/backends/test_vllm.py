@@ -16,7 +16,7 @@ from PIL import Image
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import Answer, Decoding, Question, load_model
 from rlaifv_kedro.models.backends.vllm import VLLMModel
-from rlaifv_kedro.params import ModelParams
+from rlaifv_kedro.params import VLLMParams
 
 WARM = Decoding(temperature=0.7, max_new_tokens=16, top_p=0.9)
 
@@ -106,7 +106,7 @@ def vllm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> typ
 
 
 def test_sampling(vllm: type, tiny: Path, pictures: list[Image.Image]) -> None:
-    model = VLLMModel(tiny, ModelParams(backend="vllm", dtype="float16", top_logprobs=50))
+    model = VLLMModel(tiny, VLLMParams(dtype="float16", top_logprobs=50))
     assert model.engine.options == {
         "model": str(tiny),
         "dtype": "float16",
@@ -138,7 +138,7 @@ def test_sampling(vllm: type, tiny: Path, pictures: list[Image.Image]) -> None:
 
 
 def test_first_tokens(vllm: type, tiny: Path, pictures: list[Image.Image]) -> None:
-    model = VLLMModel(tiny, ModelParams(backend="vllm", top_logprobs=100))
+    model = VLLMModel(tiny, VLLMParams(top_logprobs=100))
     words = [["yes"], ["no", "a"]]
     found = model.first_token_probs(pictures[:3], [["b?", "c?"], [], ["d?"]], words)
     groups = load_model(tiny, device="cpu").encoder.first_tokens(words)
@@ -165,7 +165,7 @@ def test_words_outside_the_likeliest_are_counted(
     module = ModuleType("vllm")
     module.LLM, module.SamplingParams = LLM, OldSamplingParams  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", module)
-    model = VLLMModel(tiny, ModelParams(backend="vllm", top_logprobs=1))  # token 0, padding, is no word
+    model = VLLMModel(tiny, VLLMParams(top_logprobs=1))  # token 0, padding, is no word
     (probs,) = model.first_token_probs(pictures[:1], [["b?"]], [["yes"], ["no", "a"]])
     np.testing.assert_array_equal(probs, [[0, 0]])
     assert model.outside_top == 3
@@ -174,7 +174,7 @@ def test_words_outside_the_likeliest_are_counted(
 def test_chats(vllm: type, tiny: Path, tmp_path: Path) -> None:
     template = tmp_path / "template.jinja"
     template.write_text("{{ messages[0]['content'] }}")
-    model = VLLMModel(tiny, ModelParams(backend="vllm", chat_template=str(template)), dtype="float32")
+    model = VLLMModel(tiny, VLLMParams(chat_template=str(template)), dtype="float32")
     chats = [[{"role": "user", "content": f"{i}"}] for i in range(2)]
     assert [a.text for a in model.complete(chats, [1, 2], WARM)] == ["answer 0", "answer 1"]
     (call,) = model.engine.calls
@@ -195,13 +195,11 @@ def test_chats(vllm: type, tiny: Path, tmp_path: Path) -> None:
 
 
 def test_what_it_cannot_do(vllm: type, tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="can't merge the adapters lora"):
-        VLLMModel(tiny, ModelParams(backend="vllm", adapter="lora"))
     with pytest.raises(UserError, match=r"backend=vllm doesn't score given answers"):
-        VLLMModel(tiny, ModelParams(backend="vllm")).branch_log_probs([], [])
+        VLLMModel(tiny, VLLMParams()).branch_log_probs([], [])
     (tmp_path / "broken").symlink_to(tiny)
     with pytest.raises(UserError, match="broken: vLLM can't load the model: unknown architecture"):
-        VLLMModel(tmp_path / "broken", ModelParams(backend="vllm"))
+        VLLMModel(tmp_path / "broken", VLLMParams())
 
 
 def test_without_vllm(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,4 +208,4 @@ def test_without_vllm(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         UserError,
         match=r"needs vLLM, which can't be imported.*pip install 'rlaifv_kedro\[vllm\]'.*backend=openai",
     ):
-        VLLMModel(tiny, ModelParams(backend="vllm"))
+        VLLMModel(tiny, VLLMParams())

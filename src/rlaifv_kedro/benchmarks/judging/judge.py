@@ -21,7 +21,7 @@ from rlaifv_kedro.benchmarks.judging.prices import price_of
 from rlaifv_kedro.benchmarks.judging.store import Attempt, ReplyStore, StoredReply
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import content_sha256
-from rlaifv_kedro.params import ComputeParams, JudgeParams, ModelParams, ModelsParams
+from rlaifv_kedro.params import ComputeParams, JudgeParams, ModelsParams, OpenAIParams, WeightsParams
 from rlaifv_kedro.schemas import TABLES
 from rlaifv_kedro.seeds import seed_for
 
@@ -263,19 +263,19 @@ def open_store(models: ModelsParams, folder: Path) -> ReplyStore:
     return ReplyStore(folder, asked_model(named_judge(models)))
 
 
-def asked_model(params: ModelParams) -> str:
+def asked_model(params: OpenAIParams | WeightsParams) -> str:
     """What a judge is asked for by: a server's name for the model, or the path of weights with a hash of what
     they are, so that a folder with other weights, adapters or chat template is another judge.
 
     Raises:
         UserError: There are no such weights.
     """
-    if params.backend == "openai":
-        return str(params.model)
-    from rlaifv_kedro.models.loading import folder_of
+    if isinstance(params, OpenAIParams):
+        return params.model
+    from rlaifv_kedro.models.hub import folder_of
 
-    folder = folder_of(str(params.path))
-    parts = [folder, *(Path(part) for part in (params.adapter, params.chat_template) if part)]
+    adapter = getattr(params, "adapter", None)  # vLLM takes none
+    parts = [folder_of(str(params.path)), *(Path(part) for part in (adapter, params.chat_template) if part)]
     for part in parts:
         if not part.exists():
             raise UserError(f"models.judge: there is no {part}. Mend path, adapter or chat_template there.")
@@ -308,14 +308,14 @@ def judgement_table(benchmark: str, judgements: Iterable[StoredJudgement]) -> pd
     return table.astype({"prompt_tokens": "Int64", "reply_tokens": "Int64"})
 
 
-def named_judge(models: ModelsParams) -> ModelParams:
+def named_judge(models: ModelsParams) -> OpenAIParams | WeightsParams:
     """``models.judge``.
 
     Raises:
         UserError: It names none.
     """
     named = models.judge
-    if named is None or not (named.model if named.backend == "openai" else named.path):
+    if named is None:
         raise UserError(
             "No judge is named. Set models.judge: for a server backend: openai with url and model, for a "
             "model in this process path; docs/judges.md."

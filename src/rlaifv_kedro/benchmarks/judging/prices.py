@@ -7,7 +7,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.params import ModelParams
+from rlaifv_kedro.params import BackendParams, OpenAIParams
 
 
 class Price(BaseModel):
@@ -59,15 +59,20 @@ class PriceTable(BaseModel):
         return self.models.get(model) or self.models.get(re.sub(r"-\d{4}-\d{2}-\d{2}$", "", model))
 
 
-def price_of(params: ModelParams, prices: str | Path | None) -> Price | None:
+def price_of(params: BackendParams, prices: str | Path | None) -> Price | None:
     """The price by ``models.judge`` itself, or else by the file; None if neither knows it. A judge in this
     process has none.
 
     Raises:
         UserError: The file can't be read, or isn't a table of prices.
     """
-    if params.price_input or params.price_output:
-        return Price(input=params.price_input, output=params.price_output)
-    if params.backend != "openai" or prices is None:
+    if not isinstance(params, OpenAIParams):
         return None
-    return PriceTable.read(prices).price(str(params.model))
+    if has_own_price(params):
+        return Price(input=params.price_input, output=params.price_output)
+    return None if prices is None else PriceTable.read(prices).price(params.model)
+
+
+def has_own_price(params: BackendParams) -> bool:
+    """Whether the parameters of a model say what it costs."""
+    return isinstance(params, OpenAIParams) and bool(params.price_input or params.price_output)

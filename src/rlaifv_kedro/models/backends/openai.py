@@ -30,7 +30,7 @@ from rlaifv_kedro.images import png_bytes
 from rlaifv_kedro.models.backends.server_replies import Account, Reply, TryAgain, Unanswered
 from rlaifv_kedro.models.backends.server_requests import Body, Mend, Result, Server, Told
 from rlaifv_kedro.models.interface import Answer, Decoding, Heard, Question
-from rlaifv_kedro.params import ModelParams
+from rlaifv_kedro.params import OpenAIParams
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -68,7 +68,7 @@ class OpenAIModel:
             server refuses every item or is down.
     """
 
-    def __init__(self, params: ModelParams, first_pause: float = 0.5):
+    def __init__(self, params: OpenAIParams, first_pause: float = 0.5):
         self.server, self.top_logprobs = Server(params, first_pause), params.top_logprobs
         self._has_logprobs = self._strange_replies_told = False
         self.server.check()

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.backends.server_replies import Account, ModelNames, Reply, TryAgain, Unanswered
-from rlaifv_kedro.params import ModelParams
+from rlaifv_kedro.params import OpenAIParams
 
 log = logging.getLogger(__name__)
 
@@ -45,26 +45,18 @@ class Server:
     """One model on a server.
 
     Args:
-        params: See :class:`rlaifv_kedro.params.ModelParams`.
+        params: See :class:`rlaifv_kedro.params.OpenAIParams`.
         first_pause: Seconds before the second try; each further pause is twice as long, up to a minute, less
             a random part of up to a half.
 
     Raises:
-        UserError: The parameters don't name a server and a model, or the environment variable holds no
-            possible key.
+        UserError: The environment variable holds no possible key.
     """
 
-    def __init__(self, params: ModelParams, first_pause: float):
-        missing = [name for name, value in (("url", params.url), ("model", params.model)) if not value]
-        if missing:
-            raise UserError(
-                f"backend=openai needs {' and '.join(missing)} under models.<role>: url is the server's "
-                "address up to /v1, such as "
-                "http://127.0.0.1:8000/v1, and model the name under which it serves the model."
-            )
+    def __init__(self, params: OpenAIParams, first_pause: float):
         self.params, self.first_pause = params, first_pause
         self.account = Account(params.price_input, params.price_output)
-        self.where = f"{params.model} at {_shown(str(params.url))}"
+        self.where = f"{params.model} at {_shown(params.url)}"
         self._key = os.environ.get(params.api_key_variable, "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
             raise UserError(
@@ -334,15 +326,8 @@ def in_own_loop(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
 
 def _shown(url: str) -> str:
     """An address without a user, password or query, which may hold keys."""
-    try:
-        parts = urlsplit(url)
-        if parts.scheme in ("http", "https") and parts.hostname:
-            return (
-                f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "") + parts.path
-            )
-    except ValueError:
-        pass
-    raise UserError("url under models.<role> is no address: give one such as http://127.0.0.1:8000/v1.")
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "") + parts.path
 
 
 def _cause(error: Exception) -> str:

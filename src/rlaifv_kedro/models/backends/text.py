@@ -2,14 +2,13 @@
 multimodal LLM used without an image.
 """
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jinja2 import TemplateError
-from safetensors import SafetensorError
 
 from rlaifv_kedro.branching import choose_way
 from rlaifv_kedro.branching.drawing import SamplingSettings
@@ -17,8 +16,17 @@ from rlaifv_kedro.branching.sampling import sample_branches
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import first_line
 from rlaifv_kedro.models.encoding import FIXED_DATE
+from rlaifv_kedro.models.folder import CheckpointFolder
+from rlaifv_kedro.models.hub import folder_of
 from rlaifv_kedro.models.interface import Answer, Decoding, Heard
-from rlaifv_kedro.models.loading import base_of, folder_of, load_model, torch_device
+from rlaifv_kedro.models.loading import (
+    Loading,
+    adapters_of,
+    load_model,
+    loading_errors,
+    refuse_missing_weights,
+    torch_device,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
@@ -193,94 +201,69 @@ class TextEncoder:
         return after[0] if after and after[0] in self.tokenizer.added_tokens_decoder else None
 
 
-class LoadingOptions(TypedDict, total=False):
-    """What :class:`rlaifv_kedro.params.ModelParams` may say of a model in this process."""
-
-    device_map: str | None
-    attn_implementation: str
-    adapter: str | Path | None
-    chat_template: str | Path | None
-    trust_remote_code: bool
-
-
-def load_text_model(
-    path: str | Path,
-    *,
-    dtype: str = "float32",
-    device: str = "auto",
-    batch_size: int = 8,
-    **options: Unpack[LoadingOptions],
-) -> TransformersText:
+def load_text_model(path: str | Path, loading: Loading | None = None, **changes: Any) -> TransformersText:
     """Load a splitter or judge; LoRA adapters are merged into the checkpoint they name.
 
     Args:
         path: Folder of a Hugging Face checkpoint with its tokenizer, or of LoRA adapters. A multimodal LLM
-            will do: it is asked without an image, and loaded by :func:`rlaifv_kedro.models.load_model`, which
-            then gets the options.
-        dtype: ``float32``, ``bfloat16`` or ``float16``.
-        device: ``auto`` takes a GPU if there is one.
-        batch_size: See :class:`TransformersText`.
-        options: ``device_map``: ``auto`` spreads the model over the GPUs, whatever ``device`` says.
-            ``adapter``: folder of LoRA adapters for the checkpoint. ``chat_template``: file with one, instead
-            of the checkpoint's. ``trust_remote_code``: run code that comes with the weights.
+            will do: it is asked without an image, and loaded by :func:`rlaifv_kedro.models.load_model`.
+        changes: Fields of :class:`rlaifv_kedro.models.loading.Loading` that are to be others.
 
     Raises:
         UserError: There is no such device; the folder is no checkpoint, or a file of it is missing or
             damaged; there is no chat template.
     """
-    chosen = torch_device(device)
-    folder = folder_of(path)
-    own_adapter = folder / "adapter_config.json"
-    weights = base_of(own_adapter) if own_adapter.is_file() else folder
-    if not (weights / "config.json").is_file():
-        raise UserError(
-            f"{weights} is no checkpoint: it has no config.json. Give the folder that save_pretrained wrote."
-        )
-    if _is_multimodal(weights / "config.json", options.get("trust_remote_code", False)):
-        loaded = load_model(folder, dtype=dtype, device=device, batch_size=batch_size, **options)
-        return TransformersText(loaded.module, loaded.processor, str(folder), batch_size)
+    loading = replace(loading or Loading(), **changes)
+    device = torch_device(loading.device)
+    given = CheckpointFolder(folder_of(path))
+    whole = given.with_weights()
+    batch_size = loading.batch_size or 8
+    if _is_multimodal(whole.config, loading.trust_remote_code):
+        loaded = load_model(given.path, loading)
+        return TransformersText(loaded.module, loaded.processor, str(given.path), batch_size)
     try:
-        module, tokenizer = _load_text(folder, weights, dtype, options)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder}: can't load the checkpoint: {first_line(error)}") from error
-    return TransformersText(
-        module if options.get("device_map") else module.to(chosen), tokenizer, str(folder), batch_size
-    )
+        module, tokenizer = _load_text(given, whole, loading)
+    except loading_errors() as error:
+        raise UserError(f"{given.path}: can't load the checkpoint: {first_line(error)}") from error
+    placed = module if loading.device_map else module.to(device)
+    return TransformersText(placed, tokenizer, str(given.path), batch_size)
 
 
 def _load_text(
-    folder: Path, weights: Path, dtype: str, options: LoadingOptions
+    given: CheckpointFolder, whole: CheckpointFolder, loading: Loading
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """The module, adapters merged, and its tokenizer.
+
+    Args:
+        given: Holds adapters, or is the same as ``whole``.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    remote = options.get("trust_remote_code", False)
     module, loaded = AutoModelForCausalLM.from_pretrained(
-        weights,
-        dtype=getattr(torch, dtype),
-        attn_implementation=options.get("attn_implementation", "sdpa"),
-        device_map=options.get("device_map"),
-        trust_remote_code=remote,
+        whole.path,
+        dtype=getattr(torch, loading.dtype),
+        attn_implementation=loading.attn_implementation,
+        device_map=loading.device_map,
+        trust_remote_code=loading.trust_remote_code,
         output_loading_info=True,
     )
-    if loaded["missing_keys"]:  # transformers only warns, and fills them with random numbers
-        raise ValueError(f"the weights lack {', '.join(sorted(loaded['missing_keys'])[:3])}")
-    for adapter in (folder if folder != weights else None, options.get("adapter")):
-        if adapter is not None:
-            from peft import PeftModel
+    refuse_missing_weights(loaded)
+    for adapter in adapters_of(given, loading):
+        from peft import PeftModel
 
-            module = PeftModel.from_pretrained(module, adapter).merge_and_unload()
-    own = (folder / "tokenizer_config.json").is_file()
-    tokenizer = AutoTokenizer.from_pretrained(folder if own else weights, trust_remote_code=remote)
+        module = PeftModel.from_pretrained(module, adapter).merge_and_unload()
+    own = given if given.has_any(("tokenizer_config.json",)) else whole
+    tokenizer = AutoTokenizer.from_pretrained(own.path, trust_remote_code=loading.trust_remote_code)
     if set(tokenizer.get_vocab().values()) <= set(
         tokenizer.added_tokens_decoder
     ):  # what transformers makes of a class without its files
         raise ValueError("the tokenizer's files are missing (tokenizer.json or tokenizer.model)")
-    if options.get("chat_template") is not None:
-        tokenizer.chat_template = Path(options["chat_template"]).read_text(encoding="utf-8")
+    if loading.chat_template is not None:
+        tokenizer.chat_template = Path(loading.chat_template).read_text(encoding="utf-8")
     return module, tokenizer
 
 
-def _is_multimodal(config: Path, trust_remote_code: bool) -> bool:
+def _is_multimodal(config: Mapping[str, Any], trust_remote_code: bool) -> bool:
     """Whether a checkpoint is one for :func:`rlaifv_kedro.models.load_model`: everything but the text LLMs
     that transformers knows, or that bring their code along.
     """
@@ -289,12 +272,6 @@ def _is_multimodal(config: Path, trust_remote_code: bool) -> bool:
         MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
     )
 
-    try:
-        described = json.loads(config.read_text(encoding="utf-8"))
-        kind, code = described.get("model_type"), described.get("auto_map") or {}
-    except (ValueError, AttributeError) as error:
-        raise UserError(
-            f"{config} is not a JSON object ({error}). Copy it anew from where the checkpoint was published."
-        ) from error
+    kind, code = config.get("model_type"), config.get("auto_map") or {}
     text = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or (trust_remote_code and "AutoModelForCausalLM" in code)
     return kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES or not text

@@ -17,7 +17,7 @@ import numpy as np
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.encoding import ChatEncoder
 from rlaifv_kedro.models.interface import Answer, Decoding, Heard, Question
-from rlaifv_kedro.params import ModelParams
+from rlaifv_kedro.params import VLLMParams
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,11 +41,11 @@ class VLLMModel:
             a vLLM without ``logprob_token_ids``.
 
     Raises:
-        UserError: vLLM isn't installed, it can't load the weights, or LoRA adapters are given; later, a
-            prompt is too long for the model.
+        UserError: vLLM isn't installed, or it can't load the weights; later, a prompt is too long for the
+            model.
     """
 
-    def __init__(self, path: str | Path, params: ModelParams, dtype: str = "bfloat16"):
+    def __init__(self, path: str | Path, params: VLLMParams, dtype: str = "bfloat16"):
         try:
             import vllm
         except ImportError as error:
@@ -55,11 +55,6 @@ class VLLMModel:
                 "transformers: pip install 'rlaifv_kedro[vllm]'. Or start vllm serve there, and take "
                 "backend=openai with its url."
             ) from error
-        if params.adapter:
-            raise UserError(
-                f"backend=vllm can't merge the adapters {params.adapter}. Merge them into the weights "
-                "first, or take backend=transformers."
-            )
         from transformers import AutoConfig
 
         self.where, self.params, self.outside_top, self._vllm = str(path), params, 0, vllm

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import first_line
+from rlaifv_kedro.models.folder import ADAPTER_WEIGHTS, CheckpointFolder
 from rlaifv_kedro.models.llava.original import PREFIXES, modern_name
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration
 
 OTHERS = "non_lora_trainables.bin"
-_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _PEFT = "base_model.model."
 _LORA = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>A|B)\.weight")
 
@@ -28,7 +28,7 @@ def is_original_adapter(folder: str | Path) -> bool:
     ``adapter_config.json`` looks like any other.
     """
     folder = Path(folder)
-    if not (folder / "adapter_config.json").is_file():
+    if not CheckpointFolder(folder).is_adapter:
         return False
     if (folder / OTHERS).is_file():
         return True
@@ -57,8 +57,8 @@ def apply_original_adapter(
     weights = _weights_of(folder)
     if weights is None:
         raise UserError(
-            f"{folder} holds no adapter: neither {' nor '.join(_WEIGHTS)}. Give the folder that training "
-            "wrote."
+            f"{folder} holds no adapter: neither {' nor '.join(ADAPTER_WEIGHTS)}. Give the folder that "
+            "training wrote."
         )
     modules = _modules(_read(weights), weights, {name for name, _ in model.named_modules()})
     if (folder / OTHERS).is_file():
@@ -86,7 +86,7 @@ def apply_original_adapter(
 
 
 def _weights_of(folder: Path) -> Path | None:
-    return next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
+    return next((folder / name for name in ADAPTER_WEIGHTS if (folder / name).is_file()), None)
 
 
 def _read(path: Path) -> "dict[str, torch.Tensor]":

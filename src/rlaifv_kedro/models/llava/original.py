@@ -6,7 +6,6 @@ Sources: the original code (github.com/haotian-liu/LLaVA: ``llava_arch.py``, ``c
 ``<image>`` and padding get.
 """
 
-import json
 import pickle
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import first_line
+from rlaifv_kedro.models.folder import CheckpointFolder
 
 if TYPE_CHECKING:
     import torch
@@ -59,12 +59,6 @@ _WRAPPED_TOWERS = (
     "clip_vision_model",
     "siglip_vision_model",
 )  # published with one more level of names than they have in transformers 5
-_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)  # transformers takes the first
 _LOADING_ERRORS = (
     OSError,
     ValueError,
@@ -92,16 +86,6 @@ class OriginalInfo:
     image_id: int
     pad_id: int
     vision_tower: str
-
-
-def is_llava_original(config: Mapping[str, Any]) -> bool:
-    """Whether a ``config.json`` is that of a LLaVA in its original layout; OmniLMM's own has
-    ``mm_vision_tower`` too.
-    """
-    architectures = config.get("architectures") or []
-    if config.get("model_type") == "omnilmm" or any(name.startswith("OmniLMM") for name in architectures):
-        return False
-    return list(architectures) == ["LlavaLlamaForCausalLM"] or "mm_vision_tower" in config
 
 
 def modern_name(name: str) -> str:
@@ -162,9 +146,12 @@ def load_llava_original(
     from transformers import LlavaForConditionalGeneration
 
     folder = Path(folder)
-    values = read_json(folder / "config.json")
+    checkpoint = CheckpointFolder(folder)
+    values = checkpoint.config
     _refuse_other_designs(values, folder)
-    _check_files(folder)
+    checkpoint.refuse_damaged(
+        "Give the folder of a whole checkpoint."
+    )  # transformers' own message speaks of the hub
     tower = str(vision_tower or _named_tower(values, folder))
     config = _config(values, folder, vision_config, tower, given=vision_tower is not None)
     try:
@@ -196,21 +183,6 @@ def load_llava_original(
         missing, source = set(), tower
     _refuse(folder, "lack", missing)
     return model, _grow(model, source)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises UserError if the file is missing or no JSON object."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"{path} can't be read ({error.strerror}). Give the folder of a whole checkpoint."
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}). Fetch it again.") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} holds no JSON object. Fetch it again.")
-    return values
 
 
 @contextmanager
@@ -245,19 +217,6 @@ def _refuse_other_designs(values: dict[str, Any], folder: Path) -> None:
             f"{folder}: this is not LLaVA-1.5's design: {problem}. Take a checkpoint that is converted for "
             "transformers (llava-hf)."
         )
-
-
-def _check_files(folder: Path) -> None:
-    """transformers' own message for a missing shard speaks of the hub."""
-    name = next((name for name in _FILES if (folder / name).is_file()), None)
-    if name is None:
-        raise UserError(
-            f"{folder} holds no weights: none of {', '.join(_FILES)}. Give the folder of a whole checkpoint."
-        )
-    shards = set(read_json(folder / name).get("weight_map", {}).values()) if name.endswith(".json") else set()
-    for shard in sorted(shards):
-        if not (folder / shard).is_file():
-            raise UserError(f"{folder / shard} is missing, but {name} names it. Fetch it again.")
 
 
 def _config(

@@ -50,10 +50,10 @@ def benchmarks_with(step: Callable, pipeline: Pipeline) -> list[Benchmark]:
 
 
 def _refuse_missing(policy: str) -> None:
-    from rlaifv_kedro.models.loading import folder_of
+    from rlaifv_kedro.models.folder import CheckpointFolder
+    from rlaifv_kedro.models.hub import folder_of
 
-    folder = folder_of(policy)
-    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+    if not CheckpointFolder(folder_of(policy)).is_checkpoint:
         raise UserError(
             f"evaluation.policy: {policy} is no checkpoint, it has no config.json. Name the folder of one, "
             "or a name on the model hub."

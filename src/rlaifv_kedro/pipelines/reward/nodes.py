@@ -36,12 +36,12 @@ def compute_rewards(
         UserError: Candidates belong to other prompts, the picture of an answered prompt can't be read, or the
             models write an answer in different tokens.
     """
-    from rlaifv_kedro.models import Question, load_model
+    from rlaifv_kedro.models import Loading, Question, load_model
     from rlaifv_kedro.preference.reward import Reward
 
     refuse_unknown_prompts(prompts, candidates)
-    loading = {"batch_size": params.batch_size, **compute.loading(), **models.policy.loading()}
-    reward = Reward(load_model(policy, **loading), load_model(reference, **loading), training.beta)
+    loading = Loading.of(models.policy, compute, params.batch_size)
+    reward = Reward(load_model(policy, loading), load_model(reference, loading), training.beta)
     said = candidates[candidates["answer"].str.strip() != ""]
     by_prompt = dict(iter(said.groupby("prompt_id", sort=False)))
     answered = [row for row in prompts.itertuples(index=False) if row.prompt_id in by_prompt]

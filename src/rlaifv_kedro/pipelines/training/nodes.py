@@ -60,16 +60,16 @@ def compute_reference(
     Raises:
         UserError: More than ``max_reject_share`` of the pairs can't be used.
     """
-    from rlaifv_kedro.models import load_model
+    from rlaifv_kedro.models import Loading, load_model
     from rlaifv_kedro.preference.data import Truncation
     from rlaifv_kedro.preference.mix import refuse_too_many
     from rlaifv_kedro.preference.reference import expected_fingerprint, reference_log_probs
     from rlaifv_kedro.preference.weights import Reduction
 
     refuse_too_many(pairs, rejects, params.max_reject_share)
-    loading = {**compute.loading(), **models.policy.loading()}
-    model = load_model(policy, batch_size=params.micro_batch_size, **loading)
-    mark = expected_fingerprint(policy, pairs, model, params, loading["dtype"])
+    loading = Loading.of(models.policy, compute, params.micro_batch_size)
+    model = load_model(policy, loading)
+    mark = expected_fingerprint(policy, pairs, model, params, loading.dtype)
 
     def work(prompts: list[list[int]]) -> pd.DataFrame:
         rows = reference_log_probs(model, pairs, prompts, Truncation.of(params), Reduction.of(params))
