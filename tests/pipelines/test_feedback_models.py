@@ -10,7 +10,7 @@ from rlaifv_kedro.claims.llm_splitter import LLMSplitter
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.miniature.splitter import MiniatureSplitter
 from rlaifv_kedro.models import Decoding
-from rlaifv_kedro.params import ComputeParams, FeedbackParams, ModelParams, ModelsParams
+from rlaifv_kedro.params import ComputeParams, FeedbackParams, ModelsParams, TransformersParams
 from rlaifv_kedro.pipelines.feedback.models import open_splitter
 from rlaifv_kedro.seeds import seed_for
 from scripted_text import Scripted
@@ -25,7 +25,7 @@ def open_with(
 ) -> LLMSplitter:
     """The splitter whose models answer from scripts; all that were opened are handed on to be closed."""
     monkeypatch.setattr(models, "open_text_model", lambda params, role, compute, batch_size: by_role[role])
-    writer = ModelParams() if "question_writer" in by_role else None
+    writer = TransformersParams(path="writer") if "question_writer" in by_role else None
     splitter, opened = open_splitter(seed, params, ModelsParams(question_writer=writer), ComputeParams())
     assert opened == list(by_role.values())
     return splitter

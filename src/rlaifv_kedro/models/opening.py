@@ -37,10 +37,13 @@ def open_text_model(
         UserError: The parameters name no model, it can't be loaded, or its server doesn't answer.
     """
     from rlaifv_kedro.models.backends.text import load_text_model
-    from rlaifv_kedro.params import NO_MODEL, WeightsParams
+    from rlaifv_kedro.params import WeightsParams
 
     if isinstance(params, WeightsParams) and params.path is None:
-        raise UserError(f"models.{role}: {NO_MODEL}.")
+        raise UserError(
+            f"models.{role} names no model. Set models.{role}.path to a folder or hub name, or "
+            f"models.{role}.backend=openai with url and model."
+        )
     return _opened(params, None, compute, batch_size, load_text_model)
 
 

@@ -14,7 +14,6 @@ from rlaifv_kedro.params.method import (
     RewardParams,
 )
 from rlaifv_kedro.params.models import (
-    NO_MODEL,
     BackendParams,
     ComputeParams,
     ModelParams,
@@ -40,7 +39,6 @@ from rlaifv_kedro.params.training import JsonScalar, LaunchParams, LoraParams, M
 __all__ = [
     "RUNTIME_ONLY",
     "RUN_NAMES",
-    "NO_MODEL",
     "BackendParams",
     "Benchmark",
     "BenchmarkDataParams",

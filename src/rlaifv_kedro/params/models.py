@@ -170,11 +170,6 @@ ModelParams = Annotated[
 """Where a model comes from and how it is loaded or asked."""
 
 
-NO_MODEL = (
-    "it names no model: set its path to a folder or hub name, or its backend to openai with url and model"
-)
-
-
 class ModelsParams(Params):
     """The models by their role.
 
@@ -210,5 +205,8 @@ class ModelsParams(Params):
     @classmethod
     def _names_a_model(cls, value: BackendParams | None) -> BackendParams | None:
         if isinstance(value, WeightsParams) and value.path is None:
-            raise ValueError(NO_MODEL)
+            raise ValueError(
+                "it names no model: set its path to a folder or hub name, or its backend to openai with url "
+                "and model"
+            )
         return value
