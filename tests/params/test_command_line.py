@@ -140,7 +140,10 @@ def test_what_cannot_be_read_is_refused_as_typed(text: str, message: str) -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("models.judge.requests_per_minute=1e3", "models.judge.requests_per_minute='1e3': "),
+        (
+            "models.judge={backend: openai, url: 'http://h/v1', model: m},models.judge.requests_per_minute=1e3",
+            "models.judge.requests_per_minute='1e3': ",
+        ),
         ("data_generation.prompts=0o17", "data_generation.prompts='0o17': "),
         ("iteration=2.0", "iteration='2.0': "),
         ("training.epochs=1/2", "training.epochs='1/2': "),
