@@ -162,9 +162,9 @@ def test_inputs_are_the_newest_complete_run_and_replay_gives_back_the_older(tmp_
 
 def test_a_stage_run_replays_a_loop_and_the_loop_a_stage_run(reference):
     """The loop's `iteration_1.candidates` are the files of a stage's `candidates`."""
-    assert reference.run("run_id='0123',count=3", "--pipelines", "loop").returncode == 0
+    assert reference.run("run_id=0123,count=3", "--pipelines", "loop").returncode == 0
     assert reference.run("run_id=later,count=2", "--pipelines", "data,generation").returncode == 0
-    assert reference.run("run_id=stage,replay='0123',count=3", "--pipelines", "feedback").returncode == 0
+    assert reference.run("run_id=stage,replay=0123,count=3", "--pipelines", "feedback").returncode == 0
     assert reference.manifest("stage")["read"]["candidates"]["version"] == "0123"
     assert (
         reference.run(
@@ -174,15 +174,12 @@ def test_a_stage_run_replays_a_loop_and_the_loop_a_stage_run(reference):
     )
     assert reference.manifest("scored")["read"]["iteration_1.candidates"]["version"] == "0123"
     assert reference.files("scored") == reference.files("stage")
-    assert (
-        reference.manifest("0123")["command"]
-        == """kedro run --pipelines loop --params 'run_id="0123",count=3'"""
-    )
+    assert reference.manifest("0123")["command"] == "kedro run --pipelines loop --params run_id=0123,count=3"
 
     chunk = reference.path / "data/candidates/0123/candidates/00000.parquet"
     chunk.write_bytes(chunk.read_bytes() + b" ")
     refused(
-        reference.run("run_id=stage2,replay='0123'", "--pipelines", "feedback"),
+        reference.run("run_id=stage2,replay=0123", "--pipelines", "feedback"),
         "`candidates`",
         "has changed since run `0123` used it",
     )

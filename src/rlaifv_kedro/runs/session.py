@@ -39,7 +39,7 @@ class RunSession(KedroServiceSession):
 
         project, params = project_path(self), dict(runtime_params or {})
         for name in RUN_NAMES:
-            if name in params:
+            if params.get(name) is not None:
                 params[name] = checked_run_id(name, params[name])
         run_id = params.get("run_id") or generate_timestamp()
         started_before = path_of(project, run_id).exists()
@@ -71,17 +71,14 @@ def load_context(project: Path, env: str | None, params: dict[str, Any]) -> Kedr
 
 
 def checked_run_id(name: str, value: Any) -> str:
-    """The id as text.
+    """The id, which is text.
 
     Raises:
-        UserError: It could not be a folder's name, or YAML read it as something other than text: 0123 and 83
-            reach us as the same number.
+        UserError: It could not be a folder's name, or a YAML file holds it as something other than text:
+            0123 and 83 reach us as the same number.
     """
     if not isinstance(value, str):
-        raise UserError(
-            f"{name} cannot be a run's id: YAML reads what was given as {value!r}, not as text. Use a letter "
-            f"in it, or quotes that the shell leaves alone: --params \"{name}='...'\"."
-        )
+        raise UserError(f"{name} cannot be a run's id: {value!r} is not text. Put it in quotes.")
     if not RUN_ID.fullmatch(value):
         raise UserError(
             f"{name}={value} cannot be a run's id: use letters, digits, `.`, `_` and `-` (at most 100, the "
