@@ -5,8 +5,9 @@ from kedro.io.core import DatasetError
 
 
 class UserError(click.ClickException, DatasetError):
-    """A mistake that the user can mend: says what is wrong, where, and what to do. Shown without a traceback
-    by every command.
+    """A mistake that the user can mend: says what is wrong, where, and what to do.
+
+    Every command shows it without a traceback.
 
     As a ``DatasetError`` it passes Kedro's load and save wrappers; as a ``ClickException`` the command line
     shows only its message.

@@ -20,7 +20,7 @@ def shown(path: str | os.PathLike) -> str:
 
 @contextmanager
 def writing(path: str | os.PathLike) -> Iterator[None]:
-    """Turns the operating system's complaints about writing ``path`` into a message.
+    """Turn the operating system's complaints about writing ``path`` into a message.
 
     Raises:
         UserError: For any ``OSError`` inside.
@@ -37,8 +37,9 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
-    """Writes beside the target, syncs to disk, then renames: a kill leaves the old file or the new one, never
-    a part.
+    """Write a file so that a kill leaves the old one or the new one, never a part.
+
+    The content goes into a file beside the target, is synced to disk, and is renamed.
 
     The name of the temporary file is fixed, so what a kill left behind is overwritten by the next try.
 
@@ -58,7 +59,7 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a rename inside ``folder`` survive a power cut (POSIX only)."""
+    """Make a rename inside ``folder`` survive a power cut (POSIX only)."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -107,8 +108,9 @@ _HASHES: dict[tuple[str, int, int], str] = {}
 
 
 def file_sha256(path: str | os.PathLike) -> str:
-    """The file's sha256; a file with the same path, size and modification time is not read twice by one
-    process.
+    """The file's sha256.
+
+    A file with the same path, size and modification time is not read twice by one process.
 
     Raises:
         OSError: The file cannot be read.
@@ -122,8 +124,9 @@ def file_sha256(path: str | os.PathLike) -> str:
 
 
 def content_sha256(path: str | os.PathLike) -> str:
-    """The sha256 of a file, or of a folder: over its sorted relative names and their hashes, without hidden
-    (unfinished) files.
+    """The sha256 of a file, or of a folder.
+
+    That of a folder is over its sorted relative names and their hashes, without hidden (unfinished) files.
 
     Raises:
         OSError: Something cannot be read.
@@ -152,6 +155,5 @@ def files_of(folder: Path) -> list[str]:
 
 def combined_sha256(hashes: dict[str, str]) -> str:
     """The sha256 of a folder, from those of its files by their names."""
-    return hashlib.sha256(
-        "".join(f"{name}\0{digest}\n" for name, digest in sorted(hashes.items())).encode()
-    ).hexdigest()
+    lines = "".join(f"{name}\0{digest}\n" for name, digest in sorted(hashes.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()

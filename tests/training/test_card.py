@@ -5,11 +5,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from test_selection import FOUR, PARAMS, RATES, table
 
 from rlaifv_kedro.preference.selection import BASE, START, choose
 from rlaifv_kedro.training import card
 from rlaifv_kedro.training.card import Provenance, measured_card, parent_name, provenance, write_cards
+from selection_tables import FOUR, PARAMS, RATES, table
 
 FINGERPRINT = {"model": "a" * 64, "data": "b" * 64, "template": "c" * 64, "dtype": "bfloat16"}
 LOG = pd.DataFrame(

@@ -19,7 +19,8 @@ class ClaimSplitter(Protocol):
     """Divides answers into claims and turns each into a question."""
 
     def split(self, questions: Sequence[str], answers: Sequence[str]) -> list[list[Claim] | str]:
-        """For each (question, answer) its claims in order, or, as a string, why it can't be split; such an
-        answer goes to ``rejects``.
+        """For each (question, answer) its claims in order, or, as a string, why it can't be split.
+
+        An answer that can't be split goes to ``rejects``.
         """
         ...

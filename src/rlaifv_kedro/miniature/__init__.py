@@ -1,3 +1,1 @@
-"""The miniature world: drawn scenes with a known truth, and tiny LLaVA models that learn to see them on a
-CPU.
-"""
+"""The miniature world: drawn scenes with a known truth, and tiny LLaVA models that learn to see them."""

@@ -1,5 +1,6 @@
-"""The six benchmarks on scenes of the miniature world, in the files that the published ones come in: the same
-readers take them.
+"""The six benchmarks on scenes of the miniature world, in the files that the published ones come in.
+
+The same readers take them.
 
 Questions are in the miniature's language, and references are true of what can be seen. Where a published
 question has no counterpart in so small a language (colours, places, text), its type is a name only. Of
@@ -46,22 +47,26 @@ class Pictured:
 
     @cached_property
     def png(self) -> bytes:
+        """The picture as a PNG file."""
         return png_bytes(Image.fromarray(self.scene.pixels))
 
     @property
     def name(self) -> str:
+        """The name of the picture's file."""
         return file_name(SPLIT, self.image_id)
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """How many of each category can be seen. What is wholly hidden is neither there nor not there:
-        nothing is asked about it.
+        """How many of each category can be seen.
+
+        What is wholly hidden is neither there nor not there: nothing is asked about it.
         """
         visible = zip(self.scene.instances, visible_masks(self.scene))
         return dict(Counter(instance.category for instance, mask in visible if mask.any()))
 
     @property
     def seen(self) -> list[str]:
+        """The categories that can be seen."""
         return list(self.counts)
 
     def absent(self, names: Iterable[str]) -> list[str]:
@@ -132,9 +137,8 @@ def _asked_and_answered(kind: str, p: Pictured, rng: np.random.Generator) -> tup
         return language.presence_question(missing), f"no, there is no {missing}."
     if kind in ("comparison", "counting"):
         second = p.counts[one] > 1
-        return language.second_question(
-            one
-        ), f"{'yes' if second else 'no'}, there is {'a second' if second else 'only one'} {one}."
+        answer = f"yes, there is a second {one}." if second else f"no, there is only one {one}."
+        return language.second_question(one), answer
     if kind == "environment":
         return language.scene_question(p.scene.kind), f"yes, this is {language.with_article(p.scene.kind)}."
     prompts = dict(zip(("holistic", "other", "relation"), language.PROMPTS))

@@ -9,11 +9,18 @@ Each stage is a checkpoint in the work folder, so a killed run loses one stage a
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rlaifv_kedro.miniature import language
-from rlaifv_kedro.miniature.pretraining import Encoder, JointStage, align_patches, train_jointly
+from rlaifv_kedro.miniature.pretraining import (
+    AlignmentStage,
+    Encoder,
+    JointStage,
+    align_patches,
+    train_jointly,
+)
 from rlaifv_kedro.miniature.scenes import Scene
 from rlaifv_kedro.miniature.tiny_llava import build_model, build_processor
 from rlaifv_kedro.miniature.world import draw_split
@@ -24,7 +31,8 @@ if TYPE_CHECKING:
 
     from rlaifv_kedro.params import MiniatureParams
 
-ALIGN_STEPS, LABELER_ALIGN_STEPS = 1800, 500
+ALIGN = AlignmentStage(steps=1800)
+LABELER_ALIGN = AlignmentStage(steps=500, learning_rate=1.5e-3)
 GROUND = JointStage(
     "ground", 1400, captions=24, questions=4, checklists=8, learning_rate=1.5e-3, vision_learning_rate=3e-4
 )
@@ -45,12 +53,12 @@ def make_checkpoints(seed: int, params: "MiniatureParams", folder: Path) -> dict
     Returns:
         Stage name -> folder; ``base_policy`` and ``labeler`` in float16, the stages between them in float32.
     """
-    workshop = _Workshop(seed, params, folder)
-    aligned = workshop.stage("aligned", workshop.align)
-    grounded = workshop.stage("grounded", workshop.ground, aligned)
-    foundation = workshop.stage("foundation", workshop.finish, grounded)
-    base_policy = workshop.stage("base_policy", workshop.careless, foundation, half=True)
-    labeler = workshop.stage("labeler", workshop.label, grounded, half=True)
+    stages = _Stages(seed, params, folder)
+    aligned = stages.stage("aligned", stages.align)
+    grounded = stages.stage("grounded", stages.ground, aligned)
+    foundation = stages.stage("foundation", stages.finish, grounded)
+    base_policy = stages.stage("base_policy", stages.careless, foundation, half=True)
+    labeler = stages.stage("labeler", stages.label, grounded, half=True)
     return {
         "aligned": aligned,
         "grounded": grounded,
@@ -60,7 +68,12 @@ def make_checkpoints(seed: int, params: "MiniatureParams", folder: Path) -> dict
     }
 
 
-class _Workshop:
+Stage = TypeVar("Stage", AlignmentStage, JointStage)
+
+
+class _Stages:
+    """The stages, each trained from the checkpoint of the one before it."""
+
     def __init__(self, seed: int, params: "MiniatureParams", folder: Path):
         self.seed, self.params, self.folder = seed, params, folder
         self.processor: LlavaProcessor = build_processor()
@@ -74,11 +87,10 @@ class _Workshop:
         target = self.folder / name
         if target.is_dir():
             return target
-        model = (
-            LlavaForConditionalGeneration.from_pretrained(start)
-            if start
-            else build_model(self.processor, seed_for(self.seed, "weights"))
-        )
+        if start:
+            model = LlavaForConditionalGeneration.from_pretrained(start)
+        else:
+            model = build_model(self.processor, seed_for(self.seed, "weights"))
         train(model)
         unfinished = self.folder / f".{name}.tmp"
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -88,15 +100,9 @@ class _Workshop:
         return target
 
     def align(self, model: "LlavaForConditionalGeneration") -> None:
-        steps = self._scaled(ALIGN_STEPS)
-        align_patches(
-            model,
-            self.encoder,
-            self._foundation_scenes(),
-            steps=steps,
-            seed=self.seed,
-            progress=_progress("aligning patches with words"),
-        )
+        stage, progress = self._scaled(ALIGN), _progress("aligning patches with words")
+        scenes = self._foundation_scenes()
+        align_patches(model, self.encoder, scenes, stage, seed=self.seed, progress=progress)
 
     def ground(self, model: "LlavaForConditionalGeneration") -> None:
         self._jointly(model, GROUND, self._foundation_scenes(), careless=False)
@@ -110,16 +116,9 @@ class _Workshop:
 
     def label(self, model: "LlavaForConditionalGeneration") -> None:
         scenes = self._draw("labeler", self.params.training_scenes, self.params.labeler_double_share)
-        steps = self._scaled(LABELER_ALIGN_STEPS)
-        align_patches(
-            model,
-            self.encoder,
-            scenes,
-            steps=steps,
-            seed=seed_for(self.seed, "labeler"),
-            learning_rate=1.5e-3,
-            progress=_progress("labeler: aligning"),
-        )
+        stage, seed = self._scaled(LABELER_ALIGN), seed_for(self.seed, "labeler")
+        progress = _progress("labeler: aligning")
+        align_patches(model, self.encoder, scenes, stage, seed=seed, progress=progress)
         self._jointly(model, LABEL, scenes, careless=False)
 
     def _jointly(
@@ -130,28 +129,18 @@ class _Workshop:
         *,
         careless: bool,
     ) -> None:
-        scaled = JointStage(**{**stage.__dict__, "steps": self._scaled(stage.steps)})
         captions = self._captions(scenes, careless) if stage.captions else []
-        train_jointly(
-            model,
-            self.encoder,
-            scenes,
-            captions,
-            scaled,
-            seed=self.seed,
-            progress=_progress(f"training: {stage.name}"),
-        )
+        scaled, progress = self._scaled(stage), _progress(f"training: {stage.name}")
+        train_jointly(model, self.encoder, scenes, captions, scaled, seed=self.seed, progress=progress)
 
     def _captions(self, scenes: list[Scene], careless: bool) -> list[list[tuple[str, str]]]:
         """Each scene's answer to each of the prompts, by a careful or a careless annotator."""
         rng = generator_for(self.seed, "captions", "careless" if careless else "careful")
 
         def mentions(scene: Scene, count: int) -> list[str]:
-            return (
-                language.careless_mentions(scene, count, self.params.error_rate, rng)
-                if careless
-                else language.true_mentions(scene, count, rng)
-            )
+            if careless:
+                return language.careless_mentions(scene, count, self.params.error_rate, rng)
+            return language.true_mentions(scene, count, rng)
 
         return [
             [(p, language.caption(s.kind, mentions(s, count), rng)) for p, count in language.PROMPTS.items()]
@@ -170,8 +159,8 @@ class _Workshop:
             self.seed, split, count, fifth_share=self.params.training_fifth_share, double_share=double_share
         )
 
-    def _scaled(self, steps: int) -> int:
-        return max(1, round(steps * self.params.effort))
+    def _scaled(self, stage: Stage) -> Stage:
+        return replace(stage, steps=max(1, round(stage.steps * self.params.effort)))
 
 
 def _progress(label: str) -> Callable:

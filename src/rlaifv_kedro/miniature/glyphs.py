@@ -1,4 +1,4 @@
-"""How the miniature's objects and backgrounds are drawn (Pillow, unit square scaled to the sprite's side)."""
+"""How the miniature's objects are drawn: by Pillow, in a unit square scaled to the sprite's side."""
 
 from collections.abc import Callable
 
@@ -9,8 +9,9 @@ Colour = tuple[int, int, int, int]
 
 
 class Pen:
-    """Draws in unit coordinates on a square canvas, with a little colour jitter so that no two sprites are
-    alike.
+    """Draws in unit coordinates on a square canvas.
+
+    Colours are changed a little at random, so that no two sprites are alike.
     """
 
     def __init__(self, side: int, rng: np.random.Generator):
@@ -19,35 +20,42 @@ class Pen:
         self.side, self.rng = side, rng
 
     def ink(self, red: int, green: int, blue: int) -> Colour:
+        """The colour, changed a little at random."""
         jitter = self.rng.integers(-25, 26, 3)
         r, g, b = (int(np.clip(v + d, 0, 255)) for v, d in zip((red, green, blue), jitter))
         return (r, g, b, 255)
 
     def either(self, first: tuple[int, int, int], second: tuple[int, int, int]) -> Colour:
+        """One of two colours, with equal chances."""
         return self.ink(*(first if self.rng.random() < 0.5 else second))
 
     def _scaled(self, *values: float) -> list[float]:
         return [v * self.side for v in values]
 
     def box(self, *corners: float, fill: Colour) -> None:
+        """A filled rectangle: left, top, right, bottom."""
         self.draw.rectangle(self._scaled(*corners), fill=fill)
 
     def disc(self, *corners: float, fill: Colour) -> None:
+        """A filled ellipse in a rectangle: left, top, right, bottom."""
         self.draw.ellipse(self._scaled(*corners), fill=fill)
 
     def ring(self, *corners: float, fill: Colour, width: float) -> None:
+        """The outline of an ellipse in a rectangle: left, top, right, bottom."""
         self.draw.ellipse(self._scaled(*corners), outline=fill, width=max(1, int(width * self.side)))
 
     def pie(self, *corners: float, start: int, end: int, fill: Colour) -> None:
+        """A sector of an ellipse, between two angles in degrees, clockwise from the right."""
         self.draw.pieslice(self._scaled(*corners), start, end, fill=fill)
 
     def shape(self, *points: tuple[float, float], fill: Colour) -> None:
+        """A filled polygon."""
         self.draw.polygon([tuple(self._scaled(*p)) for p in points], fill=fill)
 
     def line(self, *points: tuple[float, float], fill: Colour, width: float) -> None:
-        self.draw.line(
-            [tuple(self._scaled(*p)) for p in points], fill=fill, width=max(1, int(width * self.side))
-        )
+        """A line through some points."""
+        scaled = [tuple(self._scaled(*p)) for p in points]
+        self.draw.line(scaled, fill=fill, width=max(1, int(width * self.side)))
 
 
 def _person(p: Pen) -> None:
@@ -262,61 +270,3 @@ GLYPHS: dict[str, Callable[[Pen], None]] = {
     "apple": _apple, "couch": _couch, "potted plant": _potted_plant, "tv": _tv, "oven": _oven, "book": _book,
     "clock": _clock, "boat": _boat,
 }  # fmt: skip
-
-
-def draw_background(scene: str, size: int, rng: np.random.Generator) -> np.ndarray:
-    """The empty scene: float32 (size, size, 3), values 0..255."""
-    image = Image.new("RGB", (size, size))
-    draw = ImageDraw.Draw(image)
-    horizon = int(size * rng.uniform(0.45, 0.6))
-
-    def ink(*colour: int) -> tuple[int, int, int]:
-        return tuple(int(np.clip(v + rng.integers(-18, 19), 0, 255)) for v in colour)
-
-    def upper_lower(upper: tuple[int, int, int], lower: tuple[int, int, int]) -> None:
-        draw.rectangle([0, 0, size, horizon], fill=ink(*upper))
-        draw.rectangle([0, horizon, size, size], fill=ink(*lower))
-
-    if scene == "kitchen":
-        upper_lower((235, 225, 200), (170, 130, 95))
-        step = int(rng.integers(9, 13))
-        for x in range(0, size, step):
-            draw.line([x, 0, x, horizon], fill=ink(205, 195, 170))
-        for y in range(0, horizon, step):
-            draw.line([0, y, size, y], fill=ink(205, 195, 170))
-    elif scene == "street":
-        upper_lower((165, 175, 190), (85, 85, 90))
-        x = 0
-        while x < size:
-            width, top = int(rng.integers(10, 20)), int(rng.integers(4, horizon // 2 + 4))
-            draw.rectangle([x, top, x + width, horizon], fill=ink(130, 120, 120))
-            x += width
-        middle = (horizon + size) // 2
-        for x in range(int(rng.integers(0, 8)), size, 16):
-            draw.rectangle([x, middle, x + 8, middle + 2], fill=ink(230, 230, 190))
-    elif scene == "park":
-        upper_lower((140, 200, 240), (90, 170, 80))
-        for _ in range(int(rng.integers(1, 4))):
-            x, radius = int(rng.integers(0, size)), int(rng.integers(7, 13))
-            draw.rectangle([x - 2, horizon - 10, x + 2, horizon + 2], fill=ink(100, 70, 40))
-            draw.ellipse(
-                [x - radius, horizon - 6 - 2 * radius, x + radius, horizon - 6], fill=ink(50, 130, 55)
-            )
-    elif scene == "living room":
-        upper_lower((190, 205, 180), (150, 95, 60))
-        for y in range(horizon + 4, size, 6):
-            draw.line([0, y, size, y], fill=ink(130, 80, 50))
-        x = int(rng.integers(4, size - 24))
-        draw.rectangle([x, 5, x + 18, 18], fill=ink(230, 210, 150))
-        draw.rectangle([x + 2, 7, x + 16, 16], fill=ink(120, 140, 170))
-    elif scene == "beach":
-        shore = horizon // 2 + 4
-        draw.rectangle([0, 0, size, shore], fill=ink(130, 205, 250))
-        draw.rectangle([0, shore, size, horizon], fill=ink(40, 120, 200))
-        draw.rectangle([0, horizon, size, size], fill=ink(240, 215, 150))
-        for _ in range(4):
-            x, y = int(rng.integers(0, size)), int(rng.integers(shore + 2, horizon))
-            draw.line([x, y, x + 8, y], fill=ink(220, 240, 250))
-    else:
-        raise ValueError(f"unknown scene {scene!r}")
-    return np.asarray(image, dtype=np.float32)

@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 
-from rlaifv_kedro.miniature.scenes import NAMES, Scene, typical
+from rlaifv_kedro.miniature.scenes import NAMES, SCENES, Scene, typical
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "couch": ("couch", "sofa"),
@@ -34,14 +34,17 @@ _MENTION = re.compile(r"\b(" + "|".join(sorted(map(re.escape, CATEGORY_OF), key=
 
 
 def words_for(category: str) -> tuple[str, ...]:
+    """The words that name a category, the usual one first."""
     return SYNONYMS.get(category, (category,))
 
 
 def with_article(noun: str) -> str:
+    """The noun behind ``a`` or ``an``."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def enumerate_nouns(nouns: list[str]) -> str:
+    """The nouns with commas and ``and`` between them."""
     return nouns[0] if len(nouns) == 1 else f"{', '.join(nouns[:-1])} and {nouns[-1]}"
 
 
@@ -69,8 +72,10 @@ def true_mentions(scene: Scene, count: int, rng: np.random.Generator) -> list[st
 
 
 def careless_mentions(scene: Scene, count: int, error_rate: float, rng: np.random.Generator) -> list[str]:
-    """What a careless annotator lists: each absent typical category replaces a listed one with probability
-    ``error_rate``.
+    """What a careless annotator lists: some true categories are replaced by typical ones that are not there.
+
+    Args:
+        error_rate: Probability with which each absent typical category replaces a listed one.
     """
     mentions = true_mentions(scene, count, rng)
     usual = typical(scene.kind)
@@ -82,14 +87,17 @@ def careless_mentions(scene: Scene, count: int, error_rate: float, rng: np.rando
 
 
 def presence_question(noun: str) -> str:
+    """Asks whether there is such an object."""
     return f"is there {with_article(noun)}?"
 
 
 def second_question(noun: str) -> str:
+    """Asks whether there are two such objects."""
     return f"is there a second {noun}?"
 
 
 def scene_question(kind: str) -> str:
+    """Asks whether the scene is of this kind."""
     return f"is this {with_article(kind)}?"
 
 
@@ -100,8 +108,6 @@ def mentions(text: str) -> list[str]:
 
 def vocabulary() -> list[str]:
     """Every word and mark the miniature's texts are made of, sorted."""
-    from rlaifv_kedro.miniature.scenes import SCENES
-
     questions = [
         presence_question("x"),
         presence_question("apple"),

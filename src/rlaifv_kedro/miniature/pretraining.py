@@ -27,9 +27,26 @@ Example = tuple[list[int], list[int]]  # token ids, labels
 
 
 @dataclass(frozen=True)
+class AlignmentStage:
+    """One stage in which patches are aligned with words.
+
+    Attributes:
+        learning_rate: Peak rate of AdamW (cosine to 1 %).
+        batch_size: Scenes a step.
+    """
+
+    steps: int
+    learning_rate: float = 2e-3
+    batch_size: int = 48
+
+
+@dataclass(frozen=True)
 class JointStage:
-    """One stage of joint training. Counts are examples a step of each kind; rates are peak AdamW learning
-    rates (cosine to 1 %).
+    """One stage of joint training.
+
+    Attributes:
+        captions, questions, checklists: Examples a step of each kind.
+        learning_rate, vision_learning_rate: Peak rates of AdamW (cosine to 1 %).
     """
 
     name: str
@@ -42,8 +59,9 @@ class JointStage:
 
 
 class Encoder:
-    """Token ids of the miniature's conversations, equal to what its LlavaProcessor gives (a test holds the
-    two together).
+    """Token ids of the miniature's conversations, equal to what its LlavaProcessor gives.
+
+    A test holds the two together.
     """
 
     def __init__(self, processor: "LlavaProcessor"):
@@ -57,11 +75,13 @@ class Encoder:
         return self._cache[text]
 
     def opening(self) -> list[int]:
+        """What every conversation begins with: the user's mark and the image."""
         return [self.tokenizer.bos_token_id, *self("USER:"), *[self.image] * IMAGE_TOKENS]
 
     def conversation(self, turns: list[tuple[str, str]]) -> Example:
-        """Several turns about one image. A yes/no answer is learnt as its word alone, a caption with its
-        end-of-sequence token.
+        """Several turns about one image.
+
+        A yes/no answer is learnt as its word alone, a caption with its end-of-sequence token.
         """
         ids = self.opening()
         labels = [IGNORE] * len(ids)
@@ -69,12 +89,8 @@ class Encoder:
             asked = ([] if i == 0 else self("USER:")) + self(question)
             replied = self(answer)
             ids = [*ids, *asked, *replied, self.tokenizer.eos_token_id]
-            labels = [
-                *labels,
-                *[IGNORE] * len(asked),
-                *replied,
-                self.tokenizer.eos_token_id if len(replied) > 1 else IGNORE,
-            ]
+            end = self.tokenizer.eos_token_id if len(replied) > 1 else IGNORE
+            labels = [*labels, *[IGNORE] * len(asked), *replied, end]
         return ids, labels
 
     def checklist(self, items: list[tuple[str, bool]]) -> Example:
@@ -88,15 +104,17 @@ class Encoder:
 
 
 def pixel_values(pixels: np.ndarray) -> torch.Tensor:
-    """uint8 (n, H, W, 3) to the model's float32 (n, 3, H, W): the image processor's arithmetic without its
-    per-image overhead.
+    """Pixels, uint8 (n, H, W, 3), as the model takes them, float32 (n, 3, H, W).
+
+    The arithmetic is the image processor's, without its overhead for each image.
     """
     return (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
 
 
 def patch_labels(scene: Scene) -> np.ndarray:
-    """What each patch shows, int64 (IMAGE_TOKENS,): the category that covers most of it if at least a
-    fifth, else the kind of scene.
+    """What each patch shows, int64 (IMAGE_TOKENS,).
+
+    That is the category that covers most of it, if at least a fifth, else the kind of scene.
     """
     side = IMAGE_SIZE // PATCH
     patches = scene.labels.reshape(side, PATCH, side, PATCH).transpose(0, 2, 1, 3).reshape(IMAGE_TOKENS, -1)
@@ -114,45 +132,36 @@ def align_patches(
     model: "LlavaForConditionalGeneration",
     encoder: Encoder,
     scenes: list[Scene],
+    stage: AlignmentStage,
     *,
-    steps: int,
     seed: int,
-    learning_rate: float = 2e-3,
-    batch_size: int = 48,
     progress: Callable[[Iterator], Iterator] = iter,
 ) -> float:
-    """Teach the vision tower, projector and embeddings that a patch's vector lies near the embedding of the
-    word for what it shows.
+    """Teach the model that a patch's vector lies near the embedding of the word for what it shows.
+
+    Vision tower, projector and embeddings learn.
 
     Returns:
         The accuracy on patches with an object, over the last 50 steps.
     """
-    pixels, targets = (
-        np.stack([s.pixels for s in scenes]),
-        torch.from_numpy(np.stack([patch_labels(s) for s in scenes])),
-    )
-    tower, projector, embeddings = (
-        model.model.vision_tower,
-        model.model.multi_modal_projector,
-        model.model.language_model.embed_tokens,
-    )
+    pixels = np.stack([s.pixels for s in scenes])
+    targets = torch.from_numpy(np.stack([patch_labels(s) for s in scenes]))
+    tower, projector = model.model.vision_tower, model.model.multi_modal_projector
+    embeddings = model.model.language_model.embed_tokens
     weights = [*tower.parameters(), *projector.parameters(), *embeddings.parameters()]
-    optimiser = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
+    optimiser = torch.optim.AdamW(weights, lr=stage.learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
     rng = generator_for(seed, "align")
     model.train()
     accuracies = []
-    for step in progress(range(steps)):
+    for step in progress(range(stage.steps)):
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate * _learning_rate(step, steps)
-        rows = rng.integers(0, len(scenes), batch_size)
-        features = tower(pixel_values(pixels[rows]), output_hidden_states=True).hidden_states[-1][
-            :, 1:
-        ]  # (batch, patches, vision width)
-        features = projector(features)  # (batch, patches, width)
+            group["lr"] = stage.learning_rate * _learning_rate(step, stage.steps)
+        rows = rng.integers(0, len(scenes), stage.batch_size)
+        layers = tower(pixel_values(pixels[rows]), output_hidden_states=True).hidden_states
+        features = projector(layers[-1][:, 1:])  # (batch, patches, width)
         words = [str(rng.choice(language.words_for(c))) for c in NAMES] + list(SCENES)
-        labels = torch.stack(
-            [embeddings(torch.tensor(encoder(w))).mean(0) for w in words]
-        )  # (classes, width)
+        # (classes, width)
+        labels = torch.stack([embeddings(torch.tensor(encoder(w))).mean(0) for w in words])
         logits = features @ labels.T / (0.1 * labels.shape[1] ** 0.5)  # (batch, patches, classes)
         target = targets[rows]
         objects = target < len(NAMES)
@@ -161,14 +170,15 @@ def align_patches(
         loss.backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
-        if step >= steps - 50:
+        if step >= stage.steps - 50:
             accuracies.append((logits.argmax(-1) == target)[objects].float().mean().item())
     return float(np.mean(accuracies))
 
 
 def question_turns(scene: Scene, count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
-    """Yes/no questions about a scene with their true answers: presence (half yes), a second instance, the
-    kind of scene.
+    """Yes/no questions about a scene with their true answers.
+
+    They ask for the presence of an object (half are yes), for a second one, and for the kind of scene.
     """
     counts = scene.counts
     doubled = [c for c, n in counts.items() if n > 1]
@@ -182,9 +192,8 @@ def question_turns(scene: Scene, count: int, rng: np.random.Generator) -> list[t
             # Most of these answers are no, as in the world: a labeler that isn't sure of a second one should
             # say no.
             yes = bool(doubled) and rng.random() < 0.5
-            turns.append(
-                (language.second_question(_noun(doubled if yes else single, rng)), "yes" if yes else "no")
-            )
+            noun = _noun(doubled if yes else single, rng)
+            turns.append((language.second_question(noun), "yes" if yes else "no"))
         elif draw < 0.2:
             yes = rng.random() < 0.5
             kind = scene.kind if yes else str(rng.choice([k for k in SCENES if k != scene.kind]))
@@ -192,13 +201,10 @@ def question_turns(scene: Scene, count: int, rng: np.random.Generator) -> list[t
         elif rng.random() < 0.5:
             turns.append((language.presence_question(_noun(list(counts), rng)), "yes"))
         else:
-            pool = (
-                (scene.absent_typical or usual_absent)
-                if rng.random() < 0.3
-                else usual_absent
-                if rng.random() < 0.4
-                else absent
-            )
+            if rng.random() < 0.3:
+                pool = scene.absent_typical or usual_absent
+            else:
+                pool = usual_absent if rng.random() < 0.4 else absent
             turns.append((language.presence_question(_noun(pool or absent, rng)), "no"))
     return turns
 

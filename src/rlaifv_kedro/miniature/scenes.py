@@ -10,7 +10,8 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from rlaifv_kedro.miniature.glyphs import GLYPHS, Pen, draw_background
+from rlaifv_kedro.miniature.backgrounds import draw_background
+from rlaifv_kedro.miniature.glyphs import GLYPHS, Pen
 from rlaifv_kedro.seeds import generator_for
 
 IMAGE_SIZE = 72  # pixels
@@ -117,8 +118,10 @@ NOISE = 10.0  # standard deviation of the sensor noise, in grey levels
 
 @dataclass(frozen=True)
 class Instance:
-    """One object in a scene. ``mask`` is a bool array (IMAGE_SIZE, IMAGE_SIZE) of the pixels it was drawn
-    on.
+    """One object in a scene.
+
+    Attributes:
+        mask: bool (IMAGE_SIZE, IMAGE_SIZE), True at the pixels it was drawn on.
     """
 
     category: str
@@ -127,8 +130,12 @@ class Instance:
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn scene: ``pixels`` uint8 (IMAGE_SIZE, IMAGE_SIZE, 3), ``labels`` int16 (IMAGE_SIZE,
-    IMAGE_SIZE), 0 = background, c + 1 = NAMES[c].
+    """A drawn scene and what can be seen in it.
+
+    Attributes:
+        kind: One of SCENES.
+        pixels: uint8 (IMAGE_SIZE, IMAGE_SIZE, 3).
+        labels: int16 (IMAGE_SIZE, IMAGE_SIZE), 0 for the background, c + 1 for NAMES[c].
     """
 
     kind: str
@@ -146,6 +153,7 @@ class Scene:
 
     @property
     def categories(self) -> list[str]:
+        """The categories of its objects, in order of drawing."""
         return list(self.counts)
 
     @property
@@ -155,6 +163,7 @@ class Scene:
 
 
 def typical(kind: str) -> tuple[str, ...]:
+    """The categories that are most often in scenes of this kind."""
     return tuple(PRIOR[kind])[:TYPICAL]
 
 
@@ -184,12 +193,9 @@ def _choose_categories(
     weights = np.sqrt(list(prior.values()))
     fifth = rng.random() < fifth_share
     double = fifth and rng.random() < double_share
-    chosen = [
-        str(c)
-        for c in rng.choice(
-            list(prior), 5 if fifth and not double else 4, replace=False, p=weights / weights.sum()
-        )
-    ]
+    count = 5 if fifth and not double else 4
+    drawn = rng.choice(list(prior), count, replace=False, p=weights / weights.sum())
+    chosen = [str(c) for c in drawn]
     return [*chosen, chosen[rng.integers(4)]] if double else chosen
 
 

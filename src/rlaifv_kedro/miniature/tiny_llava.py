@@ -77,8 +77,9 @@ def build_processor() -> "LlavaProcessor":
 
 
 def build_model(processor: "LlavaProcessor", seed: int) -> "LlavaForConditionalGeneration":
-    """A freshly initialised model: 3 vision layers of width 64, 3 language layers of width 96, tied
-    embeddings.
+    """A freshly initialised model with tied embeddings.
+
+    It has 3 vision layers of width 64 and 3 language layers of width 96.
     """
     import torch
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
@@ -126,9 +127,9 @@ def build_model(processor: "LlavaProcessor", seed: int) -> "LlavaForConditionalG
 
 
 def _initialise(model: "LlavaForConditionalGeneration") -> None:
-    """Scaled normal weights, and two starts that help grounding: like attends to like, and what is attended
-    to is copied through.
+    """Scaled normal weights, and two starts that help grounding.
 
+    Like attends to like, and what is attended to is copied through.
     The first is mimetic initialisation (Trockman & Kolter 2023): q = k in the first layer. For the second
     o_proj = 0.5 v_proj transposed.
     """

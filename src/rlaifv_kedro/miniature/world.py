@@ -1,6 +1,4 @@
-"""The splits of the miniature world as tables: prompts with their pictures, ground truth in COCO format,
-and questions with known answers.
-"""
+"""The splits of the miniature world as tables: prompts with pictures, COCO's ground truth, and questions."""
 
 from typing import Any
 
@@ -19,8 +17,10 @@ FIRST_IMAGE_ID = {"pool": 1_000_000, "selection": 2_000_000, "test": 3_000_000, 
 
 
 def draw_split(seed: int, split: str, count: int, **shares: float) -> list[Scene]:
-    """The first ``count`` scenes of a split; a larger split begins with the same ones. ``shares``: see
-    :func:`draw_scene`.
+    """The first ``count`` scenes of a split; a larger split begins with the same ones.
+
+    Args:
+        shares: See :func:`rlaifv_kedro.miniature.scenes.draw_scene`.
     """
     return [
         draw_scene(seed, split, i, **shares)

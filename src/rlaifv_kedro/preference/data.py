@@ -1,5 +1,6 @@
-"""Preference pairs as training examples: a prompt's prefix with its distinct answers as branches, and the
-pairs as pairs of branches.
+"""Preference pairs as training examples.
+
+A prompt's distinct answers are the branches of one prefix, and its pairs are pairs of branches.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,8 +39,10 @@ class Truncation:
 
 @dataclass(frozen=True)
 class PairPack:
-    """One prompt's pack: each distinct answer is one branch, ``pairs`` are (chosen, rejected) branches, in
-    the order of the rows.
+    """One prompt's pack, with an image and pairs: each distinct answer is one branch.
+
+    Attributes:
+        pairs: (chosen, rejected) branches, in the order of the rows.
     """
 
     image: "EncodedImage"
@@ -88,8 +91,12 @@ def branches_of_pairs(packs: Sequence[PairPack]) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class PreferenceExample:
-    """One pair with the number and the distinct answers of its prompt, and the reference's log-probs of
-    both its answers.
+    """One pair with its prompt and the reference's log-probs of both its answers.
+
+    Attributes:
+        prompt: The prompt's number.
+        answers: The prompt's distinct answers.
+        reference_chosen, reference_rejected: As :mod:`rlaifv_kedro.preference.objective` reduces them.
     """
 
     pair: PreferencePair
@@ -128,8 +135,9 @@ class PreferenceDataset(Dataset):
 
 
 class PromptSampler(Sampler[int]):
-    """All pairs in an order in which those of a prompt follow each other; another one each epoch, from
-    (seed, epoch).
+    """All pairs in an order in which those of a prompt follow each other.
+
+    It is another one each epoch, from (seed, epoch).
     """
 
     def __init__(self, prompts: np.ndarray, seed: int):

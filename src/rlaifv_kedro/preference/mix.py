@@ -1,6 +1,4 @@
-"""The pairs to train on: drawn from one source or several, each row looked at once before anything
-expensive begins.
-"""
+"""The pairs to train on: drawn from one source or several, and each looked at before a model is loaded."""
 
 import json
 import logging
@@ -92,8 +90,9 @@ def _source(name: str, entry: Any) -> PairSource:
 
 
 def matching_rows(source: PairSource, where: Mapping[str, Any], name: str) -> np.ndarray:
-    """Rows whose ``origin_split``, a JSON object, has one of the wanted values under each key: int64,
-    ascending.
+    """The rows that a filter of ``origin_split`` leaves: int64, ascending.
+
+    ``origin_split`` is a JSON object, and must have one of the wanted values under each key of the filter.
 
     Values are compared as JSON writes them, and 1 is also "1". A row whose ``origin_split`` is no JSON object
     matches no filter.
@@ -154,8 +153,9 @@ def _written(value: Any) -> str:
 
 
 def drawn_rows(rows: np.ndarray, weight: float, seed: int, name: str) -> np.ndarray:
-    """Each row as often as the weight's whole part says, and a share of them, its fraction, once more:
-    ascending.
+    """The rows as often as the weight says, ascending.
+
+    Each row comes as often as the weight's whole part says, and a share of them, its fraction, once more.
 
     The share is the rows with the smallest draws, each by (seed, source, row); so which other sources there
     are, and batches, change nothing.

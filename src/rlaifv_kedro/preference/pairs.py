@@ -1,5 +1,6 @@
-"""From scores to preference pairs: the gap, the draw, and length balancing (arXiv 2405.17220, section 3;
-rules in the release's scripts).
+"""From scores to preference pairs: the gap, the draw, and length balancing.
+
+Source: arXiv 2405.17220, section 3; the rules are in the release's scripts.
 """
 
 from dataclasses import dataclass
@@ -55,8 +56,9 @@ def refuse_unknown_prompts(prompts: pd.DataFrame, candidates: pd.DataFrame) -> N
 
 
 def all_pairs(scores: pd.DataFrame, min_score_gap: int = 1) -> pd.DataFrame:
-    """Every unordered pair of a prompt's candidates whose scores differ by at least the gap; the higher score
-    is chosen.
+    """Every unordered pair of a prompt's candidates whose scores differ by at least the gap.
+
+    The candidate with the higher score is the chosen one.
 
     Args:
         scores: prompt_id, candidate, score.
@@ -78,8 +80,9 @@ def all_pairs(scores: pd.DataFrame, min_score_gap: int = 1) -> pd.DataFrame:
 
 
 def draw_pairs(pairs: pd.DataFrame, pairs_per_prompt: int, seed: int) -> pd.DataFrame:
-    """At most ``pairs_per_prompt`` pairs of each prompt, drawn by (seed, prompt_id), so that other prompts
-    don't change a prompt's draw.
+    """At most ``pairs_per_prompt`` pairs of each prompt, drawn at random.
+
+    The draw goes by (seed, prompt_id), so that other prompts don't change a prompt's.
     """
     kept = []
     for prompt_id, group in pairs.groupby("prompt_id", sort=False):
@@ -97,8 +100,9 @@ class LengthBalance:
 
 
 def balance_lengths(chosen: list[str], rejected: list[str]) -> LengthBalance:
-    """Drop pairs until chosen and rejected answers are about equally long, since shorter answers hallucinate
-    less and DPO would learn brevity.
+    """Drop pairs until chosen and rejected answers are about equally long.
+
+    Shorter answers hallucinate less, so otherwise DPO would learn brevity.
 
     For each threshold t = 0, 0.02 .. 0.98 drop the pairs with (len(rejected) - len(chosen)) / len(rejected) >
     t (lengths in words) or with equal texts; keep the t for which |mean len(chosen) - mean len(rejected)| /

@@ -1,5 +1,4 @@
-"""Reference log-probs: computed once by the policy the iteration starts from, and tied to it by a
-fingerprint.
+"""Reference log-probs: computed once, and tied by a fingerprint to the policy the iteration starts from.
 
 The original release hides them in a dataset constructor and re-uses whatever file lies in the folder, so that
 iteration 2 may train against iteration 1's reference. Here they carry what they were computed from, and
@@ -36,8 +35,9 @@ def fingerprint(
     truncation: Truncation,
     reduction: Reduction = SUM,
 ) -> dict[str, str]:
-    """What reference log-probs depend on, each part as a sha256 (``dtype`` and ``log_probs`` as their
-    names; truncation is part of the data).
+    """What reference log-probs depend on, each part as a sha256; dtype and reduction by their names.
+
+    Truncation is part of the data.
     """
     model = hashlib.sha256()
     for file in sorted(f for f in policy.rglob("*") if f.suffix in _FILES_THAT_COUNT):
@@ -64,8 +64,10 @@ def expected_fingerprint(
 
 
 def refuse_mismatch(stored: dict[str, str] | None, expected: dict[str, str]) -> None:
-    """Raise UserError if reference log-probs were not computed from this policy, these pairs, this
-    template, dtype and reduction.
+    """Raise UserError if reference log-probs were not computed from what they are to be used with.
+
+    Args:
+        stored, expected: Fingerprints of what they were computed from, and of what is there now.
     """
     if not stored:
         raise UserError(
@@ -98,14 +100,16 @@ def reference_log_probs(
     truncation: Truncation,
     reduction: Reduction = SUM,
 ) -> pd.DataFrame:
-    """Log-probs of the chosen and rejected answer of each pair, reduced to one number: idx, chosen, rejected,
-    chosen_tokens, rejected_tokens.
+    """Log-probs of the chosen and rejected answer of each pair, each reduced to one number.
 
     A prompt's distinct answers are computed in one pack, each once however many pairs it is in. Rows come
     prompt by prompt.
 
     Args:
         prompts: Rows of ``pairs`` by prompt; see :meth:`rlaifv_kedro.datasets.PairStore.by_prompt`.
+
+    Returns:
+        idx, chosen, rejected, chosen_tokens, rejected_tokens.
     """
     rows: list[tuple[int, float, float, int, int]] = []
     for start in range(0, len(prompts), model.batch_size):

@@ -1,5 +1,6 @@
-"""An aligned policy as a reward: r(y) = beta / T * log(pi(y) / pi_ref(y)) (arXiv 2405.17220, self-feedback at
-inference).
+"""An aligned policy as a reward: r(y) = beta / T * log(pi(y) / pi_ref(y)).
+
+Source: arXiv 2405.17220, self-feedback at inference.
 
 DPO's implicit reward (arXiv 2305.18290) is beta * log(pi / pi_ref), summed over an answer's tokens. A sum
 grows with the number of its terms, in the direction in which training moved tokens on average, which mostly
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# The column of ``candidate_rewards`` that a ranking goes by.
 COLUMN = {"normalised": "reward", "summed": "reward_sum"}
-"""The column of ``candidate_rewards`` that a ranking goes by."""
 
 
 def with_rewards(log_probs: pd.DataFrame, beta: float) -> pd.DataFrame:
-    """Add ``reward_sum`` = beta * (policy_log_prob - reference_log_prob), in nats times beta, and ``reward``
-    = reward_sum / token_count.
+    """Add the columns ``reward_sum`` and ``reward``.
+
+    ``reward_sum`` is beta * (policy_log_prob - reference_log_prob), in nats times beta; ``reward`` is
+    reward_sum / token_count.
 
     Args:
         log_probs: Columns policy_log_prob, reference_log_prob (nats, summed over an answer's tokens),
@@ -41,8 +44,9 @@ def with_rewards(log_probs: pd.DataFrame, beta: float) -> pd.DataFrame:
 
 
 def reward_scores(rewards: pd.DataFrame, ranking: Literal["normalised", "summed"]) -> pd.DataFrame:
-    """Rewards as scores to make pairs of: in units of the standard deviation of the rewards of one prompt's
-    candidates, pooled over prompts.
+    """Rewards as scores to make pairs of, in standard deviations.
+
+    The standard deviation is the one of the rewards of one prompt's candidates, pooled over prompts.
 
     Rewards have no scale of their own (it depends on beta, on how far the policy was trained and on the
     answers), so a gap between two of them says something only beside how much they differ anyway. With
@@ -54,9 +58,8 @@ def reward_scores(rewards: pd.DataFrame, ranking: Literal["normalised", "summed"
     values = rewards[COLUMN[ranking]]
     groups = values.groupby(rewards["prompt_id"])
     freedom = len(values) - groups.ngroups
-    deviation = (
-        float(np.sqrt(np.square(values - groups.transform("mean")).sum() / freedom)) if freedom else 0.0
-    )
+    squares = np.square(values - groups.transform("mean")).sum()
+    deviation = float(np.sqrt(squares / freedom)) if freedom else 0.0
     return rewards[["prompt_id", "candidate"]].assign(score=values / deviation if deviation else 0.0)
 
 
@@ -80,8 +83,9 @@ class Reward:
             )
 
     def table(self, questions: "Sequence[Question]", groups: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        """Rows of ``candidate_rewards``, prompt by prompt. All answers to a question share its computed
-        prefix; equal ones are computed once.
+        """Rows of ``candidate_rewards``, prompt by prompt.
+
+        All answers to a question share its computed prefix; equal ones are computed once.
 
         Args:
             groups: For each question its candidates: prompt_id, candidate, answer.

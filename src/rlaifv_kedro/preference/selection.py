@@ -1,4 +1,4 @@
-"""Which checkpoint becomes the policy, which ones are kept, and the curve that shows why."""
+"""Which checkpoint becomes the policy, and which ones are kept."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,8 @@ from rlaifv_kedro.params import CollapseParams, EvaluationParams
 
 logger = logging.getLogger(__name__)
 
+# Names, in ``checkpoint_metrics``, of the policies that the iteration and the loop started from.
 START, BASE = "start", "base"
-"""Names, in ``checkpoint_metrics``, of the policy that the iteration started from, and of the one that the
-loop started from.
-"""
 
 OPTIMISTIC = "Chosen on the test split: its figures there are optimistic."
 
@@ -42,12 +40,8 @@ def choose(
     table = metrics.pivot(index="checkpoint", columns="metric", values="value")
     named = {Path(c["path"]).name: c for c in checkpoints}
     measured = [name for name in named if name in table.index]
-    signs = {
-        name: collapse_signs(
-            table.loc[name], {"base": table.loc[BASE], "start": table.loc[START]}, params.collapse
-        )
-        for name in measured
-    }
+    references = {"base": table.loc[BASE], "start": table.loc[START]}
+    signs = {name: collapse_signs(table.loc[name], references, params.collapse) for name in measured}
     healthy = [name for name in measured if not signs[name]]
     if not healthy:
         last = list(measured)[-1]
@@ -92,9 +86,9 @@ def collapse_signs(
         references: Name -> metrics of the policies it is compared with. With the iteration's start alone, a
             slow decline over iterations would pass.
     """
-    signs = (
-        [f"{metrics['empty_share']:.0%} empty answers"] if metrics["empty_share"] > limits.empty_share else []
-    )
+    signs = []
+    if metrics["empty_share"] > limits.empty_share:
+        signs.append(f"{metrics['empty_share']:.0%} empty answers")
     for name, before in references.items():
         change = metrics["mean_words"] / max(before["mean_words"], 1e-9) - 1
         if abs(change) > limits.length_change:
@@ -117,17 +111,18 @@ def checkpoints_to_keep(
     selection: Mapping[str, Any],
     keep_best: int | None,
 ) -> dict[str, Any]:
-    """The storage policy: the best checkpoints by the criterion, collapsed ones left out, and the last one.
+    """Which checkpoints stay on disk: the last one, and the best by the criterion, without collapsed ones.
 
     Args:
-        keep_best: How many; None keeps all.
+        keep_best: How many of the best; None keeps all.
 
     Returns:
         The ``kept_checkpoints`` entry: ``kept`` and ``removed``, rows of checkpoint, step, epoch, value and
             why.
     """
-    criterion = selection["criterion"]
+    criterion, collapsed = selection["criterion"], selection["collapsed"]
     values = metrics[metrics["metric"] == criterion].set_index("checkpoint")["value"]
+    named = {Path(c["path"]).name: c for c in checkpoints}
     rows = [
         {
             "checkpoint": name,
@@ -135,15 +130,11 @@ def checkpoints_to_keep(
             "epoch": c["epoch"],
             "value": float(values[name]) if name in values.index else None,
         }
-        for c in checkpoints
-        for name in [Path(c["path"]).name]
+        for name, c in named.items()
     ]
-    healthy = [
-        row for row in rows if row["value"] is not None and row["checkpoint"] not in selection["collapsed"]
-    ]
-    ranks = {
-        row["checkpoint"]: rank for rank, row in enumerate(sorted(healthy, key=lambda row: row["value"]), 1)
-    }
+    healthy = [row for row in rows if row["value"] is not None and row["checkpoint"] not in collapsed]
+    ranked = sorted(healthy, key=lambda row: row["value"])
+    ranks = {row["checkpoint"]: rank for rank, row in enumerate(ranked, 1)}
     kept, removed = [], []
     for row in rows:
         rank = ranks.get(row["checkpoint"])
@@ -151,17 +142,9 @@ def checkpoints_to_keep(
         reasons += ["the last"] * (row is rows[-1]) + ["all are kept"] * (keep_best is None)
         if reasons:
             kept.append({**row, "why": ", ".join(reasons)})
-        else:
-            removed.append(
-                {
-                    **row,
-                    "why": "collapsed"
-                    if row["checkpoint"] in selection["collapsed"]
-                    else f"rank {rank}"
-                    if rank
-                    else "not measured",
-                }
-            )
+            continue
+        why = f"rank {rank}" if rank else "not measured"
+        removed.append({**row, "why": "collapsed" if row["checkpoint"] in collapsed else why})
     return {
         "keep_best": keep_best,
         "split": selection["split"],
@@ -169,80 +152,3 @@ def checkpoints_to_keep(
         "kept": kept,
         "removed": removed,
     }
-
-
-def draw_curve(metrics: pd.DataFrame, selection: Mapping[str, Any]) -> Any:
-    """The criterion of every checkpoint against the epoch, with one standard error: a matplotlib figure.
-
-    The policies that iteration and loop started from are lines, a collapsed checkpoint is a cross, the chosen
-    one is ringed.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
-
-    rows = metrics[metrics["metric"] == selection["criterion"]].set_index("checkpoint")
-    trained = rows.drop([START, BASE]).sort_values("epoch")
-    healthy, collapsed = (
-        trained[trained.index.isin(selection["collapsed"]) == crossed] for crossed in (False, True)
-    )
-    figure = Figure(figsize=(6, 3.4), layout="constrained")
-    axis = figure.subplots()
-    start = rows.loc[START]
-    axis.axhline(start["value"], color="#555", linestyle="--", linewidth=1, label="start of the iteration")
-    axis.axhspan(
-        start["value"] - start["standard_error"],
-        start["value"] + start["standard_error"],
-        color="#555",
-        alpha=0.1,
-        linewidth=0,
-    )
-    if rows.at[BASE, "value"] != start["value"]:
-        axis.axhline(rows.at[BASE, "value"], color="#777", linestyle=":", linewidth=1, label="base policy")
-    axis.plot(trained["epoch"], trained["value"], color="#c0392b", linewidth=1, alpha=0.4)
-    if len(healthy):
-        axis.errorbar(
-            healthy["epoch"],
-            healthy["value"],
-            yerr=healthy["standard_error"],
-            fmt="o",
-            capsize=3,
-            color="#c0392b",
-            label="checkpoint",
-        )
-    if len(collapsed):
-        axis.errorbar(
-            collapsed["epoch"],
-            collapsed["value"],
-            yerr=collapsed["standard_error"],
-            fmt="x",
-            capsize=3,
-            color="#7f8c8d",
-            label="collapsed",
-        )
-    chosen = (
-        (0.0, start["value"]) if selection["selected"] == START else (selection["epoch"], selection["value"])
-    )
-    axis.plot(
-        *chosen,
-        marker="o",
-        markersize=13,
-        fillstyle="none",
-        color="#27788f",
-        linestyle="none",
-        label="chosen",
-    )
-    axis.set_xlim(
-        left=min(0, trained["epoch"].min() if len(trained) else 0) - 0.02 * max(trained["epoch"].max(), 1e-9)
-    )
-    axis.set_ylim(0, 1.08 * (rows["value"] + rows["standard_error"]).max())
-    axis.set_xlabel("epoch")
-    axis.set_title(
-        f"{selection['criterion'].replace('_', ' ')} on the {selection['split']} split",
-        loc="left",
-        fontsize=10,
-    )
-    axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axis.grid(alpha=0.25)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=8, markerscale=0.6)
-    return figure

@@ -1,5 +1,4 @@
-"""The model card beside a checkpoint: what it was made of and how, and, once it is measured, what it is
-worth.
+"""The model card beside a checkpoint: what it was made of and how, and what was measured.
 
 Cards hold neither times nor run ids nor absolute paths, so that the same training writes the same bytes.
 """
@@ -20,10 +19,8 @@ from rlaifv_kedro.software import git_state, package_versions
 
 _MEASURED = "\n## Measured\n\n"
 _TRAINING = ("loss", "reward_margin", "reward_accuracy", "log_ratio_chosen", "log_ratio_rejected")
-_DATASETS = {
-    "published_pairs": "openbmb/RLAIF-V-Dataset",
-    "trl_pairs": "trl-lib/rlaif-v",
-}  # as the catalog has them: conf/base/catalog_pairs.yml
+# As the catalog has them: conf/base/catalog_pairs.yml.
+_DATASETS = {"published_pairs": "openbmb/RLAIF-V-Dataset", "trl_pairs": "trl-lib/rlaif-v"}
 _SNAPSHOT = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
 _LICENCE = (
     "Weights inherit the licences of the parent checkpoint, of the labeler, and of the images and questions "
@@ -70,11 +67,8 @@ def provenance(
         facts: What else is worth a line, by its name with underscores.
     """
     commit, dirty = git_state(Path(__file__).parent)
-    code = (
-        "not in a git repository"
-        if commit is None
-        else f"git commit {commit}{', with changes' * bool(dirty)}"
-    )
+    in_git = f"git commit {commit}{', with changes' * bool(dirty)}"
+    code = "not in a git repository" if commit is None else in_git
     packages = ", ".join(f"{name} {version}" for name, version in package_versions().items())
     used = [name for name, source in parameters.get("mix", {}).items() if source["weight"] > 0]
     lines = [
@@ -97,8 +91,9 @@ def provenance(
 
 
 def parent_name(policy: Path) -> str:
-    """How a card calls a checkpoint: by its name on the model hub, its catalog path without the run id, or
-    its folder's name.
+    """How a card calls a checkpoint.
+
+    That is its name on the model hub, its catalog path without the run id, or its folder's name.
     """
     hub = _hub_name(policy)
     if hub is not None:
@@ -111,8 +106,9 @@ def parent_name(policy: Path) -> str:
 def model_card(
     origin: Provenance, checkpoint: Mapping[str, Any], log: pd.DataFrame, first_step: int, adapters: bool
 ) -> str:
-    """The card of a checkpoint that hasn't been measured yet: Markdown with YAML in front, as the model hub
-    reads it.
+    """The card of a checkpoint that hasn't been measured yet.
+
+    It is Markdown with YAML in front, as the model hub reads it.
 
     Args:
         checkpoint: ``path``, ``step`` and ``epoch``.
@@ -133,14 +129,8 @@ def model_card(
     if origin.datasets:
         front["datasets"] = list(origin.datasets)
     logged = log[log["step"].between(first_step, step)]
-    rows = (
-        [
-            (in_words(name), *(number(v) for v in (logged[name].iloc[-1], logged[name].mean())))
-            for name in _TRAINING
-        ]
-        if len(logged)
-        else []
-    )
+    figures = _TRAINING if len(logged) else ()
+    rows = [(in_words(name), number(logged[name].iloc[-1]), number(logged[name].mean())) for name in figures]
     return "\n".join(
         [
             f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n",
@@ -219,11 +209,8 @@ def _base_model(policy: Path) -> str | None:
     hub = _hub_name(policy)
     if hub is not None:
         return hub.partition("@")[0]
-    front = (
-        re.match(r"---\n(.*?)\n---\n", (policy / CARD).read_text(encoding="utf-8"), re.DOTALL)
-        if (policy / CARD).is_file()
-        else None
-    )
+    card = (policy / CARD).read_text(encoding="utf-8") if (policy / CARD).is_file() else ""
+    front = re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)
     try:
         named = (yaml.safe_load(front[1]) or {}).get("base_model") if front else None
     except (yaml.YAMLError, AttributeError):

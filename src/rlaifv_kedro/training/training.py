@@ -1,4 +1,4 @@
-"""One DPO training, or one process of it: from pairs and a policy to checkpoints by fractions of an epoch."""
+"""One DPO training, or one process of it: from pairs and a policy to checkpoints."""
 
 import math
 from collections.abc import Callable

@@ -13,7 +13,8 @@ from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.engine.outputs import scratch_folder
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, ModelsParams, RewardParams
-from rlaifv_kedro.preference.selection import BASE, START, checkpoints_to_keep, choose, draw_curve
+from rlaifv_kedro.preference.selection import BASE, START, checkpoints_to_keep, choose
+from rlaifv_kedro.reporting.curve import draw_curve
 from rlaifv_kedro.schemas import table
 from rlaifv_kedro.training.policy import keep_checkpoints, whole_policy
 
