@@ -1,0 +1,122 @@
+"""How large the house is: files, lines and statements by package, circles, catalog entries, parameters.
+
+    python perf/house.py                  # this checkout
+    python perf/house.py --at 3c75e13     # any commit of it
+
+Lines depend on the width at which the formatter breaks them, statements do not. A circle is a group of files
+that import each other, whether at the top or inside functions; imports for type checkers alone don't count.
+"""
+
+import argparse
+import ast
+import io
+import subprocess
+import tarfile
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "rlaifv_kedro"
+
+
+def imports(path: Path, names: dict[str, Path]) -> set[Path]:
+    """The project's files that a file imports."""
+    found: set[Path] = set()
+    tree = ast.parse(path.read_text())
+    typed = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for child in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typed:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module:
+            targets = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            best = [names[t] for t in targets if t in names and names[t].name != "__init__.py"]
+            found |= set(best or [names[t] for t in targets if t in names])
+        elif isinstance(node, ast.Import):
+            found |= {names[alias.name] for alias in node.names if alias.name in names}
+    return found - {path}
+
+
+def circles(files: list[Path], source: Path) -> list[list[str]]:
+    """Groups of two files or more that import each other."""
+    names = {}
+    for path in files:
+        dotted = ".".join(path.relative_to(source).with_suffix("").parts)
+        names[dotted.removesuffix(".__init__")] = path
+    arrows = {path: imports(path, names) for path in files}
+    reach = {path: set(arrows[path]) for path in files}
+    changed = True
+    while changed:
+        changed = False
+        for path in files:
+            more = (
+                set().union(*(reach[other] for other in reach[path])) - reach[path] if reach[path] else set()
+            )
+            if more:
+                reach[path] |= more
+                changed = True
+    groups = {frozenset(o for o in files if o in reach[p] and p in reach[o]) for p in files if p in reach[p]}
+    return sorted(sorted(path.relative_to(source).as_posix() for path in group) for group in groups)
+
+
+def statements(path: Path) -> int:
+    """Statements of a file, docstrings left out."""
+    nodes = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.stmt))
+    return sum(not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)) for n in nodes)
+
+
+def catalog(conf: Path) -> int:
+    """Entries of the base catalog; those that only hold what others share don't count."""
+    entries = [name for path in conf.glob("base/catalog*.yml") for name in yaml.safe_load(path.read_text())]
+    return sum(not name.startswith("_") for name in entries)
+
+
+def report(root: Path) -> None:
+    """Prints the figures of a checkout as a Markdown table."""
+    source = root / "src"
+    files = sorted((source / PACKAGE).rglob("*.py"))
+    rooms: Counter[str] = Counter()
+    size: dict[str, list[int]] = {}
+    for path in files:
+        parts = path.relative_to(source / PACKAGE).parts
+        room = parts[0] if len(parts) > 1 else "(top)"
+        rooms[room] += 1
+        lines, stated = size.setdefault(room, [0, 0])
+        size[room] = [lines + len(path.read_text().splitlines()), stated + statements(path)]
+    print("| room | files | lines | statements |\n| --- | --- | --- | --- |")
+    for room in sorted(rooms):
+        print(f"| {room} | {rooms[room]} | {size[room][0]:,} | {size[room][1]:,} |")
+    print(
+        f"| all | {len(files)} | {sum(s[0] for s in size.values()):,} | {sum(s[1] for s in size.values()):,} |"
+    )
+    long = [path for path in files if len(path.read_text().splitlines()) > 300]
+    conf = sum(len(path.read_text().splitlines()) for path in (root / "conf/base").glob("*.yml"))
+    found = circles(files, source)
+    print(f"\ncircles: {len(found)}", *(f"  {' <-> '.join(group)}" for group in found), sep="\n")
+    print(f"modules of more than 300 lines: {len(long)}")
+    print(f"conf/base: {conf} lines, {catalog(root / 'conf')} catalog entries")
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--at", metavar="COMMIT", help="a commit, without it the working tree")
+    args = parser.parse_args()
+    if args.at is None:
+        report(ROOT)
+        return
+    packed = subprocess.run(["git", "archive", args.at], cwd=ROOT, capture_output=True, check=True).stdout
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        archive.extractall(folder, filter="data")
+        report(Path(folder))
+
+
+if __name__ == "__main__":
+    main()
