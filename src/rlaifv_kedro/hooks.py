@@ -27,6 +27,7 @@ from rlaifv_kedro.pipelines.benchmarks.nodes import refuse_unready
 from rlaifv_kedro.pipelines.data_generation.nodes import draw_prompts, refuse_small_pool
 from rlaifv_kedro.runs import manifest as manifests
 from rlaifv_kedro.runs import versions
+from rlaifv_kedro.runs.entries import sha256_of
 from rlaifv_kedro.runs.kedro_private import dataset, is_versioned, path_of, runtime_parameters, saved_version
 from rlaifv_kedro.runs.lineage import ROOTS
 from rlaifv_kedro.runs.manifest import Manifest
@@ -142,7 +143,7 @@ class RunHooks:
             path_of(found, version),
             version,
             complete=found.exists(),
-            sha256_of=versions.sha256_of(found),
+            sha256_of=sha256_of(found),
         )
         self._manifest.written[name] = entry
         if name in ROOTS and entry.sha256:

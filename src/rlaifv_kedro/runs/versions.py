@@ -1,25 +1,21 @@
 """Which version each catalog entry has in a run: its own for outputs, a chosen one for inputs."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset, DataCatalog
-from kedro.io.core import AbstractVersionedDataset, VersionNotFoundError, is_parameter
+from kedro.io.core import is_parameter
 from kedro.pipeline import Pipeline
 
 from rlaifv_kedro.datasets.checkpoint import CheckpointDataset
-from rlaifv_kedro.datasets.images import ImagesDataset
-from rlaifv_kedro.datasets.pair_sources import PairSourceDataset
-from rlaifv_kedro.datasets.remote import RemoteFileDataset
-from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.files import content_sha256, shown
+from rlaifv_kedro.files import shown
 from rlaifv_kedro.runs import manifest as manifests
+from rlaifv_kedro.runs.entries import FETCHED, complete_versions, damage, is_there, sha256_of
 from rlaifv_kedro.runs.kedro_private import (
-    can_tell_existence,
     dataset,
     is_versioned,
     overwrites,
@@ -32,9 +28,6 @@ from rlaifv_kedro.runs.manifest import Entry, Manifest
 from rlaifv_kedro.runs.missing import NAMESPACED, missing, of_other_lineage
 
 logger = logging.getLogger(__name__)
-
-FETCHED = PairSourceDataset | RemoteFileDataset | ImagesDataset
-"""They fetch what isn't there, or say how to: at the start of a run, before anything costs hours."""
 
 
 @dataclass(frozen=True)
@@ -60,19 +53,19 @@ def pin(project: Path, pipeline: Pipeline, catalog: DataCatalog, run_params: dic
     return _Pinning(project, pipeline, catalog, run_params).pinned()
 
 
-def sha256_of(found: AbstractDataset) -> Callable[[Path], str]:
-    """How the dataset's content is hashed for the manifest: its own way, or all its files."""
-    return getattr(found, "content_sha256", content_sha256)
+def problems_of_inputs(
+    project: Path, pipeline: Pipeline, catalog: DataCatalog, run_params: dict[str, Any]
+) -> dict[str, str]:
+    """What is wrong with the free inputs of a run that is not started, by entry.
 
+    Versions are chosen in the catalog as the run would choose them; nothing is fetched, and only what runs
+    grow from is hashed.
 
-def complete_versions(found: AbstractVersionedDataset) -> list[str]:
-    """Versions that can be loaded."""
-    if isinstance(found, RunVersionedDataset):
-        return found.complete_versions()
-    try:
-        return found.list_versions(full_path=False)
-    except VersionNotFoundError:
-        return []
+    Args:
+        run_params: What Kedro gives to ``before_pipeline_run``, at least run_id, env, runtime_params and
+            load_versions.
+    """
+    return _Pinning(project, pipeline, catalog, run_params).problems()
 
 
 class _Pinning:
@@ -94,12 +87,21 @@ class _Pinning:
         for name in sorted(self.pipeline.all_outputs()):
             self._pin_output(name)
         self.lineage = self._with_roots()
-        free = sorted(name for name in self.pipeline.inputs() if not is_parameter(name))
-        problems = [problem for name in free for problem in self._pin_input(name)]
+        problems = [problem for name in self._free() for problem in self._pin_input(name)]
         if problems:
             raise UserError("\n".join(problems))
         self._warn_if_mixed()
         return Pinned(self.read, self.lineage)
+
+    def problems(self) -> dict[str, str]:
+        """What is missing, or there only from runs of another lineage."""
+        self.lineage = self._with_roots()
+        there = {name: dataset(self.catalog, name) for name in self._free() if name in self.catalog}
+        chosen = {name: self._choose(name, found) for name, found in there.items()}
+        return {name: problem for name, (_, problem) in chosen.items() if problem}
+
+    def _free(self) -> list[str]:
+        return sorted(name for name in self.pipeline.inputs() if not is_parameter(name))
 
     def _seed(self) -> int | None:
         return self.catalog.load("params:seed") if "params:seed" in self.catalog else None
@@ -119,7 +121,7 @@ class _Pinning:
                 version = entry.version if entry else self._newest(name, found)
                 set_version(found, version, self.run_id)
                 path = path_of(found, version)
-                if _is_there(found, version) and path is not None and path.exists():
+                if is_there(found, version) and path is not None and path.exists():
                     hashes[name] = sha256_of(found)(path)
         return self.lineage.model_copy(update=hashes)
 
@@ -156,15 +158,12 @@ class _Pinning:
         found = dataset(self.catalog, name)
         if not getattr(found, "IS_FILE", True):
             return []
-        recorded = self._recorded_entry(name, found)
-        asked = recorded.version if recorded else self._asked(name, found)
-        version = asked or self._newest(name, found)
-        set_version(found, version, self.run_id)
-        there = _is_there(found, version) or isinstance(found, FETCHED)
-        problem = _damage(found) if there else self._missing(name, found, version)
+        version, problem = self._choose(name, found)
+        problem = problem or damage(found)
         if problem:
             return [problem]
-        if not asked:
+        recorded = self._recorded_entry(name, found)
+        if not recorded and not self._asked(name, found):
             self.unasked.add(name)
         self.read[name] = manifests.entry_of(
             self.project, path_of(found, version), version, sha256_of=sha256_of(found)
@@ -175,6 +174,15 @@ class _Pinning:
                 "which therefore cannot be replayed."
             ]
         return []
+
+    def _choose(self, name: str, found: AbstractDataset) -> tuple[str | None, str | None]:
+        """Pins an input's version: the version, and what to say where it isn't there."""
+        recorded = self._recorded_entry(name, found)
+        asked = recorded.version if recorded else self._asked(name, found)
+        version = asked or self._newest(name, found)
+        set_version(found, version, self.run_id)
+        there = is_there(found, version) or isinstance(found, FETCHED)
+        return version, None if there else self._missing(name, found, version)
 
     def _asked(self, name: str, found: AbstractDataset) -> str | None:
         return (self.run_params["load_versions"] or {}).get(name) if is_versioned(found) else None
@@ -273,25 +281,6 @@ class _Pinning:
                 "replay=RUN",
                 mixed,
             )
-
-
-def _is_there(found: AbstractDataset, version: str | None) -> bool:
-    if is_versioned(found) and version is None:
-        return False
-    return found.exists() if can_tell_existence(found) else True
-
-
-def _damage(found: AbstractDataset) -> str | None:
-    """What is wrong with a checkpoint or with what is fetched.
-
-    Else it would come out only when a node loads it, maybe hours later.
-    """
-    if isinstance(found, CheckpointDataset | FETCHED):
-        try:
-            found.load()
-        except UserError as error:
-            return error.message
-    return None
 
 
 def _ancestors(run_id: str, runs: list[Manifest]) -> set[str]:
