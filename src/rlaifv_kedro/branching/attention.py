@@ -107,7 +107,7 @@ def branch_attention(
     Returns:
         (batch, queries, heads, head size), and None for the attention weights.
     """
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from rlaifv_kedro.transformers_private import sdpa_attention_forward
 
     lengths = (query.shape[2], key.shape[2])
     has_layout = branch_layout is not None and attention_mask is not None
@@ -149,12 +149,13 @@ def use_branch_attention(model: "PreTrainedModel") -> None:
     import inspect
 
     from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
+
+    from rlaifv_kedro.transformers_private import attention_of, sdpa_mask
 
     AttentionInterface.register(NAME, branch_attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     text = model.config.get_text_config()
     hands_down = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(model.forward).parameters.values())
-    if text._attn_implementation == "sdpa" and hands_down:
+    if attention_of(text) == "sdpa" and hands_down:
         names = [name for name in model.config.sub_configs if getattr(model.config, name, None) is text]
         model.set_attn_implementation({name: NAME for name in names} or NAME)

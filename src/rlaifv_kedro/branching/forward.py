@@ -12,6 +12,7 @@ import torch
 from rlaifv_kedro.branching.attention import NAME, BranchLayout
 from rlaifv_kedro.branching.family import spatial_positions, unwrapped
 from rlaifv_kedro.branching.pack import PackedBatch
+from rlaifv_kedro.transformers_private import attention_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def forward(
 ) -> torch.Tensor:
     """Logits at the kept positions, float32 or wider: (kept, vocabulary)."""
     text = unwrapped(model).config.get_text_config()
-    attention = text._attn_implementation
+    attention = attention_of(text)
     if pieces is not None and attention == NAME:
         inputs["branch_layout"] = pieces
     if mask is not None and mask.dim() == 4 and attention == "eager":

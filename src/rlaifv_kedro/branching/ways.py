@@ -15,6 +15,7 @@ from rlaifv_kedro.branching.pack import Pack, PackedBatch, collate
 from rlaifv_kedro.branching.packed import packed_log_probs
 from rlaifv_kedro.branching.separate import separate_log_probs
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.transformers_private import attention_of, is_stateful
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -94,7 +95,7 @@ def why_separate(model: "PreTrainedModel") -> str | None:
         )
     # The second is GPT-Neo's name.
     layers = set(getattr(text, "layer_types", None) or getattr(text, "attention_layers", None) or ())
-    if getattr(model, "_is_stateful", False) or layers - {"full_attention", "sliding_attention", "global"}:
+    if is_stateful(model) or layers - {"full_attention", "sliding_attention", "global"}:
         return "it has layers with a recurrent state, or attention by chunks or to the last tokens by index"
     if "mrope_section" in (getattr(text, "rope_parameters", None) or {}):
         if rope_index(model) is None:
@@ -103,8 +104,8 @@ def why_separate(model: "PreTrainedModel") -> str | None:
         return "its prompt tokens attend in both directions"
     elif "position_ids" not in accepted:
         return "its positions can't be given"
-    if text._attn_implementation not in _ATTENTION_WITH_MASKS:
-        return f"its attention {text._attn_implementation!r} takes no mask (attn_implementation: sdpa does)"
+    if attention_of(text) not in _ATTENTION_WITH_MASKS:
+        return f"its attention {attention_of(text)!r} takes no mask (attn_implementation: sdpa does)"
     if not _probe(model):
         return "a trial shows that it doesn't follow the mask and the positions it is given"
     return None

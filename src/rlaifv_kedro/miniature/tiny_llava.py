@@ -33,8 +33,7 @@ CHAT_TEMPLATE = (
 def build_processor() -> "LlavaProcessor":
     """A word-level tokenizer over the miniature's vocabulary and an image processor, as a LlavaProcessor."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-    from transformers import LlavaProcessor, PreTrainedTokenizerFast
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+    from transformers import CLIPImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast
 
     special = ["<pad>", "<unk>", "<s>", "</s>", "<image>"]
     ids = {word: i for i, word in enumerate([*special, *vocabulary()])}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.folder import ADAPTER_CONFIG, CARD, CONFIG, CheckpointFolder
 from rlaifv_kedro.models.hub import folder_of
+from rlaifv_kedro.transformers_private import rename_when_saved
 
 if TYPE_CHECKING:
     from rlaifv_kedro.models.backends.transformers import TransformersModel
@@ -81,6 +82,6 @@ def save_whole(model: "TransformersModel", folder: Path) -> None:
 
     _ = model.encoder  # says so if there is no tokenizer
     if isinstance(model.module, LlavaForConditionalGeneration):
-        model.module._weight_conversions = published_names(model.module.config)
+        rename_when_saved(model.module, published_names(model.module.config))
     model.module.save_pretrained(folder, max_shard_size=SHARD)
     model.processor.save_pretrained(folder)

@@ -159,12 +159,12 @@ class _RoleCheck:
     def _known_config(self, whole: CheckpointFolder) -> "PreTrainedConfig | None":
         """The config, if the architecture is one that the run can load."""
         from transformers import AutoConfig
-        from transformers.models.auto.modeling_auto import (
+
+        from rlaifv_kedro.models import minicpm_v, omnilmm
+        from rlaifv_kedro.transformers_private import (
             MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
             MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
         )
-
-        from rlaifv_kedro.models import minicpm_v, omnilmm
 
         omnilmm.register()
         minicpm_v.register_minicpm_v()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 from transformers import PrinterCallback, TrainerState, TrainingArguments, set_seed
-from transformers.trainer import TRAINER_STATE_NAME
 
 from rlaifv_kedro.datasets.pair_store import PairStore
 from rlaifv_kedro.errors import UserError
@@ -21,6 +20,7 @@ from rlaifv_kedro.training.callbacks import MarkCheckpoints, ReportProgress, Sto
 from rlaifv_kedro.training.distributed import deepspeed_config, expected_engine, running_engine
 from rlaifv_kedro.training.resume import drop_resume_files, saved_checkpoints
 from rlaifv_kedro.training.trainer import WATCHED, PreferenceTrainer
+from rlaifv_kedro.transformers_private import TRAINER_STATE_NAME
 
 if TYPE_CHECKING:
     from rlaifv_kedro.models.backends.transformers import TransformersModel

@@ -267,7 +267,7 @@ def _is_multimodal(config: Mapping[str, Any], trust_remote_code: bool) -> bool:
     """Whether a checkpoint is one for :func:`rlaifv_kedro.models.load_model`: everything but the text LLMs
     that transformers knows, or that bring their code along.
     """
-    from transformers.models.auto.modeling_auto import (
+    from rlaifv_kedro.transformers_private import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
     )

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import first_line
 from rlaifv_kedro.models.folder import CheckpointFolder
+from rlaifv_kedro.transformers_private import rename_when_saved
 
 if TYPE_CHECKING:
     import torch
     from transformers import LlavaConfig, LlavaForConditionalGeneration
-    from transformers.core_model_loading import WeightRenaming
 
 TOWER = "model.vision_tower."
 PREFIXES = {
@@ -98,21 +98,19 @@ def original_name(name: str) -> str:
     return next((old + name.removeprefix(new) for old, new in PREFIXES.items() if name.startswith(new)), name)
 
 
-def published_names(config: "LlavaConfig") -> "list[WeightRenaming]":
-    """For ``model._weight_conversions``: a LLaVA's weights are saved by the names that llava-hf published,
-    which every version of transformers and vLLM reads. In memory they have others, and so have files of
-    models that were never loaded from such a checkpoint.
-    """
-    from transformers.core_model_loading import WeightRenaming
+def published_names(config: "LlavaConfig") -> dict[str, str]:
+    """The names by which a LLaVA's weights are saved, as they begin in the file -> in memory.
 
+    They are those that llava-hf published, which every version of transformers and vLLM reads. In memory they
+    have others, and so have files of models that were never loaded from such a checkpoint.
+    """
     inner = ".vision_model" if config.vision_config.model_type in _WRAPPED_TOWERS else ""
-    names = {
+    return {
         "language_model.lm_head": "lm_head",
         "language_model.model": "model.language_model",
         "multi_modal_projector": "model.multi_modal_projector",
         f"vision_tower{inner}": "model.vision_tower",
     }
-    return [WeightRenaming(f"^{published}", here) for published, here in names.items()]
 
 
 def load_llava_original(
@@ -170,7 +168,7 @@ def load_llava_original(
         raise UserError(f"{folder}: can't load the checkpoint: {first_line(error)}") from error
     # transformers would write the original's names again, wrong ones at that: a reload missed weights.
     # Trainer's saves go the same way.
-    model._weight_conversions = published_names(model.config)
+    rename_when_saved(model, published_names(model.config))
     _refuse(folder, "hold what LLaVA-1.5 doesn't know:", loaded["unexpected_keys"])
     _refuse(
         folder,

@@ -15,8 +15,7 @@ from rlaifv_kedro.formats import first_line
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from transformers import LlavaConfig, LlavaProcessor, PreTrainedTokenizerBase
-    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+    from transformers import LlavaConfig, LlavaImageProcessorPil, LlavaProcessor, PreTrainedTokenizerBase
 
 IMAGE, PAD = "<image>", "<pad>"
 SYSTEM = (
@@ -78,7 +77,7 @@ def llava_processor(
 
 def llava_images(config: "LlavaConfig", *, pad_to_square: bool = True) -> "LlavaImageProcessorPil":
     """The image processor alone; see :func:`llava_processor`."""
-    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+    from transformers import LlavaImageProcessorPil
 
     side = config.vision_config.image_size
     return LlavaImageProcessorPil(

@@ -10,11 +10,10 @@ from dataclasses import fields
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
-from transformers import LlamaConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
-from transformers.models.idefics2.configuration_idefics2 import Idefics2VisionConfig
+from transformers import Idefics2VisionConfig, LlamaConfig, PreTrainedConfig
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.transformers_private import SubConfigSpec
 
 # SigLIP SO-400M at 980 pixels: what the release takes where its config names no vision tower.
 _VISION_DEFAULT = {

@@ -21,16 +21,21 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer, GenerationMixin, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    AutoTokenizer,
+    Cache,
+    GenerationMixin,
+    Idefics2VisionConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 from transformers import initialization as init
-from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.models.idefics2.configuration_idefics2 import Idefics2VisionConfig
-from transformers.models.idefics2.modeling_idefics2 import Idefics2VisionEmbeddings, Idefics2VisionTransformer
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.minicpm_v.configuration import MiniCPMVConfig
 from rlaifv_kedro.models.minicpm_v.resampler import Resampler
+from rlaifv_kedro.transformers_private import Idefics2VisionEmbeddings, Idefics2VisionTransformer
 
 
 def patch_positions(patches: int, side: int) -> torch.Tensor:

@@ -10,8 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
-from transformers.image_processing_utils import BaseImageProcessor
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BaseImageProcessor,
+    BatchFeature,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
 from transformers.image_transforms import to_pil_image
 from transformers.image_utils import ImageInput, make_flat_list_of_images
 

@@ -10,16 +10,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import GenerationMixin, MistralModel, MistralPreTrainedModel
+from transformers import Cache, GenerationMixin, MistralModel, MistralPreTrainedModel
 from transformers import initialization as init
-from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.modeling_utils import slice_logits_to_keep
-from transformers.utils.generic import can_return_tuple
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.omnilmm.configuration import OmniLMMConfig
 from rlaifv_kedro.models.omnilmm.vision import OmniLMMResampler, OmniLMMVisionTower, sincos_positions
+from rlaifv_kedro.transformers_private import can_return_tuple, slice_logits_to_keep
 
 # peft matches a string against the whole module name. The tower's linear layers lie under
 # ``vision_tower.blocks``, so ``layers`` tells the two apart.

@@ -8,8 +8,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import AddedToken, BatchFeature, LlamaTokenizer, PreTrainedTokenizerFast, ProcessorMixin
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers import (
+    AddedToken,
+    BatchFeature,
+    CLIPImageProcessorPil,
+    LlamaTokenizer,
+    PreTrainedTokenizerFast,
+    ProcessorMixin,
+)
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.omnilmm.configuration import OmniLMMConfig

@@ -9,14 +9,12 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import GradientCheckpointingLayer, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.mistral.modeling_mistral import eager_attention_forward
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.omnilmm.configuration import OmniLMMConfig, OmniLMMVisionConfig
+from rlaifv_kedro.transformers_private import ALL_ATTENTION_FUNCTIONS, attention_of, eager_attention_forward
 
 RESAMPLER_HEAD_WIDTH = 128
 RESAMPLER_NORM_EPS = 1e-6
@@ -73,9 +71,7 @@ class OmniLMMVisionAttention(nn.Module):
             batch, tokens, 3, -1, self.head_width
         )  # (batch, tokens, 3, heads, head width)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, tokens, head width)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(attention_of(self.config), eager_attention_forward)
         read, _ = attend(
             self, query, key, value, None, scaling=self.head_width**-0.5
         )  # (batch, tokens, heads, head width)
