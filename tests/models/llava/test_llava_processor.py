@@ -3,7 +3,6 @@ original's.
 """
 
 import json
-import random
 import shutil
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import sentencepiece
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from sentencepiece import sentencepiece_model_pb2
 from transformers import (
     AddedToken,
     AutoProcessor,
@@ -26,13 +24,10 @@ from transformers import (
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.encoding import ChatEncoder
 from rlaifv_kedro.models.llava.processor import SYSTEM, chunked_ids, llava_processor
+from tiny_sentencepiece import PIECES, write_tokenizer_model
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "parity" / "llava_original"
-PIECES, ROWS = 400, 448  # of the tokenizer, and of the model before it grows
-WORDS = (
-    "A chat between curious human and an artificial intelligence USER ASSISTANT what is in this image "
-    "describe it please Yes no dog cat table red"
-)
+ROWS = 448  # of the model before it grows; the tokenizer has fewer pieces
 TEXTS = [
     f"{SYSTEM} USER: <image>\nWhat is  in it? ASSISTANT: Yes, 2 dogs é 狗</s>",
     " a <image> what is it <image> ASSISTANT:",
@@ -46,37 +41,9 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tokenizer.model as Llama's is (BPE, bytes for what it doesn't know, blanks kept, one
-    put in front), and Vicuna's config.
-    """
+    """A folder with a tokenizer.model as Llama's is, and Vicuna's config."""
     folder = tmp_path_factory.mktemp("llama")
-    draw = random.Random(0)
-    blanks = [" ", " ", "  ", "     "]
-    lines = [
-        "".join(word + draw.choice(blanks) for word in draw.choices(WORDS.split(), k=12)) for _ in range(300)
-    ]
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
-        model_prefix=str(folder / "tokenizer"),
-        vocab_size=PIECES,
-        model_type="bpe",
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        split_digits=True,
-        unk_id=0,
-        bos_id=1,
-        eos_id=2,
-        pad_id=-1,
-        allow_whitespace_only_pieces=True,
-        minloglevel=2,
-    )
-    (folder / "tokenizer.vocab").unlink()
-    spec = sentencepiece_model_pb2.ModelProto.FromString((folder / "tokenizer.model").read_bytes())
-    for piece in spec.pieces:
-        if set(piece.piece) == {"▁"}:
-            piece.score = -1e9  # as in Mistral's
-    (folder / "tokenizer.model").write_bytes(spec.SerializeToString())
+    write_tokenizer_model(folder / "tokenizer.model")
     texts = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     special = {
         name: {"__type": "AddedToken", "content": text, "normalized": False} for name, text in texts.items()

@@ -6,15 +6,14 @@ Sources: the original code (github.com/haotian-liu/LLaVA: ``conversation.py``, t
 """
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import first_line
+from rlaifv_kedro.models.sentencepiece_ids import like_sentencepiece
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from transformers import LlavaConfig, LlavaImageProcessorPil, LlavaProcessor, PreTrainedTokenizerBase
 
 IMAGE, PAD = "<image>", "<pad>"
@@ -127,7 +126,7 @@ def _tokenizer(folder: Path, config: "LlavaConfig") -> "PreTrainedTokenizerBase"
         )
     try:
         llama = LlamaTokenizer.from_pretrained(folder, add_bos_token=True, add_eos_token=False)
-        backend = _like_sentencepiece(llama.backend_tokenizer, folder / "tokenizer.model")
+        backend = like_sentencepiece(llama.backend_tokenizer, folder / "tokenizer.model")
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"{folder}: can't read the tokenizer: {first_line(error)}") from error
     image_id = config.image_token_id
@@ -160,38 +159,3 @@ def _tokenizer(folder: Path, config: "LlavaConfig") -> "PreTrainedTokenizerBase"
         clean_up_tokenization_spaces=False,
         chat_template=llama.chat_template,
     )
-
-
-def _like_sentencepiece(backend: "Tokenizer", model: Path) -> "Tokenizer":
-    """Three corrections, after which ids are those of SentencePiece.
-
-    - Every chunk between special tokens begins with a blank, even one that begins with a blank of its own (as
-      in Llama's first tokenizer.json).
-    - Special tokens are looked for in the text as it is. Some older configs say otherwise, and then ``</s>``
-      is never found inside a text.
-    - Pieces are merged in the order of their scores. transformers 5.23 takes that of their ids, which differs
-      where pieces of blanks only have the lowest score of all (in Mistral's first tokenizer, for one): of two
-      blanks before a word the second belongs to the word.
-    """
-    from sentencepiece import SentencePieceProcessor
-    from tokenizers import Tokenizer
-
-    described = json.loads(backend.to_str())
-    described["normalizer"] = {
-        "type": "Sequence",
-        "normalizers": [
-            {"type": "Prepend", "prepend": "▁"},
-            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
-        ],
-    }
-    described["pre_tokenizer"] = None
-    for token in described["added_tokens"]:
-        token["normalized"] = False
-    if model.is_file():
-        pieces = SentencePieceProcessor(model_file=str(model))
-        scores = {pieces.id_to_piece(i): pieces.get_score(i) for i in range(pieces.vocab_size())}
-        # Of equal scores the leftmost is merged first, so a run of blanks grows from the left.
-        described["model"]["merges"].sort(
-            key=lambda pair: (-scores.get("".join(pair), -math.inf), -len(pair[0]), len(pair[1]))
-        )
-    return Tokenizer.from_str(json.dumps(described))

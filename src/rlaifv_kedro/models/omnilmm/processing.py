@@ -19,9 +19,9 @@ from transformers import (
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.omnilmm.configuration import OmniLMMConfig
+from rlaifv_kedro.models.sentencepiece_ids import like_sentencepiece
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 IM_PATCH, IM_START, IM_END = "<im_patch>", "<im_start>", "<im_end>"
@@ -163,7 +163,7 @@ def _tokenizer(folder: Path, config: OmniLMMConfig) -> tuple[PreTrainedTokenizer
         backend = loaded.backend_tokenizer
     elif (folder / "tokenizer.model").is_file():
         loaded = LlamaTokenizer.from_pretrained(folder)
-        backend = _like_sentencepiece(loaded.backend_tokenizer)
+        backend = like_sentencepiece(loaded.backend_tokenizer, folder / "tokenizer.model")
     else:
         raise UserError(
             f"{folder} has neither tokenizer.json nor tokenizer.model. Copy them there from where the "
@@ -196,16 +196,3 @@ def _tokenizer(folder: Path, config: OmniLMMConfig) -> tuple[PreTrainedTokenizer
     ):  # transformers 5 leaves it out unless the files ask for it
         tokenizer.add_bos_token = True
     return tokenizer, loaded.chat_template
-
-
-def _like_sentencepiece(backend: "Tokenizer") -> "Tokenizer":
-    """Let what follows a special token begin with a blank piece, as the release's tokenizer does and as the
-    model has learnt it.
-
-    In transformers 5 this depends on ``legacy`` in the tokenizer's config, with the opposite default.
-    """
-    from tokenizers import normalizers
-
-    backend.pre_tokenizer = None
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    return backend
