@@ -18,9 +18,18 @@ ROOMS = [
     "errors.py",
     "files.py",
     "formats.py",
+    "hooks.py",
     "miniature",
+    "pipelines/data_generation",
+    "pipelines/export",
+    "pipelines/feedback",
+    "pipelines/miniature",
+    "pipelines/reward",
+    "pipelines/training",
     "preference",
+    "pipeline_registry.py",
     "prompts.py",
+    "resolvers.py",
     "seeds.py",
     "software.py",
     "training",
@@ -118,6 +127,16 @@ def test_docstrings_begin_with_a_sentence(room: str) -> None:
 def test_faults_of_docstrings_are_found(text: str | None, fault: str) -> None:
     assert fault_of_docstring(text).startswith(fault)
     assert fault_of_docstring("A sentence: with (all) of it.\n\nMore.") is None
+
+
+def test_conditional_expressions_are_not_nested() -> None:
+    nested = {
+        f"{file.relative_to(SOURCE)}:{node.lineno}"
+        for file in files()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.IfExp) and isinstance(node.orelse, ast.IfExp)
+    }
+    assert nested == set()
 
 
 def test_modules_fit_a_sitting() -> None:

@@ -1,4 +1,4 @@
-"""A prefix and its branches: many texts hang on one long prefix, which is computed once."""
+"""Prefix sharing: many texts, the branches, hang on one long prefix, which is computed once."""
 
 from rlaifv_kedro.branching.pack import Pack, PackedBatch, collate, common_prefix, pack
 from rlaifv_kedro.branching.scoring import branch_log_probs, next_token_probs

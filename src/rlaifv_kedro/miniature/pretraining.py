@@ -233,6 +233,18 @@ def _collate(examples: list[Example], pad: int) -> tuple[torch.Tensor, torch.Ten
     return ids, mask, labels
 
 
+def _joint_optimiser(model: "LlavaForConditionalGeneration", stage: JointStage) -> torch.optim.AdamW:
+    """Two groups of weights, the vision tower's and the others, each with its peak rate."""
+    vision = list(model.model.vision_tower.parameters())
+    model.model.vision_tower.requires_grad_(stage.vision_learning_rate > 0)
+    known = {id(p) for p in vision}
+    groups = [
+        {"params": [p for p in model.parameters() if id(p) not in known], "peak": stage.learning_rate},
+        {"params": vision, "peak": stage.vision_learning_rate},
+    ]
+    return torch.optim.AdamW(groups, lr=stage.learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
+
+
 def train_jointly(
     model: "LlavaForConditionalGeneration",
     encoder: Encoder,
@@ -253,14 +265,7 @@ def train_jointly(
         The mean loss over the last 25 steps, averaged over the kinds of example.
     """
     pixels = np.stack([s.pixels for s in scenes])
-    vision = list(model.model.vision_tower.parameters())
-    model.model.vision_tower.requires_grad_(stage.vision_learning_rate > 0)
-    known = {id(p) for p in vision}
-    groups = [
-        {"params": [p for p in model.parameters() if id(p) not in known], "peak": stage.learning_rate},
-        {"params": vision, "peak": stage.vision_learning_rate},
-    ]
-    optimiser = torch.optim.AdamW(groups, lr=stage.learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
+    optimiser = _joint_optimiser(model, stage)
     rng = generator_for(seed, "joint", stage.name)
 
     def caption_example(i: int) -> Example:

@@ -93,8 +93,9 @@ class RewardParams(Params):
 
 
 class CollapseParams(Params):
-    """When a checkpoint counts as collapsed, compared with the base policy or the one the iteration
-    started from, on the selection split.
+    """When a checkpoint counts as collapsed, on the selection split.
+
+    It is compared with the base policy and the one that the iteration started from.
     """
 
     length_change: float = Field(0.2, gt=0, description="largest relative change of the mean number of words")
@@ -161,10 +162,6 @@ class EvaluationParams(Params):
 
     def policies(self) -> list[str]:
         """The checkpoints that are named."""
-        return (
-            []
-            if self.policy is None
-            else [self.policy]
-            if isinstance(self.policy, str)
-            else list(dict.fromkeys(self.policy))
-        )
+        if self.policy is None:
+            return []
+        return [self.policy] if isinstance(self.policy, str) else list(dict.fromkeys(self.policy))

@@ -125,7 +125,8 @@ def validate_parameters(raw: dict[str, Any]) -> Parameters:
 
 
 def complete_parameters(raw: dict[str, Any]) -> dict[str, Any]:
-    """All parameters with all their defaults, as JSON holds them, without the names of runs: the same
-    whichever pipelines are run.
+    """All parameters with all their defaults, as JSON holds them, without the names of runs.
+
+    They are the same whichever pipelines are run.
     """
     return validate_parameters(raw).model_dump(mode="json", exclude=set(RUN_NAMES))

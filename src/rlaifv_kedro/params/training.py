@@ -11,8 +11,9 @@ JsonScalar = bool | int | float | str | None
 
 
 class LoraParams(Params):
-    """Low-rank adapters on all linear layers of the language model (release: r 64, alpha 16, dropout
-    0.05).
+    """Low-rank adapters on all linear layers of the language model.
+
+    The release has rank 64, alpha 16 and dropout 0.05.
     """
 
     rank: Count = 64
@@ -21,8 +22,9 @@ class LoraParams(Params):
 
 
 class LaunchParams(Params):
-    """How many processes train together. More than one, or DeepSpeed, runs by torchrun as a process of its
-    own (docs/training.md).
+    """How many processes train together.
+
+    More than one, or DeepSpeed, runs by torchrun as a process of its own (docs/training.md).
     """
 
     processes: Count = Field(1, description="on each host; one a GPU")

@@ -14,21 +14,24 @@ from rlaifv_kedro.images import readable_images
 from rlaifv_kedro.params import ComputeParams, DataGenerationParams, LoopParams, ModelsParams
 from rlaifv_kedro.seeds import generator_for, seed_for
 
+_CANDIDATE = ["prompt_id", "candidate", "answer", "token_count", "finish_reason", "seed"]
+_REJECT = ["stage", "key", "why"]
+
 
 def draw_prompts(
     pool: pd.DataFrame, iteration: int, seed: int, params: DataGenerationParams, loop: LoopParams
 ) -> pd.DataFrame:
-    """The prompts of one iteration: the pool is shuffled once by the seed, and each iteration takes the next
-    ones, so none comes twice.
+    """The prompts of one iteration.
+
+    The pool is shuffled once by the seed, and each iteration takes the next ones, so none comes twice.
 
     Raises:
         UserError: The pool is too small for all iterations of the loop; said at the first one.
     """
     refuse_small_pool(len(pool), iteration, params, loop)
-    order = generator_for(seed, "prompt pool").permutation(len(pool))[
-        (iteration - 1) * params.prompts : iteration * params.prompts
-    ]
-    return pool.iloc[order].reset_index(drop=True)
+    order = generator_for(seed, "prompt pool").permutation(len(pool))
+    own = order[(iteration - 1) * params.prompts : iteration * params.prompts]
+    return pool.iloc[own].reset_index(drop=True)
 
 
 def refuse_small_pool(rows: int, iteration: int, params: DataGenerationParams, loop: LoopParams) -> None:
@@ -64,15 +67,10 @@ def sample_candidates(
 
     def work(rows: list[Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
         readable, rejects = readable_images(rows, stage="data_generation")
-        seeds = [
-            [seed_for(seed, "candidate", row.prompt_id, k) for k in range(params.candidates)]
-            for row, _ in readable
-        ]
-        sampled = (
-            model.sample([Question(image, row.question) for row, image in readable], seeds, decoding)
-            if readable
-            else []
-        )
+        numbers = range(params.candidates)
+        seeds = [[seed_for(seed, "candidate", row.prompt_id, k) for k in numbers] for row, _ in readable]
+        questions = [Question(image, row.question) for row, image in readable]
+        sampled = model.sample(questions, seeds, decoding) if questions else []
         candidates = []
         for (row, _), row_seeds, answers in zip(readable, seeds, sampled):
             for k, (answer, item_seed) in enumerate(zip(answers, row_seeds)):
@@ -81,23 +79,10 @@ def sample_candidates(
                         (row.prompt_id, k, answer.text, answer.token_count, answer.finish_reason, item_seed)
                     )
                 else:
-                    rejects.append(
-                        (
-                            "data_generation",
-                            json.dumps([row.prompt_id, k]),
-                            answer.error or "the policy gave an empty answer",
-                        )
-                    )
-        columns = ["prompt_id", "candidate", "answer", "token_count", "finish_reason", "seed"]
-        return pd.DataFrame(rejects, columns=["stage", "key", "why"]), pd.DataFrame(
-            candidates, columns=columns
-        )
+                    why = answer.error or "the policy gave an empty answer"
+                    rejects.append(("data_generation", json.dumps([row.prompt_id, k]), why))
+        return pd.DataFrame(rejects, columns=_REJECT), pd.DataFrame(candidates, columns=_CANDIDATE)
 
-    yield from map_chunks(
-        list(prompts.itertuples(index=False)),
-        params.chunk_size,
-        work,
-        "sampling candidates",
-        2,
-    )
+    rows = list(prompts.itertuples(index=False))
+    yield from map_chunks(rows, params.chunk_size, work, "sampling candidates", 2)
     close_model(model)

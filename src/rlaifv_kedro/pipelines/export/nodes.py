@@ -1,5 +1,6 @@
-"""Pairs for other tools. What each of them reads is the datasets' business:
-rlaifv_kedro/datasets/export_formats.py.
+"""Pairs for other tools.
+
+What each of them reads is the datasets' business: rlaifv_kedro/datasets/export_formats.py.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,8 +16,9 @@ DS_NAME = "rlaifv_kedro"
 
 
 class PublishedRows:
-    """Pairs as records of the published dataset's columns, each with its image's bytes; made when they are
-    asked for, as often as they are.
+    """Pairs as records of the published dataset's columns, each with its image's bytes.
+
+    Records are made when they are asked for, each time anew.
     """
 
     def __init__(self, pairs: pd.DataFrame | PairStore):
@@ -26,8 +28,10 @@ class PublishedRows:
         return len(self._pairs)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Raises:
-        UserError: An image is neither in the row nor in the file that it names.
+        """The records, in order.
+
+        Raises:
+            UserError: An image is neither in the row nor in the file that it names.
         """
         for record in self._of_store() if isinstance(self._pairs, PairStore) else self._of_frame():
             yield {**record, "image": embed_image(record["image"], None, f"pair idx {record['idx']}")}

@@ -154,8 +154,9 @@ def score(
     models: ModelsParams,
     compute: ComputeParams,
 ) -> pd.DataFrame:
-    """Scores of the candidates that have verdicts: minus the rejected claims, or, as an ablation, the
-    labeler's mean log-prob of the whole answer.
+    """Scores of the candidates that have verdicts: minus their rejected claims.
+
+    As an ablation: the labeler's mean log-prob of the whole answer.
 
     Raises:
         UserError: More than ``max_reject_share`` of the answers asked for have no verdicts.
@@ -163,8 +164,8 @@ def score(
     _refuse_too_many(
         prompts, candidates, len(verdicts[_CANDIDATE].drop_duplicates()), verdict_rejects, params
     )
-    judged = candidates.merge(verdicts[_CANDIDATE].drop_duplicates(), on=_CANDIDATE)
-    scores = score_candidates(verdicts, judged)
+    verified = candidates.merge(verdicts[_CANDIDATE].drop_duplicates(), on=_CANDIDATE)
+    scores = score_candidates(verdicts, verified)
     if params.scoring == "claims":
         return scores
     from rlaifv_kedro.models import Question
@@ -173,7 +174,7 @@ def score(
     asked = prompts.set_index("prompt_id")
     values: list[float] = []
     for part in batches(
-        list(judged.groupby("prompt_id", sort=False)), params.batch_size, "scoring whole answers"
+        list(verified.groupby("prompt_id", sort=False)), params.batch_size, "scoring whole answers"
     ):
         questions = [
             Question(open_image(asked.at[p, "image"], f"prompt {p}"), asked.at[p, "question"])

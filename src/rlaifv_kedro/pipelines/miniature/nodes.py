@@ -32,8 +32,10 @@ def draw_selection(seed: int, params: MiniatureParams) -> tuple[pd.DataFrame, di
 def draw_test(
     seed: int, params: MiniatureParams
 ) -> tuple[pd.DataFrame, dict[str, Any], dict[str, Any], pd.DataFrame]:
-    """The split on which the result is measured: prompts, instances, captions, and yes/no questions with
-    known answers.
+    """The split on which the result is measured.
+
+    Returns:
+        Prompts, instances, captions, and yes/no questions with known answers.
     """
     scenes = draw_split(seed, "test", params.test_scenes, double_share=params.double_share)
     return (

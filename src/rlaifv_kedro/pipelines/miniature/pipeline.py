@@ -6,6 +6,7 @@ from rlaifv_kedro.pipelines.miniature import nodes
 
 
 def create_pipeline() -> Pipeline:
+    """The world, then its two models."""
     return world_pipeline() + model_pipeline()
 
 

@@ -17,8 +17,9 @@ from rlaifv_kedro.seeds import seed_for
 def gather_pairs(
     seed: int, params: TrainingParams, *sources: Any
 ) -> Iterator[tuple[Chunk | Complete, Chunk | Complete]]:
-    """The pairs to train on, of all sources of the mix, as rows that can be mapped into memory. Their ``idx``
-    is their place in the mix.
+    """The pairs to train on, of all sources of the mix, as rows that can be mapped into memory.
+
+    Their ``idx`` is their place in the mix.
 
     Args:
         sources: What the catalog's entries ``params.sources()`` hold, in that order.
@@ -48,8 +49,9 @@ def compute_reference(
     models: ModelsParams,
     compute: ComputeParams,
 ) -> Iterator[Chunk | Complete]:
-    """Log-probs of all chosen and rejected answers by the policy the iteration starts from, with the
-    fingerprint of what they depend on.
+    """Log-probs of all chosen and rejected answers by the policy the iteration starts from.
+
+    With them goes the fingerprint of what they depend on.
 
     Args:
         rejects: Of the pairs.
