@@ -22,7 +22,7 @@ from rlaifv_kedro.preflight import sizes
 from rlaifv_kedro.preflight.checkpoints import _image_tokens, _patches
 from rlaifv_kedro.preflight.run import memory_needs
 from rlaifv_kedro.preflight.sizes import ModelSize, run_disk
-from rlaifv_kedro.runs.versions import dataset
+from rlaifv_kedro.runs.kedro_private import dataset, filepath, is_versioned
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ["llava15_7b", "llava15_7b_minicpm", "rlaifv_12b", "qwen"]
@@ -84,8 +84,8 @@ def test_a_run_reads_no_file_of_the_miniature(env: str) -> None:
     for name in (entry for entry in loop.inputs() if not is_parameter(entry)):
         found = dataset(catalog, name)
         if not getattr(found, "OF_THIS_RUN", False) and not getattr(found, "_EPHEMERAL", False):
-            assert "miniature" not in str(found._filepath), name
-            assert found._version is None, f"{name} is the user's own"
+            assert "miniature" not in str(filepath(found)), name
+            assert not is_versioned(found), f"{name} is the user's own"
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,11 @@ from imports import SOURCE
 
 # Packages and files below rlaifv_kedro that are checked.
 ROOMS = [
+    "__main__.py",
     "branching",
     "claims",
+    "cli.py",
+    "commands",
     "engine",
     "errors.py",
     "files.py",

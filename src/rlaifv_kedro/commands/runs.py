@@ -31,7 +31,7 @@ def command(as_json: bool) -> None:
     elif rows:
         show(rows)
     else:
-        click.echo("No runs yet. Start one with: rlaifv run")
+        click.echo("No runs yet. Start one with: kedro run")
 
 
 def show(rows: list[dict]) -> None:
