@@ -16,7 +16,6 @@ ROOMS = [
     "branching",
     "claims",
     "cli.py",
-    "commands",
     "engine",
     "errors.py",
     "files.py",
