@@ -13,7 +13,7 @@ from rlaifv_kedro.files import (
     combined_sha256,
     file_hashes,
     files_of,
-    read_bytes,
+    read_json,
     shown,
     sync_folder,
     write_atomically,
@@ -33,13 +33,6 @@ def check_checkpoint(folder: Path, remedy: str) -> None:
             missing or damaged.
     """
     CheckpointFolder(folder).refuse_damaged(remedy)
-
-
-def _read_json(path: Path, remedy: str) -> dict[str, Any]:
-    try:
-        return json.loads(read_bytes(path, remedy))
-    except ValueError as error:
-        raise UserError(f"{shown(path)} is not JSON ({error}). {remedy}") from error
 
 
 class CheckpointDataset(RunVersionedDataset[Path, Path]):
@@ -156,7 +149,7 @@ class CheckpointSetDataset(RunVersionedDataset[list, list]):
 
     def _entries(self, folder: Path) -> list[dict[str, Any]]:
         remedy = self.remedy()
-        marker, removed = _read_json(folder / MARKER, remedy), _removed(folder, remedy)
+        marker, removed = read_json(folder / MARKER, remedy), _removed(folder, remedy)
         try:
             entries = [
                 {**entry, "path": folder.absolute() / entry["path"]} for entry in marker["checkpoints"]
@@ -197,4 +190,4 @@ def _hashes(checkpoint: Path) -> dict[str, str]:
 
 
 def _removed(folder: Path, remedy: str) -> dict[str, Any]:
-    return _read_json(folder / REMOVED, remedy) if (folder / REMOVED).exists() else {}
+    return read_json(folder / REMOVED, remedy) if (folder / REMOVED).exists() else {}
