@@ -1,5 +1,4 @@
-"""The store of a judge's replies: how many are stored a second, and how long a store of many takes to open,
-to look all of them up, and on the disk.
+"""The store of a judge's replies: how fast it stores, opens and finds them, and its size on the disk.
 
     python perf/judge_store.py --replies 100000 --folder /tmp/replies
 

@@ -21,7 +21,7 @@ from kedro.io.core import Version
 from PIL import Image
 
 from rlaifv_kedro.datasets.chunks import ChunkedTableDataset
-from rlaifv_kedro.datasets.pair_sources import PairSourceDataset
+from rlaifv_kedro.datasets.pair_source_dataset import PairSourceDataset
 from rlaifv_kedro.datasets.pair_store import PairStoreDataset
 from rlaifv_kedro.params import TrainingParams
 from rlaifv_kedro.pipelines.training.nodes import gather_pairs
@@ -47,8 +47,9 @@ def memory() -> float:
 
 
 def write_rows(folder: Path, rows: int, picture_kb: int) -> None:
-    """Synthetic rows in 14 files, each of one row group: the worst case for a reader. ``idx`` is text, as
-    the published card says.
+    """Synthetic rows in 14 files, each of one row group: the worst case for a reader.
+
+    ``idx`` is text, as the published card says.
     """
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)

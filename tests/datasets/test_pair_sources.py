@@ -13,7 +13,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from pair_files import conversation, message, picture, published, write_published, write_trl
 from rlaifv_kedro.datasets.pair_rows import PairRow
-from rlaifv_kedro.datasets.pair_sources import FramePairs, PairSourceDataset, ParquetPairs
+from rlaifv_kedro.datasets.pair_source_dataset import PairSourceDataset
+from rlaifv_kedro.datasets.pair_sources import FramePairs, ParquetPairs
 from rlaifv_kedro.errors import UserError
 
 
@@ -62,7 +63,7 @@ def test_a_file_that_is_read_to_its_end_is_let_go(folder: Path) -> None:
     """Its last batch would else stay until Python looks for cycles: with pictures, 70 MB a file."""
     source = PairSourceDataset(str(folder)).load()
     source.read([50])
-    first = weakref.ref(source._cursor)
+    first = weakref.ref(source._batches)
     gc.disable()
     try:
         source.read([150])

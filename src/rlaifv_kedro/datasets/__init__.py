@@ -10,7 +10,8 @@ from rlaifv_kedro.datasets.documents import FigureDataset, JsonDataset, TextData
 from rlaifv_kedro.datasets.export import ExportFolderDataset
 from rlaifv_kedro.datasets.file_set import FileSetDataset, SharedFolderDataset
 from rlaifv_kedro.datasets.images import Images, ImagesDataset
-from rlaifv_kedro.datasets.pair_sources import PairSource, PairSourceDataset
+from rlaifv_kedro.datasets.pair_source_dataset import PairSourceDataset
+from rlaifv_kedro.datasets.pair_sources import PairSource
 from rlaifv_kedro.datasets.pair_store import PairStore, PairStoreDataset
 from rlaifv_kedro.datasets.remote import RemoteFileDataset
 from rlaifv_kedro.datasets.tables import TableDataset

@@ -38,9 +38,14 @@ class Complete:
     chunk_ids: list[str]
 
 
-class ChunkFolder(RunVersionedDataset):
-    """What a table and the view on its finished chunks share: a folder with one file a chunk, and a
-    marker.
+class ChunkedTableDataset(RunVersionedDataset):
+    """A table with a file a chunk, and a marker once it is complete.
+
+    A generator node saves it as :class:`Chunk`, :class:`Chunk`, ..., :class:`Complete`; it loads whole, as
+    one frame.
+
+    Without the marker that :class:`Complete` writes, the table does not exist for anyone but the node that
+    goes on with it (:meth:`finished_chunks`).
     """
 
     SUFFIX = ".parquet"
@@ -52,7 +57,9 @@ class ChunkFolder(RunVersionedDataset):
         version: Version | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Args:
+        """Names the folder and its table.
+
+        Args:
         filepath: Folder of the chunks.
         table: Name of the table in ``rlaifv_kedro.schemas.TABLES``.
         version: Set by Kedro for entries with ``versioned: true``.
@@ -73,34 +80,8 @@ class ChunkFolder(RunVersionedDataset):
         """Where a chunk lies."""
         return folder / f"{chunk_id}{self.SUFFIX}"
 
-    def _marker(self, folder: Path) -> dict[str, str]:
-        """Chunk id to sha256, in the table's order.
-
-        Raises:
-            UserError: The marker is missing or damaged.
-        """
-        content = read_bytes(folder / MARKER, self.remedy())
-        try:
-            return {entry["id"]: entry["sha256"] for entry in json.loads(content)["chunks"]}
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{shown(folder / MARKER)} is damaged. {self.remedy()}") from error
-
-    def _describe(self) -> dict[str, Any]:
-        return {**super()._describe(), "table": self._table}
-
-
-class ChunkedTableDataset(ChunkFolder):
-    """A table that a generator node saves as :class:`Chunk`, :class:`Chunk`, ..., :class:`Complete`, and that
-    loads whole, as one frame.
-
-    Without the marker that :class:`Complete` writes, the table does not exist for anyone but the node that
-    goes on with it (:meth:`finished_chunks`).
-    """
-
     def is_complete(self, path: Path) -> bool:
-        """The marker is readable and every chunk that it names is there (their content is checked by
-        ``load``).
-        """
+        """The marker is readable and every chunk that it names is there; ``load`` checks their content."""
         try:
             return all(self.file_of(path, chunk_id).is_file() for chunk_id in self._marker(path))
         except UserError:
@@ -171,3 +152,18 @@ class ChunkedTableDataset(ChunkFolder):
             f"Delete this one file and start its run again with run_id={path.parent.parent.name}: only "
             "this chunk is computed again."
         )
+
+    def _marker(self, folder: Path) -> dict[str, str]:
+        """Chunk id to sha256, in the table's order.
+
+        Raises:
+            UserError: The marker is missing or damaged.
+        """
+        content = read_bytes(folder / MARKER, self.remedy())
+        try:
+            return {entry["id"]: entry["sha256"] for entry in json.loads(content)["chunks"]}
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{shown(folder / MARKER)} is damaged. {self.remedy()}") from error
+
+    def _describe(self) -> dict[str, Any]:
+        return {**super()._describe(), "table": self._table}

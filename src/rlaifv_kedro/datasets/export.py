@@ -18,11 +18,10 @@ if TYPE_CHECKING:
 
 
 class ExportFolderDataset(RunVersionedDataset[Iterable[Mapping[str, Any]], Path]):
-    """A folder with pairs in another tool's form; see :mod:`rlaifv_kedro.datasets.export_formats`. Loads as
-    its path.
+    """A folder with pairs in another tool's form; see :mod:`rlaifv_kedro.datasets.export_formats`.
 
-    Records are written as they come, so that memory doesn't grow with their number; the folder gets its name
-    when all are.
+    Loads as its path. Records are written as they come, so that memory doesn't grow with their number; the
+    folder gets its name when all are.
     """
 
     def __init__(
@@ -32,7 +31,9 @@ class ExportFolderDataset(RunVersionedDataset[Iterable[Mapping[str, Any]], Path]
         version: Version | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Args:
+        """Names the folder and the form.
+
+        Args:
         filepath: The folder.
         format: One of ``published``, ``trl``, ``llama_factory``, ``ms_swift``.
         version: Set by Kedro for entries with ``versioned: true``.

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.formats import shortened
 
 Form = Literal["published", "trl"]
 
@@ -25,8 +26,11 @@ ORIGIN = ("origin_dataset", "origin_split")
 
 @dataclass(frozen=True, eq=False)
 class PairRow:
-    """One pair. ``image`` is a dict with ``bytes`` and ``path``, one of which may be None;
-    ``origin_split`` is JSON text, or None.
+    """One pair.
+
+    Attributes:
+        image: A dict with ``bytes`` and ``path``, one of which may be None.
+        origin_split: JSON text, or None.
     """
 
     question: str
@@ -58,7 +62,7 @@ def form_of(schema: pa.Schema, wanted: Form | None, where: str) -> Form:
     needed = " or ".join(
         ", ".join(f"`{name}`" for name in COLUMNS[form]) + f" ({_KINDS[form]})" for form in forms
     )
-    has = ", ".join(f"`{field.name}` {_short(field.type)}" for field in schema)
+    has = ", ".join(f"`{field.name}` {shortened(str(field.type), 30)}" for field in schema)
     raise UserError(
         f"{where}: not a table of pairs. It needs {needed}; it has {has or 'no columns'}. Rename or convert "
         "the columns."
@@ -77,11 +81,6 @@ def _fits(form: Form, name: str, dtype: pa.DataType) -> bool:
     if form == "trl":
         return pa.types.is_list(dtype) or pa.types.is_large_list(dtype)
     return pa.types.is_string(dtype) or pa.types.is_large_string(dtype)
-
-
-def _short(dtype: pa.DataType) -> str:
-    text = str(dtype)
-    return text if len(text) <= 30 else text[:27] + "..."
 
 
 def row_of(form: Form, record: dict[str, Any]) -> PairRow | str:
@@ -123,8 +122,9 @@ def _from_messages(record: dict[str, Any]) -> tuple[dict[str, str | None], dict[
 
 
 def _only_text(messages: list[dict[str, Any]] | None, column: str, role: str) -> str | None:
-    """The text of the one message that there is: turns before it, and a system's prompt, have no place in
-    a pair.
+    """The text of the one message that there is.
+
+    Turns before it, and a system's prompt, have no place in a pair.
     """
     roles = [message.get("role") for message in messages or []]
     if roles != [role]:

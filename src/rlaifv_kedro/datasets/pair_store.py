@@ -1,15 +1,11 @@
-"""The pairs of a training, memory-mapped: rows are read from disk when they are used, so host memory
-doesn't grow with their number.
-"""
+"""The pairs of a training, memory-mapped: host memory doesn't grow with their number."""
 
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +13,18 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from rlaifv_kedro.datasets.chunks import ChunkedTableDataset, ChunkFolder
+from rlaifv_kedro.datasets.chunks import ChunkedTableDataset
+from rlaifv_kedro.datasets.tables import reading
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import file_sha256, shown, write_atomically
 from rlaifv_kedro.schemas import conform, table
 
-SUFFIX = ".arrow"
 _TABLE = "training_pairs"
 
 
 @dataclass(frozen=True, eq=False)
 class PreferencePair:
-    """One pair. ``image`` is a dict with ``bytes`` and ``path``."""
+    """One pair to train on; ``image`` is a dict with ``bytes`` and ``path``."""
 
     idx: int
     question: str
@@ -40,6 +36,10 @@ class PreferencePair:
 class PairStore(Sequence[PreferencePair]):
     """Rows of ``training_pairs``, usually of memory-mapped files.
 
+    A ``Dataset`` of the datasets library would hold the memory, too, but would save ten of these lines, since
+    keys, prompts and answers would still be ours; it takes 25 MiB and 2 s more to open 325 chunks
+    (``perf/pair_libraries.py``).
+
     Args:
         rows: Columns of the table; may be parts of files that are mapped.
         files: Where they lie; another process can open them.
@@ -47,14 +47,9 @@ class PairStore(Sequence[PreferencePair]):
 
     def __init__(self, rows: pa.Table, files: Sequence[Path] = ()):
         self.files = list(files)
-        # Row by row from a column's chunks: slicing the whole table walks over all of them.
-        self._batches = rows.select(
-            ["idx", "question", "chosen", "rejected", "image", "origin_dataset", "origin_split"]
-        ).to_batches()
-        self._ends = list(accumulate(batch.num_rows for batch in self._batches))
+        self._columns = dict(zip(rows.column_names, rows.columns))
         self.idx: np.ndarray = rows["idx"].to_numpy()
         """int64 (pairs,)"""
-        self._prompt_keys, self._content_keys = rows["prompt_key"], rows["content_key"]
 
     @classmethod
     def open(cls, files: Sequence[Path]) -> PairStore:
@@ -64,8 +59,10 @@ class PairStore(Sequence[PreferencePair]):
 
     @classmethod
     def of(cls, pairs: pd.DataFrame) -> PairStore:
-        """The rows of a frame in memory, with its keys. The frame needs idx, image, question, chosen,
-        rejected.
+        """The rows of a frame in memory, with its keys.
+
+        Args:
+            pairs: With the columns idx, image, question, chosen and rejected at least.
         """
         names = [name for name in table(_TABLE).schema.names if name in pairs.columns]
         plain = {"origin_dataset": "", "origin_split": None, "source": "", "source_idx": pairs["idx"]}
@@ -97,10 +94,11 @@ class PairStore(Sequence[PreferencePair]):
 
     @cached_property
     def prompts(self) -> np.ndarray:
-        """The same number for pairs of the same image and question: int64 (pairs,), in the order of first
-        appearance.
+        """Each pair's prompt, as a number: int64 (pairs,).
+
+        Pairs of the same image and question have the same; they are counted in the order of first appearance.
         """
-        return pd.factorize(self._prompt_keys.to_pandas())[0].astype(np.int64)
+        return pd.factorize(self._columns["prompt_key"].to_pandas())[0].astype(np.int64)
 
     def by_prompt(self) -> list[list[int]]:
         """The rows of each prompt, by its number."""
@@ -111,20 +109,19 @@ class PairStore(Sequence[PreferencePair]):
     def fingerprint(self) -> str:
         """sha256 over all pairs in their order: idx, question, both answers and the image's content."""
         digest = hashlib.sha256()
-        for idx, key in zip(self.idx.tolist(), self._content_keys.to_pylist()):
+        for idx, key in zip(self.idx.tolist(), self._columns["content_key"].to_pylist()):
             digest.update(f"{idx} {key}\n".encode())
         return digest.hexdigest()
 
     def _at(self, row: int, names: Sequence[str]) -> dict[str, Any]:
-        number = bisect_right(self._ends, row)
-        batch = self._batches[number]
-        within = row - (self._ends[number] - batch.num_rows)
-        return {name: batch.column(name)[within].as_py() for name in names}
+        return {name: self._columns[name][row].as_py() for name in names}
 
 
 def with_keys(pairs: pd.DataFrame) -> pd.DataFrame:
-    """The frame with ``prompt_key`` (sha256 of image and question) and ``content_key`` (of image, question
-    and both answers).
+    """The frame with two more columns, by which equal prompts and equal pairs are known.
+
+    ``prompt_key`` is the sha256 of image and question, ``content_key`` that of image, question and both
+    answers.
     """
     prompt_keys, content_keys = [], []
     for row in pairs.itertuples(index=False):
@@ -136,22 +133,22 @@ def with_keys(pairs: pd.DataFrame) -> pd.DataFrame:
     return pairs.assign(prompt_key=prompt_keys, content_key=content_keys)
 
 
-class _ArrowChunks(ChunkFolder):
-    """Chunks as uncompressed Arrow files, which alone can be mapped into memory."""
+class PairStoreDataset(ChunkedTableDataset):
+    """``training_pairs``: saved as chunks like any chunked table, loaded as a :class:`PairStore`.
 
-    SUFFIX = SUFFIX
+    Chunks are uncompressed Arrow files, which alone can be mapped into memory. ``load`` compares every file's
+    sha256, which reads it once and keeps nothing.
+    """
+
+    SUFFIX = ".arrow"
 
     def read_chunk(self, path: Path, remedy: str, sha256: str | None = None) -> pa.Table:
         if not path.is_file():
             raise UserError(f"{shown(path)} does not exist. {remedy}")
         if sha256 is not None and file_sha256(path) != sha256:
             raise UserError(f"{shown(path)} is damaged: its content is not what the run wrote. {remedy}")
-        try:
+        with reading(path, remedy, "an Arrow file"):
             return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(
-                f"{shown(path)} is damaged or not an Arrow file ({str(error).splitlines()[0]}). {remedy}"
-            ) from error
 
     def write_chunk(self, path: Path, frame: pd.DataFrame) -> None:
         rows = conform(self._table, frame, where=shown(path)).combine_chunks()
@@ -159,13 +156,6 @@ class _ArrowChunks(ChunkFolder):
         with pa.ipc.new_file(sink, rows.schema) as writer:
             writer.write_table(rows)
         write_atomically(path, memoryview(sink.getvalue()))
-
-
-class PairStoreDataset(_ArrowChunks, ChunkedTableDataset):
-    """``training_pairs``: saved as chunks like any chunked table, loaded as a :class:`PairStore`.
-
-    ``load`` compares every file's sha256, which reads it once and keeps nothing.
-    """
 
     def load(self) -> PairStore:
         folder = self.load_path()

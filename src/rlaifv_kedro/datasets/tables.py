@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,15 +59,27 @@ def read_table(path: Path, table_name: str, remedy: str, sha256: str | None = No
     content = read_bytes(path, remedy)
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise UserError(f"{shown(path)} is damaged: its content is not what the run wrote. {remedy}")
-    try:
+    with reading(path, remedy):
         rows = pq.read_table(pa.BufferReader(content))
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(
-            f"{shown(path)} is damaged or not a parquet file ({first_line(error)}). {remedy}"
-        ) from error
     fingerprint = (rows.schema.metadata or {}).get(FINGERPRINT.encode())
     checked = conform(table_name, rows, where=shown(path))
     return checked.replace_schema_metadata({FINGERPRINT: fingerprint}) if fingerprint else checked
+
+
+@contextmanager
+def reading(path: Path, remedy: str, kind: str = "a parquet file") -> Iterator[None]:
+    """Turns what Arrow says of a damaged file into a message.
+
+    Args:
+        kind: What the file should be.
+
+    Raises:
+        UserError: For any error of Arrow's, or of the operating system's, inside.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{shown(path)} is damaged or not {kind} ({first_line(error)}). {remedy}") from error
 
 
 def as_frame(rows: pa.Table) -> pd.DataFrame:
@@ -104,7 +118,9 @@ class TableDataset(RunVersionedDataset[pd.DataFrame, pd.DataFrame]):
         version: Version | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Args:
+        """Names the file and its table.
+
+        Args:
         filepath: Parquet file.
         table: Name of the table in ``rlaifv_kedro.schemas.TABLES``.
         version: Set by Kedro for entries with ``versioned: true``.
@@ -120,9 +136,7 @@ class TableDataset(RunVersionedDataset[pd.DataFrame, pd.DataFrame]):
         write_table(self.save_path(), self._table, data)
 
     def footer(self) -> pq.FileMetaData | None:
-        """What the file notes about its rows and columns, without reading them; None if there is no such
-        file.
-        """
+        """What the file notes about its rows and columns; None if there is no file, or it is damaged."""
         try:
             return pq.read_metadata(self.load_path()) if self.exists() else None
         except (DatasetError, pa.ArrowException, OSError):

@@ -17,7 +17,7 @@ from kedro.pipeline import Pipeline
 from rlaifv_kedro.datasets.checkpoint import CheckpointDataset
 from rlaifv_kedro.datasets.documents import JsonDataset
 from rlaifv_kedro.datasets.images import ImagesDataset
-from rlaifv_kedro.datasets.pair_sources import PairSourceDataset
+from rlaifv_kedro.datasets.pair_source_dataset import PairSourceDataset
 from rlaifv_kedro.datasets.remote import RemoteFileDataset
 from rlaifv_kedro.datasets.tables import TableDataset
 from rlaifv_kedro.errors import UserError

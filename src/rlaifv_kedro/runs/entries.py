@@ -8,7 +8,7 @@ from kedro.io.core import AbstractVersionedDataset, VersionNotFoundError
 
 from rlaifv_kedro.datasets.checkpoint import CheckpointDataset
 from rlaifv_kedro.datasets.images import ImagesDataset
-from rlaifv_kedro.datasets.pair_sources import PairSourceDataset
+from rlaifv_kedro.datasets.pair_source_dataset import PairSourceDataset
 from rlaifv_kedro.datasets.remote import RemoteFileDataset
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError

@@ -1,6 +1,4 @@
-"""The replies of a judge, kept for good: what has been answered once is never asked again, in this run or
-another.
-"""
+"""The replies of a judge, kept for good: what has been answered is never asked again, by no run."""
 
 import hashlib
 import json
@@ -154,8 +152,9 @@ class ReplyStore:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes from asking the same judge meanwhile, so that none asks what another is just
-        asking. Waits for its turn.
+        """Waits until no other process asks this judge, and keeps others from it meanwhile.
+
+        So no process asks what another is just asking. Reading needs no turn.
 
         Raises:
             UserError: The lock can't be made.
@@ -194,8 +193,9 @@ class ReplyStore:
             self._database.execute(_ADD, _row(reply))
 
     def _take_over(self) -> None:
-        """Copies the replies of an earlier version, whose store was a file of JSON lines, into the database.
-        The file stays, under another name.
+        """Copies the replies of an earlier version into the database.
+
+        Its store was a file of JSON lines. That file stays, under another name.
         """
         old = self._old_path
         with self.locked(), self._user_errors(), writing(old):
