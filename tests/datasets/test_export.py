@@ -20,7 +20,7 @@ from rlaifv_kedro.datasets import export_formats as formats
 from rlaifv_kedro.datasets.export import ExportFolderDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import load_model
-from rlaifv_kedro.params import ExportParams
+from rlaifv_kedro.params import ExportParams, Parameters
 from rlaifv_kedro.pipelines.export import create_pipeline
 from rlaifv_kedro.pipelines.export.nodes import published_rows
 
@@ -268,7 +268,7 @@ def test_unknown_formats_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_pipeline_has_a_node_a_tool() -> None:
-    pipeline = create_pipeline(ExportParams(source="training_pairs"))
+    pipeline = create_pipeline(Parameters(export=ExportParams(source="training_pairs")))
     assert pipeline.inputs() == {"training_pairs"}
     assert (
         {node.name for node in pipeline.nodes}

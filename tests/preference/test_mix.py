@@ -169,7 +169,7 @@ def test_too_many_rejects_stop_the_training() -> None:
     params = TrainingParams(max_reject_share=0.05)
     with pytest.raises(UserError, match="1 of 10 pairs"):  # before the model is looked for
         next(
-            compute_reference(pairs, rejects, Path("nowhere"), set(), params, ModelsParams(), ComputeParams())
+            compute_reference(pairs, rejects, Path("nowhere"), params, ModelsParams(), ComputeParams())
         )
 
 

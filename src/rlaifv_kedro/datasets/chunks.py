@@ -60,10 +60,10 @@ class ChunkedTableDataset(RunVersionedDataset):
         """Names the folder and its table.
 
         Args:
-        filepath: Folder of the chunks.
-        table: Name of the table in ``rlaifv_kedro.schemas.TABLES``.
-        version: Set by Kedro for entries with ``versioned: true``.
-        metadata: For plugins such as Kedro-Viz.
+            filepath: Folder of the chunks.
+            table: Name of the table in ``rlaifv_kedro.schemas.TABLES``.
+            version: Set by Kedro for entries with ``versioned: true``.
+            metadata: For plugins such as Kedro-Viz.
         """
         super().__init__(filepath, version, metadata)
         self._table = known_table(table)

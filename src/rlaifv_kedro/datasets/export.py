@@ -34,10 +34,10 @@ class ExportFolderDataset(RunVersionedDataset[Iterable[Mapping[str, Any]], Path]
         """Names the folder and the form.
 
         Args:
-        filepath: The folder.
-        format: One of ``published``, ``trl``, ``llama_factory``, ``ms_swift``.
-        version: Set by Kedro for entries with ``versioned: true``.
-        metadata: For plugins such as Kedro-Viz.
+            filepath: The folder.
+            format: One of ``published``, ``trl``, ``llama_factory``, ``ms_swift``.
+            version: Set by Kedro for entries with ``versioned: true``.
+            metadata: For plugins such as Kedro-Viz.
         """
         super().__init__(filepath, version, metadata)
         if format not in FORMATS:

@@ -36,13 +36,13 @@ class PairSourceDataset(RunVersionedDataset[PairSource, None]):
         """Names the files.
 
         Args:
-        filepath: A parquet file, or a folder with some.
-        form: ``published`` or ``trl``; without one it is found out.
-        hub: Name of a dataset on the Hugging Face hub, which is fetched to the folder where it isn't there.
-        revision: Its branch, tag or commit, for that fetch.
-        files: Pattern of the files' names in the folder; ``*`` also stands for folders.
-        rows: How many there must be in all, so that an incomplete download is noticed.
-        metadata: For plugins such as Kedro-Viz.
+            filepath: A parquet file, or a folder with some.
+            form: ``published`` or ``trl``; without one it is found out.
+            hub: Name of a dataset on the Hugging Face hub, fetched to the folder if it isn't there.
+            revision: Its branch, tag or commit, for that fetch.
+            files: Pattern of the files' names in the folder; ``*`` also stands for folders.
+            rows: How many there must be in all, so that an incomplete download is noticed.
+            metadata: For plugins such as Kedro-Viz.
         """
         super().__init__(filepath, None, metadata)
         self._form, self._hub, self._revision, self._pattern, self._rows = form, hub, revision, files, rows

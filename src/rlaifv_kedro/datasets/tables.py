@@ -121,10 +121,10 @@ class TableDataset(RunVersionedDataset[pd.DataFrame, pd.DataFrame]):
         """Names the file and its table.
 
         Args:
-        filepath: Parquet file.
-        table: Name of the table in ``rlaifv_kedro.schemas.TABLES``.
-        version: Set by Kedro for entries with ``versioned: true``.
-        metadata: For plugins such as Kedro-Viz.
+            filepath: Parquet file.
+            table: Name of the table in ``rlaifv_kedro.schemas.TABLES``.
+            version: Set by Kedro for entries with ``versioned: true``.
+            metadata: For plugins such as Kedro-Viz.
         """
         super().__init__(filepath, version, metadata)
         self._table = known_table(table)
