@@ -168,9 +168,7 @@ def test_too_many_rejects_stop_the_training() -> None:
         refuse_too_many(PairStore.of(frame(1)[:0]), rejects, 1.0)
     params = TrainingParams(max_reject_share=0.05)
     with pytest.raises(UserError, match="1 of 10 pairs"):  # before the model is looked for
-        next(
-            compute_reference(pairs, rejects, Path("nowhere"), params, ModelsParams(), ComputeParams())
-        )
+        next(compute_reference(pairs, rejects, Path("nowhere"), params, ModelsParams(), ComputeParams()))
 
 
 def test_entries_that_hold_no_pairs_are_named() -> None:
