@@ -1,0 +1,67 @@
+"""Drawn pairs as rows of the published dataset, worked by hand."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from rlaifv_kedro.preference.pair_table import pair_statistics, pair_table
+
+PROMPTS = pd.DataFrame(
+    {
+        "prompt_id": ["a", "b", "c"],
+        "question": ["what?", "where?", "who?"],
+        "image": [
+            {"bytes": b"1", "path": "1.png"},
+            {"bytes": b"2", "path": None},
+            {"bytes": b"3", "path": None},
+        ],
+        "origin_dataset": ["x", "y", "z"],
+        "question_type": ["list", None, ""],
+    }
+)
+DRAWN = pd.DataFrame(
+    {
+        "prompt_id": ["b", "a", "b"],
+        "chosen_candidate": [0, 1, 2],
+        "rejected_candidate": [3, 4, 5],
+        "chosen_score": [-1, 0, 0],
+        "rejected_score": [-2, -3, -1],
+        "chosen": ["a dog.", "a cat sits.", "one two three four"],
+        "rejected": ["a dog and a cat.", "a cow.", "one"],
+    }
+)
+
+
+def test_a_pair_has_its_prompt_s_image_and_question() -> None:
+    rows = pair_table(PROMPTS, DRAWN, iteration=2, labeler="fixed")
+    assert rows["question"].tolist() == ["where?", "what?", "where?"]
+    assert [image["bytes"] for image in rows["image"]] == [b"2", b"1", b"2"]
+    assert rows["image_path"].tolist() == ["", "1.png", ""]
+    assert rows["idx"].tolist() == [0, 1, 2]
+    assert rows[["chosen_candidate", "rejected_score"]].to_numpy().tolist() == [[0, -2], [1, -3], [2, -1]]
+    assert set(rows["iteration"]) == {2} and set(rows["ds_name"]) == {"rlaifv_kedro"}
+
+
+@pytest.mark.parametrize(("iteration", "model"), [(1, "base"), (2, "iteration_1"), (4, "iteration_3")])
+def test_where_the_answers_come_from(iteration: int, model: str) -> None:
+    """From the policy that the iteration started from: the one of the iteration before."""
+    rows = pair_table(PROMPTS, DRAWN, iteration, labeler="self")
+    origin = [json.loads(text) for text in rows["origin_split"]]
+    assert origin[0] == {"model": model, "labeler": "self", "type": None, "iteration": iteration}
+    assert [o["type"] for o in origin] == [None, "list", None]
+
+
+def test_what_is_counted() -> None:
+    """Of the two pairs that are kept, chosen answers have 3 and 4 words, rejected ones 2 and 1."""
+    possible = pd.concat([DRAWN, DRAWN])
+    assert pair_statistics(PROMPTS, possible, DRAWN, DRAWN[1:], threshold=0.5) == {
+        "prompts": 3,
+        "prompts_with_pairs": 2,
+        "possible_pairs": 6,
+        "drawn_pairs": 3,
+        "kept_pairs": 2,
+        "length_threshold": 0.5,
+        "mean_words_chosen": 3.5,
+        "mean_words_rejected": 1.5,
+    }
