@@ -14,10 +14,10 @@ from rlaifv_kedro.branching import Pack, collate
 from rlaifv_kedro.branching.forward import BranchLogProbs
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.backends.transformers import TransformersModel
-from rlaifv_kedro.preference.data import PairPack, branches_of_pairs
+from rlaifv_kedro.preference.data import PairPack, branches_of_pairs, weights_of_pairs
 from rlaifv_kedro.preference.loss import Objective, preference_loss
 from rlaifv_kedro.preference.objective import reduced
-from rlaifv_kedro.preference.weights import SUM, Reduction, TokenWeights, changed_tokens, token_weights
+from rlaifv_kedro.preference.weights import SUM, Reduction, changed_tokens
 from tiny_training import WHOLE, Runner, reference_of
 
 END = 2
@@ -32,10 +32,6 @@ LOG_PROBS = {
 MEAN, WEIGHTED = Reduction("mean"), Reduction("weighted", 5.0)
 
 
-def weights_of(packs: list[PairPack], reduction: Reduction) -> TokenWeights | None:
-    return token_weights([p.pack for p in packs], [p.pairs for p in packs], reduction)
-
-
 def both_sides(packs: list[PairPack], log_probs: list[float], reduction: Reduction) -> list[list[float]]:
     """The reduced log-probs of the chosen and of the rejected answers of all pairs of these packs, whose
     branches' tokens have these log-probs.
@@ -43,7 +39,7 @@ def both_sides(packs: list[PairPack], log_probs: list[float], reduction: Reducti
     scored = BranchLogProbs.of_tokens(torch.tensor(log_probs), collate([p.pack for p in packs], pad=0))
     return [
         side.tolist()
-        for side in reduced(scored, *branches_of_pairs(packs).unbind(1), weights_of(packs, reduction))
+        for side in reduced(scored, *branches_of_pairs(packs).unbind(1), weights_of_pairs(packs, reduction))
     ]
 
 
@@ -122,7 +118,9 @@ def test_gradients_by_hand(reduction: Reduction) -> None:
     packs = two_pairs_of_one_prompt()
     tokens = torch.zeros(15, requires_grad=True)
     scored = BranchLogProbs.of_tokens(tokens, collate([p.pack for p in packs], pad=0))
-    chosen, rejected = reduced(scored, *branches_of_pairs(packs).unbind(1), weights_of(packs, reduction))
+    chosen, rejected = reduced(
+        scored, *branches_of_pairs(packs).unbind(1), weights_of_pairs(packs, reduction)
+    )
     (chosen.sum() - rejected.sum()).backward()
     expected = {
         "mean": [2 / 5] * 5 + [-1 / 4] * 4 + [-1 / 6] * 6,
@@ -136,7 +134,7 @@ def test_gradients_by_hand(reduction: Reduction) -> None:
 
 
 def test_a_sum_has_no_weights() -> None:
-    assert weights_of(two_pairs_of_one_prompt(), SUM) is None
+    assert weights_of_pairs(two_pairs_of_one_prompt(), SUM) is None
     with pytest.raises(ValueError, match="no weights"):
         SUM.shares(FIRST, SECOND)
 

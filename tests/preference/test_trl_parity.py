@@ -25,9 +25,9 @@ from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 from rlaifv_kedro.branching import Pack, choose_way, collate
 from rlaifv_kedro.models import load_model
 from rlaifv_kedro.params import TrainingParams
-from rlaifv_kedro.preference.data import PairPack, PreferenceCollator, branches_of_pairs
+from rlaifv_kedro.preference.data import PairPack, PreferenceCollator, branches_of_pairs, weights_of_pairs
 from rlaifv_kedro.preference.loss import Objective
-from rlaifv_kedro.preference.weights import Reduction, token_weights
+from rlaifv_kedro.preference.weights import Reduction
 from rlaifv_kedro.training.trainer import PreferenceTrainer
 from tiny_training import PARAMS, Runner, Spy, batches_seen, reference_of
 
@@ -212,7 +212,7 @@ class TextCollator:
             "images": {},
             "reference_chosen": reference("chosen"),
             "reference_rejected": reference("rejected"),
-            "weights": token_weights([p.pack for p in packs], [p.pairs for p in packs], self.reduction),
+            "weights": weights_of_pairs(packs, self.reduction),
         }
 
 

@@ -16,7 +16,7 @@ from rlaifv_kedro.branching import Pack, collate, pack
 from rlaifv_kedro.datasets.pair_store import PairStore, PreferencePair
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import open_image
-from rlaifv_kedro.preference.weights import SUM, Reduction, token_weights
+from rlaifv_kedro.preference.weights import SUM, Reduction, TokenWeights, token_weights
 from rlaifv_kedro.seeds import generator_for
 
 if TYPE_CHECKING:
@@ -87,6 +87,11 @@ def branches_of_pairs(packs: Sequence[PairPack]) -> torch.Tensor:
     return torch.tensor(
         [(start + c, start + r) for start, p in zip(starts, packs) for c, r in p.pairs], dtype=torch.int64
     )
+
+
+def weights_of_pairs(packs: Sequence[PairPack], reduction: Reduction) -> TokenWeights | None:
+    """The weights of the tokens of all pairs' answers; None for sums, which need none."""
+    return token_weights([p.pack for p in packs], [p.pairs for p in packs], reduction)
 
 
 @dataclass(frozen=True)
@@ -169,9 +174,13 @@ class PreferenceCollator:
         self.encoder, self.truncation, self.merge, self.reduction = encoder, truncation, merge, reduction
 
     def __call__(self, examples: list[PreferenceExample]) -> dict[str, Any]:
-        """``packed``; ``chosen`` and ``rejected``, each pair's branches among those of all packs, int64
-        (pairs,); their reference log-probs, float32 (pairs,); ``images``, what the model takes for those of
-        the packs; ``weights``, those of the answers' tokens, None for summed log-probs.
+        """A batch of pairs.
+
+        Returns:
+            ``packed``, the packs. ``chosen`` and ``rejected``, each pair's branches among those of all packs,
+            int64 (pairs,). ``reference_chosen`` and ``reference_rejected``, their reference log-probs,
+            float32 (pairs,). ``images``, what the model takes for those of the packs. ``weights``, those of
+            the answers' tokens, None for summed log-probs.
         """
         from rlaifv_kedro.models.backends.transformers import batched
 
@@ -191,5 +200,5 @@ class PreferenceCollator:
             "reference_chosen": torch.tensor([e.reference_chosen for e in ordered], dtype=torch.float32),
             "reference_rejected": torch.tensor([e.reference_rejected for e in ordered], dtype=torch.float32),
             "images": batched([p.image for p in packs], "cpu"),
-            "weights": token_weights([p.pack for p in packs], [p.pairs for p in packs], self.reduction),
+            "weights": weights_of_pairs(packs, self.reduction),
         }

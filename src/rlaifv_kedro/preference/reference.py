@@ -14,9 +14,15 @@ import pandas as pd
 
 from rlaifv_kedro.datasets.pair_store import PairStore
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.preference.data import Truncation, branches_of_pairs, distinct_answers, pack_pairs
+from rlaifv_kedro.preference.data import (
+    Truncation,
+    branches_of_pairs,
+    distinct_answers,
+    pack_pairs,
+    weights_of_pairs,
+)
 from rlaifv_kedro.preference.objective import reduced
-from rlaifv_kedro.preference.weights import SUM, Reduction, token_weights
+from rlaifv_kedro.preference.weights import SUM, Reduction
 
 if TYPE_CHECKING:
     from rlaifv_kedro.models.backends.transformers import TransformersModel
@@ -117,7 +123,7 @@ def reference_log_probs(
         packs = [pack_pairs(group, distinct_answers(group), model.encoder, truncation) for group in part]
         scored = model.pack_log_probs([p.image for p in packs], [p.pack for p in packs])
         branches = branches_of_pairs(packs).to(scored.sums.device)
-        weights = token_weights([p.pack for p in packs], [p.pairs for p in packs], reduction)
+        weights = weights_of_pairs(packs, reduction)
         log_probs = reduced(scored, branches[:, 0], branches[:, 1], weights)
         columns = (*log_probs, *scored.counts[branches].unbind(1))
         rows += zip((pair.idx for group in part for pair in group), *(column.tolist() for column in columns))
