@@ -1,4 +1,5 @@
 # Two commands do everything: `make run` and `make test`. Both make the virtual environment first.
+# Tests use all cores, a file of them at a time; none depends on the order.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +11,7 @@ run: $(STAMP)
 	$(BIN)/kedro run
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
