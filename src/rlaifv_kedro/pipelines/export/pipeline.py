@@ -1,6 +1,6 @@
 """export: preference_pairs, or training_pairs -> a folder for each tool.
 
-One of them alone: ``--nodes export_trl``.
+One of them alone: ``--nodes iteration_1.export.export_trl``.
 """
 
 from kedro.pipeline import Pipeline, node
