@@ -1,6 +1,4 @@
-"""Kedro datasets of the project: versioned by run, written atomically, with the same bytes for the same
-data.
-"""
+"""Kedro datasets of the project: versioned by run, written atomically, the same bytes for the same data."""
 
 from rlaifv_kedro.datasets.checkpoint import CheckpointDataset, CheckpointSetDataset
 from rlaifv_kedro.datasets.chunks import Chunk, ChunkedTableDataset, Complete

@@ -36,22 +36,34 @@ def check_checkpoint(folder: Path, remedy: str) -> None:
 
 
 class CheckpointDataset(RunVersionedDataset[Path, Path]):
-    """A folder with a Hugging Face checkpoint. Nodes pass the path, never the module: ``load`` gives the
-    folder, ``save`` takes one.
+    """A folder with a Hugging Face checkpoint, which loads as its path and is saved from one.
+
+    Nodes pass the path, never the module.
 
     What lies in the version's scratch folder is moved. Else saving makes hard links where the file system
     can, so what is saved must not be altered in place afterwards.
     """
 
     def is_complete(self, path: Path) -> bool:
+        """Whether the checkpoint's config is there: the folder gets its name when all is in it."""
         return (path / CONFIG).is_file()
 
     def load(self) -> Path:
+        """The folder.
+
+        Raises:
+            UserError: See :func:`check_checkpoint`.
+        """
         folder = self.load_path()
         check_checkpoint(folder, self.remedy())
         return folder
 
     def save(self, data: Path) -> None:
+        """Takes a folder over, by moving it or by hard links.
+
+        Raises:
+            UserError: It holds no whole checkpoint, or can't be written.
+        """
         source, target = Path(data), self.save_path()
         check_checkpoint(source, "Give a folder with a whole Hugging Face checkpoint.")
         if target.exists() and target.samefile(source):
@@ -73,8 +85,12 @@ class CheckpointDataset(RunVersionedDataset[Path, Path]):
 
 
 def link_folder(source: Path, target: Path, without: tuple[str, ...] = ()) -> None:
-    """Makes a folder of the same files, without those of some names, by hard links where the file system
-    can: replace files there, alter none.
+    """Makes a folder of the same files, by hard links where the file system can.
+
+    Replace files there, but alter none.
+
+    Args:
+        without: Names of files that are left out.
     """
     shutil.copytree(source, target, copy_function=_link_or_copy, ignore=shutil.ignore_patterns(*without))
 
@@ -101,12 +117,18 @@ class CheckpointSetDataset(RunVersionedDataset[list, list]):
     """
 
     def is_complete(self, path: Path) -> bool:
+        """Whether each checkpoint that the marker names is there, or was removed on purpose."""
         try:
             return all("removed" in entry or entry["path"].is_dir() for entry in self._entries(path))
         except UserError:
             return False
 
     def load(self) -> list[dict[str, Any]]:
+        """The checkpoints as dicts; see the class.
+
+        Raises:
+            UserError: A checkpoint that the marker names is missing.
+        """
         folder = self.load_path()
         entries = self._entries(folder)
         for entry in entries:
@@ -118,6 +140,11 @@ class CheckpointSetDataset(RunVersionedDataset[list, list]):
         return [{**entry, "own": own} for entry in entries]
 
     def save(self, data: list[str] | list[dict[str, Any]]) -> None:
+        """Writes the marker.
+
+        Raises:
+            UserError: A checkpoint is not a folder inside the work folder.
+        """
         folder = self.save_path()
         entries = [dict(entry) if isinstance(entry, dict) else {"path": entry} for entry in data]
         for entry in entries:
@@ -131,8 +158,9 @@ class CheckpointSetDataset(RunVersionedDataset[list, list]):
         write_atomically(folder / MARKER, json.dumps({"checkpoints": entries}, indent=2).encode() + b"\n")
 
     def content_sha256(self, path: Path) -> str:
-        """The same before and after checkpoints are removed and their cards completed, so that manifests
-        still know them.
+        """The sha256 of the set, the same before and after checkpoints are removed or cards completed.
+
+        So manifests still know it.
         """
         removed = _removed(path, self.remedy())
         hashes = {
@@ -165,8 +193,9 @@ class CheckpointSetDataset(RunVersionedDataset[list, list]):
 
 
 def remove_checkpoints(folder: Path, why: dict[str, Any]) -> None:
-    """Removes checkpoints of a set, and records it first: a kill at any moment leaves a set that says what is
-    gone, and the next call ends the work.
+    """Removes checkpoints of a set, and records it first.
+
+    A kill at any moment leaves a set that says what is gone, and the next call ends the work.
 
     Args:
         folder: That of a :class:`CheckpointSetDataset`.

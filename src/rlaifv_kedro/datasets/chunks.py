@@ -88,6 +88,7 @@ class ChunkedTableDataset(RunVersionedDataset):
             return False
 
     def save(self, data: Chunk | Complete) -> None:
+        """Writes a chunk, or the marker that makes the table complete."""
         folder = self.save_path()
         if isinstance(data, Chunk):
             self.write_chunk(self.file_of(folder, data.id), data.frame)
@@ -98,6 +99,11 @@ class ChunkedTableDataset(RunVersionedDataset):
             raise TypeError(f"a chunked table saves a Chunk or Complete, not {type(data).__name__}")
 
     def load(self) -> pd.DataFrame:
+        """All rows.
+
+        Raises:
+            UserError: A chunk is missing, damaged, or not what the run wrote.
+        """
         return as_frame(self._rows(limit=None))
 
     def finished_chunks(self) -> set[str]:

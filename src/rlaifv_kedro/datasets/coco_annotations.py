@@ -1,5 +1,6 @@
-"""COCO's annotation files, read as a stream: the four of 2014 are 600 MB of JSON, most of it polygons that
-nobody here needs.
+"""COCO's annotation files, read as a stream.
+
+The four of 2014 are 600 MB of JSON, most of it polygons that nobody here needs.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ _TEXT = {"file_name", "caption", "name"}
 
 class CocoAnnotations:
     """Pairs of ``instances_<split>.json`` and ``captions_<split>.json``, in a folder or a zip archive.
+
     Nothing is read before it is asked for.
 
     Args:
@@ -69,8 +71,7 @@ class CocoAnnotations:
         return f"{shown(self._path)}, {self._names[kind, split]}"
 
     def entries(self, kind: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The entries of a file's lists, in the order of the file: (list, the fields that :data:`FIELDS`
-        names).
+        """The entries of a file's lists, in their order: (list, the fields that :data:`FIELDS` names).
 
         Raises:
             UserError: The file is damaged, lacks a list, or an entry lacks a field or has one of another
@@ -115,9 +116,8 @@ class CocoAnnotations:
         if self._path.is_dir():
             return open(self._path / name, "rb")
         with zipfile.ZipFile(self._path) as archive:
-            return io.BufferedReader(
-                archive.open(name), BUFFER
-            )  # the member keeps the archive's file open until it is closed
+            # The member keeps the archive's file open until it is closed.
+            return io.BufferedReader(archive.open(name), BUFFER)
 
 
 def _entries(
@@ -160,7 +160,9 @@ class CocoAnnotationsDataset(RemoteFileDataset):
     """The published archive, or a folder in its place. Loads as :class:`CocoAnnotations`."""
 
     def load(self) -> CocoAnnotations:
-        """Raises:
-        UserError: It can't be fetched, or holds no annotations.
+        """The annotations, of which nothing is read yet.
+
+        Raises:
+            UserError: It can't be fetched, or holds no annotations.
         """
         return CocoAnnotations(self.fetch())

@@ -16,12 +16,18 @@ class IterationNumberDataset(AbstractDataset[None, int]):
         self.iteration, self.metadata = iteration, metadata
 
     def load(self) -> int:
+        """The number.
+
+        Raises:
+            UserError: The name is not an iteration's.
+        """
         number = self.iteration.rpartition("_")[2]
         if not number.isdigit() or int(number) < 1:
             raise UserError(f"{self.iteration!r} names no iteration: use iteration_1, iteration_2 ...")
         return int(number)
 
     def save(self, data: None) -> None:
+        """Refused."""
         raise UserError("an iteration's number comes from its name and can't be saved.")
 
     def _describe(self) -> dict[str, Any]:

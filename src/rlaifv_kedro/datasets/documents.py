@@ -1,6 +1,4 @@
-"""Documents of a report: JSON, text and HTML, figures. Written atomically, and with the same bytes for the
-same content.
-"""
+"""Documents of a report: JSON, text and HTML, figures."""
 
 from __future__ import annotations
 
@@ -22,14 +20,17 @@ FIGURE_DPI = 150
 
 
 class JsonDataset(RunVersionedDataset[Any, Any]):
-    """JSON with two spaces of indent, keys in their order; NaN and infinity, which JSON does not know,
-    become null.
+    """JSON with two spaces of indent, keys in their order.
+
+    NaN and infinity, which JSON does not know, become null.
     """
 
     def load(self) -> Any:
+        """The document."""
         return read_json(self.load_path(), self.remedy())
 
     def save(self, data: Any) -> None:
+        """Writes the document; the same content gives the same bytes."""
         text = json.dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False)
         write_atomically(self.save_path(), text.encode() + b"\n")
 
@@ -50,6 +51,11 @@ class TextDataset(RunVersionedDataset[str, str]):
     """UTF-8 text with Unix line ends, as it is: also HTML and Markdown."""
 
     def load(self) -> str:
+        """The text.
+
+        Raises:
+            UserError: It is not UTF-8.
+        """
         path = self.load_path()
         try:
             return read_bytes(path, self.remedy()).decode()
@@ -57,6 +63,7 @@ class TextDataset(RunVersionedDataset[str, str]):
             raise UserError(f"{shown(path)} is not UTF-8 text ({error}). {self.remedy()}") from error
 
     def save(self, data: str) -> None:
+        """Writes the text."""
         write_atomically(self.save_path(), data.encode())
 
 
@@ -64,9 +71,11 @@ class FigureDataset(RunVersionedDataset["Figure", bytes]):
     """A matplotlib figure as PNG without software name and date; loads as the file's bytes."""
 
     def load(self) -> bytes:
+        """The PNG file's content."""
         return read_bytes(self.load_path(), self.remedy())
 
     def save(self, data: Figure) -> None:
+        """Draws the figure; the same figure gives the same bytes."""
         image = io.BytesIO()
         data.savefig(image, format="png", dpi=FIGURE_DPI, bbox_inches="tight", metadata={"Software": None})
         write_atomically(self.save_path(), image.getvalue())

@@ -45,12 +45,19 @@ class ExportFolderDataset(RunVersionedDataset[Iterable[Mapping[str, Any]], Path]
         self._format = format
 
     def is_complete(self, path: Path) -> bool:
+        """Whether the folder is there: it gets its name when all is in it."""
         return path.is_dir()
 
     def load(self) -> Path:
+        """The folder."""
         return self.load_path()
 
     def save(self, data: Iterable[Mapping[str, Any]]) -> None:
+        """Writes the records in the tool's form, in place of what is there.
+
+        Raises:
+            UserError: An image is no picture, a text can't be written in that form, or the disk is full.
+        """
         target = self.save_path()
         unfinished = target.with_name(f".{target.name}.tmp")
         with writing(target):

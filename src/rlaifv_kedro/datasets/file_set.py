@@ -19,15 +19,19 @@ class FileSetDataset(AbstractDataset[dict[str, bytes], Path]):
     """
 
     def __init__(self, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        """Args:
-        filepath: The folder.
-        metadata: For plugins such as Kedro-Viz.
+        """Names the folder.
+
+        Args:
+            filepath: The folder.
+            metadata: For plugins such as Kedro-Viz.
         """
         self._filepath, self.metadata = PurePosixPath(filepath), metadata
 
     def save(self, data: dict[str, bytes]) -> None:
-        """Raises:
-        UserError: The folder can't be written.
+        """Writes the folder anew, or leaves the old one.
+
+        Raises:
+            UserError: The folder can't be written.
         """
         folder = Path(self._filepath)
         unfinished = folder.with_name(f".{folder.name}.tmp")
@@ -40,8 +44,10 @@ class FileSetDataset(AbstractDataset[dict[str, bytes], Path]):
             sync_folder(folder.parent)
 
     def load(self) -> Path:
-        """Raises:
-        UserError: It isn't there.
+        """The folder.
+
+        Raises:
+            UserError: It isn't there.
         """
         if not self._exists():
             raise UserError(f"{self._filepath} is not there. Run the pipeline that makes it.")
@@ -67,12 +73,14 @@ class SharedFolderDataset(AbstractDataset[None, Path]):
         self._filepath, self.metadata = PurePosixPath(filepath), metadata
 
     def load(self) -> Path:
+        """The folder, which is made if it isn't there."""
         folder = Path(self._filepath)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def save(self, data: None) -> None:
+        """Refused."""
         raise TypeError("a shared folder is only loaded; its files are written one by one")
 
     def _exists(self) -> bool:

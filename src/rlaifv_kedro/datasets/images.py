@@ -1,6 +1,4 @@
-"""Pictures that tables name: in a folder or an archive, and fetched one by one where only some of many are
-needed.
-"""
+"""Pictures that tables name: in a folder or an archive, or fetched one by one."""
 
 from __future__ import annotations
 
@@ -42,16 +40,13 @@ class Images:
     def __init__(
         self, path: Path, base_url: str | None = None, from_addresses: bool = False, manual: str = ""
     ):
-        self._path, self._base_url, self._from_addresses, self._manual = (
-            path,
-            base_url,
-            from_addresses,
-            manual,
-        )
+        self._path, self._base_url = path, base_url
+        self._from_addresses, self._manual = from_addresses, manual
 
     def find(self, names: Iterable[str]) -> dict[str, Image]:
-        """The pictures by the names as given, for an ``image`` column: those of a folder as their paths,
-        those of an archive as bytes.
+        """The pictures by the names as given, for an ``image`` column.
+
+        Those of a folder are given as their paths, those of an archive as bytes.
 
         Args:
             names: File names, or http addresses, whose last part is the file name.
@@ -153,20 +148,18 @@ class ImagesDataset(AbstractDataset[Images, None]):
         from_addresses: bool = False,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Args:
-        filepath: The folder; or the archive, by a name that ends in ``.zip``.
-        url: Where the archive is fetched from.
-        sha256: Of the archive, where one is published.
-        base_url: Where single pictures are fetched from by their names, into the folder.
-        from_addresses: Whether pictures that are named by their addresses are fetched into the folder.
-        metadata: ``licence``, ``manual``, and what plugins want.
+        """Names the folder or archive, and where pictures come from.
+
+        Args:
+            filepath: The folder; or the archive, by a name that ends in ``.zip``.
+            url: Where the archive is fetched from.
+            sha256: Of the archive, where one is published.
+            base_url: Where single pictures are fetched from by their names, into the folder.
+            from_addresses: Whether pictures that are named by their addresses are fetched into the folder.
+            metadata: ``licence``, ``manual``, and what plugins want.
         """
-        self.folder, self._base_url, self._from_addresses, self.metadata = (
-            Path(filepath),
-            base_url,
-            from_addresses,
-            metadata,
-        )
+        self.folder, self.metadata = Path(filepath), metadata
+        self._base_url, self._from_addresses = base_url, from_addresses
         self._archive = (
             RemoteFileDataset(filepath, url, sha256, metadata=metadata) if filepath.endswith(".zip") else None
         )
@@ -185,8 +178,10 @@ class ImagesDataset(AbstractDataset[Images, None]):
         return self._archive is None and bool(self._base_url or self._from_addresses)
 
     def load(self) -> Images:
-        """Raises:
-        UserError: The archive can't be fetched, or there is no folder and nothing to fetch pictures from.
+        """The pictures, after fetching an archive that isn't there.
+
+        Raises:
+            UserError: The archive can't be fetched, or there is no folder and nothing to fetch pictures from.
         """
         manual = (self.metadata or {}).get("manual", "")
         if self._archive is not None:
@@ -199,6 +194,7 @@ class ImagesDataset(AbstractDataset[Images, None]):
         return Images(self.folder, self._base_url, self._from_addresses, manual)
 
     def save(self, data: Any) -> None:
+        """Refused."""
         raise TypeError("pictures are read only")
 
     def _exists(self) -> bool:

@@ -74,9 +74,11 @@ class PairSourceDataset(RunVersionedDataset[PairSource, None]):
         return source
 
     def save(self, data: Any) -> None:
+        """Refused."""
         raise TypeError("a source of pairs is read only")
 
     def remedy(self) -> str:
+        """How to get the files, as a sentence."""
         if self._hub is None:
             return "Put the right files there, or change `filepath` in the catalog."
         return f"Fetch it, here or where there is a network, with: {self._command()}"

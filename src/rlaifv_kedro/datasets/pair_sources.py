@@ -69,14 +69,17 @@ class FramePairs(PairSource):
         return len(self._frame)
 
     def where(self, row: int) -> str:
+        """Entry and row, for people."""
         return f"{self._name}, row {row}"
 
     def origin_split(self) -> pa.Array:
+        """The column, or nulls."""
         if "origin_split" not in self._frame.columns:
             return pa.nulls(len(self), pa.string())
         return pa.array(self._frame["origin_split"], pa.string(), from_pandas=True)
 
     def read(self, rows: Sequence[int]) -> list[PairRow | str]:
+        """The pairs in these rows, or why one can't be used."""
         records = (self._frame.iloc[row].to_dict() for row in rows)
         return [
             row_of("published", {name: value if value == value else None for name, value in record.items()})
@@ -126,10 +129,12 @@ class ParquetPairs(PairSource):
         return self._ends[-1] if self._ends else 0
 
     def where(self, row: int) -> str:
+        """File and row in it, for people."""
         file = self._group_of(row).file
         return f"{shown(file)}, row {row - self._file_starts[file]}"
 
     def origin_split(self) -> pa.Array:
+        """The column of all files; nulls for a file without it."""
         columns = [pa.array([], pa.string())]
         for file in self._file_starts:
             with _open(file) as opened, reading(file, REMEDY):
@@ -140,6 +145,7 @@ class ParquetPairs(PairSource):
         return pa.concat_arrays(columns)
 
     def read(self, rows: Sequence[int]) -> list[PairRow | str]:
+        """The pairs in these rows, or why one can't be used; see :class:`PairSource`."""
         found = {row: row_of(self.form, self._record(row)) for row in dict.fromkeys(rows)}
         return [found[row] for row in rows]
 

@@ -143,6 +143,7 @@ class PairStoreDataset(ChunkedTableDataset):
     SUFFIX = ".arrow"
 
     def read_chunk(self, path: Path, remedy: str, sha256: str | None = None) -> pa.Table:
+        """A chunk's rows, mapped into memory."""
         if not path.is_file():
             raise UserError(f"{shown(path)} does not exist. {remedy}")
         if sha256 is not None and file_sha256(path) != sha256:
@@ -151,6 +152,7 @@ class PairStoreDataset(ChunkedTableDataset):
             return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
     def write_chunk(self, path: Path, frame: pd.DataFrame) -> None:
+        """Writes a chunk atomically; same rows, same bytes."""
         rows = conform(self._table, frame, where=shown(path)).combine_chunks()
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, rows.schema) as writer:
@@ -158,6 +160,11 @@ class PairStoreDataset(ChunkedTableDataset):
         write_atomically(path, memoryview(sink.getvalue()))
 
     def load(self) -> PairStore:
+        """The pairs, mapped into memory.
+
+        Raises:
+            UserError: A chunk is missing, damaged, or not what the run wrote.
+        """
         folder = self.load_path()
         files = []
         for chunk_id, sha256 in self._marker(folder).items():

@@ -31,11 +31,16 @@ class RemoteFileDataset(RunVersionedDataset[Any, None]):
         rows: int | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Args: filepath: Where the file is, or comes to be. url: Its address, or several, tried in order;
-        http or https. None for what can be had by hand alone. sha256: Of the file, where one is published.
-        form: What ``load`` gives: ``file`` the path, ``text`` a str, ``json`` the document. JSON lines, in
-        ``.jsonl`` or ``.json``, are a list. rows: How many entries the JSON list must have. metadata:
-        ``licence``, ``manual``, and what plugins want.
+        """Names the file and its source.
+
+        Args:
+            filepath: Where the file is, or comes to be.
+            url: Its address, or several, tried in order; http or https. None for what is had by hand alone.
+            sha256: Of the file, where one is published.
+            form: What ``load`` gives: ``file`` the path, ``text`` a str, ``json`` the document. JSON lines,
+                in ``.jsonl`` or ``.json``, are a list.
+            rows: How many entries the JSON list must have.
+            metadata: ``licence``, ``manual``, and what plugins want.
         """
         super().__init__(filepath, None, metadata)
         self._urls = [url] if isinstance(url, str) else list(url or [])
@@ -79,9 +84,11 @@ class RemoteFileDataset(RunVersionedDataset[Any, None]):
         return path if self._form == "file" else self._parse(read_bytes(path, self._anew()), path)
 
     def save(self, data: Any) -> None:
+        """Refused."""
         raise TypeError("a published file is read only")
 
     def remedy(self) -> str:
+        """How to get the file by hand, as sentences."""
         by_hand = (self.metadata or {}).get("manual") or (
             f"Fetch {self._urls[0]} where there is a network." if self._urls else "Fetch it."
         )

@@ -130,9 +130,15 @@ class TableDataset(RunVersionedDataset[pd.DataFrame, pd.DataFrame]):
         self._table = known_table(table)
 
     def load(self) -> pd.DataFrame:
+        """The table.
+
+        Raises:
+            UserError: See :func:`read_table`.
+        """
         return as_frame(read_table(self.load_path(), self._table, self.remedy()))
 
     def save(self, data: pd.DataFrame) -> None:
+        """Writes the table; see :func:`write_table`."""
         write_table(self.save_path(), self._table, data)
 
     def footer(self) -> pq.FileMetaData | None:

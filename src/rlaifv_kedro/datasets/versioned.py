@@ -16,22 +16,23 @@ Out = TypeVar("Out")
 
 
 class RunVersionedDataset(AbstractVersionedDataset[In, Out], Generic[In, Out]):
-    """A local dataset whose version is the id of the run that wrote it, at ``<filepath>/<run id>/<name of
-    filepath>``.
+    """A local dataset whose version is the id of the run that wrote it.
 
-    It differs from Kedro's base in three ways: only a *complete* version counts as there; a run may write its
-    own version again (a resumed node does); and a missing version is a :class:`UserError`. Versions loaded by
-    a run are pinned by ``rlaifv_kedro.hooks``; elsewhere (notebooks, Kedro-Viz) the complete version written
-    last is loaded.
+    A version lies at ``<filepath>/<run id>/<name of filepath>``. This class differs from Kedro's base in
+    three ways: only a *complete* version counts as there; a run may write its own version again (a resumed
+    node does); and a missing version is a :class:`UserError`. Versions loaded by a run are pinned by
+    ``rlaifv_kedro.hooks``; elsewhere (notebooks, Kedro-Viz) the complete version written last is loaded.
     """
 
     def __init__(
         self, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None
     ) -> None:
-        """Args:
-        filepath: Local path; with versions, the folder that holds them.
-        version: Set by Kedro for entries with ``versioned: true``.
-        metadata: For plugins such as Kedro-Viz.
+        """Names the place.
+
+        Args:
+            filepath: Local path; with versions, the folder that holds them.
+            version: Set by Kedro for entries with ``versioned: true``.
+            metadata: For plugins such as Kedro-Viz.
         """
         super().__init__(filepath=PurePosixPath(filepath), version=version)
         self.metadata = metadata
