@@ -10,34 +10,20 @@ import pytest
 
 from imports import SOURCE
 
-# Packages and files below rlaifv_kedro that are checked.
-ROOMS = [
-    "__main__.py",
-    "branching",
-    "claims",
-    "datasets",
-    "cli.py",
-    "engine",
-    "errors.py",
-    "files.py",
-    "formats.py",
-    "images.py",
-    "hooks.py",
-    "miniature",
-    "pipelines/data_generation",
-    "pipelines/export",
-    "pipelines/feedback",
-    "pipelines/miniature",
-    "pipelines/reward",
-    "pipelines/training",
-    "preference",
-    "pipeline_registry.py",
-    "prompts.py",
-    "resolvers.py",
-    "seeds.py",
-    "software.py",
-    "training",
-]
+# Rooms that are being rebuilt: not checked yet.
+WAITING = (
+    "benchmarks/",
+    "commands/",
+    "models/",
+    "params/benchmarks.py",
+    "pipelines/benchmarks/",
+    "pipelines/benchmark_data/",
+    "pipelines/evaluation/",
+    "preflight/",
+    "reporting/summary.py",
+    "schemas.py",
+)
+ROOMS = sorted({file.relative_to(SOURCE).parts[0] for file in SOURCE.rglob("*.py")})
 MOST_LINES = 300
 MOST_PARAMETERS = 7
 # Longer modules, each with its reason.
@@ -57,12 +43,10 @@ class Named(NamedTuple):
     node: ast.Module | Definition
 
 
-def files(*rooms: str) -> list[Path]:
-    """The files of some rooms, or of all."""
-    places = [SOURCE / room for room in rooms or ROOMS]
-    return [
-        file for place in places for file in ([place] if place.is_file() else sorted(place.rglob("*.py")))
-    ]
+def files(room: str = "") -> list[Path]:
+    """The files of a room, or all."""
+    found = [(file, file.relative_to(SOURCE).as_posix()) for file in sorted(SOURCE.rglob("*.py"))]
+    return [file for file, name in found if name.startswith(room) and not name.startswith(WAITING)]
 
 
 def named(file: Path) -> Iterator[Named]:

@@ -40,8 +40,9 @@ class NodeRecord(BaseModel):
 
 
 class Manifest(BaseModel):
-    """One run, over all its starts. ``status`` is what the run wrote last: use :meth:`state` to know
-    whether it still lives.
+    """One run, over all its starts.
+
+    ``status`` is what the run wrote last: use :meth:`state` to know whether it still lives.
     """
 
     run_id: str
@@ -83,8 +84,9 @@ class Manifest(BaseModel):
         write_atomically(path_of(project, self.run_id), self.model_dump_json(indent=2).encode() + b"\n")
 
     def state(self) -> str:
-        """``running``, ``finished``, ``failed``, or ``killed``: running by its own word, but its process
-        is gone from this machine.
+        """One of ``running``, ``finished``, ``failed`` and ``killed``.
+
+        A killed run is running by its own word, but its process is gone from this machine.
         """
         here = self.host == socket.gethostname()
         return "killed" if self.status == "running" and here and not self._alive() else self.status
