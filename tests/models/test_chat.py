@@ -33,7 +33,8 @@ from rlaifv_kedro.images import png_bytes
 from rlaifv_kedro.miniature.scenes import NAMES
 from rlaifv_kedro.models import Decoding, Question, load_model
 from rlaifv_kedro.models.backends.transformers import TransformersModel
-from rlaifv_kedro.models.chat import ChatDecoding, decoding_of, read_image
+from rlaifv_kedro.models.chat import ChatDecoding, decoding_of
+from rlaifv_kedro.models.chat_images import read_image
 from rlaifv_kedro.models.encoding import EncodedImage
 from rlaifv_kedro.models.minicpm_v.configuration import MiniCPMVConfig
 from rlaifv_kedro.models.omnilmm.configuration import OmniLMMConfig

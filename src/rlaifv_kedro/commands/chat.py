@@ -59,7 +59,8 @@ def command(
 
     Decodes as the model's family does.
     """
-    from rlaifv_kedro.models.chat import RLAIFVChat, read_image
+    from rlaifv_kedro.models.chat import RLAIFVChat
+    from rlaifv_kedro.models.chat_images import read_image
 
     picture = read_image(image)
     at_terminal = not given and sys.stdin.isatty()

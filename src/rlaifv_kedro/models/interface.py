@@ -47,7 +47,7 @@ class Answer:
     model: str | None = field(default=None, compare=False)
 
 
-Heard = Callable[[int, Answer], None]
+OnAnswer = Callable[[int, Answer], None]
 
 
 class VisionLanguageModel(Protocol):
@@ -89,13 +89,13 @@ class TextModel(Protocol):
         chats: Sequence[Sequence[Mapping[str, str]]],
         seeds: Sequence[int],
         decoding: Decoding,
-        heard: Heard | None = None,
+        on_answer: OnAnswer | None = None,
     ) -> list[Answer]:
         """The reply to each chat, a list of messages with ``role`` (system, user, assistant) and ``content``.
         It depends on its chat and seed.
 
         Args:
-            heard: Called with the index and the answer of a chat as soon as it is there, maybe in another
+            on_answer: Called with the index and the answer of a chat as soon as it is there, maybe in another
                 thread, but once at a time: whoever keeps it then loses only what was under way when the
                 process is killed.
         """

@@ -9,6 +9,7 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import first_line
 from rlaifv_kedro.models.folder import LLAVA_ORIGINAL, PROCESSORS, TOKENIZERS, CheckpointFolder
 from rlaifv_kedro.models.hub import folder_of
+from rlaifv_kedro.models.loading_errors import loading_errors, refuse_missing_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -119,13 +120,6 @@ def adapters_of(given: CheckpointFolder, loading: Loading) -> list[Path]:
     return own + ([] if loading.adapter is None else [folder_of(loading.adapter)])
 
 
-def loading_errors() -> tuple[type[Exception], ...]:
-    """What transformers, peft and safetensors raise for files that are missing or damaged."""
-    from safetensors import SafetensorError
-
-    return OSError, ValueError, KeyError, RuntimeError, SafetensorError
-
-
 def torch_device(device: str) -> str:
     """``cpu`` or ``cuda``.
 
@@ -134,7 +128,8 @@ def torch_device(device: str) -> str:
     """
     import torch
 
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = best if device == "auto" else device
     if chosen == "cuda" and not torch.cuda.is_available():
         raise UserError(
             "compute.device=cuda, but torch sees no GPU here. Choose cpu or auto, or install the torch of "
@@ -197,19 +192,6 @@ def _auto_model(folder: Path, loading: Loading, **options: Any) -> "PreTrainedMo
     )
     refuse_missing_weights(loaded)
     return module
-
-
-def refuse_missing_weights(loaded: Mapping[str, Any]) -> None:
-    """Stop where transformers only warns, and fills what is missing with random numbers.
-
-    Args:
-        loaded: What ``from_pretrained`` tells with ``output_loading_info``.
-
-    Raises:
-        ValueError: Names of weights that are missing.
-    """
-    if loaded["missing_keys"]:
-        raise ValueError(f"the weights lack {', '.join(sorted(loaded['missing_keys'])[:3])}")
 
 
 def _auto_processor(folder: Path, remote: bool) -> "ProcessorMixin":

@@ -78,7 +78,7 @@ def save_whole(model: "TransformersModel", folder: Path) -> None:
     """
     from transformers import LlavaForConditionalGeneration
 
-    from rlaifv_kedro.models.llava.original import published_names
+    from rlaifv_kedro.models.llava.names import published_names
 
     _ = model.encoder  # says so if there is no tokenizer
     if isinstance(model.module, LlavaForConditionalGeneration):

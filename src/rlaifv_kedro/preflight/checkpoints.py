@@ -10,6 +10,7 @@ from rlaifv_kedro.files import shown
 from rlaifv_kedro.formats import billions, first_line
 from rlaifv_kedro.models.folder import CONFIG, LLAVA_ORIGINAL, PROCESSORS, TOKENIZERS, CheckpointFolder
 from rlaifv_kedro.models.hub import folder_here, is_hub_name
+from rlaifv_kedro.models.llava.original_config import named_tower
 from rlaifv_kedro.preflight.finding import Finding
 from rlaifv_kedro.preflight.sizes import ModelSize
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from rlaifv_kedro.params import WeightsParams
 
-CLIP = "openai/clip-vit-large-patch14-336"
 
 LLAVA_TOKENS = 576
 SLICES = 10  # MiniCPM-V: at most nine, and the whole image
@@ -153,8 +153,7 @@ class _RoleCheck:
         """The CLIP that an original LLaVA names if its own weights have no vision tower."""
         names = whole.weights.names
         if names and not any("vision_tower." in name for name in names):
-            tower = str(whole.config.get("mm_vision_tower") or CLIP)
-            self._located(str(whole.path / tower) if (whole.path / tower).is_dir() else tower)
+            self._located(named_tower(whole.config, whole.path))
 
     def _known_config(self, whole: CheckpointFolder) -> "PreTrainedConfig | None":
         """The config, if the architecture is one that the run can load."""

@@ -22,8 +22,9 @@ import chat_server
 from chat_server import Body, ChatServer, Fault, completion, image_of, question_of, text_for
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import Answer, Decoding, Question
-from rlaifv_kedro.models.backends import server_requests
-from rlaifv_kedro.models.backends.openai import OpenAIModel, data_urls, server_seed
+from rlaifv_kedro.models.backends import server_replies, server_requests
+from rlaifv_kedro.models.backends.openai import OpenAIModel
+from rlaifv_kedro.models.backends.server_bodies import data_urls, server_seed
 from rlaifv_kedro.params import OpenAIParams
 
 WARM, GREEDY = (
@@ -177,7 +178,7 @@ class TestAsking:
 
     def test_images_of_any_kind_and_each_encoded_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         encoded: list[str] = []
-        png = "rlaifv_kedro.models.backends.openai.png_bytes"
+        png = "rlaifv_kedro.models.backends.server_bodies.png_bytes"
         monkeypatch.setattr(png, lambda image: encoded.append(image.mode) or image.tobytes()[:3])
         images = [picture(9).convert(mode) for mode in ("CMYK", "L", "RGBA", "P")]
         urls = data_urls([*images, images[0], images[0]])
@@ -395,7 +396,7 @@ class TestTroubles:
         ],
     )
     def test_seconds_to_wait(self, header: str | None, seconds: float) -> None:
-        assert server_requests._retry_after(header) == seconds
+        assert server_replies.retry_after(header) == seconds
 
     def test_pauses_double_and_end_at_a_minute(self, serve: Callable[..., ChatServer]) -> None:
         server = model_of(serve(), first_pause=0.5).server
@@ -483,7 +484,7 @@ class TestTroubles:
         self, serve: Callable[..., ChatServer], code: int
     ) -> None:
         server = serve(fault=always(chat_server.status(code, "no such model")), delay=0.01)
-        with pytest.raises(UserError, match=rf"tiny at http.*HTTP {code}: no such model\. Mend url"):
+        with pytest.raises(UserError, match=rf"tiny at http.*HTTP {code}: no such model\. Correct url"):
             model_of(server).complete([chat(f"{i}") for i in range(50)], range(50), WARM)
         assert len(server.bodies) < 20
 

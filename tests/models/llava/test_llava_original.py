@@ -23,11 +23,8 @@ from transformers import (
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.folder import is_llava_original
-from rlaifv_kedro.models.llava.original import (
-    OriginalInfo,
-    load_llava_original,
-    original_name,
-)
+from rlaifv_kedro.models.llava.names import original_name
+from rlaifv_kedro.models.llava.original import OriginalInfo, load_llava_original
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "parity" / "llava_original"
 CONFIG = json.loads((FIXTURE / "config.json").read_text())

@@ -14,22 +14,20 @@ Where a server differs from the transformers backend (vLLM's ways are read from 
   refused there.
 """
 
-import base64
 import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.images import png_bytes
-from rlaifv_kedro.models.backends.server_replies import Account, Reply, TryAgain, Unanswered
-from rlaifv_kedro.models.backends.server_requests import Body, Mend, Result, Server, Told
-from rlaifv_kedro.models.interface import Answer, Decoding, Heard, Question
+from rlaifv_kedro.models.backends.server_bodies import Body, about_image, data_urls, generation, server_seed
+from rlaifv_kedro.models.backends.server_replies import Account, NoAnswer, PassingTrouble, Reply
+from rlaifv_kedro.models.backends.server_requests import OnOutcome, Result, RetryRefused, Server
+from rlaifv_kedro.models.interface import Answer, Decoding, OnAnswer, Question
 from rlaifv_kedro.params import OpenAIParams
 
 if TYPE_CHECKING:
@@ -70,7 +68,7 @@ class OpenAIModel:
 
     def __init__(self, params: OpenAIParams, first_pause: float = 0.5):
         self.server, self.top_logprobs = Server(params, first_pause), params.top_logprobs
-        self._has_logprobs = self._strange_replies_told = False
+        self._has_logprobs = self._warned_of_strange_replies = False
         self.server.check()
 
     def sample(
@@ -87,7 +85,7 @@ class OpenAIModel:
             for s in row
         ]
         answers = iter(
-            self._generate(items, lambda item: _generation([about_image(*item[:2])], item[2], decoding))
+            self._generate(items, lambda item: generation([about_image(*item[:2])], item[2], decoding))
         )
         return [[next(answers) for _ in row] for row in seeds]
 
@@ -96,7 +94,7 @@ class OpenAIModel:
         chats: Sequence[Sequence[Mapping[str, str]]],
         seeds: Sequence[int],
         decoding: Decoding,
-        heard: Heard | None = None,
+        on_answer: OnAnswer | None = None,
     ) -> list[Answer]:
         items = [
             (tuple((m["role"], m["content"]) for m in chat), server_seed(seed))
@@ -104,8 +102,8 @@ class OpenAIModel:
         ]
         return self._generate(
             items,
-            lambda item: _generation([{"role": r, "content": c} for r, c in item[0]], item[1], decoding),
-            heard,
+            lambda item: generation([{"role": r, "content": c} for r, c in item[0]], item[1], decoding),
+            on_answer,
         )
 
     def first_token_probs(
@@ -129,10 +127,10 @@ class OpenAIModel:
         """
         groups = _checked(words)
         items = [(url, text) for url, asked in zip(data_urls(images), questions) for text in asked]
-        rows = iter(self._once(items, self._first_token, partial(self._probs, groups), self._lower_top))
+        rows = iter(self._ask_once(items, self._first_token, partial(self._probs, groups), self._lower_top))
         nothing = [math.nan] * len(groups)
         replies = [
-            [nothing if isinstance(row := next(rows), Unanswered) else row for _ in asked]
+            [nothing if isinstance(row := next(rows), NoAnswer) else row for _ in asked]
             for asked in questions
         ]
         return [np.array(r, dtype=np.float64).reshape(len(r), len(groups)) for r in replies]
@@ -158,33 +156,33 @@ class OpenAIModel:
         self.server.report()
 
     def _generate(
-        self, items: Sequence[Item], body: Callable[[Item], Body], heard: Heard | None = None
+        self, items: Sequence[Item], body: Callable[[Item], Body], on_answer: OnAnswer | None = None
     ) -> list[Answer]:
-        def told(index: int, outcome: Answer | Unanswered) -> None:
-            if heard:
-                heard(index, _or_error(outcome))
+        def on_outcome(index: int, outcome: Answer | NoAnswer) -> None:
+            if on_answer:
+                on_answer(index, _or_error(outcome))
 
-        return [_or_error(outcome) for outcome in self._once(items, body, _answer, told=told)]
+        return [_or_error(outcome) for outcome in self._ask_once(items, body, _answer, on_outcome=on_outcome)]
 
-    def _once(
+    def _ask_once(
         self,
         items: Sequence[Item],
         body: Callable[[Item], Body],
         read: Callable[[Reply], Result],
-        mend: Mend | None = None,
-        told: Told[Result] | None = None,
-    ) -> list[Result | Unanswered]:
+        retry_refused: RetryRefused | None = None,
+        on_outcome: OnOutcome[Result] | None = None,
+    ) -> list[Result | NoAnswer]:
         where: defaultdict[Item, list[int]] = defaultdict(list)
         for index, item in enumerate(items):
             where[item].append(index)
         different = list(where)
 
-        def told_all(k: int, outcome: Result | Unanswered) -> None:
+        def on_any(k: int, outcome: Result | NoAnswer) -> None:
             for index in where[different[k]]:
-                told(index, outcome)
+                on_outcome(index, outcome)
 
         outcomes = self.server.ask(
-            [partial(body, item) for item in different], read, mend, told_all if told else None
+            [partial(body, item) for item in different], read, retry_refused, on_any if on_outcome else None
         )
         known = dict(zip(different, outcomes))
         return [known[item] for item in items]
@@ -208,15 +206,15 @@ class OpenAIModel:
                     f"{self.server.where}: the server returns no logprobs, so yes and no can't be read. "
                     f"{_LOGPROBS_REMEDY}"
                 )
-            raise TryAgain("the reply has no logprobs")
+            raise PassingTrouble("the reply has no logprobs")
         self._has_logprobs = True
         found: defaultdict[str, float] = defaultdict(float)
         for token in likeliest:
             found[token.token.lstrip(_WORD_MARKS)] += math.exp(min(token.logprob, 0.0))
         outside = [word for group in groups for word in group if word not in found]
         self.account.outside_top += len(outside)
-        if len(outside) == sum(map(len, groups)) and not self._strange_replies_told:
-            self._strange_replies_told = True
+        if len(outside) == sum(map(len, groups)) and not self._warned_of_strange_replies:
+            self._warned_of_strange_replies = True
             log.warning(
                 "%s: a reply begins with none of %s but with %r: does the model think first?",
                 self.server.where,
@@ -225,7 +223,7 @@ class OpenAIModel:
             )
         return [sum(found.get(word, 0.0) for word in group) for group in groups]
 
-    def _lower_top(self, sent: Body, refusal: Unanswered) -> bool:
+    def _lower_top(self, sent: Body, refusal: NoAnswer) -> bool:
         """Ask for fewer of the likeliest tokens, if that is what was refused."""
         if "logprobs" not in str(refusal):
             return False
@@ -243,49 +241,12 @@ class OpenAIModel:
         return True
 
 
-def server_seed(seed: int) -> int:
-    """A seed from 1 to 2^31 - 1 made of one of any size: some servers hold 32 bits with a sign, and for
-    some 0 or -1 means a random one.
-    """
-    return 1 + seed % (2**31 - 1)
-
-
-def data_urls(images: "Sequence[Image]") -> list[str]:
-    """Each image as the data URL of a PNG file; one that comes again is encoded once."""
-    different = {id(image): image for image in images}
-    with ThreadPoolExecutor() as pool:
-        urls = dict(zip(different, pool.map(_data_url, different.values())))
-    return [urls[id(image)] for image in images]
-
-
-def _data_url(image: "Image") -> str:
-    return "data:image/png;base64," + base64.b64encode(png_bytes(image.convert("RGB"))).decode()
-
-
-def about_image(url: str, text: str) -> dict[str, Any]:
-    """The user's message. The image comes first, so that the questions about it share a prefix."""
-    return {
-        "role": "user",
-        "content": [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}],
-    }
-
-
-def _generation(messages: list[dict[str, Any]], seed: int, decoding: Decoding) -> Body:
-    return {
-        "messages": messages,
-        "seed": seed,
-        "temperature": decoding.temperature,
-        "top_p": decoding.top_p,
-        "max_tokens": decoding.max_new_tokens,
-    }
-
-
 def _answer(reply: Reply) -> Answer:
     choice, message = reply.choices[0], reply.choices[0].message
     if choice.finish_reason == "content_filter" or message.refusal:
-        raise Unanswered(f"refused: {message.refusal or 'content filter'}")
+        raise NoAnswer(f"refused: {message.refusal or 'content filter'}")
     if message.content is None and (message.reasoning or message.reasoning_content):
-        raise Unanswered("the reply is thinking only: switch it off on the server")
+        raise NoAnswer("the reply is thinking only: switch it off on the server")
     tokens = reply.usage.completion_tokens if reply.usage else 0
     finish = "length" if choice.finish_reason == "length" else "stop"
     prompt_tokens = reply.usage.prompt_tokens if reply.usage else None
@@ -294,8 +255,8 @@ def _answer(reply: Reply) -> Answer:
     )
 
 
-def _or_error(outcome: Answer | Unanswered) -> Answer:
-    return Answer("", 0, "error", str(outcome)) if isinstance(outcome, Unanswered) else outcome
+def _or_error(outcome: Answer | NoAnswer) -> Answer:
+    return Answer("", 0, "error", str(outcome)) if isinstance(outcome, NoAnswer) else outcome
 
 
 def _checked(words: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -305,6 +266,6 @@ def _checked(words: Sequence[Sequence[str]]) -> list[list[str]]:
     if "" in flat or len(set(flat)) < len(flat):
         raise UserError(
             f"{list(map(list, words))}: an empty word, or one in two groups: replies can't be told apart. "
-            "Mend yes_words and no_words."
+            "Correct yes_words and no_words."
         )
     return groups

@@ -1,9 +1,15 @@
 """What comes back from an OpenAI-compatible server, and the account of it."""
 
+import math
+import time
 from collections import Counter
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field
+
+_LONGEST_RETRY_AFTER = 120.0  # seconds, of the server's, as the openai client has it
 
 
 class TokenLogProb(BaseModel):
@@ -59,7 +65,7 @@ class ModelNames(BaseModel):
     data: list[ModelName] = Field(min_length=1)
 
 
-class Unanswered(Exception):
+class NoAnswer(Exception):
     """Why an item has no answer. ``disconnected``: because nothing was heard from the server at all."""
 
     def __init__(self, why: str, disconnected: bool = False):
@@ -67,7 +73,7 @@ class Unanswered(Exception):
         self.disconnected = disconnected
 
 
-class TryAgain(Exception):
+class PassingTrouble(Exception):
     """A trouble that may pass. ``retry_after``: seconds that the server asks to wait."""
 
     def __init__(self, why: str, retry_after: float = 0.0, disconnected: bool = False):
@@ -108,3 +114,27 @@ class Account:
         if self.outside_top:
             parts.append(f"{self.outside_top:,} words outside the likeliest first tokens")
         return "; ".join(parts)
+
+
+def shown_address(url: str) -> str:
+    """An address without a user, password or query, which may hold keys."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "") + parts.path
+
+
+def cause_of(error: Exception) -> str:
+    """What is behind an error of the client, such as a refused connection."""
+    cause = error.__cause__ or error
+    return str(cause) or type(cause).__name__
+
+
+def retry_after(header: str | None) -> float:
+    """Seconds from now, of a header that holds seconds or a date."""
+    try:
+        seconds = float(header or 0)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(str(header)).timestamp() - time.time()
+        except ValueError:
+            return 0.0
+    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER) if math.isfinite(seconds) else 0.0

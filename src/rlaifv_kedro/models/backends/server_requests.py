@@ -1,38 +1,39 @@
-"""Requests to an OpenAI-compatible server: many at once, sent again after troubles that pass, counted.
-
-What is asked, and what a reply means, is in :mod:`rlaifv_kedro.models.backends.openai`.
-"""
+"""Requests to an OpenAI-compatible server: many at once, sent again after troubles that pass, counted."""
 
 import asyncio
 import logging
-import math
 import os
 import random
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI, OpenAI, Timeout
 from pydantic import ValidationError
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.models.backends.server_replies import Account, ModelNames, Reply, TryAgain, Unanswered
+from rlaifv_kedro.models.backends.own_loop import in_own_loop
+from rlaifv_kedro.models.backends.server_bodies import Body
+from rlaifv_kedro.models.backends.server_replies import (
+    Account,
+    ModelNames,
+    NoAnswer,
+    PassingTrouble,
+    Reply,
+    cause_of,
+    retry_after,
+    shown_address,
+)
 from rlaifv_kedro.params import OpenAIParams
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-Body = dict[str, Any]
-Mend = Callable[[Body, Unanswered], bool]
-Told = Callable[[int, Result | Unanswered], None]
+RetryRefused = Callable[[Body, NoAnswer], bool]
+OnOutcome = Callable[[int, Result | NoAnswer], None]
 
 SECONDS_BETWEEN_REPORTS = 60.0
 _LONGEST_PAUSE = 60.0  # seconds, of our own
-_LONGEST_RETRY_AFTER = 120.0  # seconds, of the server's, as the openai client has it
 _CONNECT = 10.0  # seconds
 _PASSING = {408, 409, 429}  # and all from 500: what the openai client tries again
 _KEY_REFUSED = {401, 403}
@@ -56,14 +57,14 @@ class Server:
     def __init__(self, params: OpenAIParams, first_pause: float):
         self.params, self.first_pause = params, first_pause
         self.account = Account(params.price_input, params.price_output)
-        self.where = f"{params.model} at {_shown(params.url)}"
+        self.where = f"{params.model} at {shown_address(params.url)}"
         self._key = os.environ.get(params.api_key_variable, "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
             raise UserError(
                 f"The environment variable {params.api_key_variable} holds characters that no key has. Set "
                 "it again."
             )
-        self._unanswered_in_a_row, self._reported, self._next_turn = 0, time.monotonic(), 0.0
+        self._failures_in_a_row, self._reported, self._next_turn = 0, time.monotonic(), 0.0
 
     def check(self) -> None:
         """Ask for the list of models, before any work. A server that has no list gets a warning.
@@ -73,15 +74,11 @@ class Server:
         """
         try:
             with OpenAI(**self._options(min(self.params.timeout, 30)), max_retries=2) as client:
-                names = [
-                    m.id
-                    for m in ModelNames.model_validate_json(
-                        client.models.with_raw_response.list().content
-                    ).data
-                ]
+                content = client.models.with_raw_response.list().content
+                names = [served.id for served in ModelNames.model_validate_json(content).data]
         except APIConnectionError as error:
             raise UserError(
-                f"{self.where}: no answer ({_cause(error)}). Start the server, or mend url under "
+                f"{self.where}: no answer ({cause_of(error)}). Start the server, or correct url under "
                 "models.<role> (the address up to /v1)."
             ) from error
         except APIStatusError as error:
@@ -110,17 +107,17 @@ class Server:
         self,
         bodies: Sequence[Callable[[], Body]],
         read: Callable[[Reply], Result],
-        mend: Mend | None = None,
-        told: Told[Result] | None = None,
-    ) -> list[Result | Unanswered]:
+        retry_refused: RetryRefused | None = None,
+        on_outcome: OnOutcome[Result] | None = None,
+    ) -> list[Result | NoAnswer]:
         """Send chat completions, ``concurrency`` at once. May be called beside a running event loop.
 
         Args:
             bodies: Called before each try for what to send, without the model's name.
-            read: Takes what is wanted from a reply; raises TryAgain or Unanswered if it isn't there.
-            mend: Whether an item that was refused should be sent again.
-            told: Called with the index and the outcome of an item as soon as there is one, in the thread of
-                the requests.
+            read: Takes what is wanted from a reply; raises PassingTrouble or NoAnswer if it isn't there.
+            retry_refused: Whether an item that was refused should be sent again.
+            on_outcome: Called with the index and the outcome of an item as soon as there is one, in the
+                thread of the requests.
 
         Raises:
             UserError: The server refuses the key or the model; or it has answered none of the last requests
@@ -128,8 +125,8 @@ class Server:
         """
         if not bodies:
             return []
-        answered = in_own_loop(lambda: self._all(bodies, read, mend, told))
-        lost = [a for a in answered if isinstance(a, Unanswered) and a.disconnected]
+        answered = in_own_loop(lambda: self._all(bodies, read, retry_refused, on_outcome))
+        lost = [a for a in answered if isinstance(a, NoAnswer) and a.disconnected]
         if len(lost) == len(answered):
             raise self._down(lost[-1])
         return answered
@@ -143,17 +140,17 @@ class Server:
         self,
         bodies: Sequence[Callable[[], Body]],
         read: Callable[[Reply], Result],
-        mend: Mend | None,
-        told: Told[Result] | None,
-    ) -> list[Result | Unanswered]:
-        answered: dict[int, Result | Unanswered] = {}
+        retry_refused: RetryRefused | None,
+        on_outcome: OnOutcome[Result] | None,
+    ) -> list[Result | NoAnswer]:
+        answered: dict[int, Result | NoAnswer] = {}
         todo = iter(enumerate(bodies))
 
         async def worker(client: AsyncOpenAI) -> None:
             for k, body in todo:
-                answered[k] = await self._item(client, body, read, mend)
-                if told:
-                    told(k, answered[k])
+                answered[k] = await self._item(client, body, read, retry_refused)
+                if on_outcome:
+                    on_outcome(k, answered[k])
 
         async with AsyncOpenAI(**self._options(self.params.timeout), max_retries=0) as client:
             workers = [
@@ -172,8 +169,8 @@ class Server:
         client: AsyncOpenAI,
         body: Callable[[], Body],
         read: Callable[[Reply], Result],
-        mend: Mend | None,
-    ) -> Result | Unanswered:
+        retry_refused: RetryRefused | None,
+    ) -> Result | NoAnswer:
         self.account.requests += 1
         troubles = 0
         while True:
@@ -181,18 +178,18 @@ class Server:
             await self._turn()
             try:
                 result = read(await self._reply(client, sent))
-            except TryAgain as trouble:
+            except PassingTrouble as trouble:
                 if troubles == self.params.retries:
-                    return self._given_up(trouble)
+                    return self._no_answer_after(trouble)
                 await asyncio.sleep(self._pause(troubles) + trouble.retry_after)
                 troubles += 1
-            except Unanswered as refusal:
-                self._unanswered_in_a_row = 0
-                if mend is None or not mend(sent, refusal):
+            except NoAnswer as refusal:
+                self._failures_in_a_row = 0
+                if retry_refused is None or not retry_refused(sent, refusal):
                     self.account.failed += 1
                     return refusal
             else:
-                self._unanswered_in_a_row = 0
+                self._failures_in_a_row = 0
                 if time.monotonic() - self._reported >= SECONDS_BETWEEN_REPORTS:
                     self.report()
                 return result
@@ -216,26 +213,26 @@ class Server:
                 ).content
             reply = Reply.model_validate_json(content)
         except TimeoutError:
-            raise TryAgain(f"no reply within {self.params.timeout:g} s") from None
+            raise PassingTrouble(f"no reply within {self.params.timeout:g} s") from None
         except APIConnectionError as error:
-            raise TryAgain(
-                f"no reply: {_cause(error)}", disconnected=not isinstance(error, APITimeoutError)
+            raise PassingTrouble(
+                f"no reply: {cause_of(error)}", disconnected=not isinstance(error, APITimeoutError)
             ) from None
         except APIStatusError as error:
             if error.status_code in _KEY_REFUSED:
                 raise self._refused_key(error) from None
             if error.status_code in _ALL_REFUSED:
                 raise UserError(
-                    f"{self.where}: {self._why(error)}. Mend url (the address up to /v1) or model under "
+                    f"{self.where}: {self._why(error)}. Correct url (the address up to /v1) or model under "
                     "models.<role>, or the account there."
                 ) from None
             if error.status_code in _PASSING or error.status_code >= 500:
-                raise TryAgain(
-                    self._why(error), _retry_after(error.response.headers.get("retry-after"))
+                raise PassingTrouble(
+                    self._why(error), retry_after(error.response.headers.get("retry-after"))
                 ) from None
-            raise Unanswered(self._why(error)) from None
+            raise NoAnswer(self._why(error)) from None
         except ValidationError:
-            raise TryAgain(
+            raise PassingTrouble(
                 f"the reply is no chat completion: {self._one_line(content.decode(errors='replace'))}"
             ) from None
         if reply.usage:
@@ -249,18 +246,19 @@ class Server:
         if name != self.params.model and self.account.models[name] == 1:
             log.warning("%s: the server says that %s answers", self.where, name or "a model without a name")
 
-    def _given_up(self, trouble: TryAgain) -> Unanswered:
-        """Too many of them in a row, and the server is down: hours of retries would give nothing but
-        rejects.
+    def _no_answer_after(self, trouble: PassingTrouble) -> NoAnswer:
+        """Count a failure; after too many in a row the server counts as down.
+
+        Hours of retries would give nothing but rejects.
         """
         self.account.failed += 1
-        self._unanswered_in_a_row += 1
-        why = Unanswered(f"{trouble} (tries: {self.params.retries + 1})", trouble.disconnected)
-        if self._unanswered_in_a_row >= max(self.params.concurrency, 8):
+        self._failures_in_a_row += 1
+        why = NoAnswer(f"{trouble} (tries: {self.params.retries + 1})", trouble.disconnected)
+        if self._failures_in_a_row >= max(self.params.concurrency, 8):
             raise self._down(why)
         return why
 
-    def _down(self, why: Unanswered) -> UserError:
+    def _down(self, why: NoAnswer) -> UserError:
         return UserError(
             f"{self.where}: the server doesn't answer: {why}. Start it again, or wait, and go on with this "
             "run (--params run_id=RUN), which keeps "
@@ -298,50 +296,3 @@ class Server:
     def _one_line(self, text: str) -> str:
         text = " ".join((text.replace(self._key, "***") if self._key else text).split())
         return text if len(text) <= 300 else text[:300] + " ..."
-
-
-def in_own_loop(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-    """Run a coroutine in an event loop of its own, in a thread of its own, since a notebook's thread has a
-    running loop. Ctrl-C cancels it.
-    """
-    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
-
-    async def main() -> Result:
-        task = asyncio.current_task()
-        assert task is not None
-        started.set_result((asyncio.get_running_loop(), task))
-        return await work()
-
-    with ThreadPoolExecutor(1, thread_name_prefix="requests") as thread:
-        done = thread.submit(lambda: asyncio.run(main()))
-        try:
-            return done.result()
-        except BaseException:
-            if not done.done():
-                loop, task = started.result()
-                with suppress(RuntimeError):  # the loop has just ended
-                    loop.call_soon_threadsafe(task.cancel)
-            raise
-
-
-def _shown(url: str) -> str:
-    """An address without a user, password or query, which may hold keys."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "") + parts.path
-
-
-def _cause(error: Exception) -> str:
-    cause = error.__cause__ or error
-    return str(cause) or type(cause).__name__
-
-
-def _retry_after(header: str | None) -> float:
-    """Seconds from now, of a header that holds seconds or a date."""
-    try:
-        seconds = float(header or 0)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(str(header)).timestamp() - time.time()
-        except ValueError:
-            return 0.0
-    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER) if math.isfinite(seconds) else 0.0

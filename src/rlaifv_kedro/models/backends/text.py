@@ -18,15 +18,9 @@ from rlaifv_kedro.formats import first_line
 from rlaifv_kedro.models.encoding import FIXED_DATE
 from rlaifv_kedro.models.folder import CheckpointFolder
 from rlaifv_kedro.models.hub import folder_of
-from rlaifv_kedro.models.interface import Answer, Decoding, Heard
-from rlaifv_kedro.models.loading import (
-    Loading,
-    adapters_of,
-    load_model,
-    loading_errors,
-    refuse_missing_weights,
-    torch_device,
-)
+from rlaifv_kedro.models.interface import Answer, Decoding, OnAnswer
+from rlaifv_kedro.models.loading import Loading, adapters_of, load_model, torch_device
+from rlaifv_kedro.models.loading_errors import loading_errors, refuse_missing_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
@@ -56,14 +50,18 @@ class TransformersText:
 
     @torch.no_grad()
     def complete(
-        self, chats: Sequence[Chat], seeds: Sequence[int], decoding: Decoding, heard: Heard | None = None
+        self,
+        chats: Sequence[Chat],
+        seeds: Sequence[int],
+        decoding: Decoding,
+        on_answer: OnAnswer | None = None,
     ) -> list[Answer]:
         """See :class:`rlaifv_kedro.models.TextModel`. A chat too long for the model gets an ``Answer.error``:
-        nothing is cut off. The answers of a forward pass are heard together.
+        nothing is cut off. ``on_answer`` is called for the answers of a forward pass together.
         """
         prompts = [self.encoder.prompt(chat) for chat in chats]
         answers = [self._too_long(len(prompt), decoding) for prompt in prompts]
-        tell = heard or (lambda index, answer: None)
+        tell = on_answer or (lambda index, answer: None)
         for i, answer in enumerate(answers):
             if answer is not None:
                 tell(i, answer)

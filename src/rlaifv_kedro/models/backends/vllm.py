@@ -16,7 +16,7 @@ import numpy as np
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.encoding import ChatEncoder
-from rlaifv_kedro.models.interface import Answer, Decoding, Heard, Question
+from rlaifv_kedro.models.interface import Answer, Decoding, OnAnswer, Question
 from rlaifv_kedro.params import VLLMParams
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class VLLMModel:
         chats: Sequence[Sequence[Mapping[str, str]]],
         seeds: Sequence[int],
         decoding: Decoding,
-        heard: Heard | None = None,
+        on_answer: OnAnswer | None = None,
     ) -> list[Answer]:
         """See :class:`rlaifv_kedro.models.TextModel`. The engine gives all answers of a call at its end,
         and then they are heard.
@@ -101,8 +101,8 @@ class VLLMModel:
         messages = [[dict(message) for message in chat] for chat in chats]
         options = {"chat_template": self._template, "chat_template_kwargs": {"enable_thinking": False}}
         answers = [_answer(output) for output in self._run(self.engine.chat, messages, settings, **options)]
-        for index, answer in enumerate(answers if heard else []):
-            heard(index, answer)
+        for index, answer in enumerate(answers if on_answer else []):
+            on_answer(index, answer)
         return answers
 
     def first_token_probs(

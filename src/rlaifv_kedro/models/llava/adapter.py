@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import first_line
 from rlaifv_kedro.models.folder import ADAPTER_WEIGHTS, CheckpointFolder
-from rlaifv_kedro.models.llava.original import PREFIXES, modern_name
+from rlaifv_kedro.models.llava.names import PREFIXES, modern_name
+from rlaifv_kedro.models.loading_errors import loading_errors
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +81,7 @@ def apply_original_adapter(
         adapted = PeftModel.from_pretrained(
             model, str(folder), config=config, key_mapping=mapping, low_cpu_mem_usage=True
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (TypeError, *loading_errors()) as error:
         raise UserError(f"{folder}: can't apply the adapter: {first_line(error)}") from error
     return adapted.merge_and_unload()
 
@@ -90,10 +91,7 @@ def _weights_of(folder: Path) -> Path | None:
 
 
 def _read(path: Path) -> "dict[str, torch.Tensor]":
-    import pickle
-
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
@@ -102,7 +100,7 @@ def _read(path: Path) -> "dict[str, torch.Tensor]":
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+    except loading_errors() as error:
         raise UserError(f"{path} is damaged ({first_line(error)}). Fetch it again.") from error
 
 

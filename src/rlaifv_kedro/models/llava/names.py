@@ -1,0 +1,54 @@
+"""How the weights of a LLaVA are called: in its original release, in transformers, and as llava-hf published
+them.
+
+Source: the original code (github.com/haotian-liu/LLaVA: ``llava_arch.py``, ``clip_encoder.py``).
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import LlavaConfig
+
+TOWER = "model.vision_tower."
+
+
+PREFIXES = {
+    "model.vision_tower.vision_tower.vision_model.": TOWER,
+    "model.mm_projector.0.": "model.multi_modal_projector.linear_1.",
+    "model.mm_projector.2.": "model.multi_modal_projector.linear_2.",
+    "model.embed_tokens.": "model.language_model.embed_tokens.",
+    "model.layers.": "model.language_model.layers.",
+    "model.norm.": "model.language_model.norm.",
+}
+"""How names of weights begin in the original, and here; ``lm_head.`` is the same in both."""
+
+
+_WRAPPED_TOWERS = (
+    "clip_vision_model",
+    "siglip_vision_model",
+)  # published with one more level of names than they have in transformers 5
+
+
+def modern_name(name: str) -> str:
+    """Name of a weight or module in transformers, from the original's."""
+    return next((new + name.removeprefix(old) for old, new in PREFIXES.items() if name.startswith(old)), name)
+
+
+def original_name(name: str) -> str:
+    """Inverse of :func:`modern_name`, so that messages name what the user's files hold."""
+    return next((old + name.removeprefix(new) for old, new in PREFIXES.items() if name.startswith(new)), name)
+
+
+def published_names(config: "LlavaConfig") -> dict[str, str]:
+    """The names by which a LLaVA's weights are saved, as they begin in the file -> in memory.
+
+    They are those that llava-hf published, which every version of transformers and vLLM reads. In memory they
+    have others, and so have files of models that were never loaded from such a checkpoint.
+    """
+    inner = ".vision_model" if config.vision_config.model_type in _WRAPPED_TOWERS else ""
+    return {
+        "language_model.lm_head": "lm_head",
+        "language_model.model": "model.language_model",
+        "multi_modal_projector": "model.multi_modal_projector",
+        f"vision_tower{inner}": "model.vision_tower",
+    }
