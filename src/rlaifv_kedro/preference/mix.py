@@ -158,7 +158,8 @@ def drawn_rows(rows: np.ndarray, weight: float, seed: int, name: str) -> np.ndar
     Each row comes as often as the weight's whole part says, and a share of them, its fraction, once more.
 
     The share is the rows with the smallest draws, each by (seed, source, row); so which other sources there
-    are, and batches, change nothing.
+    are, and batches, change nothing. ``interleave_datasets`` of the datasets library draws all sources by one
+    generator, so another source, or its weight, would change the rows of the others.
     """
     times = np.full(len(rows), int(weight))
     more = round((weight - int(weight)) * len(rows))

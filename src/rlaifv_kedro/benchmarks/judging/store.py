@@ -154,7 +154,8 @@ class ReplyStore:
     def locked(self) -> Iterator[None]:
         """Waits until no other process asks this judge, and keeps others from it meanwhile.
 
-        So no process asks what another is just asking. Reading needs no turn.
+        So no process asks what another is just asking. Reading needs no turn, and would have to wait for
+        SQLite's own lock if that were held while a judge is asked.
 
         Raises:
             UserError: The lock can't be made.
