@@ -96,8 +96,9 @@ def link_folder(source: Path, target: Path, without: tuple[str, ...] = ()) -> No
 
 
 def _link_or_copy(source: str, target: str) -> None:
-    """Hard link to what ``source`` (maybe a symlink into the Hugging Face cache) stands for, else a synced
-    copy.
+    """Make a hard link, or else a synced copy.
+
+    ``source`` may be a symlink into the Hugging Face cache; what it stands for is linked.
     """
     try:
         os.link(os.path.realpath(source), target)

@@ -1,5 +1,6 @@
-"""Asking a model about an image: the front that the release has, ``RLAIFVChat(path).chat({"image": ...,
-"question": ...})``.
+"""Asking a model about an image: the front that the release has.
+
+``RLAIFVChat(path).chat({"image": ..., "question": ...})`` gives the answer.
 
 How an answer is decoded depends on the model's family, as in the release (``chat.py`` of
 github.com/RLHF-V/RLAIF-V); the family is read from the config, not from the path.
@@ -139,8 +140,9 @@ class RLAIFVChat:
         return self.answer(read_image(inputs.get("image")), question, **overrides).text
 
     def answer(self, picture: "Image", question: str, **overrides: Any) -> "Answer":
-        """As :meth:`chat`, with the number of tokens and the reason for the end. Of beams the tokens are
-        those of the best.
+        """As :meth:`chat`, with the number of tokens and the reason for the end.
+
+        Of beams the tokens are those of the best.
         """
         import torch
 
@@ -210,8 +212,9 @@ def _prompt(model: "TransformersModel", question: str, image: "EncodedImage") ->
 
 
 def _penalty(penalty: float, prompt: int) -> list[Any]:
-    """The repetition penalty as a logits processor, because generate's own setting counts the prompt's
-    tokens too.
+    """The repetition penalty as a logits processor.
+
+    generate's own setting counts the prompt's tokens too.
     """
     from transformers import RepetitionPenaltyLogitsProcessor
 

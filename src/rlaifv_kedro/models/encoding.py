@@ -28,8 +28,9 @@ FIXED_DATE = (
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """What the model takes for one image (``pixel_values`` and the like, batch dimension 1), and the token
-    ids that stand for it in a prompt.
+    """An image as the model takes it, and the token ids that stand for it in a prompt.
+
+    ``inputs`` are ``pixel_values`` and the like, with a batch dimension of 1.
     """
 
     inputs: dict[str, Any]
@@ -89,8 +90,9 @@ class ChatEncoder:
         return EncodedImage(inputs, ids[start : len(ids) - after])
 
     def placeholder(self, tokens: int) -> EncodedImage:
-        """An image of so many tokens without its pixels: for prompts whose pixels are added elsewhere, or
-        don't matter.
+        """An image of so many tokens without its pixels.
+
+        It is for prompts whose pixels are added elsewhere, or don't matter.
         """
         return EncodedImage({}, [self.image_id] * tokens)
 
@@ -126,8 +128,9 @@ class ChatEncoder:
         return start + len(image.block)
 
     def first_tokens(self, groups: Sequence[Sequence[str]]) -> list[list[int]]:
-        """For each group of words the tokens that a reply of one of them begins with, each token once: what
-        follows the prompt's own ids.
+        """For each group of words the tokens that a reply of one of them begins with, each token once.
+
+        A reply is what follows the prompt's own ids.
 
         Raises:
             UserError: A word isn't in the vocabulary, or words of two groups begin with the same token.
@@ -199,8 +202,9 @@ class ChatEncoder:
         return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
 
     def _clean(self, text: str) -> str:
-        """A text that spells the image's token would become a second image. The original release strips it
-        too.
+        """A text without the image's token: a user who spells it would add a second image.
+
+        The original release strips it too.
         """
         return text.replace(self.image_token, "")
 

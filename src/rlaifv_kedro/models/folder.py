@@ -44,7 +44,10 @@ DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
 class Tensor(NamedTuple):
-    """What a file's header says of a tensor. ``dtype`` is safetensors' name, such as ``BF16``."""
+    """What a file's header says of a tensor.
+
+    ``dtype`` is safetensors' name, such as ``BF16``.
+    """
 
     shape: tuple[int, ...]
     dtype: str
@@ -75,7 +78,10 @@ class Weights:
 
 
 class CheckpointFolder:
-    """A folder with a Hugging Face checkpoint, or with LoRA adapters for one. Each file is read once."""
+    """A folder with a Hugging Face checkpoint, or with LoRA adapters for one.
+
+    Each file is read once.
+    """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -86,7 +92,10 @@ class CheckpointFolder:
 
     @property
     def is_adapter(self) -> bool:
-        """Whether it holds LoRA adapters. LLaVA's original code writes a ``config.json`` beside them."""
+        """Whether the folder holds LoRA adapters.
+
+        LLaVA's original code writes a ``config.json`` beside them.
+        """
         return self.has_any((ADAPTER_CONFIG,))
 
     @property
@@ -191,8 +200,9 @@ class CheckpointFolder:
 
     @property
     def stored_dtype(self) -> str:
-        """The dtype that most of the numbers are stored in: of the safetensors, or else what the config says;
-        float32 if neither tells.
+        """The dtype that most of the numbers are stored in.
+
+        The safetensors tell, or else the config; it is float32 if neither does.
         """
         counts: Counter[str] = Counter()
         for tensor in self.weights.tensors.values():

@@ -19,8 +19,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How to decode. ``temperature`` 0 is greedy. Otherwise sampling from the tempered softmax: all of it for
-    candidates; splitters use the likeliest tokens that hold ``top_p`` of the probability.
+    """How to decode.
+
+    ``temperature`` 0 is greedy. Otherwise tokens are drawn from the tempered softmax: from all of it for
+    candidates; for splitters from the likeliest tokens that hold ``top_p`` of the probability.
     """
 
     temperature: float
@@ -30,8 +32,9 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer. ``token_count`` includes the end-of-sequence token; ``finish_reason`` is ``stop`` or
-    ``length``.
+    """An answer, or why there is none.
+
+    ``token_count`` includes the end-of-sequence token; ``finish_reason`` is ``stop`` or ``length``.
 
     ``error`` says why there is none, of a server that gave none after all retries. ``prompt_tokens`` and
     ``model``, the name that a server gives the model, are known of text models' replies only, and not of
@@ -56,16 +59,19 @@ class VisionLanguageModel(Protocol):
     def sample(
         self, questions: Sequence[Question], seeds: Sequence[Sequence[int]], decoding: Decoding
     ) -> list[list[Answer]]:
-        """For each question one answer a seed. An answer depends on its question and seed, not on what
-        else is in the batch.
+        """For each question one answer a seed.
+
+        An answer depends on its question and seed, not on what else is in the batch.
         """
         ...
 
     def first_token_probs(
         self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], words: Sequence[Sequence[str]]
     ) -> "list[np.ndarray]":
-        """For each image the probabilities that the reply to each of its questions begins with one of each
-        group's words: float64 (questions, groups), NaN for a question that a server gave no reply to.
+        """For each image and question the probabilities that the reply begins with one of a group's words.
+
+        The arrays are float64 (questions, groups), one an image; NaN for a question that a server
+        gave no reply to.
 
         Raises:
             UserError: A word is unknown, or words of two groups begin with the same token.
@@ -75,8 +81,9 @@ class VisionLanguageModel(Protocol):
     def branch_log_probs(
         self, questions: Sequence[Question], answers: Sequence[Sequence[str]]
     ) -> list[list[tuple[float, int]]]:
-        """For each question the (summed log-prob, token count) of each answer, end-of-sequence token
-        included.
+        """For each question the summed log-prob and the token count of each answer.
+
+        Both include the end-of-sequence token.
         """
         ...
 
@@ -91,8 +98,9 @@ class TextModel(Protocol):
         decoding: Decoding,
         on_answer: OnAnswer | None = None,
     ) -> list[Answer]:
-        """The reply to each chat, a list of messages with ``role`` (system, user, assistant) and ``content``.
-        It depends on its chat and seed.
+        """The reply to each chat; it depends on its chat and seed.
+
+        A chat is a list of messages with ``role`` (system, user, assistant) and ``content``.
 
         Args:
             on_answer: Called with the index and the answer of a chat as soon as it is there, maybe in another

@@ -62,8 +62,9 @@ class Loading:
 
 @dataclass(frozen=True)
 class ImagesOnly:
-    """The processor of an original checkpoint without a tokenizer: its weights and pixels can be looked
-    at; it can't be asked anything.
+    """The processor of an original checkpoint without a tokenizer.
+
+    Its weights and pixels can be looked at; it can't be asked anything.
     """
 
     image_processor: Any

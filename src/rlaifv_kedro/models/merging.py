@@ -1,5 +1,6 @@
-"""LoRA adapters merged into the checkpoint they belong to: one ordinary checkpoint, as whatever loads
-models expects it.
+"""LoRA adapters merged into the checkpoint they belong to.
+
+The result is one ordinary checkpoint, as whatever loads models expects it.
 """
 
 import shutil
@@ -20,8 +21,9 @@ SHARD = "5GB"  # what the models on the hub are cut into; transformers 5 would w
 def merge_adapters(
     adapter: Path, out: Path, base: Path | None = None, trust_remote_code: bool = False
 ) -> Path:
-    """Write the checkpoint that LoRA adapters make of their base: W + scale B A, in the dtype that the base
-    is stored in.
+    """Write the checkpoint that LoRA adapters make of their base: W + scale B A.
+
+    It is written in the dtype that the base is stored in.
 
     The sum is computed in float32 and rounded once. What is written loads with
     ``AutoModelForImageTextToText`` and ``AutoProcessor``; a LLaVA has the names of weights that llava-hf
@@ -70,8 +72,10 @@ def merge_adapters(
 
 
 def save_whole(model: "TransformersModel", folder: Path) -> None:
-    """Write weights in shards of safetensors, configuration, settings for generation, processor, tokenizer
-    and chat template.
+    """Write a model as one ordinary checkpoint.
+
+    Written are weights in shards of safetensors, configuration, settings for generation, processor,
+    tokenizer and chat template.
 
     Raises:
         UserError: The model has no tokenizer.

@@ -75,8 +75,9 @@ def _opened(
 
 
 def close_model(model: "VisionLanguageModel | TextModel") -> None:
-    """Let go of a server's connections or an engine's memory, and say what was asked of it. A model in
-    this process has nothing to close.
+    """Let go of a server's connections or an engine's memory, and log what was asked of it.
+
+    A model in this process has nothing to close.
     """
     close = getattr(model, "close", None)
     if close is not None:

@@ -38,8 +38,9 @@ class BackendParams(Params):
     @model_validator(mode="before")
     @classmethod
     def _without_defaults_of_others(cls, value: Any) -> Any:
-        """Fields of another backend that are empty, or have its default, say nothing: a run of an earlier
-        version recorded them all, and a recipe's path is unset by null.
+        """Leave out fields of another backend that are empty, or have its default: they say nothing.
+
+        A run of an earlier version recorded them all, and a recipe's path is unset by null.
         """
         if not isinstance(value, dict):
             return value

@@ -62,7 +62,10 @@ def look_at(role: Role) -> tuple[list[Finding], ModelSize | None]:
 
 
 class _RoleCheck:
-    """The checks of one role. ``findings`` and ``size`` are what comes of them."""
+    """The checks of one role.
+
+    ``findings`` and ``size`` are what comes of them.
+    """
 
     def __init__(self, role: Role):
         self.role = role
@@ -70,6 +73,7 @@ class _RoleCheck:
         self.size: ModelSize | None = None
 
     def run(self) -> None:
+        """Make all checks of the role."""
         given = self._located(self.role.source)
         whole = None if given is None else self._with_weights(given)
         adapter = getattr(self.role.params, "adapter", None)  # only the backend transformers takes some

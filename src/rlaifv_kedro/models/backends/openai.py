@@ -74,8 +74,10 @@ class OpenAIModel:
     def sample(
         self, questions: Sequence[Question], seeds: Sequence[Sequence[int]], decoding: Decoding
     ) -> list[list[Answer]]:
-        """One request an answer, so that it has a seed of its own (:func:`server_seed`); servers that cache
-        prefixes compute the image once.
+        """Answers to each question, one a seed.
+
+        Each is a request of its own, so that it has its own seed (:func:`server_seed`); servers that
+        cache prefixes compute the image once.
 
         Sampling is plain only if the server adds nothing; see the module's notes.
         """
@@ -96,6 +98,7 @@ class OpenAIModel:
         decoding: Decoding,
         on_answer: OnAnswer | None = None,
     ) -> list[Answer]:
+        """The reply to each chat, one request each; see :class:`rlaifv_kedro.models.TextModel`."""
         items = [
             (tuple((m["role"], m["content"]) for m in chat), server_seed(seed))
             for chat, seed in zip(chats, seeds)
@@ -109,8 +112,9 @@ class OpenAIModel:
     def first_token_probs(
         self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], words: Sequence[Sequence[str]]
     ) -> list[np.ndarray]:
-        """See :meth:`rlaifv_kedro.models.VisionLanguageModel.first_token_probs`. Servers return texts of
-        tokens, not ids, and only the likeliest:
+        """See :meth:`rlaifv_kedro.models.VisionLanguageModel.first_token_probs`.
+
+        Servers return texts of tokens, not ids, and only the likeliest:
 
         - All returned tokens that read as a word, with or without a blank before it, count for it; case
           matters.
@@ -138,6 +142,7 @@ class OpenAIModel:
     def branch_log_probs(
         self, questions: Sequence[Question], answers: Sequence[Sequence[str]]
     ) -> list[list[tuple[float, int]]]:
+        """A server can't score given answers: always a UserError."""
         raise UserError(
             f"{self.server.where}: a server can't score given answers. Take backend=transformers under "
             "models.<role>, or don't ask for it "
@@ -146,13 +151,15 @@ class OpenAIModel:
 
     @property
     def account(self) -> Account:
+        """Requests, tokens and costs so far."""
         return self.server.account
 
     def account_line(self) -> str:
+        """The account as one line for people."""
         return self.account.line()
 
     def close(self) -> None:
-        """Log the account. Connections are closed at the end of each call."""
+        """Log the account; connections are closed at the end of each call."""
         self.server.report()
 
     def _generate(

@@ -10,8 +10,9 @@ Result = TypeVar("Result")
 
 
 def in_own_loop(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-    """Run a coroutine in an event loop of its own, in a thread of its own, since a notebook's thread has a
-    running loop. Ctrl-C cancels it.
+    """Run a coroutine in an event loop of its own, in a thread of its own.
+
+    A notebook's thread has a running loop already. Ctrl-C cancels the coroutine.
     """
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
 

@@ -15,8 +15,9 @@ Body = dict[str, Any]
 
 
 def server_seed(seed: int) -> int:
-    """A seed from 1 to 2^31 - 1 made of one of any size: some servers hold 32 bits with a sign, and for
-    some 0 or -1 means a random one.
+    """A seed from 1 to 2^31 - 1, made of one of any size.
+
+    Some servers hold 32 bits with a sign, and for some 0 or -1 means a random seed.
     """
     return 1 + seed % (2**31 - 1)
 
@@ -34,7 +35,10 @@ def _data_url(image: "Image") -> str:
 
 
 def about_image(url: str, text: str) -> dict[str, Any]:
-    """The user's message. The image comes first, so that the questions about it share a prefix."""
+    """The user's message about an image.
+
+    The image comes first, so that the questions about it share a prefix.
+    """
     return {
         "role": "user",
         "content": [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}],
@@ -42,6 +46,7 @@ def about_image(url: str, text: str) -> dict[str, Any]:
 
 
 def generation(messages: list[dict[str, Any]], seed: int, decoding: Decoding) -> Body:
+    """The body of a request for an answer."""
     return {
         "messages": messages,
         "seed": seed,

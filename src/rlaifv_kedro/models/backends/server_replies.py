@@ -13,21 +13,29 @@ _LONGEST_RETRY_AFTER = 120.0  # seconds, of the server's, as the openai client h
 
 
 class TokenLogProb(BaseModel):
+    """A token's text and its log-prob."""
+
     token: str
     logprob: float
 
 
 class GeneratedToken(TokenLogProb):
+    """A token of the reply, and the likeliest at its place."""
+
     top_logprobs: list[TokenLogProb] | None = None
 
 
 class LogProbs(BaseModel):
+    """The tokens of a reply with their log-probs."""
+
     content: list[GeneratedToken] | None = None
 
 
 class Message(BaseModel):
-    """``content`` must be there, but SGLang sends null for an empty text. The names of thinking are
-    SGLang's and vLLM's.
+    """What the model says.
+
+    ``content`` must be there, but SGLang sends null for an empty text. The names of thinking are SGLang's
+    and vLLM's.
     """
 
     content: str | None
@@ -37,18 +45,25 @@ class Message(BaseModel):
 
 
 class Choice(BaseModel):
+    """One reply of a chat completion."""
+
     message: Message
     finish_reason: str
     logprobs: LogProbs | None = None
 
 
 class Usage(BaseModel):
+    """The server's counts of tokens."""
+
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
 
 class Reply(BaseModel):
-    """What is read of a chat completion. Our own model: the openai client's takes any JSON unchecked."""
+    """What is read of a chat completion.
+
+    It is our own model because the openai client's takes any JSON unchecked.
+    """
 
     choices: list[Choice] = Field(min_length=1)
     model: str | None = None
@@ -56,6 +71,8 @@ class Reply(BaseModel):
 
 
 class ModelName(BaseModel):
+    """The name by which a server knows a model."""
+
     id: str
 
 
@@ -66,7 +83,10 @@ class ModelNames(BaseModel):
 
 
 class NoAnswer(Exception):
-    """Why an item has no answer. ``disconnected``: because nothing was heard from the server at all."""
+    """Says why an item has no answer.
+
+    ``disconnected``: because nothing came from the server at all.
+    """
 
     def __init__(self, why: str, disconnected: bool = False):
         super().__init__(why)
@@ -74,7 +94,10 @@ class NoAnswer(Exception):
 
 
 class PassingTrouble(Exception):
-    """A trouble that may pass. ``retry_after``: seconds that the server asks to wait."""
+    """A trouble that may pass, such as a server that is busy.
+
+    ``retry_after``: seconds that the server asks to wait.
+    """
 
     def __init__(self, why: str, retry_after: float = 0.0, disconnected: bool = False):
         super().__init__(why)
@@ -107,6 +130,7 @@ class Account:
         return (self.prompt_tokens * self.price_input + self.completion_tokens * self.price_output) / 1e6
 
     def line(self) -> str:
+        """The account as one line for people."""
         parts = [f"{self.requests:,} requests, {self.retries:,} retries, {self.failed:,} without an answer"]
         parts.append(f"{self.prompt_tokens:,} + {self.completion_tokens:,} tokens")
         if self.price_input or self.price_output:

@@ -67,7 +67,9 @@ class Server:
         self._failures_in_a_row, self._reported, self._next_turn = 0, time.monotonic(), 0.0
 
     def check(self) -> None:
-        """Ask for the list of models, before any work. A server that has no list gets a warning.
+        """Ask for the list of models, before any work.
+
+        A server that has no list gets a warning.
 
         Raises:
             UserError: There is no server, it refuses the key, or it doesn't serve the model.
@@ -110,7 +112,9 @@ class Server:
         retry_refused: RetryRefused | None = None,
         on_outcome: OnOutcome[Result] | None = None,
     ) -> list[Result | NoAnswer]:
-        """Send chat completions, ``concurrency`` at once. May be called beside a running event loop.
+        """Send chat completions, ``concurrency`` at once.
+
+        It may be called beside a running event loop.
 
         Args:
             bodies: Called before each try for what to send, without the model's name.

@@ -1,5 +1,7 @@
-"""Text LLMs in this process: any ``AutoModelForCausalLM`` with its tokenizer's chat template, or a
-multimodal LLM used without an image.
+"""Text LLMs in this process.
+
+Any ``AutoModelForCausalLM`` with its tokenizer's chat template will do, or a multimodal LLM used without an
+image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,8 +58,10 @@ class TransformersText:
         decoding: Decoding,
         on_answer: OnAnswer | None = None,
     ) -> list[Answer]:
-        """See :class:`rlaifv_kedro.models.TextModel`. A chat too long for the model gets an ``Answer.error``:
-        nothing is cut off. ``on_answer`` is called for the answers of a forward pass together.
+        """See :class:`rlaifv_kedro.models.TextModel`.
+
+        A chat too long for the model gets an ``Answer.error``: nothing is cut off. ``on_answer`` is
+        called for the answers of a forward pass together.
         """
         prompts = [self.encoder.prompt(chat) for chat in chats]
         answers = [self._too_long(len(prompt), decoding) for prompt in prompts]
@@ -110,9 +114,10 @@ class TransformersText:
 
 
 class TextEncoder:
-    """Token ids of chats by a model's own chat template, with thinking switched off where the template has
-    the switch, and without today's date, which some write (Llama 3.2, Mistral Small, SmolLM3): a run that
-    goes on tomorrow must ask the same.
+    """Token ids of chats, by a model's own chat template.
+
+    Thinking is switched off where the template has the switch. Today's date, which some write (Llama 3.2,
+    Mistral Small, SmolLM3), is replaced by a fixed one: a run that goes on tomorrow must ask the same.
 
     Raises:
         UserError: There is no chat template, or it has mistakes.
@@ -147,8 +152,11 @@ class TextEncoder:
         return self._ids(self._text(chat, add_generation_prompt=True))
 
     def _ids(self, text: str) -> list[int]:
-        """As transformers does: a tokenizer's template writes every special token itself, a processor's
-        leaves the first to its tokenizer, unless it has written it. So it is never there twice.
+        """Token ids of a text that the template has written.
+
+        As in transformers, a tokenizer's template writes every special token itself, and a
+        processor's leaves the first one to its tokenizer unless it has written it. So it is never
+        there twice.
         """
         bos = self.tokenizer.bos_token
         return list(
@@ -174,8 +182,9 @@ class TextEncoder:
             ) from error
 
     def _takes_system(self) -> bool:
-        """Whether the template writes a system message, neither refused (Gemma's), nor left out, nor as if
-        the assistant had said it.
+        """Whether the template writes a system message.
+
+        Some refuse it (Gemma's), leave it out, or write it as if the assistant had said it.
         """
         try:
             written = self._text([{"role": "system", "content": _MARK}, {"role": "user", "content": "?"}])
@@ -190,9 +199,10 @@ class TextEncoder:
         return _MARK in written and written != by_assistant
 
     def _end_of_turn(self) -> int | None:
-        """The token that the template ends an answer with, if it is a special one. Generation settings of
-        fine-tuned models often don't name it (Llama 3's ``<|eot_id|>``), and then a reply goes on with
-        invented turns up to the limit.
+        """The token that the template ends an answer with, if it is a special one.
+
+        Generation settings of fine-tuned models often don't name it (Llama 3's ``<|eot_id|>``), and
+        then a reply goes on with invented turns up to the limit.
         """
         text = self._text([{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}])
         after = self.tokenizer(text.rpartition(_MARK)[2].lstrip(), add_special_tokens=False)["input_ids"]
@@ -262,8 +272,9 @@ def _load_text(
 
 
 def _is_multimodal(config: Mapping[str, Any], trust_remote_code: bool) -> bool:
-    """Whether a checkpoint is one for :func:`rlaifv_kedro.models.load_model`: everything but the text LLMs
-    that transformers knows, or that bring their code along.
+    """Whether a checkpoint is one for :func:`rlaifv_kedro.models.load_model`.
+
+    That is everything but the text LLMs that transformers knows, or that bring their code along.
     """
     from rlaifv_kedro.transformers_private import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,

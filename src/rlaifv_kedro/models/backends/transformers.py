@@ -74,6 +74,7 @@ class TransformersModel:
     def sample(
         self, questions: Sequence[Question], seeds: Sequence[Sequence[int]], decoding: Decoding
     ) -> list[list[Answer]]:
+        """See :meth:`rlaifv_kedro.models.VisionLanguageModel.sample`; questions are computed in batches."""
         answers: list[list[Answer]] = []
         for start in range(0, len(questions), self.batch_size):
             part = questions[start : start + self.batch_size]
@@ -92,8 +93,9 @@ class TransformersModel:
         seeds: Sequence[Sequence[int]],
         decoding: Decoding,
     ) -> list[list[Answer]]:
-        """For each image one answer to each of its questions; the image is computed once. See :meth:`sample`
-        for what an answer depends on.
+        """For each image one answer to each of its questions; the image is computed once.
+
+        See :meth:`sample` for what an answer depends on.
 
         Args:
             questions, seeds: Of each image.
@@ -131,6 +133,7 @@ class TransformersModel:
     def first_token_probs(
         self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], words: Sequence[Sequence[str]]
     ) -> list[np.ndarray]:
+        """See :meth:`rlaifv_kedro.models.VisionLanguageModel.first_token_probs`; one pass a batch."""
         groups = self.encoder.first_tokens(words)
         ids = [token for group in groups for token in group]
         starts = np.cumsum([0, *map(len, groups)])[:-1]
@@ -153,6 +156,7 @@ class TransformersModel:
     def branch_log_probs(
         self, questions: Sequence[Question], answers: Sequence[Sequence[str]]
     ) -> list[list[tuple[float, int]]]:
+        """See :meth:`rlaifv_kedro.models.VisionLanguageModel.branch_log_probs`."""
         result: list[list[tuple[float, int]]] = []
         for start in range(0, len(questions), self.batch_size):
             part = questions[start : start + self.batch_size]

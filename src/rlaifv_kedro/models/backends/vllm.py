@@ -78,6 +78,7 @@ class VLLMModel:
     def sample(
         self, questions: Sequence[Question], seeds: Sequence[Sequence[int]], decoding: Decoding
     ) -> list[list[Answer]]:
+        """See :meth:`rlaifv_kedro.models.VisionLanguageModel.sample`; the engine gets all prompts at once."""
         prompts = [
             prompt
             for q, row in zip(questions, seeds)
@@ -94,8 +95,9 @@ class VLLMModel:
         decoding: Decoding,
         on_answer: OnAnswer | None = None,
     ) -> list[Answer]:
-        """See :class:`rlaifv_kedro.models.TextModel`. The engine gives all answers of a call at its end,
-        and then they are heard.
+        """See :class:`rlaifv_kedro.models.TextModel`.
+
+        The engine gives all answers of a call at its end, and ``on_answer`` is called then.
         """
         settings = [self._settings(decoding, seed) for seed in seeds]
         messages = [[dict(message) for message in chat] for chat in chats]
@@ -108,8 +110,9 @@ class VLLMModel:
     def first_token_probs(
         self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], words: Sequence[Sequence[str]]
     ) -> list[np.ndarray]:
-        """See :meth:`rlaifv_kedro.models.VisionLanguageModel.first_token_probs`. vLLM's logprobs are those
-        before temperature and penalties.
+        """See :meth:`rlaifv_kedro.models.VisionLanguageModel.first_token_probs`.
+
+        vLLM's logprobs are those before temperature and penalties.
         """
         groups = self._encoder.first_tokens(words)
         settings = self._first_token_settings([token for group in groups for token in group])
@@ -128,6 +131,7 @@ class VLLMModel:
     def branch_log_probs(
         self, questions: Sequence[Question], answers: Sequence[Sequence[str]]
     ) -> list[list[tuple[float, int]]]:
+        """The engine doesn't score given answers: always a UserError."""
         raise UserError(
             f"{self.where}: backend=vllm doesn't score given answers. Take backend=transformers, or "
             "feedback.scoring=claims."

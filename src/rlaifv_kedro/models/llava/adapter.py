@@ -25,8 +25,9 @@ _LORA = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>A|B)\.weig
 
 
 def is_original_adapter(folder: str | Path) -> bool:
-    """Whether a folder holds an adapter for LLaVA's original code: by its files, for
-    ``adapter_config.json`` looks like any other.
+    """Whether a folder holds an adapter for LLaVA's original code.
+
+    Its files tell, for ``adapter_config.json`` looks like any other.
     """
     folder = Path(folder)
     if not CheckpointFolder(folder).is_adapter:
@@ -42,8 +43,10 @@ def is_original_adapter(folder: str | Path) -> bool:
 def apply_original_adapter(
     model: "LlavaForConditionalGeneration", folder: str | Path
 ) -> "LlavaForConditionalGeneration":
-    """Put the weights of ``non_lora_trainables.bin`` (the projector's) in the model's place, if there are
-    any, and merge the LoRA: W + scale B A.
+    """Merge an adapter of LLaVA's original code: W + scale B A.
+
+    The weights of ``non_lora_trainables.bin`` (the projector's), if there are any, take the place of the
+    model's.
 
     Args:
         model: The checkpoint that the adapter belongs to, in any layout that transformers has loaded. It is
@@ -123,8 +126,9 @@ def _modules(names: Iterable[str], path: Path, known: set[str]) -> set[str]:
 
 
 def _replace(model: "LlavaForConditionalGeneration", weights: "dict[str, torch.Tensor]", path: Path) -> None:
-    """Copy weights into the model; nothing is copied unless all of them fit. Embeddings may lack the rows
-    that loading has added.
+    """Copy weights into the model; nothing is copied unless all of them fit.
+
+    Embeddings may lack the rows that loading has added.
     """
     import torch
 

@@ -1,5 +1,4 @@
-"""How the weights of a LLaVA are called: in its original release, in transformers, and as llava-hf published
-them.
+"""The names of a LLaVA's weights: in its original release, in transformers, and as llava-hf published them.
 
 Source: the original code (github.com/haotian-liu/LLaVA: ``llava_arch.py``, ``clip_encoder.py``).
 """

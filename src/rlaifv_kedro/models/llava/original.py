@@ -1,5 +1,6 @@
-"""LLaVA-1.5-7B and RLAIF-V-7B in the layout of their original release (``LlavaLlamaForCausalLM``), as a LLaVA
-of transformers.
+"""LLaVA-1.5-7B and RLAIF-V-7B in the layout of their original release, loaded as a LLaVA of transformers.
+
+The release's class is ``LlavaLlamaForCausalLM``.
 
 Sources: the original code (github.com/haotian-liu/LLaVA: ``llava_arch.py``, ``clip_encoder.py``,
 ``builder.py``) for names and values, transformers' ``convert_llava_weights_to_hf.py`` for the rows that

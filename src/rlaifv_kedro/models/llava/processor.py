@@ -1,5 +1,6 @@
-"""The processor of LLaVA-1.5 for a folder that holds only its tokenizer, and the original's way of writing a
-prompt as token ids.
+"""The processor of LLaVA-1.5 for a folder that holds only its tokenizer.
+
+It writes a prompt as token ids as the original does.
 
 Sources: the original code (github.com/haotian-liu/LLaVA: ``conversation.py``, template ``llava_v1``;
 ``mm_utils.py``, ``tokenizer_image_token`` and ``expand2square``).
@@ -39,8 +40,9 @@ _TURNS = (
 def llava_processor(
     folder: str | Path, config: "LlavaConfig", *, system: str | None = None, pad_to_square: bool = True
 ) -> "LlavaProcessor":
-    """Processor for a model of :func:`rlaifv_kedro.models.llava.original.load_llava_original`, from the
-    tokenizer that lies in ``folder``.
+    """The processor of a LLaVA in its original layout, from the tokenizer that lies in ``folder``.
+
+    The model is one of :func:`rlaifv_kedro.models.llava.original.load_llava_original`.
 
     A text as a whole, ``<image>`` in it, has the same ids as :func:`chunked_ids` gives, and so it has after
     saving and loading.
@@ -85,8 +87,9 @@ def llava_images(config: "LlavaConfig", *, pad_to_square: bool = True) -> "Llava
 
 
 def chat_template(system: str = SYSTEM) -> str:
-    """``{system} USER: <image>\\n{question} ASSISTANT:`` then `` {answer}</s>``; the answer is marked as
-    the assistant's tokens.
+    """The template of LLaVA-1.5's conversations; the answer is marked as the assistant's tokens.
+
+    It writes ``{system} USER: <image>\\n{question} ASSISTANT:``, then `` {answer}</s>``.
     """
     return "{{ " + json.dumps(f"{system} ", ensure_ascii=False) + " }}" + _TURNS
 
@@ -94,8 +97,9 @@ def chat_template(system: str = SYSTEM) -> str:
 def chunked_ids(
     tokenizer: "PreTrainedTokenizerBase", text: str, image_token: str, image_id: int, image_tokens: int
 ) -> list[int]:
-    """Ids of a text as the original writes them: what stands before and after an image is tokenized on its
-    own.
+    """Ids of a text as the original writes them.
+
+    What stands before and after an image is tokenized on its own.
 
     Every piece so begins with SentencePiece's blank (in ``<image>\\nWhat`` the blank, the newline, ...),
     which a tokenizer of transformers leaves out after a special token unless it was loaded with

@@ -1,10 +1,12 @@
-"""MiniCPM-Llama3-V 2.5, which was itself trained with the method, for transformers 5, which has later
-models of the family only.
+"""MiniCPM-Llama3-V 2.5 for transformers 5, which has later models of the family only.
+
+The model was itself trained with the method.
 """
 
 
 def register_minicpm_v() -> None:
-    """Make transformers' Auto classes know the model: its config, model, image processor and processor.
+    """Make transformers' Auto classes know the config, the model, the image processor and the processor.
+
     Calling it again changes nothing.
 
     Then ``AutoModelForImageTextToText.from_pretrained(folder)`` and ``AutoProcessor.from_pretrained(folder)``

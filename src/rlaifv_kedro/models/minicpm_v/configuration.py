@@ -86,8 +86,9 @@ class MiniCPMVConfig(PreTrainedConfig):
         self.tie_word_embeddings = self.text_config.tie_word_embeddings
 
     def to_dict(self) -> dict[str, Any]:
-        """The release's layout: the language model's values at the top level, and ``rope_theta`` by its
-        old name.
+        """The config in the release's layout.
+
+        The language model's values stand at the top level, and ``rope_theta`` by its old name.
         """
         result = super().to_dict()
         text = result.pop("text_config")
@@ -102,7 +103,9 @@ class MiniCPMVConfig(PreTrainedConfig):
 
 
 def _refuse_other_versions(config: dict[str, Any], vision: dict[str, Any] | PreTrainedConfig | None) -> None:
-    """Other MiniCPM-V models have the same ``model_type``: a ``version`` of their own, another language
+    """Stop if the config is of another MiniCPM-V.
+
+    Other models have the same ``model_type``: they have a ``version`` of their own, another language
     model, or SigLIP by that name.
     """
     version = str(config.get("version", "2.5"))

@@ -39,8 +39,9 @@ from rlaifv_kedro.transformers_private import Idefics2VisionEmbeddings, Idefics2
 
 
 def patch_positions(patches: int, side: int) -> torch.Tensor:
-    """Rows of the position table, int64 (patches,), for patches that are spread evenly over the first line of
-    a table ``side`` wide.
+    """Rows of the position table for patches that are spread evenly over its first line: int64 (patches,).
+
+    The table is ``side`` wide.
 
     The formula of transformers 4.40. Its fractions are multiples of a step that is rounded to float32 first,
     and that decides on which side of a boundary a patch falls.
@@ -70,7 +71,9 @@ class VisionTower(Idefics2VisionTransformer):
 
 
 class MiniCPMV(PreTrainedModel, GenerationMixin):
-    """MiniCPM-Llama3-V 2.5. Parameter names are the release's: ``llm.*``, ``vpm.*``, ``resampler.*``.
+    """MiniCPM-Llama3-V 2.5.
+
+    Parameter names are the release's: ``llm.*``, ``vpm.*``, ``resampler.*``.
 
     Image inputs hold the slices of all samples one after the other;
     :func:`rlaifv_kedro.models.minicpm_v.processing.batch_image_inputs` joins those of several samples:
@@ -105,8 +108,10 @@ class MiniCPMV(PreTrainedModel, GenerationMixin):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | PathLike[str], *args: Any, **kwargs: Any
     ) -> Any:
-        """As transformers has it; the placeholder that the release's config lacks is taken from the
-        tokenizer beside the weights, if there is one.
+        """Load the model as transformers does.
+
+        The placeholder that the release's config lacks is taken from the tokenizer beside the
+        weights, if there is one.
         """
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         config = (loaded[0] if isinstance(loaded, tuple) else loaded).config
@@ -139,8 +144,9 @@ class MiniCPMV(PreTrainedModel, GenerationMixin):
     def encode_images(
         self, pixel_values: torch.Tensor, tgt_sizes: torch.Tensor, slice_counts: list[int]
     ) -> torch.Tensor:
-        """Features of every slice, (slices, queries, hidden): sample by sample, each as wide as its
-        largest slice.
+        """Features of every slice: (slices, queries, hidden).
+
+        They are computed sample by sample, each as wide as its largest slice.
         """
         groups = slice_counts if self.config.batch_vision_input else [1] * len(tgt_sizes)
         encoded = []
@@ -168,8 +174,9 @@ class MiniCPMV(PreTrainedModel, GenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Logits of the language model, at the positions of ``logits_to_keep`` (see
-        ``transformers.modeling_utils.slice_logits_to_keep``).
+        """Logits of the language model, at the positions of ``logits_to_keep``.
+
+        See ``slice_logits_to_keep`` of transformers for these.
 
         Args:
             pixel_values, tgt_sizes, slice_counts, image_bound: See the class. ``generate`` gives pixels with
@@ -213,9 +220,7 @@ class MiniCPMV(PreTrainedModel, GenerationMixin):
         counts: list[int],
         device: torch.device,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows and columns, int64 (slices * queries,) each, of the embeddings whose place the features
-        take.
-        """
+        """Rows and columns of the embeddings that the features replace: int64 (slices * queries,) each."""
         if image_bound is not None:
             bounds = image_bound.tolist()
             samples = [sample for sample, count in enumerate(counts) for _ in range(count)]
@@ -251,8 +256,9 @@ class MiniCPMV(PreTrainedModel, GenerationMixin):
         input_ids: torch.LongTensor | None = None,
         **model_kwargs: Any,
     ) -> tuple[torch.LongTensor | None, dict[str, Any]]:
-        """For beams and several samples a prompt: slices are repeated sample by sample, not one by one as
-        transformers repeats rows.
+        """Repeat inputs for beams and for several samples a prompt.
+
+        Slices are repeated sample by sample, not one by one as transformers repeats rows.
         """
         images = {
             n: model_kwargs.pop(n)

@@ -134,8 +134,9 @@ class MiniCPMVImageProcessor(BaseImageProcessor):
         return BatchFeature(data, tensor_type=return_tensors)
 
     def _patches(self, image: Image.Image) -> np.ndarray:
-        """Normalised pixels of an image, its patches from left to right and top to bottom in a row:
-        float32 (3, patch, patches * patch).
+        """Normalised pixels of an image, its patches in a row: float32 (3, patch, patches * patch).
+
+        Patches go from left to right and from top to bottom.
         """
         pixels = np.asarray(image, dtype=np.float32) / 255  # (height, width, 3)
         pixels = (pixels - np.float32(self.image_mean)) / np.float32(self.image_std)
@@ -218,8 +219,9 @@ class MiniCPMVProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> "MiniCPMVProcessor":
-        """As transformers has it; a release without ``preprocessor_config.json`` has the image processor's
-        values in its ``config.json``.
+        """Load the image processor as transformers does.
+
+        A release without ``preprocessor_config.json`` has its values in ``config.json``.
         """
         folder = Path(pretrained_model_name_or_path)
         if (

@@ -1,5 +1,6 @@
-"""From the patches of a slice to a fixed number of features: one cross-attention, with two-dimensional
-sin-cos positions on the keys.
+"""From the patches of a slice to a fixed number of features, by one cross-attention.
+
+Keys have two-dimensional sin-cos positions.
 """
 
 import numpy as np
@@ -35,7 +36,9 @@ def sincos_positions(height: int, width: int, dim: int) -> torch.Tensor:
 
 
 class Resampler(nn.Module):
-    """See the module. Parameter names are the release's.
+    """The cross-attention from learnt queries to patches.
+
+    Parameter names are the release's.
 
     Args:
         queries: Features a slice.

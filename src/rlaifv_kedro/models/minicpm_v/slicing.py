@@ -52,8 +52,9 @@ def slicing(size: Size, max_slices: int, resolution: int, patch: int) -> Slicing
 
 
 def _grid(size: Size, wanted: int, max_slices: int) -> Size:
-    """Of all grids of about the wanted number of cells the one whose aspect ratio is nearest to the
-    image's, on a logarithmic scale.
+    """Of all grids of about the wanted number of cells the one most like the image.
+
+    That is the one whose aspect ratio is nearest to the image's, on a logarithmic scale.
     """
     numbers = [n for n in (wanted - 1, wanted, wanted + 1) if 1 < n <= max_slices]
     grids = [(columns, n // columns) for n in numbers for columns in range(1, n + 1) if n % columns == 0]
@@ -61,8 +62,9 @@ def _grid(size: Size, wanted: int, max_slices: int) -> Size:
 
 
 def _scaled(size: tuple[float, float], resolution: int, patch: int) -> Size:
-    """About the area of a square of this resolution, with the aspect ratio kept as far as whole patches
-    allow.
+    """A size of about the area of a square of this resolution.
+
+    The aspect ratio is kept as far as whole patches allow.
     """
     ratio = size[0] / size[1]
     height = int(resolution / math.sqrt(ratio))
@@ -70,5 +72,8 @@ def _scaled(size: tuple[float, float], resolution: int, patch: int) -> Size:
 
 
 def _multiple(length: float, of: int) -> int:
-    """The nearest multiple, but not 0. Halves are rounded to even, as Python does."""
+    """The nearest multiple, but not 0.
+
+    Halves are rounded to even, as Python does.
+    """
     return max(round(length / of) * of, of)

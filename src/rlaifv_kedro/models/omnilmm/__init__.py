@@ -2,8 +2,9 @@
 
 
 def register() -> None:
-    """Make transformers' Auto classes know the model: its config, model and processor. Calling it again
-    changes nothing.
+    """Make transformers' Auto classes know the config, the model and the processor.
+
+    Calling it again changes nothing.
 
     Then ``AutoModelForImageTextToText.from_pretrained(folder)`` and ``AutoProcessor.from_pretrained(folder)``
     load a folder in the layout of the release (``model_type: omnilmm``), and what was saved from it. The

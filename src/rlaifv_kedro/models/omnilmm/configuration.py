@@ -1,5 +1,6 @@
-"""The release's flat ``config.json`` as a transformers config: Mistral's keys, and beside them those of
-the vision part.
+"""The release's flat ``config.json`` as a transformers config.
+
+It has Mistral's keys, and beside them those of the vision part.
 """
 
 from typing import Any
@@ -8,8 +9,10 @@ from transformers import MistralConfig, PreTrainedConfig
 
 
 class OmniLMMVisionConfig(PreTrainedConfig):
-    """EVA-02-CLIP-E as OmniLMM uses it. The release gives the tower's name (``mm_vision_tower``), not its
-    dimensions: those are the defaults here.
+    """EVA-02-CLIP-E as OmniLMM uses it.
+
+    The release gives the tower's name (``mm_vision_tower``), not its dimensions: those are the defaults
+    here.
 
     ``num_hidden_layers`` counts the blocks in the checkpoint: the release drops the last of 64.
     ``depth_in_checkpoint`` is taken for it as well, and ``mlp_ratio`` for ``intermediate_size /
@@ -37,8 +40,9 @@ class OmniLMMVisionConfig(PreTrainedConfig):
 
 
 class OmniLMMConfig(MistralConfig):
-    """Config of OmniLMM-12B and RLAIF-V-12B. ``get_text_config()`` is the config itself, since the language
-    model's keys lie flat in it.
+    """The config of OmniLMM-12B and RLAIF-V-12B.
+
+    ``get_text_config()`` is the config itself, since the language model's keys lie flat in it.
 
     Attributes:
         vision_config: Written out when saved; see :class:`OmniLMMVisionConfig` for what holds where the

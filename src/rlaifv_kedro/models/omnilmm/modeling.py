@@ -27,8 +27,9 @@ LORA_TARGETS = (
 
 
 class OmniLMMPreTrainedModel(MistralPreTrainedModel):
-    """What transformers wants to know of every class of this family, and how weights begin that no
-    checkpoint gives.
+    """What transformers wants to know of every class of this family.
+
+    Weights that no checkpoint gives begin as it says.
     """
 
     config: OmniLMMConfig
@@ -106,9 +107,7 @@ class OmniLMMModel(OmniLMMPreTrainedModel, MistralModel):
     def _with_images(
         self, embeds: torch.Tensor, input_ids: torch.Tensor | None, pixel_values: torch.Tensor
     ) -> torch.Tensor:
-        """The embeddings (batch, length, hidden) with the features of the images, in order, at the image
-        tokens.
-        """
+        """The embeddings with the images' features, in order, at image tokens: (batch, length, hidden)."""
         if input_ids is None:
             raise ValueError(
                 "pixel_values need input_ids: the image tokens in them say where the images belong"
@@ -131,8 +130,9 @@ class OmniLMMModel(OmniLMMPreTrainedModel, MistralModel):
             )
 
     def _token_of_runs(self, input_ids: torch.Tensor) -> int:
-        """The one token that fills exactly ``num_query`` positions in a row, between two others: the image
-        token, where the config doesn't name it.
+        """The image token, where the config doesn't name it.
+
+        It is the one token that fills exactly ``num_query`` positions in a row, between two others.
 
         Padding lies at the end or the beginning of a row, so a run of it has no neighbour on one side.
         """
@@ -159,8 +159,9 @@ class OmniLMMModel(OmniLMMPreTrainedModel, MistralModel):
 
 
 class OmniLMMForConditionalGeneration(OmniLMMPreTrainedModel, GenerationMixin):
-    """OmniLMM-12B and RLAIF-V-12B; load with ``from_pretrained`` from a folder in the release's layout or
-    from what this class saved.
+    """OmniLMM-12B and RLAIF-V-12B.
+
+    Load it with ``from_pretrained`` from a folder in the release's layout, or from what this class saved.
     """
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}

@@ -62,8 +62,9 @@ _TURNS = (
 
 
 class OmniLMMProcessor(ProcessorMixin):
-    """Images and texts to ``pixel_values``, ``input_ids`` and ``attention_mask``. A text has one
-    ``<im_patch>`` an image; it becomes ``num_query``.
+    """Images and texts to ``pixel_values``, ``input_ids`` and ``attention_mask``.
+
+    A text has one ``<im_patch>`` an image; it becomes ``num_query``.
 
     Args:
         num_query: Tokens that stand for one image.
@@ -83,8 +84,9 @@ class OmniLMMProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> "OmniLMMProcessor":
-        """Load what :meth:`save_pretrained` wrote, or make one for a folder in the release's layout, which
-        has a tokenizer only.
+        """Load what :meth:`save_pretrained` wrote, or make a processor for a folder in the release's layout.
+
+        Such a folder has a tokenizer only.
         """
         folder = Path(pretrained_model_name_or_path)
         if folder.is_dir() and not (folder / "processor_config.json").is_file():
@@ -125,6 +127,7 @@ def omnilmm_images(config: OmniLMMConfig) -> CLIPImageProcessorPil:
 
 def omnilmm_processor(folder: str | Path, config: OmniLMMConfig) -> OmniLMMProcessor:
     """The processor of a checkpoint in the release's layout, from the tokenizer that lies in ``folder``.
+
     Saved, it loads with AutoProcessor.
 
     Args:
@@ -143,8 +146,9 @@ def omnilmm_processor(folder: str | Path, config: OmniLMMConfig) -> OmniLMMProce
 
 
 def chat_template(template: str | None, *, brackets: bool) -> str:
-    """A tokenizer's own template, or Zephyr's, made to take messages with images and to begin with the
-    release's system turn.
+    """A tokenizer's own template, or Zephyr's, made to take messages with images.
+
+    It begins with the release's system turn.
     """
     image = IM_START + IM_PATCH + IM_END if brackets else IM_PATCH
     return _TURNS.replace("SYSTEM", json.dumps(SYSTEM)).replace("IMAGE", json.dumps(image)) + (

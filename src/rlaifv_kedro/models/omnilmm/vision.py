@@ -1,5 +1,6 @@
-"""From pixels to the tokens of an image: the tower of EVA-02-CLIP-E (arXiv 2303.15389) and the resampler that
-OmniLMM reads it with.
+"""From pixels to the tokens of an image: the vision tower, and the resampler that OmniLMM reads it with.
+
+The tower is that of EVA-02-CLIP-E (arXiv 2303.15389).
 
 Modules and weights have the names of the release's checkpoint.
 """
@@ -21,8 +22,9 @@ RESAMPLER_NORM_EPS = 1e-6
 
 
 def resample_positions(table: torch.Tensor, rows: int, columns: int, *, antialias: bool) -> torch.Tensor:
-    """Bicubic resampling of a square table of positions, (side * side, width), to (rows * columns, width);
-    in float32, returned in its dtype.
+    """Bicubic resampling of a square table of positions: (side * side, width) to (rows * columns, width).
+
+    It is computed in float32 and returned in the table's dtype.
     """
     side = math.isqrt(len(table))
     if (side, side) == (rows, columns):
@@ -51,7 +53,10 @@ def sincos_positions(side: int, width: int) -> torch.Tensor:
 
 
 class OmniLMMVisionAttention(nn.Module):
-    """Attention of all patches to all patches. Queries and values have a bias, keys have none."""
+    """Attention of all patches to all patches.
+
+    Queries and values have a bias, keys have none.
+    """
 
     is_causal = False
     num_key_value_groups = 1
@@ -100,8 +105,9 @@ class OmniLMMVisionBlock(GradientCheckpointingLayer):
 
 
 class OmniLMMVisionTower(PreTrainedModel):
-    """EVA-02-CLIP-E without its last block: learnt positions for the image size it was pretrained with,
-    resampled to the image at hand.
+    """EVA-02-CLIP-E without its last block.
+
+    Learnt positions for the image size that it was pretrained with are resampled to the image at hand.
     """
 
     config: OmniLMMVisionConfig
@@ -149,8 +155,9 @@ class OmniLMMVisionTower(PreTrainedModel):
 
 
 class OmniLMMResampler(nn.Module):
-    """``num_query`` learnt queries read the patches once, by cross-attention (Qwen-VL, arXiv 2308.12966, has
-    the same).
+    """``num_query`` learnt queries that read the patches once, by cross-attention.
+
+    Qwen-VL (arXiv 2308.12966) has the same.
 
     Raises:
         UserError: The config's numbers don't fit one another.
