@@ -20,7 +20,8 @@ from rlaifv_kedro.formats import flatten, gigabytes
 from rlaifv_kedro.params import LaunchParams, LoraParams, Parameters
 from rlaifv_kedro.preflight import sizes
 from rlaifv_kedro.preflight.checkpoints import _image_tokens, _patches
-from rlaifv_kedro.preflight.run import memory_needs
+from rlaifv_kedro.preflight.resources import memory_needs
+from rlaifv_kedro.preflight.setup import RunSetup
 from rlaifv_kedro.preflight.sizes import ModelSize, run_disk
 from rlaifv_kedro.runs.kedro_private import dataset, filepath, is_versioned
 
@@ -83,7 +84,7 @@ def test_a_run_reads_no_file_of_the_miniature(env: str) -> None:
     _, catalog, loop = loaded(env)
     for name in (entry for entry in loop.inputs() if not is_parameter(entry)):
         found = dataset(catalog, name)
-        if not getattr(found, "OF_THIS_RUN", False) and not getattr(found, "_EPHEMERAL", False):
+        if getattr(found, "IS_FILE", True):
             assert "miniature" not in str(filepath(found)), name
             assert not is_versioned(found), f"{name} is the user's own"
 
@@ -227,8 +228,8 @@ def test_real_shapes_have_the_published_number_of_parameters(name: str, billions
 def test_the_hardware_table_of_the_docs_is_what_the_estimates_say(
     env: str, policy: str, labeler: str, splitters: list[str]
 ) -> None:
-    parameters, _, loop = loaded(env)
-    stages = {node.func.__name__ for node in loop.nodes}
+    parameters, catalog, loop = loaded(env)
+    setup = RunSetup(parameters, loop, catalog)
     known = {
         "policy": real_size(policy),
         "labeler": real_size(labeler),
@@ -237,9 +238,12 @@ def test_the_hardware_table_of_the_docs_is_what_the_estimates_say(
     lora = parameters.model_copy(
         update={"training": parameters.training.model_copy(update={"lora": LoraParams()})}
     )
-    needs = {stage: needed for stage, needed, _ in memory_needs(parameters, stages, known)}
-    adapters = {stage: needed for stage, needed, _ in memory_needs(lora, stages, known)}["training"]
-    disks = [sum(run_disk(p, known["policy"], 120_000, 4, stages).values()) for p in (parameters, lora)]
+    needs = {need.stage: need.bytes for need in memory_needs(setup, known)}
+    with_adapters = memory_needs(RunSetup(lora, loop, catalog), known)
+    adapters = {need.stage: need.bytes for need in with_adapters}["training"]
+    disks = [
+        sum(run_disk(p, known["policy"], 120_000, 4, setup.written).values()) for p in (parameters, lora)
+    ]
     cells = map(
         gigabytes,
         (needs["sampling"], needs["dividing"], needs["labeling"], needs["training"], adapters, *disks),

@@ -17,18 +17,15 @@ from kedro.pipeline.node import Node
 from pydantic_core import to_jsonable_python
 
 from rlaifv_kedro.datasets.chunks import ChunkedTableDataset
-from rlaifv_kedro.datasets.tables import TableDataset
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.engine.outputs import Outputs, announce
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import RUNTIME_ONLY, Parameters, validate_parameters
 from rlaifv_kedro.params.current import Session, set_current
-from rlaifv_kedro.pipelines.benchmarks.nodes import refuse_unready
-from rlaifv_kedro.pipelines.data_generation.nodes import draw_prompts, refuse_small_pool
 from rlaifv_kedro.runs import manifest as manifests
 from rlaifv_kedro.runs import versions
 from rlaifv_kedro.runs.entries import sha256_of
-from rlaifv_kedro.runs.kedro_private import dataset, is_versioned, path_of, runtime_parameters, saved_version
+from rlaifv_kedro.runs.kedro_private import dataset, path_of, runtime_parameters, saved_version
 from rlaifv_kedro.runs.lineage import ROOTS
 from rlaifv_kedro.runs.manifest import Manifest
 from rlaifv_kedro.runs.messages import user_message
@@ -44,6 +41,8 @@ class RunHooks:
     Args:
         on_finished: Called with manifest, pipeline and catalog after a run that finished, e.g. to show a
             summary.
+        before_first_node: Called with pipeline and catalog when all versions are chosen and nothing is
+            written yet; raises UserError if something would stop the run later.
         complete_parameters: Gives the parameters, as JSON holds them, all their defaults. Kedro fills in only
             those of the pipelines that are run, so without it a run that another pipeline goes on with would
             seem to have other parameters.
@@ -52,9 +51,11 @@ class RunHooks:
     def __init__(
         self,
         on_finished: Callable[[Manifest, Pipeline, DataCatalog], None] | None = None,
+        before_first_node: Callable[[Pipeline, DataCatalog], None] | None = None,
         complete_parameters: Callable[[dict[str, Any]], dict[str, Any]] = dict,
     ) -> None:
         self._on_finished = on_finished
+        self._before_first_node = before_first_node
         self._complete_parameters = complete_parameters
         self._parameters: dict[str, Any] = {}
         self._manifest: Manifest | None = None
@@ -80,6 +81,8 @@ class RunHooks:
         self._begun: dict[str, tuple[float, float]] = {}
         run_id = run_params["run_id"]
         pinned = versions.pin(self._project, pipeline, catalog, run_params)
+        if self._before_first_node is not None:
+            self._before_first_node(pipeline, catalog)
         start = Start(
             run_id=run_id,
             command=resume_command(run_params, run_id),
@@ -181,41 +184,18 @@ class ProjectHooks:
         """
         in_files, runtime = context.config_loader["parameters"], runtime_parameters(context)
         given = {name: value for name, value in runtime.items() if name in RUNTIME_ONLY}
-        self._parameters = validate_parameters({**in_files, **given})
+        parameters = validate_parameters({**in_files, **given})
         _refuse_halves(in_files, runtime, context.config_loader["globals"])
-        set_current(Session(self._parameters, _tables_without_version(context, self._parameters)))
-        if self._parameters.compute.threads:
-            os.environ["OMP_NUM_THREADS"] = str(self._parameters.compute.threads)
+        set_current(Session(parameters, _tables_without_version(context, parameters)))
+        if parameters.compute.threads:
+            os.environ["OMP_NUM_THREADS"] = str(parameters.compute.threads)
         _quiet()
-
-    @hook_impl
-    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Looks for what would stop the run later, before anything is computed.
-
-        Raises:
-            UserError: Names all that was found.
-        """
-        parameters = self._parameters
-        refuse_unready(pipeline, parameters.evaluation, parameters.benchmarks, parameters.models)
-        if any(node.func is draw_prompts for node in pipeline.nodes):
-            rows = _pool_rows(pipeline, catalog, parameters)
-            if rows is not None:
-                refuse_small_pool(rows, parameters.iteration, parameters.data_generation, parameters.loop)
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
         """One line a node: where the run is."""
         parts = [*(node.namespace or "").split("."), node.short_name]
         logger.info("%s", " · ".join(parts).strip(" ·").replace("_", " "))
-
-
-def _pool_rows(pipeline: Pipeline, catalog: DataCatalog, parameters: Parameters) -> int | None:
-    """Prompts in the pool that the run draws, or reads; None if it isn't there, or has versions."""
-    if "prompt_pool" in pipeline.all_outputs():
-        return parameters.miniature.pool_scenes
-    pool = dataset(catalog, "prompt_pool") if "prompt_pool" in catalog else None
-    footer = pool.footer() if isinstance(pool, TableDataset) and not is_versioned(pool) else None
-    return None if footer is None else footer.num_rows
 
 
 def _tables_without_version(context: KedroContext, parameters: Parameters) -> frozenset[str]:

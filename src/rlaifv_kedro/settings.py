@@ -12,12 +12,18 @@ warnings.filterwarnings("ignore", message="One or more dataset names contain '.'
 
 from rlaifv_kedro.hooks import ProjectHooks, RunHooks
 from rlaifv_kedro.params import complete_parameters
+from rlaifv_kedro.preflight.rules import before_run
 from rlaifv_kedro.reporting.summary import show_after_run
 from rlaifv_kedro.resolvers import last_iteration
 from rlaifv_kedro.runs.session import RunSession
 
 SESSION_CLASS = RunSession
-HOOKS = (RunHooks(on_finished=show_after_run, complete_parameters=complete_parameters), ProjectHooks())
+HOOKS = (
+    RunHooks(
+        on_finished=show_after_run, before_first_node=before_run, complete_parameters=complete_parameters
+    ),
+    ProjectHooks(),
+)
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
 CONFIG_LOADER_ARGS = {
     "custom_resolvers": {"last_iteration": last_iteration},

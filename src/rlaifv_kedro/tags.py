@@ -1,7 +1,7 @@
-"""What nodes say of themselves by their tags: which model they ask, and which work they do.
+"""What nodes say of themselves by their tags: which model they ask, and which task they have.
 
 A tag stands beside its node in ``pipelines/<stage>/pipeline.py``. The check before a run and the dry run read
-tags and know no node by its name; ``kedro run --tags work.training`` and Kedro-Viz can choose by them too.
+tags and know no node by its name; ``kedro run --tags task.training`` and Kedro-Viz can choose by them too.
 """
 
 from enum import StrEnum
@@ -16,23 +16,23 @@ class Role(StrEnum):
     JUDGE = "role.judge"
 
 
-class Work(StrEnum):
+class Task(StrEnum):
     """What a node does, where the check or the dry run has to know it."""
 
-    SAMPLING = "work.sampling"
-    DIVIDING = "work.dividing"
-    LABELING = "work.labeling"
-    SCORING = "work.scoring"
+    SAMPLING = "task.sampling"
+    DIVIDING = "task.dividing"
+    LABELING = "task.labeling"
+    SCORING = "task.scoring"
     """The labeler's log-probs of whole answers."""
-    REWARDING = "work.rewarding"
-    REFERENCE = "work.reference"
-    TRAINING = "work.training"
-    SELECTING = "work.selecting"
+    REWARDING = "task.rewarding"
+    REFERENCE = "task.reference"
+    TRAINING = "task.training"
+    SELECTING = "task.selecting"
     """Every checkpoint answers, so that one can be chosen."""
-    ANSWERING = "work.answering"
+    ANSWERING = "task.answering"
     """A policy answers the test prompts."""
-    PROBING = "work.probing"
+    PROBING = "task.probing"
     """A policy answers yes/no questions whose answers are known."""
-    BENCHMARK_ANSWERS = "work.benchmark-answers"
-    BENCHMARK_JUDGING = "work.benchmark-judging"
-    BENCHMARK_SCORING = "work.benchmark-scoring"
+    BENCHMARK_ANSWERS = "task.benchmark-answers"
+    BENCHMARK_JUDGING = "task.benchmark-judging"
+    BENCHMARK_SCORING = "task.benchmark-scoring"

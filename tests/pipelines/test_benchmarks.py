@@ -506,7 +506,7 @@ JUDGE = "models.judge.backend=openai,models.judge.url=http://127.0.0.1:9/v1,mode
         ),
         (
             f"evaluation.policy=[{BASE},policies/nowhere/at_all],evaluation.benchmarks=[chair]",
-            "policies/nowhere/at_all is no checkpoint",
+            "policy: the folder is not there (policies/nowhere/at_all)",
         ),
         (
             f"evaluation.policy={BASE}",

@@ -4,7 +4,6 @@ one thing missing after another.
 
 import json
 import math
-import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from kedro.framework.session import KedroSession
-from PIL import Image
+from kedro.io import DataCatalog
 from safetensors.numpy import save_file
 
 from pair_files import published, write_published
@@ -26,6 +25,7 @@ from rlaifv_kedro.datasets import PairSourceDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.folder import read_tensors
 from rlaifv_kedro.params import OpenAIParams, Parameters, TransformersParams
+from rlaifv_kedro.pipelines import feedback, training
 from rlaifv_kedro.preflight import machine
 from rlaifv_kedro.preflight.assumptions import Assumptions
 from rlaifv_kedro.preflight.checkpoints import Role, look_at
@@ -33,65 +33,15 @@ from rlaifv_kedro.preflight.finding import Finding
 from rlaifv_kedro.preflight.inputs import Inputs, _check_entry
 from rlaifv_kedro.preflight.machine import GPU
 from rlaifv_kedro.preflight.plan import plan_run
-from rlaifv_kedro.preflight.run import check_combinations, check_run
+from rlaifv_kedro.preflight.rules import BY_PARAMETERS, findings_of
+from rlaifv_kedro.preflight.run import check_run
+from rlaifv_kedro.preflight.setup import RunSetup
+from whole_recipe import LABELER, POLICY, PROMPTS, SPLITTER, write_json
 
 ROOT = Path(__file__).parents[2]
 PARITY = ROOT / "tests/fixtures/parity"
-PROMPTS = Path("data/01_raw/prompts")
-POLICY, LABELER, SPLITTER = (
-    Path("data/06_models") / name for name in ("llava-1.5-7b-hf", "OmniLMM-12B", "llama3_split")
-)
 SMALL = {"compute": {"device": "cpu"}, "loop": {"iterations": 2}, "data_generation": {"prompts": 4}}
-CATEGORIES = ["dog", "cat", "car", "chair"]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, tiny: Path, pictures: list[Image.Image]) -> Path:
-    """A project in which nothing is missing: its tables are what the examples in docs/recipes.md make of a
-    tiny COCO.
-    """
-    project = tmp_path_factory.mktemp("whole")
-    shutil.copytree(ROOT / "conf", project / "conf")
-    shutil.copy(ROOT / "pyproject.toml", project)
-    (project / "src").mkdir()  # the code is imported from where the tests have it
-    for folder in (POLICY, LABELER, SPLITTER, SPLITTER.with_name("llama3_changeq")):
-        shutil.copytree(tiny, project / folder)
-    (project / "coco/val2014").mkdir(parents=True)
-    (project / "coco/annotations").mkdir()
-    images = [{"id": i, "file_name": f"{i}.png"} for i in range(7)]
-    for image in images:
-        pictures[image["id"] % len(pictures)].save(project / "coco/val2014" / image["file_name"])
-    instances = [{"id": i, "image_id": i, "category_id": i % 4} for i in range(7)]
-    captions = [{"id": i, "image_id": i, "caption": "A dog on a chair."} for i in range(7)]
-    categories = [{"id": i, "name": name} for i, name in enumerate(CATEGORIES)]
-    write_json(
-        project / "coco/annotations/instances_val2014.json",
-        {"images": images, "annotations": instances, "categories": categories},
-    )
-    write_json(
-        project / "coco/annotations/captions_val2014.json", {"images": images, "annotations": captions}
-    )
-    write_json(
-        project / "my_prompts.json",
-        [{"id": str(i), "image": f"coco/val2014/{i % 7}.png", "question": "What is it?"} for i in range(8)],
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(project)
-        for example in re.findall(r"```python\n(.*?)```", (ROOT / "docs/recipes.md").read_text(), re.DOTALL):
-            exec(compile(example, "docs/recipes.md", "exec"), {})
-    return project
-
-
-@pytest.fixture
-def project(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy to break something in; the working folder."""
-    shutil.copytree(whole, tmp_path / "project")
-    monkeypatch.chdir(tmp_path / "project")
-    return tmp_path / "project"
-
-
-def write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content))
+TENSORBOARD = Finding(True, "the package tensorboard is there", "training.report_to")
 
 
 def check(project: Path, env: str | None = "llava15_7b", **params: Any) -> list[Finding]:
@@ -176,7 +126,7 @@ def test_a_run_with_too_few_prompts_stops_before_its_first_node(project: Path) -
         session.run(pipeline_names=["rlaif_loop"])
     assert not (project / "data/runs").exists()
     plan = plan_run(project, "llava15_7b", params, ["rlaif_loop"], "h100", None, Assumptions())
-    assert "prompt_pool has 8 prompts and the run needs 10: it would be refused." in plan.notes
+    assert "prompt_pool: 8 prompts, of which the run needs 10: it would be refused." in plan.notes
     assert [model.told_by for model in plan.models] == ["its files"] * 4
 
 
@@ -587,6 +537,13 @@ def test_qwen_needs_torchvision(project: Path, monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_parameters_that_do_not_go_together(raw: dict[str, Any], what: str) -> None:
-    good, stages = {"models": {"splitter": {"path": "llama"}}}, {"train_policy", "score", "divide"}
-    assert check_combinations(Parameters.model_validate(good), stages) == []
-    assert only(check_combinations(Parameters.model_validate(good | raw), stages)).what.startswith(what)
+    good = {"models": {"splitter": {"path": "llama"}}}
+    assert findings_of(BY_PARAMETERS, loop_of(good)) == [TENSORBOARD]
+    assert only(findings_of(BY_PARAMETERS, loop_of(good | raw))).what.startswith(what)
+
+
+def loop_of(raw: dict[str, Any]) -> RunSetup:
+    """The stages of an iteration with these parameters, without a catalog."""
+    parameters = Parameters.model_validate(raw)
+    pipeline = training.create_pipeline(parameters) + feedback.create_pipeline(parameters)
+    return RunSetup(parameters, pipeline, DataCatalog())

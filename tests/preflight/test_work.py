@@ -4,9 +4,9 @@ import pytest
 
 from rlaifv_kedro.params import LoraParams, TrainingParams
 from rlaifv_kedro.preflight.assumptions import GPU, Assumptions
+from rlaifv_kedro.preflight.counts import batches_of
 from rlaifv_kedro.preflight.shapes import Shape
 from rlaifv_kedro.preflight.sizes import ModelSize
-from rlaifv_kedro.preflight.stages import batches_of
 from rlaifv_kedro.preflight.work import Schedule, Work, operations, packed, sampled, seconds
 
 SIZE = ModelSize(

@@ -40,10 +40,9 @@ def command(benchmark: str, env: str | None, params: dict[str, Any], as_json: bo
         from rlaifv_kedro.benchmarks.judging.judge import open_judge
         from rlaifv_kedro.preflight.run import configured
 
-        parameters, catalog, _ = configured(project_path(), env, params, [])
-        judge = open_judge(
-            parameters.models, parameters.judge, parameters.compute, catalog.load("judge_store")
-        )
+        setup = configured(project_path(), env, params, [])
+        parameters, store = setup.parameters, setup.catalog.load("judge_store")
+        judge = open_judge(parameters.models, parameters.judge, parameters.compute, store)
         inputs = score.ScoreInputs(**given, judge=judge, judge_label=judge.store.asked_model)
         scored = score.score_file(benchmark, inputs)
         judge.close()

@@ -32,6 +32,7 @@ from rlaifv_kedro.params.run import (
     Parameters,
     ReportingParams,
     complete_parameters,
+    missing_prompts,
     validate_parameters,
 )
 from rlaifv_kedro.params.training import JsonScalar, LaunchParams, LoraParams, MixSource, TrainingParams
@@ -70,5 +71,6 @@ __all__ = [
     "VLLMParams",
     "WeightsParams",
     "complete_parameters",
+    "missing_prompts",
     "validate_parameters",
 ]

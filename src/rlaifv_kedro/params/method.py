@@ -79,6 +79,17 @@ class FeedbackParams(Params):
     chunk_size: Count = Field(100, description="prompts a chunk")
     batch_size: Count = Field(8, description="images a forward pass")
 
+    @model_validator(mode="after")
+    def _words_differ(self) -> "FeedbackParams":
+        """A reply that counts as yes can't count as no."""
+        yes, no = ({word.strip() for word in words} for words in (self.yes_words, self.no_words))
+        if yes & no or "" in yes | no:
+            raise ValueError(
+                f"feedback.yes_words={self.yes_words} and feedback.no_words={self.no_words} hold an empty "
+                "word, or one in both, so that replies can't be told apart"
+            )
+        return self
+
 
 class RewardParams(Params):
     """Candidates to rewards, by an aligned policy and its reference. Their beta is ``training.beta``."""

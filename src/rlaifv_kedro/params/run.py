@@ -78,6 +78,25 @@ class LoopParams(Params):
     iterations: int = Field(4, strict=True, ge=1, le=100, description="iterations of the loop (paper: 4)")
 
 
+def missing_prompts(
+    rows: int, iteration: int, generation: DataGenerationParams, loop: LoopParams
+) -> str | None:
+    """What to say of a prompt pool that is too small for every iteration to draw its own; None if it isn't.
+
+    Args:
+        iteration: The one that is run; those of the loop count too.
+    """
+    iterations = max(iteration, loop.iterations)
+    needed = iterations * generation.prompts
+    if rows >= needed:
+        return None
+    return (
+        f"{iterations} iterations of data_generation.prompts={generation.prompts} need {needed} prompts, but "
+        f"prompt_pool has {rows}. Give a larger pool (the miniature's size is miniature.pool_scenes), or "
+        "lower data_generation.prompts or loop.iterations."
+    )
+
+
 class Parameters(Params):
     """Everything that may stand in parameters.yml or behind ``--params``."""
 

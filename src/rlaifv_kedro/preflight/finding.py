@@ -1,11 +1,11 @@
-"""What a check says."""
+"""What a rule says of a run."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check.
+    """What one rule found.
 
     Attributes:
         ok: Whether the run gets past it.
@@ -18,3 +18,8 @@ class Finding:
     what: str
     where: str
     remedy: str = ""
+
+    def line(self) -> str:
+        """The finding as one text: what, where, remedy."""
+        where = "" if self.where in self.what else f" ({self.where})"
+        return f"{self.what}{where}. {self.remedy}".replace(".. ", ". ").strip()

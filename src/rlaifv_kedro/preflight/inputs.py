@@ -4,17 +4,15 @@ out after the first iteration.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from kedro.framework.project import pipelines
 from kedro.io import AbstractDataset, DataCatalog
-from kedro.io.core import DatasetError, is_parameter
+from kedro.io.core import DatasetError
 from kedro.pipeline import Pipeline
 
-from rlaifv_kedro.datasets.checkpoint import CheckpointDataset
 from rlaifv_kedro.datasets.documents import JsonDataset
 from rlaifv_kedro.datasets.images import ImagesDataset
 from rlaifv_kedro.datasets.pair_source_dataset import PairSourceDataset
@@ -41,34 +39,35 @@ class Inputs:
     """What was found out about the run's inputs.
 
     Attributes:
-        checkpoints: Entries that are checkpoints and there: name -> folder.
-        metadata: Of the entries. A recipe's says how to get them (``fetch``) and what their models need
-            (``packages``).
         tables: Rows of the tables without their images, by entry.
         documents: JSON, by entry.
         image_bytes: Mean size of the pool's first images; 0 where it names files.
     """
 
     findings: list[Finding] = field(default_factory=list)
-    checkpoints: dict[str, Path] = field(default_factory=dict)
-    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
     tables: dict[str, pa.Table] = field(default_factory=dict)
     documents: dict[str, Any] = field(default_factory=dict)
     image_bytes: float = 0
 
-    def fetch(self, name: str) -> str:
-        """The command that fetches an entry; empty if the catalog doesn't say."""
-        return self.metadata.get(name, {}).get("fetch", "")
+
+def own_tables(names: Iterable[str], catalog: DataCatalog) -> list[str]:
+    """Of these entries the tables and documents that are there and have no versions: no run has made them."""
+    own = []
+    for name in names:
+        found = dataset(catalog, name) if name in catalog else None
+        if isinstance(found, TableDataset | JsonDataset) and not is_versioned(found) and found.exists():
+            own.append(name)
+    return own
 
 
-def check_inputs(pipeline: Pipeline, catalog: DataCatalog, prompts_needed: int, env: str | None) -> Inputs:
-    """Look at every entry that the pipeline reads and doesn't make.
+def look_at_inputs(names: Iterable[str], catalog: DataCatalog, env: str | None) -> Inputs:
+    """Look at entries that a run reads and doesn't make.
 
     Args:
-        prompts_needed: Rows that ``prompt_pool`` must have.
+        env: The environment, for the commands in remedies.
     """
     inputs = Inputs()
-    for name in sorted(entry for entry in pipeline.inputs() if not is_parameter(entry)):
+    for name in names:
         if name not in catalog:
             remedy = "Add it to conf/, or run the pipeline that makes it together with this one."
             inputs.findings.append(Finding(False, f"{name}: it is not in the catalog", "conf/", remedy))
@@ -76,22 +75,14 @@ def check_inputs(pipeline: Pipeline, catalog: DataCatalog, prompts_needed: int, 
         found = dataset(catalog, name)
         if getattr(found, "IS_FILE", True):
             _check_entry(name, found, inputs, env)
-    inputs.findings += [
-        _unversioned(name)
-        for name in sorted(pipeline.all_outputs())
-        if _would_overwrite(dataset(catalog, name))
-    ]
-    for split in SPLITS:
-        inputs.findings += check_truth(split, inputs)
-    if "prompt_pool" in inputs.tables:
-        inputs.findings.append(
-            _enough_prompts(inputs.tables["prompt_pool"].num_rows, prompts_needed, catalog)
-        )
     return inputs
 
 
-def _would_overwrite(found: AbstractDataset) -> bool:
-    return overwrites(found)
+def overwritten(pipeline: Pipeline, catalog: DataCatalog) -> list[Finding]:
+    """The entries that have no versions and would be overwritten."""
+    return [
+        _unversioned(name) for name in sorted(pipeline.all_outputs()) if overwrites(dataset(catalog, name))
+    ]
 
 
 def _unversioned(name: str) -> Finding:
@@ -109,18 +100,14 @@ def _unversioned(name: str) -> Finding:
 
 def _check_entry(name: str, found: AbstractDataset, inputs: Inputs, env: str | None) -> None:
     where = shown(filepath(found) or name)
-    inputs.metadata[name] = getattr(found, "metadata", None) or {}
+    fetch = (getattr(found, "metadata", None) or {}).get("fetch")
     try:
         if isinstance(found, RemoteFileDataset | ImagesDataset):
             inputs.findings.append(_published(name, found))
         elif not found.exists():
             inputs.findings.append(
-                Finding(
-                    False, f"{name}: it is not there", where, inputs.fetch(name) or _maker(name, found, env)
-                )
+                Finding(False, f"{name}: it is not there", where, fetch or _maker(name, found, env))
             )
-        elif isinstance(found, CheckpointDataset):
-            inputs.checkpoints[name] = found.load_path()
         elif isinstance(found, TableDataset):
             _check_table(name, found, inputs)
         elif isinstance(found, PairSourceDataset):
@@ -216,17 +203,6 @@ def _look_at_images(file: pq.ParquetFile, most: int, name: str, inputs: Inputs) 
     if name == "prompt_pool":
         inputs.image_bytes = size / max(count, 1)
     return count, faults
-
-
-def _enough_prompts(rows: int, needed: int, catalog: DataCatalog) -> Finding:
-    where = shown(filepath(dataset(catalog, "prompt_pool")))
-    remedy = "Add prompts, or lower data_generation.prompts or loop.iterations."
-    return Finding(
-        rows >= needed,
-        f"prompt_pool: {rows:,} prompts, of which the run needs {needed:,}",
-        where,
-        "" if rows >= needed else remedy,
-    )
 
 
 def check_truth(split: str, inputs: Inputs) -> list[Finding]:

@@ -6,12 +6,16 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.formats import first_line, gigabytes
 from rlaifv_kedro.params import OpenAIParams
 from rlaifv_kedro.preflight.finding import Finding
+
+if TYPE_CHECKING:
+    from rlaifv_kedro.models.backends.server_requests import Server
 
 LOWER_MEMORY = {
     "training": "Train adapters (--params training.lora.rank=64,training.learning_rate=1e-5), lower "
@@ -44,30 +48,49 @@ def gpus() -> list[GPU]:
     ]
 
 
-def check_device(device: str, found: list[GPU], largest: int) -> Finding:
-    """Args:
-    largest: Parameters of the largest model of the run.
+def gpu_count() -> int:
+    """How many GPUs torch sees; unlike :func:`gpus` it takes no memory of them."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def computes_on_cpu(device: str) -> bool:
+    """Whether ``compute.device`` means the CPU here."""
+    return device == "cpu" or (device == "auto" and not gpu_count())
+
+
+def missing_gpu(device: str, count: int) -> Finding | None:
+    """A finding if a GPU is asked for and there is none.
+
+    Args:
+        count: How many there are.
     """
-    if found:
-        listed = ", ".join(
-            f"{gpu.name}, {gigabytes(gpu.free)} of {gigabytes(gpu.total)} free" for gpu in found
-        )
-        return Finding(
-            True,
-            f"GPU: {listed}",
-            "compute.device",
-            "" if device != "cpu" else "It stays idle: compute.device=cpu.",
-        )
-    if device == "cuda":
-        remedy = (
-            "Run where a GPU is (nvidia-smi lists them), with the torch of its CUDA version; or "
-            "--params compute.device=cpu for a try."
-        )
-        return Finding(
-            False, "GPU: torch sees none here, and compute.device is cuda", "compute.device", remedy
-        )
-    slow = "On a CPU a model of billions of parameters takes weeks." if largest > 1e9 else ""
-    return Finding(True, "GPU: none is used", "compute.device", slow)
+    if device != "cuda" or count:
+        return None
+    remedy = (
+        "Run where a GPU is (nvidia-smi lists them), with the torch of its CUDA version; or "
+        "--params compute.device=cpu for a try."
+    )
+    what = "GPU: torch sees none here, and compute.device is cuda"
+    return Finding(False, what, "compute.device", remedy)
+
+
+def check_device(device: str, found: list[GPU], largest: int) -> Finding:
+    """Which GPUs there are, and whether that is what was asked for.
+
+    Args:
+        largest: Parameters of the largest model of the run.
+    """
+    missing = missing_gpu(device, len(found))
+    if missing is not None:
+        return missing
+    if not found:
+        slow = "On a CPU a model of billions of parameters takes weeks." if largest > 1e9 else ""
+        return Finding(True, "GPU: none is used", "compute.device", slow)
+    listed = ", ".join(f"{gpu.name}, {gigabytes(gpu.free)} of {gigabytes(gpu.total)} free" for gpu in found)
+    note = "It stays idle: compute.device=cpu." if device == "cpu" else ""
+    return Finding(True, f"GPU: {listed}", "compute.device", note)
 
 
 def check_memory(stage: str, needed: int, found: list[GPU], spread: bool) -> Finding:
@@ -130,14 +153,22 @@ def check_package(name: str, needed_for: str, remedy: str) -> Finding:
     return Finding(True, f"the package {name} is there", needed_for)
 
 
-def check_server(role: str, params: OpenAIParams) -> list[Finding]:
-    """Whether the server answers, takes the key and serves the model."""
+def server(params: OpenAIParams) -> "Server":
+    """The server that parameters name; nothing is asked of it.
+
+    Raises:
+        UserError: They name none, or no possible key.
+    """
     from rlaifv_kedro.models.backends.server_requests import Server
 
+    return Server(params, first_pause=0.5)
+
+
+def check_server(role: str, params: OpenAIParams) -> list[Finding]:
+    """Whether the server answers, takes the key and serves the model."""
     where = params.url
     try:
-        server = Server(params, first_pause=0.5)
-        server.check()
+        server(params).check()
     except UserError as error:
         return [Finding(False, f"{role}: its server can't be used", where, error.message)]
     no_key = not os.environ.get(params.api_key_variable)

@@ -6,34 +6,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kedro.pipeline import Pipeline
-
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import gigabytes
 from rlaifv_kedro.params import Parameters, WeightsParams
 from rlaifv_kedro.preflight.assumptions import GPU, GPUS, Assumptions
-from rlaifv_kedro.preflight.run import configured, iterations_of, memory_needs, prompts_needed
+from rlaifv_kedro.preflight.counts import Counts
+from rlaifv_kedro.preflight.resources import memory_needs
+from rlaifv_kedro.preflight.run import configured
+from rlaifv_kedro.preflight.setup import RunSetup
 from rlaifv_kedro.preflight.shapes import Shape
-from rlaifv_kedro.preflight.sizes import ModelSize
 from rlaifv_kedro.preflight.sources import Model, models_of, tables_of
-from rlaifv_kedro.preflight.stages import Stage, Stages, Tables
+from rlaifv_kedro.preflight.stages import NOT_COUNTED, Stage, answering, stages_of_iteration
+from rlaifv_kedro.preflight.table_rules import prompts_suffice
 from rlaifv_kedro.preflight.work import Work, seconds
 from rlaifv_kedro.runs.messages import user_message
-
-COUNTED = {
-    "sample_candidates",
-    "divide",
-    "verify_claims",
-    "score",
-    "compute_rewards",
-    "compute_reference",
-    "train_policy",
-    "measure_checkpoints",
-    "answer_prompts",
-    "sample_answers",
-    "answer_probes",
-}
-"""The nodes' functions whose models' work is in the plan."""
+from rlaifv_kedro.tags import Task
 
 
 @dataclass(frozen=True)
@@ -46,9 +33,11 @@ class Row:
         apart: The same if no text shared its prefix.
         generated: Tokens that come out of models.
         disk: Bytes that stay.
+        together: Whether all GPUs of the training work on it; else one does.
     """
 
     stage: str
+    together: bool = False
     calls: dict[str, float] = field(default_factory=dict)
     prefill: float = 0
     apart: float = 0
@@ -93,9 +82,7 @@ class Plan:
 
     def clock_hours(self) -> float:
         """Hours on the clock: training is spread over all GPUs, everything else computes on one."""
-        return sum(
-            row.loop_gpu_hours / (self.gpus if row.stage == "train_policy" else 1) for row in self.rows
-        )
+        return sum(row.loop_gpu_hours / (self.gpus if row.together else 1) for row in self.rows)
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
@@ -150,24 +137,16 @@ def plan_run(
     Raises:
         UserError: The configuration can't be used, or no node of the run calls a model.
     """
-    try:
-        parameters, catalog, pipeline = configured(project, env, params, names)
-    except Exception as error:
-        message = user_message(error)
-        if message is None or isinstance(error, UserError):
-            raise
-        raise UserError(message) from error
-    there = {node.func.__name__ for node in pipeline.nodes}
-    models = models_of(parameters, catalog, pipeline, there)
+    setup = _configured(project, env, params, names)
+    parameters = setup.parameters
+    models = models_of(setup)
     sizes = {model.role: model.size for model in models if model.size is not None}
-    tables = tables_of(parameters, catalog, pipeline, assumed)
-    stages = Stages(parameters, assumed, tables, sizes, there)
-    count = iterations_of(pipeline)
-    iterations = [
-        stages.iteration(first=k == parameters.iteration == 1)
-        for k in range(parameters.iteration, parameters.iteration + count)
-    ]
-    once = stages.base() if any((node.namespace or "").startswith("base") for node in pipeline.nodes) else []
+    counts = Counts(parameters, assumed, tables_of(setup, assumed), sizes, setup.written)
+    numbers = range(parameters.iteration, parameters.iteration + setup.iterations())
+    iterations = [stages_of_iteration(setup, counts, first=k == 1) for k in numbers]
+    # The base policy is measured like those of the iterations.
+    base = any((node.namespace or "").startswith("base") for node in setup.pipeline.nodes)
+    once = [answering(counts, probing=setup.does(Task.PROBING))] if base else []
     if not any(iterations) and not once:
         raise UserError(
             f"no stage of {', '.join(names)} calls a model, so there is nothing to plan. Plan rlaif_loop, "
@@ -178,21 +157,29 @@ def plan_run(
         _row(clock, stage.name, stage, [i[k] for i in iterations]) for k, stage in enumerate(iterations[-1])
     ]
     rows += [_row(clock, "base policy, once a loop", None, [stage]) for stage in once]
-    peak = sum(stages.disk(there, count).values())
-    notes = list(_notes(parameters, pipeline, tables, sizes, GPUS[gpu], there, stages))
     return Plan(
-        env or "base",
-        names,
-        count,
-        parameters.data_generation.prompts,
-        GPUS[gpu],
-        gpus or parameters.training.launch.total(),
-        rows,
-        peak,
-        models,
-        assumed,
-        notes,
+        env=env or "base",
+        pipelines=names,
+        iterations=len(iterations),
+        prompts=counts.prompts,
+        gpu=GPUS[gpu],
+        gpus=gpus or parameters.training.launch.total(),
+        rows=rows,
+        peak_disk=sum(counts.disk(setup.written, len(iterations)).values()),
+        models=models,
+        assumptions=assumed,
+        notes=list(_notes(setup, counts, GPUS[gpu])),
     )
+
+
+def _configured(project: Path, env: str | None, params: dict[str, Any], names: list[str]) -> RunSetup:
+    try:
+        return configured(project, env, params, names)
+    except Exception as error:
+        message = user_message(error)
+        if message is None or isinstance(error, UserError):
+            raise
+        raise UserError(message) from error
 
 
 @dataclass(frozen=True)
@@ -239,46 +226,39 @@ def _row(clock: _Clock, name: str, last: Stage | None, every: list[Stage]) -> Ro
             f"{prefix}gpu_hours": sum(map(clock.hours, works)),
             f"{prefix}disk": sum(size for stage in stages for size in stage.disk.values()),
         }
-    return Row(name, **values)
+    return Row(name, together=last is not None and last.together, **values)
 
 
-def _notes(
-    parameters: Parameters,
-    pipeline: Pipeline,
-    tables: Tables,
-    sizes: dict[str, ModelSize],
-    gpu: GPU,
-    there: set[str],
-    stages: Stages,
-) -> Iterator[str]:
-    needed = prompts_needed(parameters)
-    if "draw_prompts" in there and tables.pool is not None and tables.pool < needed:
-        yield f"prompt_pool has {tables.pool:,} prompts and the run needs {needed:,}: it would be refused."
-    for stage, memory, params in memory_needs(parameters, there, sizes):
-        if memory > gpu.memory and not all(p.device_map for p in params):
+def _notes(setup: RunSetup, counts: Counts, gpu: GPU) -> Iterator[str]:
+    """What to know beside the numbers; what a rule finds is said in the rule's words."""
+    for finding in prompts_suffice(setup):
+        if not finding.ok:
+            yield f"{finding.what}: it would be refused."
+    for need in memory_needs(setup, counts.sizes):
+        if need.bytes > gpu.memory and not need.spread:
             yield (
-                f"{stage} takes about {gigabytes(memory)} of memory on one GPU, and one {gpu.title} has "
-                f"{gigabytes(gpu.memory)} (see check)."
+                f"{need.stage} takes about {gigabytes(need.bytes)} of memory on one GPU, and one {gpu.title} "
+                f"has {gigabytes(gpu.memory)} (see check)."
             )
-    if parameters.compute.device == "cpu":
+    if setup.parameters.compute.device == "cpu":
         yield (
             "compute.device is cpu. The hours are those of the GPU above; how long the CPU takes isn't "
             "estimated."
         )
-    if parameters.compute.dtype == "float32":
+    if setup.parameters.compute.dtype == "float32":
         yield "compute.dtype is float32, and the GPU's peak is in bfloat16: it takes several times as long."
-    others = sorted(
-        {node.func.__name__ for node in pipeline.nodes if "params:models" in node.inputs} - COUNTED
-    )
+    others = sorted({node.short_name for node in setup.pipeline.nodes if NOT_COUNTED & node.tags})
     if others:
         yield f"not counted: {', '.join(others)}."
-    if "train_policy" in there:
+    if not setup.does(Task.TRAINING):
+        return
+    yield (
+        f"{counts.schedule.steps:,} steps are for all {counts.pairs:,} pairs; answers that score "
+        "alike, and balancing lengths, leave fewer."
+    )
+    beside = counts.checkpoint_bytes[1]
+    if beside:
         yield (
-            f"{stages.schedule.steps:,} steps are for all {stages.pairs:,} pairs; answers that score "
-            "alike, and balancing lengths, leave fewer."
-        )
-    if "train_policy" in there and stages.optimizer:
-        yield (
-            f"while training, {gigabytes(stages.optimizer)} of optimizer state lie beside the newest "
+            f"while training, {gigabytes(beside)} of optimizer state lie beside the newest "
             "checkpoint, twice while it is written."
         )

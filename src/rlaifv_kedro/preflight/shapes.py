@@ -42,96 +42,79 @@ class Shape:
         )
 
 
-def llama_like(
-    parameters: int,
-    hidden: int,
-    mlp: int,
-    layers: int,
-    kv_width: int,
-    vocabulary: int,
-    *,
-    tower: str = "",
-    vision: int = 0,
-    image_tokens: int = 0,
-    patches: int = 0,
-) -> ModelSize:
+@dataclass(frozen=True)
+class Llama:
+    """A language model that is made like Llama; ``kv_width`` is key heads times their width."""
+
+    hidden: int
+    mlp: int
+    layers: int
+    kv_width: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A vision tower, and what it makes of an image, at most.
+
+    Attributes:
+        name: Under which its parameters lie.
+        parameters: How many they are.
+    """
+
+    name: str
+    parameters: int
+    image_tokens: int
+    patches: int
+
+
+def llama_like(parameters: int, text: Llama, tower: Tower | None = None) -> ModelSize:
     """The size of a model whose language model is made like Llama.
 
     Args:
         parameters: Of the whole model. What is left after layers, embeddings, head and vision tower is
             projector, resampler, norms and biases.
-        tower: The name under which the vision tower's parameters lie.
-        vision: How many they are.
     """
-    shapes: dict[str, tuple[int, ...]] = {
-        "embed_tokens": (vocabulary, hidden),
-        "lm_head": (vocabulary, hidden),
-    }
-    if tower:
-        shapes[tower] = (vision,)
+    words = (text.vocabulary, text.hidden)
+    shapes: dict[str, tuple[int, ...]] = {"embed_tokens": words, "lm_head": words}
+    if tower is not None:
+        shapes[tower.name] = (tower.parameters,)
     linear = {
-        "q": (hidden, hidden),
-        "k": (kv_width, hidden),
-        "v": (kv_width, hidden),
-        "o": (hidden, hidden),
-        "gate": (mlp, hidden),
-        "up": (mlp, hidden),
-        "down": (hidden, mlp),
+        "q": (text.hidden, text.hidden),
+        "k": (text.kv_width, text.hidden),
+        "v": (text.kv_width, text.hidden),
+        "o": (text.hidden, text.hidden),
+        "gate": (text.mlp, text.hidden),
+        "up": (text.mlp, text.hidden),
+        "down": (text.hidden, text.mlp),
     }
-    shapes |= {f"layers.{k}.{name}_proj": shape for k in range(layers) for name, shape in linear.items()}
+    shapes |= {f"layers.{k}.{name}_proj": shape for k in range(text.layers) for name, shape in linear.items()}
     shapes["others"] = (parameters - sum(math.prod(shape) for shape in shapes.values()),)
-    return ModelSize(parameters, hidden, layers, kv_width, vocabulary, image_tokens, shapes, patches)
+    return ModelSize(
+        parameters,
+        text.hidden,
+        text.layers,
+        text.kv_width,
+        text.vocabulary,
+        0 if tower is None else tower.image_tokens,
+        shapes,
+        0 if tower is None else tower.patches,
+    )
 
 
 LLAVA = llama_like(
-    7_063_427_072,
-    4096,
-    11008,
-    32,
-    4096,
-    32064,
-    tower="vision_tower",
-    vision=303_507_456,
-    image_tokens=576,
-    patches=576,
+    7_063_427_072, Llama(4096, 11008, 32, 4096, 32064), Tower("vision_tower", 303_507_456, 576, 576)
 )
 OMNILMM = llama_like(
-    11_614_081_792,
-    4096,
-    14336,
-    32,
-    1024,
-    32003,
-    tower="vision_tower",
-    vision=4_280_795_904,
-    image_tokens=64,
-    patches=1024,
+    11_614_081_792, Llama(4096, 14336, 32, 1024, 32003), Tower("vision_tower", 4_280_795_904, 64, 1024)
 )
 MINICPM = llama_like(
-    8_521_852_832,
-    4096,
-    14336,
-    32,
-    1024,
-    128256,
-    tower="vpm",
-    vision=402_552_736,
-    image_tokens=960,
-    patches=10_240,
+    8_521_852_832, Llama(4096, 14336, 32, 1024, 128256), Tower("vpm", 402_552_736, 960, 10_240)
 )
 QWEN = llama_like(
-    8_292_166_656,
-    3584,
-    18944,
-    28,
-    512,
-    152064,
-    tower="visual",
-    vision=676_550_144,
-    image_tokens=1300,
-    patches=5200,
+    8_292_166_656, Llama(3584, 18944, 28, 512, 152064), Tower("visual", 676_550_144, 1300, 5200)
 )
-LLAMA = llama_like(8_030_261_248, 4096, 14336, 32, 1024, 128256)
+LLAMA = llama_like(8_030_261_248, Llama(4096, 14336, 32, 1024, 128256))
 
 KNOWN = {
     "llava-1.5-7b": LLAVA,

@@ -3,7 +3,7 @@ measured. Bytes throughout.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from rlaifv_kedro.params import DataGenerationParams, Parameters, TrainingParams
@@ -172,45 +172,54 @@ def checkpoint_disk(policy: ModelSize, params: TrainingParams, dtype: str) -> tu
     return 4 * learning + BYTES[dtype] * others, 8 * learning
 
 
-def staying(count: int, parameters: Parameters, stages: set[str]) -> int:
+def staying(count: int, parameters: Parameters, written: Collection[str]) -> int:
     """How many of an iteration's checkpoints are left when the next one begins: the best, and the last."""
-    if "prune_checkpoints" not in stages or parameters.evaluation.keep_best is None:
-        return count
-    return min(count, parameters.evaluation.keep_best + 1)
+    keep = parameters.evaluation.keep_best
+    return count if keep is None or "kept_checkpoints" not in written else min(count, keep + 1)
 
 
 def run_disk(
-    parameters: Parameters, policy: ModelSize | None, image_bytes: float, iterations: int, stages: set[str]
+    parameters: Parameters,
+    policy: ModelSize | None,
+    image_bytes: float,
+    iterations: int,
+    written: Collection[str],
 ) -> dict[str, int]:
-    """What a run writes and holds at once, by kind.
+    """What a run writes and holds at once, in bytes by kind.
 
     Args:
         image_bytes: Mean size of an image in the prompt table; 0 where the table names files.
         iterations: How many the run goes through.
-        stages: Names of its nodes' functions.
+        written: The artifacts that it writes, without namespaces.
     """
-    generation, training, parts = parameters.data_generation, parameters.training, {}
-    if "draw_prompts" in stages:
-        parts["prompts"] = round(iterations * generation.prompts * image_bytes)
-    if stages & {"sample_candidates", "verify_claims"}:
-        parts["answers and verdicts"] = iterations * generation.prompts * generation.candidates * ANSWER_BYTES
-    pairs = round(
-        iterations * generation.prompts * parameters.feedback.pairs_per_prompt * (image_bytes + ANSWER_BYTES)
-    )
-    if "build_pairs" in stages:
+    parts = _tables_disk(parameters, image_bytes, iterations, written)
+    if "checkpoints" not in written or policy is None:
+        return parts
+    training, dtype = parameters.training, parameters.compute.dtype
+    count = math.ceil(training.epochs / training.checkpoint_every)
+    kept, beside = checkpoint_disk(policy, training, dtype)
+    stay = staying(count, parameters, written)
+    parts["checkpoints"] = ((iterations - 1) * stay + count) * kept
+    # The newest, and the one before it while that is written.
+    parts["optimizer states"] = min(count, 2) * beside
+    if training.lora and "trained_policy" in written:
+        # As the base is stored, most likely.
+        parts["merged policies"] = iterations * policy.parameters * BYTES[dtype]
+    return parts
+
+
+def _tables_disk(
+    parameters: Parameters, image_bytes: float, iterations: int, written: Collection[str]
+) -> dict[str, int]:
+    generation, parts = parameters.data_generation, {}
+    prompts = iterations * generation.prompts
+    pairs = round(prompts * parameters.feedback.pairs_per_prompt * (image_bytes + ANSWER_BYTES))
+    if "prompts" in written:
+        parts["prompts"] = round(prompts * image_bytes)
+    if not {"candidates", "verdicts"}.isdisjoint(written):
+        parts["answers and verdicts"] = prompts * generation.candidates * ANSWER_BYTES
+    if "preference_pairs" in written:
         parts["pairs"] = pairs
-    if "gather_pairs" in stages:
+    if "training_pairs" in written:
         parts["training pairs"] = pairs  # once more, to be read while they are trained on
-    if "train_policy" in stages and policy is not None:
-        count = math.ceil(training.epochs / training.checkpoint_every)
-        kept, beside = checkpoint_disk(policy, training, parameters.compute.dtype)
-        stay = staying(count, parameters, stages)
-        parts["checkpoints"] = ((iterations - 1) * stay + count) * kept
-        parts["optimizer states"] = (
-            min(count, 2) * beside
-        )  # the newest, and the one before it while that is written
-        if training.lora and "select_checkpoint" in stages:
-            parts["merged policies"] = (
-                iterations * policy.parameters * BYTES[parameters.compute.dtype]
-            )  # as the base is stored, most likely
     return parts

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 
 from kedro.io import DataCatalog
 from kedro.io.core import DatasetError
-from kedro.pipeline import Pipeline
 
-from rlaifv_kedro.datasets.checkpoint import CheckpointDataset
 from rlaifv_kedro.datasets.tables import TableDataset
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.formats import billions
-from rlaifv_kedro.params import OpenAIParams, Parameters, WeightsParams
+from rlaifv_kedro.params import OpenAIParams, WeightsParams
 from rlaifv_kedro.preflight.assumptions import Assumptions
 from rlaifv_kedro.preflight.checkpoints import Role, look_at
-from rlaifv_kedro.preflight.run import serving
+from rlaifv_kedro.preflight.counts import Tables
+from rlaifv_kedro.preflight.setup import RunSetup
 from rlaifv_kedro.preflight.shapes import LLAMA, LLAVA, known_size
 from rlaifv_kedro.preflight.sizes import ModelSize
-from rlaifv_kedro.preflight.stages import Tables
-from rlaifv_kedro.runs.kedro_private import dataset, filepath, is_versioned
+from rlaifv_kedro.preflight.table_rules import POOL, pool_is_drawn
+from rlaifv_kedro.runs.kedro_private import dataset, filepath
+from rlaifv_kedro.tags import Role as RoleTag
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -47,30 +47,20 @@ class Model:
         return f"{self.role.replace('_', ' ')}: {self.source}, {size}"
 
 
-def models_of(
-    parameters: Parameters, catalog: DataCatalog, pipeline: Pipeline, there: set[str]
-) -> list[Model]:
+def models_of(setup: RunSetup) -> list[Model]:
     """The models that the run's nodes call, with their sizes: from their files, else by their names, else
     assumed.
     """
-    checkpoints = [
-        name
-        for name in sorted(pipeline.inputs())
-        if name in catalog and isinstance(dataset(catalog, name), CheckpointDataset)
-    ]
-    policies = [
-        name for name in checkpoints if name.rpartition(".")[2] in ("base_policy", "policy", "trained_policy")
-    ]
-    entries = {"policy": policies[:1], "labeler": [name for name in checkpoints if name == "labeler"]}
+    entries = {"policy": RoleTag.POLICY, "labeler": RoleTag.LABELER}
     models = []
-    for role, params in serving(parameters, there).items():
+    for role, params in setup.asked().items():
         if isinstance(params, OpenAIParams):
             models.append(Model(role, params.url, None, "asked of a server: no GPU of ours"))
             continue
-        source = params.path or next((_source(catalog, entry) for entry in entries.get(role, ())), "")
-        models.append(
-            Model(role, shown(source) if Path(source).is_absolute() else source, *_size(role, source, params))
-        )
+        checkpoints = setup.checkpoint_entries(entries[role]) if role in entries else []
+        source = params.path or (_source(setup.catalog, checkpoints[0]) if checkpoints else "")
+        named = shown(source) if Path(source).is_absolute() else source
+        models.append(Model(role, named, *_size(role, source, params)))
     return models
 
 
@@ -101,20 +91,18 @@ def _size(role: str, source: str, params: WeightsParams) -> tuple[ModelSize, str
     )
 
 
-def tables_of(
-    parameters: Parameters, catalog: DataCatalog, pipeline: Pipeline, assumed: Assumptions
-) -> Tables:
+def tables_of(setup: RunSetup, assumed: Assumptions) -> Tables:
     """Rows of the run's tables, where they are there; the miniature's as it will draw them; else what is
     assumed.
     """
-    if _is_drawn(catalog, pipeline):
-        drawn = parameters.miniature
+    if pool_is_drawn(setup):
+        drawn = setup.parameters.miniature
         probes = round(drawn.test_scenes * assumed.probes_per_prompt)
         return Tables(
             drawn.pool_scenes, drawn.selection_scenes, drawn.test_scenes, probes, assumed.image_bytes
         )
     pool, selection, test, probes = (
-        _footer(catalog, name) for name in ("prompt_pool", "selection_prompts", "test_prompts", "test_probes")
+        _footer(setup.catalog, name) for name in (POOL, "selection_prompts", "test_prompts", "test_probes")
     )
     tested = test.num_rows if test else assumed.test_prompts
     return Tables(
@@ -123,19 +111,6 @@ def tables_of(
         tested,
         probes.num_rows if probes else round(tested * assumed.probes_per_prompt),
         _image_bytes(pool) if pool else assumed.image_bytes,
-    )
-
-
-def _is_drawn(catalog: DataCatalog, pipeline: Pipeline) -> bool:
-    """Whether the prompts are the miniature's, and not there yet: a pool that has versions is one that a
-    run makes.
-    """
-    if "prompt_pool" in pipeline.all_outputs():
-        return True
-    return (
-        "prompt_pool" in catalog
-        and is_versioned(dataset(catalog, "prompt_pool"))
-        and _footer(catalog, "prompt_pool") is None
     )
 
 

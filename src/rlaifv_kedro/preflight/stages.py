@@ -3,15 +3,15 @@ disk.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from rlaifv_kedro.claims.llm_splitter import DIVIDE, TO_QUESTIONS
-from rlaifv_kedro.params import Parameters
-from rlaifv_kedro.preflight.assumptions import Assumptions
-from rlaifv_kedro.preflight.sizes import QUESTION_TOKENS, ModelSize, checkpoint_disk, run_disk, staying
-from rlaifv_kedro.preflight.work import Schedule, Work, packed, sampled
+from rlaifv_kedro.preflight.counts import Counts, batches_of
+from rlaifv_kedro.preflight.setup import RunSetup
+from rlaifv_kedro.preflight.sizes import QUESTION_TOKENS
+from rlaifv_kedro.preflight.work import Work, packed, sampled
+from rlaifv_kedro.tags import Task
 
 HEADING_TOKENS = 8
 """Of a splitter's reply: its heading and the end of the turn."""
@@ -19,16 +19,8 @@ HEADING_TOKENS = 8
 TEMPLATE_TOKENS = 15
 """That a chat template adds to a splitter's prompt."""
 
-
-@dataclass(frozen=True)
-class Tables:
-    """Rows of the tables that a run reads; the mean bytes of an image in the pool, 0 where it names files."""
-
-    pool: int | None
-    selection: int
-    test: int
-    probes: int
-    image_bytes: float
+NOT_COUNTED = frozenset({Task.BENCHMARK_ANSWERS, Task.BENCHMARK_JUDGING})
+"""Tasks of models that are not in the plan."""
 
 
 @dataclass(frozen=True)
@@ -36,291 +28,191 @@ class Stage:
     """One stage once.
 
     Attributes:
-        name: Of its node.
         calls: What it counts, and how many.
         works: What its models compute.
         disk: Bytes that stay until the end of the run, by kind.
+        name: Of its node.
+        together: Whether all GPUs of the training work on it.
     """
 
-    name: str
     calls: dict[str, float]
-    works: tuple[Work, ...]
-    disk: dict[str, float]
+    works: tuple[Work, ...] = ()
+    disk: dict[str, float] = field(default_factory=dict)
+    name: str = ""
+    together: bool = False
 
 
-class Stages:
-    """The stages of a run in numbers.
+def stages_of_iteration(setup: RunSetup, counts: Counts, first: bool) -> list[Stage]:
+    """The stages of an iteration, in their order.
 
     Args:
-        sizes: Of the models, by role.
-        there: Names of the run's nodes' functions.
+        first: Whether the policy it starts from is the base policy, which is measured once.
     """
+    makers: dict[Task, Callable[[], Stage]] = {
+        Task.SAMPLING: lambda: _sampling(counts),
+        Task.DIVIDING: lambda: _dividing(counts),
+        Task.LABELING: lambda: _labeling(counts),
+        Task.SCORING: lambda: _scoring(counts),
+        Task.REWARDING: lambda: _rewarding(counts),
+        Task.REFERENCE: lambda: _reference(counts),
+        Task.TRAINING: lambda: _training(counts),
+        Task.SELECTING: lambda: _selecting(counts, others=1 if first else 2),
+        Task.ANSWERING: lambda: answering(counts, probing=setup.does(Task.PROBING)),
+    }
+    return [
+        replace(make(), name=setup.node_of(task), together=task is Task.TRAINING)
+        for task, make in makers.items()
+        if setup.does(task)
+    ]
 
-    def __init__(
-        self,
-        parameters: Parameters,
-        assumed: Assumptions,
-        tables: Tables,
-        sizes: Mapping[str, ModelSize],
-        there: set[str],
-    ):
-        self.parameters, self.assumed, self.tables, self.sizes, self.there = (
-            parameters,
-            assumed,
-            tables,
-            sizes,
-            there,
-        )
-        generation, training = parameters.data_generation, parameters.training
-        self.prompts = generation.prompts
-        self.answers = generation.prompts * generation.candidates
-        self.answer_tokens = min(assumed.answer_tokens, generation.max_new_tokens)
-        most = parameters.feedback.pairs_per_prompt
-        self.pairs = round(
-            generation.prompts
-            * (most if assumed.pairs_per_prompt is None else min(assumed.pairs_per_prompt, most))
-        )
-        self.schedule = Schedule.of(self.pairs, training)
-        policy = sizes.get("policy")
-        self.prefix = policy.prefix() if policy else QUESTION_TOKENS
-        dtype = parameters.compute.dtype
-        self.checkpoint, self.optimizer = checkpoint_disk(policy, training, dtype) if policy else (0, 0)
 
-    def iteration(self, first: bool) -> list[Stage]:
-        """The stages of an iteration; in the first one, the policy it starts from is the base policy,
-        which is measured once.
-        """
-        makers: dict[str, Callable[[], Stage]] = {
-            "sample_candidates": self._sample_candidates,
-            "divide": self._divide,
-            "verify_claims": self._verify_claims,
-            "score": self._score_answers,
-            "compute_rewards": self._compute_rewards,
-            "compute_reference": self._compute_reference,
-            "train_policy": self._train_policy,
-            "measure_checkpoints": lambda: self._measure_checkpoints(1 if first else 2),
-            "answer_prompts": self._answer_test,
-            "sample_answers": self._answer_test,
-        }
-        skipped = set() if self.parameters.feedback.scoring == "answer" else {"score"}
-        if "sample_answers" in self.there and "score_rewards" not in self.there:
-            skipped.add("compute_rewards")  # of the test answers only
-        return [make() for name, make in makers.items() if name in self.there - skipped]
+def _sampling(counts: Counts) -> Stage:
+    generation = counts.parameters.data_generation
+    work = sampled(
+        "policy",
+        counts.prompts,
+        counts.prefix("policy"),
+        counts.candidates,
+        counts.answer_tokens,
+        batches=batches_of(counts.prompts, generation.chunk_size, generation.batch_size),
+        longest=min(counts.assumed.longest * counts.answer_tokens, generation.max_new_tokens),
+    )
+    # Answers and verdicts are one kind, which counts where the verdicts come.
+    kinds = {"prompts"} if "verdicts" in counts.written else {"prompts", "candidates"}
+    calls = {"prompts": counts.prompts, "candidates": counts.answers}
+    return Stage(calls, (counts.loading(work),), counts.disk(kinds))
 
-    def base(self) -> list[Stage]:
-        """What is done once a loop: the base policy measured like those of the iterations."""
-        return [self._answer_test()]
 
-    def _sample_candidates(self) -> Stage:
-        generation = self.parameters.data_generation
-        batches = batches_of(self.prompts, generation.chunk_size, generation.batch_size)
-        longest = min(self.assumed.longest * self.answer_tokens, generation.max_new_tokens)
+def _dividing(counts: Counts) -> Stage:
+    """Both replies to each answer. What is asked for again isn't counted, nor that equal answers are asked
+    for once.
+    """
+    feedback, assumed = counts.parameters.feedback, counts.assumed
+    if feedback.splitter != "llm":
+        return Stage({"answers by rule": counts.answers})
+    listed = assumed.claims * assumed.claim_tokens
+    reply = min(listed + HEADING_TOKENS, feedback.splitter_max_new_tokens)
+    chunk = feedback.chunk_size * counts.candidates
+    asked = {
+        "splitter": counts.words(feedback.divide_prompt or DIVIDE)
+        + QUESTION_TOKENS / 2
+        + counts.answer_tokens,
+        "question_writer": counts.words(feedback.question_prompt or TO_QUESTIONS) + listed,
+    }
+    writes_questions = counts.parameters.models.question_writer is not None
+    works = []
+    for step, tokens in asked.items():
+        role = step if writes_questions else "splitter"
         work = sampled(
-            "policy",
-            self.prompts,
-            self.prefix,
-            generation.candidates,
-            self.answer_tokens,
-            batches=batches,
-            longest=longest,
+            role,
+            counts.answers,
+            tokens + TEMPLATE_TOKENS,
+            1,
+            reply,
+            batches=batches_of(counts.answers, chunk, feedback.splitter_batch_size),
+            longest=min(assumed.longest * reply, feedback.splitter_max_new_tokens),
         )
-        calls = {"prompts": self.prompts, "candidates": self.answers}
-        kinds = (
-            {"draw_prompts"} if "verify_claims" in self.there else {"draw_prompts", "sample_candidates"}
-        )  # answers and verdicts are one kind
-        return self._stage("sample_candidates", calls, [self._loading(work)], kinds)
-
-    def _divide(self) -> Stage:
-        """Both replies to each answer; what is asked for again isn't counted, nor that equal answers are
-        asked for once.
-        """
-        feedback, assumed = self.parameters.feedback, self.assumed
-        if feedback.splitter != "llm":
-            return Stage("divide", {"answers by rule": self.answers}, (), {})
-        listed = assumed.claims * assumed.claim_tokens
-        reply = min(listed + HEADING_TOKENS, feedback.splitter_max_new_tokens)
-        candidates = self.parameters.data_generation.candidates
-        batches = batches_of(self.answers, feedback.chunk_size * candidates, feedback.splitter_batch_size)
-        longest = min(assumed.longest * reply, feedback.splitter_max_new_tokens)
-        roles = ("splitter", "question_writer" if self.parameters.models.question_writer else "splitter")
-        asked = (
-            self._words(feedback.divide_prompt or DIVIDE) + QUESTION_TOKENS / 2 + self.answer_tokens,
-            self._words(feedback.question_prompt or TO_QUESTIONS) + listed,
-        )
-        works = [
-            sampled(
-                role,
-                self.answers,
-                tokens + TEMPLATE_TOKENS,
-                1,
-                reply,
-                batches=batches,
-                longest=longest,
-                images=False,
-            )
-            for role, tokens in zip(roles, asked)
-        ]
-        loaded = [
-            self._loading(work) if k == 0 or roles[0] != roles[1] else work for k, work in enumerate(works)
-        ]
-        return self._stage("divide", {"replies": 2 * self.answers}, loaded, set())
-
-    def _verify_claims(self) -> Stage:
-        role = self._labeler()
-        questions = self.parameters.data_generation.candidates * self.assumed.claims
-        prefix = self.sizes[role].prefix() if role in self.sizes else QUESTION_TOKENS
-        work = packed(role, self.prompts, prefix, questions, self.assumed.question_tokens, all_logits=False)
-        calls = {"images": self.prompts, "yes/no questions": round(self.prompts * questions)}
-        return self._stage("verify_claims", calls, [self._loading(work)], {"verify_claims", "build_pairs"})
-
-    def _score_answers(self) -> Stage:
-        role = self._labeler()
-        prefix = self.sizes[role].prefix() if role in self.sizes else QUESTION_TOKENS
-        work = packed(
-            role, self.prompts, prefix, self.parameters.data_generation.candidates, self.answer_tokens
-        )
-        return self._stage(
-            "score_candidates",
-            {"prompts": self.prompts, "answers": self.answers},
-            [self._loading(work)],
-            set(),
-        )
-
-    def _compute_rewards(self) -> Stage:
-        """By the aligned policy, and by its reference."""
-        work = self._loading(
-            packed(
-                "policy",
-                self.prompts,
-                self.prefix,
-                self.parameters.data_generation.candidates,
-                self.answer_tokens,
-            )
-        )
-        return self._stage(
-            "compute_rewards",
-            {"prompts": self.prompts, "answers": self.answers},
-            [work, work],
-            {"build_pairs"},
-        )
-
-    def _compute_reference(self) -> Stage:
-        prompts, answers = self._distinct()
-        work = packed("policy", prompts, self.prefix, answers / prompts, self.answer_tokens)
-        # Its files are read to load it, and once more for their fingerprint.
-        return self._stage(
-            "compute_reference",
-            {"pairs": self.pairs, "answers": answers},
-            [self._loading(work, times=2)],
-            {"gather_pairs"},
-        )
-
-    def _train_policy(self) -> Stage:
-        training = self.parameters.training
-        seen = training.epochs * self.pairs
-        prompts, answers = self._distinct()
-        packs, branches = (
-            (seen, 2.0) if training.pack == "pair" else (training.epochs * prompts, answers / prompts)
-        )
-        work = packed("policy", packs, self.prefix, branches, self.answer_tokens)
-        apart = 2 * seen * (self.prefix + self.answer_tokens)
-        saved = self.schedule.checkpoints * (self.checkpoint + self.optimizer)
-        trained = replace(work, apart=apart, trained=True, moved=2 * self._weights("policy") + saved)
-        calls = {"pairs": self.pairs, "steps": self.schedule.steps, "checkpoints": self.schedule.checkpoints}
-        kept = staying(self.schedule.checkpoints, self.parameters, self.there)
-        written = self.disk({"train_policy", "select_checkpoint"} & self.there, 1)
-        return Stage(
-            "train_policy",
-            calls,
-            (trained,),
-            {"checkpoints": kept * self.checkpoint, "policies": written.get("merged policies", 0)},
-        )
-
-    def _measure_checkpoints(self, others: int) -> Stage:
-        """Every checkpoint, and the policies that they are compared with."""
-        policies = self.schedule.checkpoints + others
-        prompts = (
-            self.tables.selection if self.parameters.evaluation.select_on == "selection" else self.tables.test
-        )
-        work = self._answered(prompts, policies)
-        calls = {"policies": policies, "answers": policies * prompts}
-        return self._stage("measure_checkpoints", calls, [work], set())
-
-    def _answer_test(self) -> Stage:
-        samples = self.parameters.evaluation.best_of
-        works, calls = (
-            [self._answered(self.tables.test, 1, samples)],
-            {"test answers": self.tables.test * samples},
-        )
-        if samples > 1:  # their rewards, by the policy and its reference
-            rewarded = packed("policy", self.tables.test, self.prefix, samples, self.answer_tokens)
-            works += [self._loading(rewarded)] * 2
-        if "answer_probes" in self.there:
-            probes = self.tables.probes
-            work = packed(
-                "policy",
-                self.tables.test,
-                self.prefix,
-                probes / self.tables.test,
-                self.assumed.question_tokens,
-                all_logits=False,
-            )
-            works.append(self._loading(work))
-            calls["probes"] = probes
-        return self._stage("answer_test_prompts", calls, works, set())
-
-    def _answered(self, prompts: int, policies: int, samples: int = 1) -> Work:
-        """Answers of some policies; a batch counts sequences."""
-        params, assumed = self.parameters.evaluation, self.assumed
-        tokens = min(assumed.answer_tokens, params.max_new_tokens)
-        longest = min(assumed.longest * tokens, params.max_new_tokens)
-        batches = policies * math.ceil(prompts * samples / params.batch_size)
-        work = sampled(
-            "policy", policies * prompts, self.prefix, samples, tokens, batches=batches, longest=longest
-        )
-        return self._loading(work, times=policies)
-
-    def _distinct(self) -> tuple[int, int]:
-        """Prompts with pairs, and distinct answers in these: at most two a pair, and not more than there
-        are candidates.
-        """
-        prompts = min(self.prompts, self.pairs)
-        return prompts, min(2 * self.pairs, prompts * self.parameters.data_generation.candidates)
-
-    def _labeler(self) -> str:
-        return "policy" if self.parameters.feedback.labeler == "self" else "labeler"
-
-    def _words(self, prompt: str | Path) -> float:
-        return self.assumed.tokens_per_word * len(Path(prompt).read_text(encoding="utf-8").split())
-
-    def _loading(self, work: Work, times: int = 1) -> Work:
-        return replace(work, moved=work.moved + times * self._weights(work.role))
-
-    def _weights(self, role: str) -> int:
-        """Bytes of a model's files: 2 a parameter. A policy that has learnt is in float32
-        (``checkpoint_disk``), with adapters merged too.
-        """
-        size = self.sizes.get(role)
-        if size is None:
-            return 0
-        return (
-            self.checkpoint
-            if role == "policy" and self.parameters.training.lora is None
-            else 2 * size.parameters
-        )
-
-    def _stage(self, name: str, calls: dict[str, float], works: list[Work], kinds: set[str]) -> Stage:
-        return Stage(name, calls, tuple(works), self.disk(kinds & self.there, 1))
-
-    def disk(self, functions: set[str], iterations: int) -> dict[str, float]:
-        """What these of the run's nodes write, by kind."""
-        sizes = run_disk(
-            self.parameters, self.sizes.get("policy"), self.tables.image_bytes, iterations, functions
-        )
-        return {kind: size for kind, size in sizes.items() if size}
+        known = any(work.role == role for work in works)
+        without_images = replace(work, images=0)
+        works.append(without_images if known else counts.loading(without_images))
+    return Stage({"replies": 2 * counts.answers}, tuple(works))
 
 
-def batches_of(items: int, chunk: int, batch: int) -> int:
-    """Forward passes for so many items in chunks: the last batch of a chunk may be smaller."""
-    whole, rest = divmod(items, chunk)
-    return whole * math.ceil(chunk / batch) + math.ceil(rest / batch)
+def _labeling(counts: Counts) -> Stage:
+    role, questions = counts.labeler(), counts.candidates * counts.assumed.claims
+    tokens = counts.assumed.question_tokens
+    work = packed(role, counts.prompts, counts.prefix(role), questions, tokens, all_logits=False)
+    calls = {"images": counts.prompts, "yes/no questions": round(counts.prompts * questions)}
+    return Stage(calls, (counts.loading(work),), counts.disk({"verdicts", "preference_pairs"}))
+
+
+def _scoring(counts: Counts) -> Stage:
+    """The labeler's log-probs of all answers."""
+    work = _all_answers(counts, counts.labeler())
+    return Stage({"prompts": counts.prompts, "answers": counts.answers}, (counts.loading(work),))
+
+
+def _rewarding(counts: Counts) -> Stage:
+    """By the aligned policy, and by its reference."""
+    work = counts.loading(_all_answers(counts, "policy"))
+    calls = {"prompts": counts.prompts, "answers": counts.answers}
+    return Stage(calls, (work, work), counts.disk({"preference_pairs"}))
+
+
+def _all_answers(counts: Counts, role: str) -> Work:
+    return packed(role, counts.prompts, counts.prefix(role), counts.candidates, counts.answer_tokens)
+
+
+def _reference(counts: Counts) -> Stage:
+    prompts, answers = counts.distinct()
+    work = packed("policy", prompts, counts.prefix("policy"), answers / prompts, counts.answer_tokens)
+    calls = {"pairs": counts.pairs, "answers": answers}
+    # Its files are read to load it, and once more for their fingerprint.
+    return Stage(calls, (counts.loading(work, times=2),), counts.disk({"training_pairs"}))
+
+
+def _training(counts: Counts) -> Stage:
+    training, schedule = counts.parameters.training, counts.schedule
+    seen = training.epochs * counts.pairs
+    prompts, answers = counts.distinct()
+    packs, branches = (
+        (seen, 2.0) if training.pack == "pair" else (training.epochs * prompts, answers / prompts)
+    )
+    prefix = counts.prefix("policy")
+    work = packed("policy", packs, prefix, branches, counts.answer_tokens)
+    checkpoint, beside = counts.checkpoint_bytes
+    trained = replace(
+        work,
+        apart=2 * seen * (prefix + counts.answer_tokens),
+        trained=True,
+        moved=2 * counts.weights("policy") + schedule.checkpoints * (checkpoint + beside),
+    )
+    calls = {"pairs": counts.pairs, "steps": schedule.steps, "checkpoints": schedule.checkpoints}
+    merged = counts.disk({"checkpoints", "trained_policy"}).get("merged policies", 0)
+    disk = {"checkpoints": counts.staying() * checkpoint, "policies": merged}
+    return Stage(calls, (trained,), disk)
+
+
+def _selecting(counts: Counts, others: int) -> Stage:
+    """Every checkpoint, and the policies that they are compared with."""
+    policies = counts.schedule.checkpoints + others
+    on_selection = counts.parameters.evaluation.select_on == "selection"
+    prompts = counts.tables.selection if on_selection else counts.tables.test
+    work = _answered(counts, prompts, policies=policies)
+    return Stage({"policies": policies, "answers": policies * prompts}, (work,))
+
+
+def answering(counts: Counts, probing: bool) -> Stage:
+    """The answers of one policy to the test prompts.
+
+    Args:
+        probing: Whether it answers yes/no questions about the test images too.
+    """
+    samples, tested = counts.parameters.evaluation.best_of, counts.tables.test
+    prefix = counts.prefix("policy")
+    works, calls = [_answered(counts, tested, samples=samples)], {"test answers": tested * samples}
+    if samples > 1:  # their rewards, by the policy and its reference
+        rewarded = packed("policy", tested, prefix, samples, counts.answer_tokens)
+        works += [counts.loading(rewarded)] * 2
+    if probing:
+        probes, tokens = counts.tables.probes, counts.assumed.question_tokens
+        work = packed("policy", tested, prefix, probes / tested, tokens, all_logits=False)
+        works.append(counts.loading(work))
+        calls["probes"] = probes
+    return Stage(calls, tuple(works))
+
+
+def _answered(counts: Counts, prompts: int, policies: int = 1, samples: int = 1) -> Work:
+    """Answers of some policies; a batch counts sequences."""
+    params, assumed = counts.parameters.evaluation, counts.assumed
+    tokens = min(assumed.answer_tokens, params.max_new_tokens)
+    work = sampled(
+        "policy",
+        policies * prompts,
+        counts.prefix("policy"),
+        samples,
+        tokens,
+        batches=policies * math.ceil(prompts * samples / params.batch_size),
+        longest=min(assumed.longest * tokens, params.max_new_tokens),
+    )
+    return counts.loading(work, times=policies)

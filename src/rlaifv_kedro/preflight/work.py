@@ -91,7 +91,6 @@ def sampled(
     *,
     batches: float,
     longest: float,
-    images: bool = True,
 ) -> Work:
     """Samples of prompts: the prompt is computed once, then all samples of a batch go on token by token until
     the longest has ended.
@@ -105,7 +104,7 @@ def sampled(
     answers = prompts * samples
     return Work(
         role,
-        prompts if images else 0,
+        prompts,
         prompts * prefix,
         answers * prefix,
         prompts * causal(prefix),

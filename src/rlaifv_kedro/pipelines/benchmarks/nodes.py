@@ -2,62 +2,24 @@
 policies.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from kedro.pipeline import Pipeline
 
 from rlaifv_kedro.benchmarks import suite
 from rlaifv_kedro.benchmarks.answers import answer_items
 from rlaifv_kedro.benchmarks.measures import slug
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
-from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import (
-    Benchmark,
     BenchmarksParams,
     ComputeParams,
     EvaluationParams,
     JudgeParams,
     ModelsParams,
 )
-
-
-def refuse_unready(
-    pipeline: Pipeline, evaluation: EvaluationParams, params: BenchmarksParams, models: ModelsParams
-) -> None:
-    """At the start of a run, before policies answer for hours. Named policies of the model hub are fetched.
-
-    Raises:
-        UserError: A policy, judge or spaCy pipeline that the run's benchmarks need isn't there.
-    """
-    suite.refuse_unready(
-        benchmarks_with(judge_benchmark, pipeline), benchmarks_with(score_benchmark, pipeline), params, models
-    )
-    for policy in evaluation.policies() if benchmarks_with(answer_benchmark, pipeline) else ():
-        _refuse_missing(policy)
-
-
-def benchmarks_with(step: Callable, pipeline: Pipeline) -> list[Benchmark]:
-    """Those that the pipeline has this step of: one of the nodes' functions below."""
-    return [
-        name
-        for name in suite.BENCHMARKS
-        if any(node.func is step and name in node.tags for node in pipeline.nodes)
-    ]
-
-
-def _refuse_missing(policy: str) -> None:
-    from rlaifv_kedro.models.folder import CheckpointFolder
-    from rlaifv_kedro.models.hub import folder_of
-
-    if not CheckpointFolder(folder_of(policy)).is_checkpoint:
-        raise UserError(
-            f"evaluation.policy: {policy} is no checkpoint, it has no config.json. Name the folder of one, "
-            "or a name on the model hub."
-        )
 
 
 def answer_benchmark(

@@ -9,7 +9,7 @@ from kedro.pipeline import Pipeline, node
 from rlaifv_kedro.benchmarks.suite import is_judged, needs_truth
 from rlaifv_kedro.params import Benchmark, BenchmarkDataParams, BenchmarksParams, Parameters
 from rlaifv_kedro.pipelines.benchmarks import nodes
-from rlaifv_kedro.tags import Role, Work
+from rlaifv_kedro.tags import Role, Task
 
 
 def create_pipeline(parameters: Parameters, policies: Mapping[str, str]) -> Pipeline:
@@ -64,7 +64,7 @@ def _one(
             },
             outputs=answers,
             name=f"answer_{name}",
-            tags=[Role.POLICY, Work.BENCHMARK_ANSWERS],
+            tags=[Role.POLICY, Task.BENCHMARK_ANSWERS],
         )
     ]
     if judged:
@@ -82,7 +82,7 @@ def _one(
                 ],
                 outputs=judgements,
                 name=f"judge_{name}",
-                tags=[Role.JUDGE, Work.BENCHMARK_JUDGING],
+                tags=[Role.JUDGE, Task.BENCHMARK_JUDGING],
             )
         )
     known = {"judgements": judgements} if judged else {}
@@ -98,7 +98,7 @@ def _one(
             inputs={"items": items, "answers": answers, "params": "params:benchmarks", **known},
             outputs=[f"benchmark.{name}.item_scores", f"benchmark.{name}.policy_metrics"],
             name=f"score_{name}",
-            tags=[Work.BENCHMARK_SCORING],
+            tags=[Task.BENCHMARK_SCORING],
         )
     )
     return Pipeline(steps, tags=name)

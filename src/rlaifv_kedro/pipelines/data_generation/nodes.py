@@ -11,7 +11,7 @@ from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import readable_images
-from rlaifv_kedro.params import ComputeParams, DataGenerationParams, LoopParams, ModelsParams
+from rlaifv_kedro.params import ComputeParams, DataGenerationParams, LoopParams, ModelsParams, missing_prompts
 from rlaifv_kedro.seeds import generator_for, seed_for
 
 _CANDIDATE = ["prompt_id", "candidate", "answer", "token_count", "finish_reason", "seed"]
@@ -28,22 +28,12 @@ def draw_prompts(
     Raises:
         UserError: The pool is too small for all iterations of the loop; said at the first one.
     """
-    refuse_small_pool(len(pool), iteration, params, loop)
+    missing = missing_prompts(len(pool), iteration, params, loop)
+    if missing:
+        raise UserError(missing)
     order = generator_for(seed, "prompt pool").permutation(len(pool))
     own = order[(iteration - 1) * params.prompts : iteration * params.prompts]
     return pool.iloc[own].reset_index(drop=True)
-
-
-def refuse_small_pool(rows: int, iteration: int, params: DataGenerationParams, loop: LoopParams) -> None:
-    """Raise UserError if the pool hasn't prompts enough for every iteration of the loop to draw its own."""
-    last = max(iteration, loop.iterations)
-    if last * params.prompts > rows:
-        raise UserError(
-            f"{last} iterations of data_generation.prompts={params.prompts} need {last * params.prompts} "
-            f"prompts, but prompt_pool has {rows}. "
-            "Give a larger pool (the miniature's size is miniature.pool_scenes), or lower "
-            "data_generation.prompts or loop.iterations."
-        )
 
 
 def sample_candidates(

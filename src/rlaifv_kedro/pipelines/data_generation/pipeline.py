@@ -3,7 +3,7 @@
 from kedro.pipeline import Pipeline, node
 
 from rlaifv_kedro.pipelines.data_generation import nodes
-from rlaifv_kedro.tags import Role, Work
+from rlaifv_kedro.tags import Role, Task
 
 
 def create_pipeline() -> Pipeline:
@@ -34,7 +34,7 @@ def create_pipeline() -> Pipeline:
                 ],
                 outputs=["data_generation_rejects", "candidates"],
                 name="sample_candidates",
-                tags=[Role.POLICY, Work.SAMPLING],
+                tags=[Role.POLICY, Task.SAMPLING],
             ),
         ]
     )

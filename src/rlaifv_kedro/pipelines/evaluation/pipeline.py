@@ -7,7 +7,7 @@ from kedro.pipeline import Pipeline, node
 from rlaifv_kedro.params import Parameters
 from rlaifv_kedro.pipelines.evaluation import nodes
 from rlaifv_kedro.pipelines.reward.nodes import compute_rewards
-from rlaifv_kedro.tags import Role, Work
+from rlaifv_kedro.tags import Role, Task
 
 OWN_REWARD = ("trained_policy", "base_policy")
 CATALOG_REWARD = ("reward_policy", "reward_reference")
@@ -43,7 +43,7 @@ def selection_pipeline(split: str = "selection") -> Pipeline:
                 ],
                 outputs="checkpoint_metrics",
                 name="measure_checkpoints",
-                tags=[Role.POLICY, Work.SELECTING],
+                tags=[Role.POLICY, Task.SELECTING],
             ),
             node(
                 nodes.select_checkpoint,
@@ -95,7 +95,7 @@ def measurement_pipeline(best_of: int = 1, reward: tuple[str, str] = OWN_REWARD)
                 ],
                 outputs="probe_metrics",
                 name="answer_probes",
-                tags=[Role.POLICY, Work.PROBING],
+                tags=[Role.POLICY, Task.PROBING],
             )
         ]
     )
@@ -115,7 +115,7 @@ def _greedy() -> Pipeline:
                 ],
                 outputs="answers",
                 name="answer_test_prompts",
-                tags=[Role.POLICY, Work.ANSWERING],
+                tags=[Role.POLICY, Task.ANSWERING],
             ),
             node(
                 nodes.score_answers,
@@ -143,7 +143,7 @@ def _best_of(policy: str, reference: str) -> Pipeline:
                 ],
                 outputs="answer_candidates",
                 name="sample_answers",
-                tags=[Role.POLICY, Work.ANSWERING],
+                tags=[Role.POLICY, Task.ANSWERING],
             ),
             node(
                 compute_rewards,
@@ -159,7 +159,7 @@ def _best_of(policy: str, reference: str) -> Pipeline:
                 ],
                 outputs="answer_rewards",
                 name="reward_answers",
-                tags=[Role.POLICY, Work.ANSWERING],
+                tags=[Role.POLICY, Task.ANSWERING],
             ),
             node(
                 nodes.choose_answers,

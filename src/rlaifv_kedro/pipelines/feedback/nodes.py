@@ -106,11 +106,6 @@ def verify_claims(
     """
     from rlaifv_kedro.models import close_model
 
-    if params.scoring == "answer" and params.labeler == "fixed" and models.labeler.backend != "transformers":
-        raise UserError(
-            "feedback.scoring=answer reads log-probs of whole answers, which only "
-            "models.labeler.backend=transformers gives."
-        )
     _refuse_too_many(prompts, candidates, len(claims[_CANDIDATE].drop_duplicates()), divide_rejects, params)
     model = open_labeler(labeler, policy, params, models, compute)
     by_prompt = dict(iter(claims.groupby("prompt_id", sort=False)))

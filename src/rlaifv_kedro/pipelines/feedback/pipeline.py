@@ -5,7 +5,7 @@ from kedro.pipeline import Pipeline, node
 from rlaifv_kedro.params import FeedbackParams, Parameters
 from rlaifv_kedro.pipelines import reward
 from rlaifv_kedro.pipelines.feedback import nodes
-from rlaifv_kedro.tags import Role, Work
+from rlaifv_kedro.tags import Role, Task
 
 
 def create_pipeline(parameters: Parameters) -> Pipeline:
@@ -37,7 +37,7 @@ def create_pipeline(parameters: Parameters) -> Pipeline:
 def _by_labeler(params: FeedbackParams) -> Pipeline:
     labeler = Role.POLICY if params.labeler == "self" else Role.LABELER
     splitter = [Role.SPLITTER] if params.splitter == "llm" else []
-    scorer = [labeler, Work.SCORING] if params.scoring == "answer" else []
+    scorer = [labeler, Task.SCORING] if params.scoring == "answer" else []
     return Pipeline(
         [
             node(
@@ -52,7 +52,7 @@ def _by_labeler(params: FeedbackParams) -> Pipeline:
                 ],
                 outputs=["feedback_rejects", "claims"],
                 name="divide",
-                tags=[*splitter, Work.DIVIDING],
+                tags=[*splitter, Task.DIVIDING],
             ),
             node(
                 nodes.verify_claims,
@@ -69,7 +69,7 @@ def _by_labeler(params: FeedbackParams) -> Pipeline:
                 ],
                 outputs=["verdict_rejects", "verdicts"],
                 name="verify_claims",
-                tags=[labeler, Work.LABELING],
+                tags=[labeler, Task.LABELING],
             ),
             node(
                 nodes.score,

@@ -3,7 +3,7 @@
 from kedro.pipeline import Pipeline, node
 
 from rlaifv_kedro.pipelines.reward import nodes
-from rlaifv_kedro.tags import Role, Work
+from rlaifv_kedro.tags import Role, Task
 
 
 def create_pipeline() -> Pipeline:
@@ -24,7 +24,7 @@ def create_pipeline() -> Pipeline:
                 ],
                 outputs="candidate_rewards",
                 name="compute_rewards",
-                tags=[Role.POLICY, Work.REWARDING],
+                tags=[Role.POLICY, Task.REWARDING],
             )
         ]
     )

@@ -4,7 +4,7 @@ from kedro.pipeline import Pipeline, node
 
 from rlaifv_kedro.params import Parameters
 from rlaifv_kedro.pipelines.training import nodes
-from rlaifv_kedro.tags import Role, Work
+from rlaifv_kedro.tags import Role, Task
 
 
 def create_pipeline(parameters: Parameters) -> Pipeline:
@@ -33,7 +33,7 @@ def create_pipeline(parameters: Parameters) -> Pipeline:
                 ],
                 outputs="reference_log_probs",
                 name="compute_reference",
-                tags=[Role.POLICY, Work.REFERENCE],
+                tags=[Role.POLICY, Task.REFERENCE],
             ),
             node(
                 nodes.train_policy,
@@ -49,7 +49,7 @@ def create_pipeline(parameters: Parameters) -> Pipeline:
                 ],
                 outputs=["checkpoints", "training_log"],
                 name="train_policy",
-                tags=[Role.POLICY, Work.TRAINING],
+                tags=[Role.POLICY, Task.TRAINING],
             ),
         ]
     )

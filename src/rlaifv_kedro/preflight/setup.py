@@ -1,0 +1,162 @@
+"""What a run is made of, for the rules that look at it before its first node."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, get_args
+
+from kedro.io import DataCatalog
+from kedro.io.core import DatasetError, is_parameter
+from kedro.pipeline import Pipeline
+
+from rlaifv_kedro.datasets.checkpoint import CheckpointDataset
+from rlaifv_kedro.params import BackendParams, Benchmark, Parameters, WeightsParams
+from rlaifv_kedro.preflight.checkpoints import Role, look_at
+from rlaifv_kedro.preflight.finding import Finding
+from rlaifv_kedro.preflight.inputs import Inputs, look_at_inputs, own_tables
+from rlaifv_kedro.preflight.sizes import ModelSize
+from rlaifv_kedro.runs.kedro_private import dataset
+from rlaifv_kedro.tags import Role as RoleTag
+from rlaifv_kedro.tags import Task
+
+
+@dataclass(frozen=True, eq=False)
+class RunSetup:
+    """Parameters, nodes and catalog of a run.
+
+    Attributes:
+        pipeline: The nodes that will run.
+        env: Name of the environment, for the commands in remedies.
+        starting: Whether the run is about to begin. Then its versions are chosen, and what is missing has
+            been told (``rlaifv_kedro.runs.versions``).
+    """
+
+    parameters: Parameters
+    pipeline: Pipeline
+    catalog: DataCatalog
+    env: str | None = None
+    starting: bool = False
+
+    @cached_property
+    def tags(self) -> frozenset[str]:
+        """All tags of the nodes."""
+        return frozenset(tag for node in self.pipeline.nodes for tag in node.tags)
+
+    def does(self, *tasks: Task) -> bool:
+        """Whether a node has one of these tasks."""
+        return not self.tags.isdisjoint(tasks)
+
+    def node_of(self, task: Task) -> str:
+        """The name of the first node with this task, without its namespace."""
+        return next(node.short_name for node in self.pipeline.nodes if task in node.tags)
+
+    @cached_property
+    def written(self) -> frozenset[str]:
+        """The artifacts that the run writes, without their namespaces."""
+        return frozenset(name.rpartition(".")[2] for name in self.pipeline.all_outputs())
+
+    @cached_property
+    def read(self) -> list[str]:
+        """The catalog entries that the run reads and doesn't make."""
+        return sorted(name for name in self.pipeline.inputs() if not is_parameter(name))
+
+    def benchmarks_with(self, task: Task) -> list[Benchmark]:
+        """The benchmarks of which a node has this task."""
+        return [
+            name
+            for name in get_args(Benchmark)
+            if any({name, task} <= node.tags for node in self.pipeline.nodes)
+        ]
+
+    def iterations(self) -> int:
+        """How many iterations the nodes go through: those of the loop, or the one of a stage run."""
+        boxes = {
+            name.partition(".")[0] for name in self.pipeline.all_outputs() if name.startswith("iteration_")
+        }
+        return len(boxes) or 1
+
+    def asked(self) -> dict[str, BackendParams]:
+        """The roles that the nodes ask, with how each model is loaded or asked."""
+        models = self.parameters.models
+        used: dict[str, BackendParams | None] = {}
+        if RoleTag.POLICY in self.tags:
+            used["policy"] = models.policy
+        if RoleTag.LABELER in self.tags:
+            used["labeler"] = models.labeler
+        if RoleTag.SPLITTER in self.tags:
+            used |= {"splitter": models.splitter, "question_writer": models.question_writer}
+        if RoleTag.JUDGE in self.tags:
+            used["judge"] = models.judge
+        return {name: params for name, params in used.items() if params is not None}
+
+    def checkpoint_entries(self, role: RoleTag) -> list[str]:
+        """The catalog's checkpoints that nodes read for a role; they need not be there."""
+        read = {name for node in self.pipeline.nodes if role in node.tags for name in node.inputs}
+        return [
+            name
+            for name in self.read
+            if name in read
+            and name in self.catalog
+            and isinstance(dataset(self.catalog, name), CheckpointDataset)
+            and (name == "labeler") == (role is RoleTag.LABELER)
+        ]
+
+    def metadata(self, name: str) -> dict[str, Any]:
+        """What a recipe says of an entry: how to get it (``fetch``), what its model needs (``packages``)."""
+        found = dataset(self.catalog, name) if name in self.catalog else None
+        return getattr(found, "metadata", None) or {}
+
+    def fetch(self, name: str) -> str:
+        """The command that fetches an entry; empty if the catalog doesn't say."""
+        return self.metadata(name).get("fetch", "")
+
+    @cached_property
+    def models(self) -> list[Role]:
+        """The models that the run loads itself, of those that can be looked at before."""
+        return [*self._policies(), *self._other_models()]
+
+    def _policies(self) -> Iterable[Role]:
+        params = self.parameters.models.policy
+        for entry in self.checkpoint_entries(RoleTag.POLICY):
+            folder = self.folder(entry)
+            if folder is not None:
+                yield Role("policy", folder, f"the catalog's {entry}", params, self.fetch(entry))
+        if self.does(Task.BENCHMARK_ANSWERS):
+            for named in self.parameters.evaluation.policies():
+                yield Role("policy", named, "evaluation.policy", params)
+
+    def _other_models(self) -> Iterable[Role]:
+        for name, params in self.asked().items():
+            if not isinstance(params, WeightsParams) or name == "policy":
+                continue
+            if params.path is not None:
+                yield Role(name, params.path, f"models.{name}.path", params, vision=name == "labeler")
+            elif name == "labeler":
+                for entry in self.checkpoint_entries(RoleTag.LABELER):
+                    folder = self.folder(entry)
+                    if folder is not None:
+                        yield Role(name, folder, f"the catalog's {entry}", params, self.fetch(entry))
+
+    def folder(self, entry: str) -> str | None:
+        """Where a checkpoint of the catalog lies; None if it isn't there."""
+        found = dataset(self.catalog, entry)
+        try:
+            return str(found.load_path()) if found.exists() else None
+        except DatasetError:
+            return None
+
+    @cached_property
+    def inspected(self) -> list[tuple[Role, list[Finding], ModelSize | None]]:
+        """The models with what was found out about each."""
+        return [(role, *look_at(role)) for role in self.models]
+
+    @cached_property
+    def sizes(self) -> dict[str, ModelSize]:
+        """Sizes of the models that are there, by role."""
+        return {role.name: size for role, _, size in self.inspected if size is not None}
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """What was found out about the entries that the run reads; at its start only about the user's own."""
+        names = own_tables(self.read, self.catalog) if self.starting else self.read
+        return look_at_inputs(names, self.catalog, self.env)
