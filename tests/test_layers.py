@@ -58,8 +58,6 @@ KNOWS = {
     "__main__": {"commands"},
     "": {"models"},
 }
-# Arrows that other work is removing; an entry that is no longer needed fails the test.
-TO_DO = {}
 HEAVY = ("torch", "transformers", "spacy", "ray", "deepspeed", "datasets", "matplotlib")
 
 
@@ -81,8 +79,7 @@ def test_arrows_go_one_way() -> None:
         for other in others
         if room(other) not in {room(module), *BOTTOM, *(KNOWS.get(room(module), set()))}
     }
-    assert wrong - TO_DO == set(), "arrows that design.md has not"
-    assert TO_DO - wrong == set(), "entries of TO_DO that are no longer needed"
+    assert wrong == set(), "arrows that design.md has not"
 
 
 def test_rooms_make_no_circle() -> None:
