@@ -7,7 +7,7 @@ from typing import Any
 
 from kedro.io.core import DatasetError
 
-from rlaifv_kedro.datasets.pair_sources import PairSourceDataset
+from rlaifv_kedro.datasets.pair_source_dataset import PairSourceDataset
 from rlaifv_kedro.datasets.tables import TableDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import MixSource
