@@ -148,17 +148,15 @@ class CheckpointFolder:
         if first is None:
             owner = "the adapters have" if self.is_adapter else "the folder holds"
             return Weights(problems=(Problem(f"{owner} no weights", self.path / wanted[0]),))
-        names: frozenset[str] = frozenset()
-        files = [first]
-        if first.endswith(".json"):
-            try:
-                place = read_object(self.path / first).get("weight_map") or {}
-            except ValueError as error:
-                return Weights(problems=(Problem(str(error), self.path / first),))
-            if not place:
-                return Weights(problems=(Problem(f"{first} names no weights", self.path / first),))
-            names, files = frozenset(place), sorted(set(place.values()))
-        return self._read(first, files, names)
+        if not first.endswith(".json"):
+            return self._read(first, [first], frozenset())
+        try:
+            place = read_object(self.path / first).get("weight_map")
+        except ValueError as error:
+            return Weights(problems=(Problem(str(error), self.path / first),))
+        if not isinstance(place, dict) or not place:
+            return Weights(problems=(Problem(f"{first} names no weights", self.path / first),))
+        return self._read(first, sorted(set(place.values())), frozenset(place))
 
     def _read(self, first: str, files: list[str], names: frozenset[str]) -> Weights:
         """What is in the files of the weights.
@@ -177,7 +175,8 @@ class CheckpointFolder:
         whole = [path for path in there if path.stat().st_size]
         if ".bin" in first:
             size = sum(path.stat().st_size for path in whole)
-            return Weights(names, {}, size // self._bytes_of_a_number(), tuple(problems))
+            stored = 4 if self._dtype_of_config() == "float32" else 2
+            return Weights(names, {}, size // stored, tuple(problems))
         tensors: dict[str, Tensor] = {}
         for path in whole:
             try:
@@ -187,16 +186,12 @@ class CheckpointFolder:
         parameters = sum(math.prod(tensor.shape) for tensor in tensors.values())
         return Weights(frozenset(tensors), tensors, parameters, tuple(problems))
 
-    def _bytes_of_a_number(self) -> int:
-        return 4 if self._dtype_of_config() == "float32" else 2
-
-    def _dtype_of_config(self) -> str | None:
+    def _dtype_of_config(self) -> str:
         try:
             config = read_object(self.path / CONFIG)
         except ValueError:  # told by problems()
-            return None
-        said = config.get("dtype") or config.get("torch_dtype")
-        return None if said is None else str(said).removeprefix("torch.")
+            return ""
+        return str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch.")
 
     @property
     def stored_dtype(self) -> str:
@@ -218,15 +213,12 @@ class CheckpointFolder:
 
         Tokenizer and processor are other questions: a policy can be stored without them.
         """
-        found = []
+        described, read = (ADAPTER_CONFIG, _base_of) if self.is_adapter else (CONFIG, read_object)
         try:
-            if self.is_adapter:
-                _base_of(self.path / ADAPTER_CONFIG)
-            else:
-                read_object(self.path / CONFIG)
+            read(self.path / described)
         except ValueError as error:
-            found.append(Problem(str(error), self.path / (ADAPTER_CONFIG if self.is_adapter else CONFIG)))
-        return [*found, *self.weights.problems]
+            return [Problem(str(error), self.path / described), *self.weights.problems]
+        return list(self.weights.problems)
 
     def refuse_damaged(self, remedy: str) -> None:
         """Stop if the config or the weights are missing or damaged.

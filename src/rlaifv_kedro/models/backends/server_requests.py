@@ -67,9 +67,7 @@ class Server:
         self._failures_in_a_row, self._reported, self._next_turn = 0, time.monotonic(), 0.0
 
     def check(self) -> None:
-        """Ask for the list of models, before any work.
-
-        A server that has no list gets a warning.
+        """Ask for the list of models, before any work; a server that has none gets a warning.
 
         Raises:
             UserError: There is no server, it refuses the key, or it doesn't serve the model.
@@ -265,8 +263,7 @@ class Server:
     def _down(self, why: NoAnswer) -> UserError:
         return UserError(
             f"{self.where}: the server doesn't answer: {why}. Start it again, or wait, and go on with this "
-            "run (--params run_id=RUN), which keeps "
-            "what is finished."
+            "run (--params run_id=RUN), which keeps what is finished."
         )
 
     def _refused_key(self, error: APIStatusError) -> UserError:

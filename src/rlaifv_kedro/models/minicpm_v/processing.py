@@ -22,6 +22,7 @@ from transformers.image_transforms import to_pil_image
 from transformers.image_utils import ImageInput, make_flat_list_of_images
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.models.folder import PROCESSORS, CheckpointFolder
 from rlaifv_kedro.models.minicpm_v.slicing import Slicing, slicing
 
 # A message's parts are joined by newlines and trimmed, as the release's chat code does; an image is one
@@ -219,15 +220,12 @@ class MiniCPMVProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> "MiniCPMVProcessor":
-        """Load the image processor as transformers does.
+        """Load the processor as transformers does.
 
-        A release without ``preprocessor_config.json`` has its values in ``config.json``.
+        A release without ``preprocessor_config.json`` has the image processor's values in ``config.json``.
         """
         folder = Path(pretrained_model_name_or_path)
-        if (
-            any((folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json"))
-            or not folder.is_dir()
-        ):
+        if CheckpointFolder(folder).has_any(PROCESSORS) or not folder.is_dir():
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         return cls(
             minicpm_images(AutoConfig.from_pretrained(folder)),
