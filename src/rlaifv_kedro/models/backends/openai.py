@@ -43,8 +43,7 @@ _WORD_MARKS = (
 )
 _LOGPROBS_REMEDY = (
     "Serve the model with vLLM, SGLang or llama.cpp (transformers serve and some vendors leave them out), "
-    "or take backend=transformers under "
-    "models.<role>."
+    "or take backend=transformers under models.<role>."
 )
 
 
@@ -145,8 +144,7 @@ class OpenAIModel:
         """A server can't score given answers: always a UserError."""
         raise UserError(
             f"{self.server.where}: a server can't score given answers. Take backend=transformers under "
-            "models.<role>, or don't ask for it "
-            "(feedback.scoring=claims)."
+            "models.<role>, or don't ask for it (feedback.scoring=claims)."
         )
 
     @property

@@ -113,6 +113,5 @@ def _refuse_other_versions(config: dict[str, Any], vision: dict[str, Any] | PreT
     if version != "2.5" or "scale_emb" in config or tower not in (None, "idefics2", "idefics2_vision"):
         raise UserError(
             f"this config is of another MiniCPM-V (version {config.get('version', 'not given')}, vision "
-            f"tower {tower}); "
-            "of those with model_type minicpmv only MiniCPM-Llama3-V 2.5 is supported."
+            f"tower {tower}); of those with model_type minicpmv only MiniCPM-Llama3-V 2.5 is supported."
         )

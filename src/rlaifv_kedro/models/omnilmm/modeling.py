@@ -152,8 +152,7 @@ class OmniLMMModel(OmniLMMPreTrainedModel, MistralModel):
         if len(found) != 1:
             raise UserError(
                 f"OmniLMM: {len(found) or 'no'} tokens stand {size} times in a row, so the image's place "
-                "isn't clear. "
-                "Set image_token_id of the model's config to the processor's image_token_id."
+                "isn't clear. Set image_token_id of the model's config to the processor's image_token_id."
             )
         return found[0]
 
