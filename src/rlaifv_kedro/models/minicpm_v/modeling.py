@@ -55,6 +55,7 @@ class VisionEmbeddings(Idefics2VisionEmbeddings):
     """Patches with their positions in one row."""
 
     def forward(self, pixel_values: torch.Tensor, patch_attention_mask: torch.Tensor) -> torch.Tensor:
+        """Embedded patches, (slices, patches, hidden)."""
         embedded = self.patch_embedding(pixel_values).flatten(2).transpose(1, 2)  # (slices, patches, hidden)
         positions = patch_positions(embedded.shape[1], self.num_patches_per_side).to(embedded.device)
         return embedded + self.position_embedding(positions)
@@ -130,15 +131,19 @@ class MiniCPMV(PreTrainedModel, GenerationMixin):
             init.normal_(module.proj, std=module.proj.shape[0] ** -0.5)
 
     def get_input_embeddings(self) -> nn.Module:
+        """The language model's."""
         return self.llm.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the language model's."""
         self.llm.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module:
+        """The language model's."""
         return self.llm.get_output_embeddings()
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the language model's."""
         self.llm.set_output_embeddings(new_embeddings)
 
     def encode_images(

@@ -115,6 +115,7 @@ class OmniLMMProcessor(ProcessorMixin):
         return encoded
 
     def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:
+        """The tokens that stand for an image in the text."""
         return self.image_token * self.num_query
 
 

@@ -70,6 +70,7 @@ class OmniLMMVisionAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Attention of all tokens to all, (batch, tokens, width)."""
         batch, tokens, width = hidden.shape
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])  # (3 * width,)
         qkv = (self.qkv(hidden) + bias).view(
@@ -100,6 +101,7 @@ class OmniLMMVisionBlock(GradientCheckpointingLayer):
         self.norm2 = nn.LayerNorm(width, eps=config.layer_norm_eps)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The tokens after attention and feed-forward, (batch, tokens, width)."""
         hidden = hidden + self.norm1(self.attn(hidden))  # (batch, tokens, width)
         return hidden + self.norm2(self.mlp["fc2"](F.gelu(self.mlp["fc1"](hidden))))
 
