@@ -33,3 +33,21 @@ def test_earlier_parameters_get_new_names_and_keep_their_values() -> None:
     }
     assert earlier["training"]["warmup_share"] == 0.2  # the caller's stay as they are
     assert with_new_names({"training": None}) == {"training": None}
+
+
+def test_models_of_an_earlier_version_have_only_what_their_backend_has() -> None:
+    """Every model was recorded with the parameters of all backends."""
+    every = {"path": None, "url": None, "model": None, "timeout": 120, "adapter": None, "top_logprobs": 20}
+    earlier = {"models": {"labeler": {"backend": "transformers", **every}, "judge": None}}
+    assert with_new_names(earlier)["models"] == {
+        "labeler": {"backend": "transformers", "path": None, "adapter": None},
+        "judge": None,
+    }
+    served = {**every, "backend": "openai", "url": "http://127.0.0.1:8000/v1", "model": "m"}
+    assert with_new_names({"models": {"labeler": served}})["models"]["labeler"] == {
+        "backend": "openai",
+        "url": "http://127.0.0.1:8000/v1",
+        "model": "m",
+        "timeout": 120,
+        "top_logprobs": 20,
+    }

@@ -7,7 +7,13 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from rlaifv_kedro.params.models import BACKENDS, BackendParams, backends_with
+from rlaifv_kedro.params.models import (
+    BACKENDS,
+    BackendParams,
+    backend_of,
+    backends_with,
+    without_defaults_of_others,
+)
 
 # Earlier names of parameters. They are refused with the new name; manifests of earlier runs are read with it.
 RENAMED = {
@@ -40,7 +46,10 @@ def explain(problem: dict[str, Any], root: type[BaseModel]) -> str:
 
 
 def with_new_names(parameters: dict[str, Any]) -> dict[str, Any]:
-    """A copy of nested parameters in which renamed ones have their new names."""
+    """A copy of nested parameters of an earlier version, as this one would record them.
+
+    Renamed parameters have their new names, and models only what their backend has.
+    """
     renamed = deepcopy(parameters)
     for old, new in RENAMED.items():
         *groups, name = old.split(".")
@@ -49,6 +58,9 @@ def with_new_names(parameters: dict[str, Any]) -> dict[str, Any]:
             group = group.get(part) if isinstance(group, dict) else None
         if isinstance(group, dict) and name in group:
             group[new.rpartition(".")[2]] = group.pop(name)
+    for role, given in (renamed.get("models") or {}).items():
+        if isinstance(given, dict) and backend_of(given) in BACKENDS:
+            renamed["models"][role] = without_defaults_of_others(given, BACKENDS[backend_of(given)])
     return renamed
 
 
