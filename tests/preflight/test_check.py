@@ -180,6 +180,10 @@ def alter(folder: Path, name: str, **values: Any) -> None:
         ),
         (lambda folder: (folder / "tokenizer.json").unlink(), "policy: the tokenizer is missing"),
         (
+            lambda folder: alter(folder, "config.json", model_type="mllama"),
+            "policy: MllamaForConditionalGeneration reads images by cross-attention",
+        ),
+        (
             lambda folder: (folder / "processor_config.json").unlink(),
             "policy: the image processor is missing",
         ),

@@ -102,6 +102,7 @@ def test_a_run_tells_all_that_is_wrong_at_once_and_begins_nothing(project: Path)
             {"feedback": {"yes_words": ["yes", "nope"], "no_words": ["no"]}},
             "labeler: yes and no can't be read",
         ),
+        ({"training": {"max_length": 16}}, "policy: an image takes"),
         ({"data_generation": {"prompts": 5}}, "prompt_pool: 8 prompts, of which the run needs 10"),
         ({"models": {"labeler": {"chat_template": "gone.jinja"}}}, "labeler: the chat template is not there"),
         (
@@ -125,6 +126,10 @@ def test_parameters_that_would_stop_the_run(project: Path, params: dict[str, Any
     assert any(line in told for told in refused(project, params)), refused(project, params)
 
 
+def write_template(folder: Path, text: str) -> None:
+    (folder / "chat_template.jinja").write_text(text)
+
+
 def damage_selection_image(project: Path) -> None:
     path = project / PROMPTS / "selection_prompts.parquet"
     frame = pd.read_parquet(path)
@@ -139,6 +144,14 @@ def damage_selection_image(project: Path) -> None:
         (lambda p: (p / LABELER / "tokenizer.json").unlink(), "labeler: the tokenizer is missing"),
         (lambda p: shutil.rmtree(p / SPLITTER), "splitter: the folder is not there"),
         (damage_selection_image, "selection_prompts: it can't be used"),
+        (
+            lambda p: write_template(p / SPLITTER, "{{ raise_exception('no messages') }}"),
+            "splitter: its chat template can't be used",
+        ),
+        (
+            lambda p: write_template(p / LABELER, "{% if messages %}"),
+            "labeler: yes and no can't be read",
+        ),
     ],
 )
 def test_files_that_would_stop_the_run(project: Path, damage: Callable[[Path], None], line: str) -> None:

@@ -18,7 +18,7 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.transformers_private import attention_of, is_stateful
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 Way = Literal["packed", "separate"]
 _ATTENTION_WITH_MASKS = ("sdpa", "eager", NAME)
@@ -72,6 +72,27 @@ def fits_window(model: torch.nn.Module, longest: int) -> bool:
     return fits
 
 
+def refuse_unsupported(kind: "type[PreTrainedModel]", config: "PreTrainedConfig") -> None:
+    """Refuses a class of models that no way would compute rightly; no weights are needed to know.
+
+    Raises:
+        UserError: The class reads an image in a way that separate sequences of ours would get wrong too.
+    """
+    accepted = inspect.signature(kind.forward).parameters
+    if getattr(config, "is_encoder_decoder", False) or "cross_attention_mask" in accepted:
+        raise UserError(
+            f"{kind.__name__} reads images by cross-attention or an encoder; only decoders with image tokens "
+            "are supported."
+        )
+    known = name_of_type_ids(accepted)
+    unknown = [name for name in accepted if name.endswith("token_type_ids") and name != known]
+    if unknown and hasattr(config, "vision_config"):
+        raise UserError(
+            f"{kind.__name__} wants {unknown[0]}, which this project doesn't know how to make. Choose "
+            "another model."
+        )
+
+
 def why_separate(model: "PreTrainedModel") -> str | None:
     """Why a packed sequence would get this model wrong, or None.
 
@@ -80,19 +101,7 @@ def why_separate(model: "PreTrainedModel") -> str | None:
     """
     config, text = model.config, model.config.get_text_config()
     accepted = inspect.signature(model.forward).parameters
-    if getattr(config, "is_encoder_decoder", False) or "cross_attention_mask" in accepted:
-        raise UserError(
-            f"{type(model).__name__} reads images by cross-attention or an encoder; only decoders with "
-            "image tokens are supported."
-        )
-    unknown = [
-        name for name in accepted if name.endswith("token_type_ids") and name != name_of_type_ids(accepted)
-    ]
-    if unknown and hasattr(config, "vision_config"):
-        raise UserError(
-            f"{type(model).__name__} wants {unknown[0]}, which this project doesn't know how to make. "
-            "Choose another model."
-        )
+    refuse_unsupported(type(model), config)
     # The second is GPT-Neo's name.
     layers = set(getattr(text, "layer_types", None) or getattr(text, "attention_layers", None) or ())
     if is_stateful(model) or layers - {"full_attention", "sliding_attention", "global"}:

@@ -1,5 +1,6 @@
-"""What the dry run can't know and has to assume: each figure with its source, each of them replaceable,
-and all of them shown with the result.
+"""What the dry run can't know and has to assume.
+
+Each figure has its source and can be replaced, and all of them are shown with the result.
 """
 
 from dataclasses import dataclass

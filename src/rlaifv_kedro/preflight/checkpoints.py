@@ -1,4 +1,4 @@
-"""Is a model's folder whole, and does its processor load? Of the weights only headers are read."""
+"""Whether a model's folder is whole and its processor loads; of the weights only headers are read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -148,6 +148,7 @@ class _RoleCheck:
         config = self._known_config(whole)
         if config is None:
             return
+        self._check_class(whole, config)
         if self._check_tokenizer(whole):
             self._check_processor(whole, config)
         text = config.get_text_config().to_dict()
@@ -192,6 +193,20 @@ class _RoleCheck:
         except LOADING_ERRORS as error:
             self._wrong(f"its config.json can't be used: {first_line(error)}", config_file)
             return None
+
+    def _check_class(self, whole: CheckpointFolder, config: "PreTrainedConfig") -> None:
+        """A model that is shown images reads them as tokens of its prompt."""
+        from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+        from rlaifv_kedro.branching.ways import refuse_unsupported
+
+        kind = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None) if self.role.vision else None
+        if not isinstance(kind, type):
+            return
+        try:
+            refuse_unsupported(kind, config)
+        except UserError as error:
+            self._wrong(error.message, whole.path / CONFIG, "Choose another model.")
 
     def _check_tokenizer(self, whole: CheckpointFolder) -> bool:
         found = whole.has_any(TOKENIZERS)

@@ -66,8 +66,9 @@ class Counts:
         return round(self.prompts * (most if assumed is None else min(assumed, most)))
 
     def distinct(self) -> tuple[int, int]:
-        """Prompts with pairs, and distinct answers in these: at most two a pair, and not more than there are
-        candidates.
+        """Prompts with pairs, and distinct answers in these.
+
+        There are at most two answers a pair, and not more than candidates.
         """
         prompts = min(self.prompts, self.pairs)
         return prompts, min(2 * self.pairs, prompts * self.candidates)
@@ -102,8 +103,9 @@ class Counts:
         return staying(self.schedule.checkpoints, self.parameters, self.written)
 
     def weights(self, role: str) -> int:
-        """Bytes of a model's files: 2 a parameter. A policy that has learnt is in float32
-        (``checkpoint_disk``), with adapters merged too.
+        """Bytes of a model's files: 2 a parameter.
+
+        A policy that has learnt is in float32 (``checkpoint_disk``), with adapters merged too.
         """
         size = self.sizes.get(role)
         if size is None:

@@ -1,5 +1,6 @@
-"""Are the catalog entries that the run reads there, and of use? A fault in the test images would else come
-out after the first iteration.
+"""Whether the catalog entries that a run reads are there and can be used.
+
+A fault in the test images would else come out after the first iteration.
 """
 
 from collections.abc import Iterable
@@ -206,8 +207,9 @@ def _look_at_images(file: pq.ParquetFile, most: int, name: str, inputs: Inputs) 
 
 
 def check_truth(split: str, inputs: Inputs) -> list[Finding]:
-    """Whether the annotations of a split hold the truth about all its images, and the probes are about
-    them.
+    """Whether a split's annotations and yes/no questions are about its images.
+
+    The annotations must hold the truth about every image of the split's prompts.
     """
     from rlaifv_kedro.benchmarks.chair import truth_from_coco
     from rlaifv_kedro.benchmarks.coco.vocabulary import Vocabulary

@@ -134,8 +134,9 @@ def check_disk(parts: dict[str, int], folder: Path, note: str = "") -> Finding:
 
 
 def check_package(name: str, needed_for: str, remedy: str) -> Finding:
-    """Whether a package can be imported, not only found: a torchvision of another build is there and
-    breaks on import.
+    """Whether a package can be imported.
+
+    To find it isn't enough: a torchvision of another build is there, and breaks on import.
     """
     if importlib.util.find_spec(name) is None:
         return Finding(

@@ -85,7 +85,7 @@ class Plan:
         return sum(row.loop_gpu_hours / (self.gpus if row.together else 1) for row in self.rows)
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """The plan as JSON holds it, for programs."""
         columns = ("prefill", "apart", "generated", "gpu_hours", "disk")
         models = [
             {
@@ -124,8 +124,9 @@ def plan_run(
     gpus: int | None,
     assumed: Assumptions,
 ) -> Plan:
-    """What ``kedro run --env ENV --params ... --pipelines ...`` will take. Neither models nor tables need be
-    there.
+    """What ``kedro run --env ENV --params ... --pipelines ...`` will take.
+
+    Neither models nor tables need be there.
 
     Args:
         project: The project's folder.

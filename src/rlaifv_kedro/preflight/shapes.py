@@ -1,5 +1,6 @@
-"""What a model's work depends on, from its checkpoint or, before that is there, from a table of the
-recipes' models.
+"""What a model's work depends on.
+
+It is told by the model's checkpoint or, before that is there, by a table of the recipes' models.
 """
 
 import math
@@ -29,8 +30,10 @@ class Shape:
 
     @classmethod
     def of(cls, size: ModelSize) -> "Shape":
-        """A checkpoint whose tensors can't be told apart without reading it whole (``.bin``) counts as one
-        without vision tower.
+        """The parameters of a checkpoint, by when they work.
+
+        One whose tensors can't be told apart without reading it whole (``.bin``) counts as one without vision
+        tower.
         """
         words = size.vocabulary * size.hidden
         vision, embeddings = (

@@ -1,5 +1,6 @@
-"""How much memory and disk a run takes: worked out from the sizes of its models and its parameters, not
-measured. Bytes throughout.
+"""How much memory and disk a run takes, in bytes.
+
+All is worked out from the parameters and the sizes of the models, not measured.
 """
 
 import math
@@ -103,8 +104,9 @@ def sampling_memory(policy: ModelSize, params: DataGenerationParams, dtype: str)
 def dividing_memory(
     models: list[tuple[ModelSize, str]], batch_size: int, max_new_tokens: int, answer_tokens: int
 ) -> int:
-    """Weights of splitter and question writer, both loaded, and the larger cache. A reply that is cut off is
-    asked for at twice its length.
+    """Weights of splitter and question writer, both loaded, and the larger cache.
+
+    A reply that is cut off is asked for at twice its length.
 
     Args:
         models: Sizes with their dtypes.
@@ -164,8 +166,9 @@ def _states(policy: ModelSize, params: TrainingParams, dtype: str) -> int:
 
 
 def checkpoint_disk(policy: ModelSize, params: TrainingParams, dtype: str) -> tuple[int, int]:
-    """Bytes of a checkpoint that stays, and of what lies beside it until the training has ended, to resume
-    from (Adam's moments).
+    """Bytes of a checkpoint that stays, and of what lies beside it to resume from.
+
+    The latter are Adam's moments, until the training has ended.
     """
     learning = policy.learning(params)
     others = 0 if params.lora else policy.parameters - learning

@@ -1,5 +1,6 @@
-"""The models of a run with their sizes, and the rows of its tables: from what is there, else by name, else
-assumed.
+"""The models of a run with their sizes, and the rows of its tables.
+
+Each is told by what is there, else by a known name, else assumed.
 """
 
 from dataclasses import dataclass
@@ -48,8 +49,9 @@ class Model:
 
 
 def models_of(setup: RunSetup) -> list[Model]:
-    """The models that the run's nodes call, with their sizes: from their files, else by their names, else
-    assumed.
+    """The models that the run's nodes call, with their sizes.
+
+    A size is told by the model's files, else by its name, else assumed.
     """
     entries = {"policy": RoleTag.POLICY, "labeler": RoleTag.LABELER}
     models = []
@@ -92,7 +94,9 @@ def _size(role: str, source: str, params: WeightsParams) -> tuple[ModelSize, str
 
 
 def tables_of(setup: RunSetup, assumed: Assumptions) -> Tables:
-    """Rows of the run's tables, where they are there; the miniature's as it will draw them; else what is
+    """Rows of the run's tables.
+
+    They are counted where the tables are there; the miniature's are those that it will draw; others are
     assumed.
     """
     if pool_is_drawn(setup):

@@ -1,6 +1,4 @@
-"""How often each stage of an iteration calls which model, with how many tokens, and what it leaves on the
-disk.
-"""
+"""The stages of an iteration in numbers: calls of which model, their tokens, and what stays on the disk."""
 
 import math
 from collections.abc import Callable

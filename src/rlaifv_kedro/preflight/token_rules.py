@@ -1,11 +1,13 @@
-"""Rules about what models' tokenizers make of words: labelers are read, and rewards compared, by tokens."""
+"""Rules about what models' templates and tokenizers make of texts, without their weights."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rlaifv_kedro.errors import UserError
+from jinja2 import TemplateError
+
 from rlaifv_kedro.files import shown
+from rlaifv_kedro.formats import first_line
 from rlaifv_kedro.models.folder import CheckpointFolder
 from rlaifv_kedro.models.hub import folder_here
 from rlaifv_kedro.preflight.checkpoints import LOADING_ERRORS, Role
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
 REWARD = ("reward_policy", "reward_reference")
 ANSWER = "A dog sits on a red chair, and two people play tennis."
+PICTURE = (336, 336)
+"""Pixels of the blank picture that is tried."""
+
+FAULTS = (*LOADING_ERRORS, TemplateError)
 
 
 def replies_can_be_told_apart(setup: RunSetup) -> Iterator[Finding]:
@@ -28,26 +34,63 @@ def replies_can_be_told_apart(setup: RunSetup) -> Iterator[Finding]:
     asked = {"labeler"} if RoleTag.LABELER in setup.tags else set()
     if setup.does(Task.PROBING) or (setup.does(Task.LABELING) and feedback.labeler == "self"):
         asked.add("policy")
-    for role, findings, _ in setup.inspected:
-        if role.name not in asked or not all(finding.ok for finding in findings):
-            continue
+    for role in _whole(setup, asked):
         try:
             encoder = encoder_of(role)
             if encoder is not None:
                 encoder.first_tokens([feedback.yes_words, feedback.no_words])
-        except UserError as error:
+        except FAULTS as error:
             where = "feedback.yes_words, feedback.no_words"
-            yield Finding(False, f"{role.name}: yes and no can't be read", where, error.message)
+            yield Finding(False, f"{role.name}: yes and no can't be read", where, first_line(error))
+
+
+def answers_have_room(setup: RunSetup) -> Iterator[Finding]:
+    """``training.max_length`` leaves room for an answer beside an image."""
+    from PIL import Image
+
+    longest = setup.parameters.training.max_length
+    if longest is None or not setup.does(Task.REFERENCE, Task.TRAINING):
+        return
+    for role in _whole(setup, {"policy"}):
+        try:
+            encoder = encoder_of(role)
+            if encoder is None:
+                continue
+            image = encoder.image(Image.new("RGB", PICTURE))
+            taken = encoder.end_of_image(encoder.prompts(["?"], image)[0], image)
+        except FAULTS as error:
+            what = f"{role.name}: its processor can't write a prompt about an image"
+            yield Finding(False, what, role.where, first_line(error))
+            continue
+        if taken >= longest:
+            what = f"{role.name}: an image takes {taken} tokens, which leaves no room for an answer"
+            remedy = f"It is {longest}: raise it (release: 2048)."
+            yield Finding(False, what, "training.max_length", remedy)
+
+
+def text_templates_can_be_used(setup: RunSetup) -> Iterator[Finding]:
+    """The chat templates of text LLMs write a question, and an answer to it."""
+    from rlaifv_kedro.models.backends.text import TextEncoder
+
+    for role in _whole(setup, {"splitter", "question_writer", "judge"}):
+        processor = processor_of(role)
+        if processor is None:
+            continue
+        try:
+            TextEncoder(processor, role.source)
+        except FAULTS as error:
+            what = f"{role.name}: its chat template can't be used"
+            yield Finding(False, what, role.where, first_line(error))
 
 
 def rewards_can_be_compared(setup: RunSetup) -> Iterator[Finding]:
     """An aligned policy and its reference write an answer in the same tokens."""
     if not set(REWARD) <= set(setup.read):
         return
-    fetched = {role.source: role for role, findings, _ in setup.inspected if all(f.ok for f in findings)}
+    by_folder = {role.source: role for role in _whole(setup, {"policy"})}
     written = []
     for entry in REWARD:
-        role = fetched.get(setup.folder(entry) or "")
+        role = by_folder.get(setup.folder(entry) or "")
         encoder = None if role is None else encoder_of(role)
         if encoder is None:  # what is wrong with it is another rule's
             return
@@ -61,15 +104,30 @@ def rewards_can_be_compared(setup: RunSetup) -> Iterator[Finding]:
         yield Finding(False, f"{' and '.join(REWARD)} write answers in different tokens", where, remedy)
 
 
+def _whole(setup: RunSetup, names: set[str]) -> list[Role]:
+    """The models of these roles in whose folders nothing is wrong."""
+    return [
+        role
+        for role, findings, _ in setup.inspected
+        if role.name in names and all(finding.ok for finding in findings)
+    ]
+
+
 def encoder_of(role: Role) -> "ChatEncoder | None":
-    """What writes a model's prompts, made without its weights; None where it can't be made so.
+    """What writes a model's prompts about images; None where it can't be made without the weights.
 
     Raises:
-        UserError: The chat template can't be used.
+        UserError: There is no chat template.
     """
-    from transformers import AutoProcessor
-
     from rlaifv_kedro.models.encoding import ChatEncoder
+
+    processor = processor_of(role)
+    return ChatEncoder(processor, role.source) if hasattr(processor, "image_token") else None
+
+
+def processor_of(role: Role) -> Any:
+    """A model's processor, or a text LLM's tokenizer; None where it can't be loaded without the weights."""
+    from transformers import AutoProcessor
 
     folder = folder_here(role.source)
     if folder is None or CheckpointFolder(folder).is_adapter:
@@ -78,11 +136,14 @@ def encoder_of(role: Role) -> "ChatEncoder | None":
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=role.params.trust_remote_code)
         if role.params.chat_template is not None:
             processor.chat_template = Path(role.params.chat_template).read_text(encoding="utf-8")
-        if not hasattr(processor, "image_token"):
-            return None
     except (*LOADING_ERRORS, ImportError):
         return None
-    return ChatEncoder(processor, role.source)
+    return processor
 
 
-RULES = (replies_can_be_told_apart, rewards_can_be_compared)
+RULES = (
+    replies_can_be_told_apart,
+    answers_have_room,
+    text_templates_can_be_used,
+    rewards_can_be_compared,
+)

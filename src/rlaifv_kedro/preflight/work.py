@@ -92,8 +92,9 @@ def sampled(
     batches: float,
     longest: float,
 ) -> Work:
-    """Samples of prompts: the prompt is computed once, then all samples of a batch go on token by token until
-    the longest has ended.
+    """Samples of prompts.
+
+    A prompt is computed once, then all samples of a batch go on token by token until the longest has ended.
 
     Args:
         samples: Of a prompt.
@@ -117,8 +118,10 @@ def sampled(
 
 
 def backward(params: TrainingParams) -> float:
-    """Forward passes that a step takes: itself, twice that for gradients (of adapters, once: the weights
-    need none), once more if recomputed.
+    """Forward passes that a step of training takes.
+
+    They are the pass itself, twice that for gradients (of adapters once: the weights need none), and once
+    more if activations are recomputed.
     """
     return 1 + (1 if params.lora else 2) + params.gradient_checkpointing
 
@@ -141,7 +144,7 @@ def operations(work: Work, shape: Shape, training: TrainingParams) -> float:
 def seconds(
     work: Work, shape: Shape, dtype: str, training: TrainingParams, gpu: GPU, assumed: Assumptions
 ) -> float:
-    """On one GPU."""
+    """Seconds that the work takes one GPU."""
     share = assumed.mfu_train if work.trained else assumed.mfu_prefill
     total = operations(work, shape, training) / (gpu.flops * share) + work.moved / (1e9 * assumed.disk_gb_s)
     if work.steps:
@@ -168,6 +171,7 @@ class Schedule:
 
     @classmethod
     def of(cls, pairs: float, params: TrainingParams) -> "Schedule":
+        """The schedule for so many pairs."""
         steps_an_epoch = math.ceil(pairs / params.batch_size)
         steps = max(1, round(steps_an_epoch * params.epochs))
         every = max(1, math.ceil(steps_an_epoch * params.checkpoint_every))
