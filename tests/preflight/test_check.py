@@ -26,14 +26,14 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.folder import read_tensors
 from rlaifv_kedro.params import OpenAIParams, Parameters, TransformersParams
 from rlaifv_kedro.pipelines import feedback, training
-from rlaifv_kedro.preflight import machine
+from rlaifv_kedro.preflight import feedback_rules, machine, training_rules
 from rlaifv_kedro.preflight.assumptions import Assumptions
 from rlaifv_kedro.preflight.checkpoints import Role, look_at
 from rlaifv_kedro.preflight.finding import Finding
 from rlaifv_kedro.preflight.inputs import Inputs, _check_entry
 from rlaifv_kedro.preflight.machine import GPU
 from rlaifv_kedro.preflight.plan import plan_run
-from rlaifv_kedro.preflight.rules import BY_PARAMETERS, findings_of
+from rlaifv_kedro.preflight.rules import findings_of
 from rlaifv_kedro.preflight.run import check_run
 from rlaifv_kedro.preflight.setup import RunSetup
 from whole_recipe import LABELER, POLICY, PROMPTS, SPLITTER, write_json
@@ -41,6 +41,7 @@ from whole_recipe import LABELER, POLICY, PROMPTS, SPLITTER, write_json
 ROOT = Path(__file__).parents[2]
 PARITY = ROOT / "tests/fixtures/parity"
 SMALL = {"compute": {"device": "cpu"}, "loop": {"iterations": 2}, "data_generation": {"prompts": 4}}
+RULES = (*training_rules.RULES, *feedback_rules.RULES)
 TENSORBOARD = Finding(True, "the package tensorboard is there", "training.report_to")
 
 
@@ -542,8 +543,8 @@ def test_qwen_needs_torchvision(project: Path, monkeypatch: pytest.MonkeyPatch) 
 )
 def test_parameters_that_do_not_go_together(raw: dict[str, Any], what: str) -> None:
     good = {"models": {"splitter": {"path": "llama"}}}
-    assert findings_of(BY_PARAMETERS, loop_of(good)) == [TENSORBOARD]
-    assert only(findings_of(BY_PARAMETERS, loop_of(good | raw))).what.startswith(what)
+    assert findings_of(RULES, loop_of(good)) == [TENSORBOARD]
+    assert only(findings_of(RULES, loop_of(good | raw))).what.startswith(what)
 
 
 def loop_of(raw: dict[str, Any]) -> RunSetup:

@@ -26,11 +26,9 @@ from rlaifv_kedro.preflight.setup import RunSetup
 
 Rule = Callable[[RunSetup], Iterable[Finding]]
 
-BY_PARAMETERS: tuple[Rule, ...] = (*training_rules.RULES, *feedback_rules.RULES)
-"""What parameters say, with the files and packages they name."""
-
-ASKED_TWICE: tuple[Rule, ...] = (
-    *BY_PARAMETERS,
+RULES: tuple[Rule, ...] = (
+    *training_rules.RULES,
+    *feedback_rules.RULES,
     table_rules.inputs_can_be_used,
     table_rules.truth_is_about_the_prompts,
     table_rules.prompts_suffice,
@@ -38,11 +36,11 @@ ASKED_TWICE: tuple[Rule, ...] = (
     *token_rules.RULES,
     *benchmark_rules.RULES,
 )
-"""By the check, and again by the run."""
+"""Asked by the check, and again by the run."""
 
 AT_START: tuple[Rule, ...] = (
     model_rules.hub_models_are_fetched,
-    *ASKED_TWICE,
+    *RULES,
     model_rules.servers_are_named,
     model_rules.gpu_is_there,
 )
@@ -51,7 +49,7 @@ outputs have versions is said where the run's versions are chosen (``rlaifv_kedr
 """
 
 CHECKED: tuple[Rule, ...] = (
-    *ASKED_TWICE,
+    *RULES,
     table_rules.nothing_is_overwritten,
     model_rules.servers_answer,
     model_rules.device_is_known,
