@@ -268,6 +268,11 @@ def test_adapters_and_what_they_belong_to(whole: Path, tmp_path: Path) -> None:
         TransformersParams(adapter="/nowhere/lora", chat_template="/nowhere/t.jinja"),
     )
     assert [finding.where for finding in look_at(beside)[0]] == ["/nowhere/lora", "/nowhere/t.jinja"]
+    write_json(adapters / "adapter_config.json", {})  # names no base: it is the role's own
+    beside = Role("labeler", str(whole / LABELER), "", TransformersParams(adapter=str(adapters)))
+    assert missing(look_at(beside)[0]) == []
+    (adapters / "adapter_config.json").unlink()
+    assert missing(look_at(beside)[0]) == ["labeler: the folder holds no LoRA adapters"]
 
 
 def test_a_hub_name_is_looked_for_in_the_cache_and_not_fetched(

@@ -1,6 +1,6 @@
 """Whether a model's folder is whole and its processor loads; of the weights only headers are read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.formats import billions, first_line
-from rlaifv_kedro.models.folder import CONFIG, LLAVA_ORIGINAL, PROCESSORS, TOKENIZERS, CheckpointFolder
+from rlaifv_kedro.models.folder import (
+    ADAPTER_CONFIG,
+    CONFIG,
+    LLAVA_ORIGINAL,
+    PROCESSORS,
+    TOKENIZERS,
+    CheckpointFolder,
+    Problem,
+)
 from rlaifv_kedro.models.hub import folder_here, is_hub_name
 from rlaifv_kedro.models.llava.original_config import named_tower
 from rlaifv_kedro.preflight.finding import Finding
@@ -19,6 +27,8 @@ if TYPE_CHECKING:
 
     from rlaifv_kedro.params import WeightsParams
 
+
+OWN_FOLDER = "Give the folder that training wrote."
 
 LLAVA_TOKENS = 576
 SLICES = 10  # MiniCPM-V: at most nine, and the whole image
@@ -33,7 +43,7 @@ class Role:
     """A model of the run.
 
     Attributes:
-        name: policy, labeler, splitter or question_writer.
+        name: policy, labeler, splitter, question_writer or judge.
         source: Folder, or name on the model hub.
         where: What names it: a catalog entry or a parameter.
         params: How it is loaded.
@@ -78,7 +88,7 @@ class _RoleCheck:
         whole = None if given is None else self._with_weights(given)
         adapter = getattr(self.role.params, "adapter", None)  # only the backend transformers takes some
         if adapter and (beside := self._located(adapter)):
-            self._tell_problems(beside)
+            self._check_adapter(beside)
         template = self.role.params.chat_template
         if template and not Path(template).is_file():
             self._wrong(
@@ -122,20 +132,26 @@ class _RoleCheck:
         """The folder itself, or the checkpoint that the adapters in it belong to."""
         if not given.is_adapter:
             return given
-        self._tell_problems(given)
+        self._tell(given.problems(), OWN_FOLDER)
         try:
             return self._located(given.base)
         except UserError:  # is one of the problems
             return None
 
-    def _tell_problems(self, folder: CheckpointFolder) -> None:
-        remedy = "Give the folder that training wrote." if folder.is_adapter else ""
-        for problem in folder.problems():
+    def _check_adapter(self, folder: CheckpointFolder) -> None:
+        """Adapters that the parameters name; the checkpoint they are merged into is the role's own."""
+        if not folder.is_adapter:
+            self._wrong("the folder holds no LoRA adapters", folder.path / ADAPTER_CONFIG, OWN_FOLDER)
+        else:
+            self._tell(folder.weights.problems, OWN_FOLDER)
+
+    def _tell(self, problems: Iterable[Problem], remedy: str = "") -> None:
+        for problem in problems:
             self._wrong(problem.what, problem.where, remedy)
 
     def _check(self, whole: CheckpointFolder) -> None:
         """The config, the weights, the architecture, the tokenizer and the processor."""
-        self._tell_problems(whole)
+        self._tell(whole.problems())
         try:
             described = whole.config
         except UserError:  # is one of the problems
