@@ -101,11 +101,8 @@ def load_llava_original(
     # Trainer's saves go the same way.
     rename_when_saved(model, published_names(model.config))
     _refuse(folder, "hold what LLaVA-1.5 doesn't know:", loaded["unexpected_keys"])
-    _refuse(
-        folder,
-        "don't have the shape that config.json gives:",
-        [name for name, *_ in loaded["mismatched_keys"]],
-    )
+    misshapen = [name for name, *_ in loaded["mismatched_keys"]]
+    _refuse(folder, "don't have the shape that config.json gives:", misshapen)
     missing, source = set(loaded["missing_keys"]), str(folder)
     if missing == {name for name, _ in model.named_parameters() if name.startswith(TOWER)}:
         _load_tower(model, tower, folder, dtype)

@@ -15,6 +15,7 @@ from rlaifv_kedro.formats import first_line
 from rlaifv_kedro.models.sentencepiece_ids import like_sentencepiece
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import LlavaConfig, LlavaImageProcessorPil, LlavaProcessor, PreTrainedTokenizerBase
 
 IMAGE, PAD = "<image>", "<pad>"
@@ -121,7 +122,7 @@ def chunked_ids(
 
 def _tokenizer(folder: Path, config: "LlavaConfig") -> "PreTrainedTokenizerBase":
     """The folder's tokenizer with ``<image>`` and ``<pad>`` at the ids that the model has for them."""
-    from transformers import AddedToken, LlamaTokenizer, TokenizersBackend
+    from transformers import LlamaTokenizer, TokenizersBackend
 
     if not any((folder / name).is_file() for name in ("tokenizer.model", "tokenizer.json")):
         raise UserError(
@@ -133,24 +134,7 @@ def _tokenizer(folder: Path, config: "LlavaConfig") -> "PreTrainedTokenizerBase"
         backend = like_sentencepiece(llama.backend_tokenizer, folder / "tokenizer.model")
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"{folder}: can't read the tokenizer: {first_line(error)}") from error
-    image_id = config.image_token_id
-    known = backend.token_to_id(IMAGE)
-    if known is None:
-        spare = range(
-            backend.get_vocab_size(), image_id
-        )  # rows of the model that the tokenizer has no token for
-        backend.add_special_tokens(
-            [
-                *(AddedToken(f"<unused_{i}>", normalized=False) for i in spare),
-                AddedToken(IMAGE, normalized=False),
-            ]
-        )
-        known = backend.token_to_id(IMAGE)
-    if known != image_id:
-        raise UserError(
-            f"{folder}: the tokenizer has {known} tokens before {IMAGE}, the model {image_id}. Take out its "
-            "added_tokens.json."
-        )
+    _put_image_token(backend, config.image_token_id, folder)
     return TokenizersBackend(
         tokenizer_object=backend,
         bos_token=llama.bos_token,
@@ -163,3 +147,23 @@ def _tokenizer(folder: Path, config: "LlavaConfig") -> "PreTrainedTokenizerBase"
         clean_up_tokenization_spaces=False,
         chat_template=llama.chat_template,
     )
+
+
+def _put_image_token(backend: "Tokenizer", image_id: int, folder: Path) -> None:
+    """Give ``<image>`` the id that the model has for it; rows that no token has get names.
+
+    Raises:
+        UserError: The tokenizer has more tokens than the model, or another id for it.
+    """
+    from transformers import AddedToken
+
+    known = backend.token_to_id(IMAGE)
+    if known is None:
+        unused = [f"<unused_{i}>" for i in range(backend.get_vocab_size(), image_id)]
+        backend.add_special_tokens([AddedToken(token, normalized=False) for token in (*unused, IMAGE)])
+        known = backend.token_to_id(IMAGE)
+    if known != image_id:
+        raise UserError(
+            f"{folder}: the tokenizer has {known} tokens before {IMAGE}, the model {image_id}. Take out its "
+            "added_tokens.json."
+        )
