@@ -58,9 +58,8 @@ class ChatDecoding(Params):
 # By ``model_type``; all others are decoded greedily.
 FAMILIES: dict[str, ChatDecoding] = {
     "llava": ChatDecoding(num_beams=3),  # the release's RLAIFV7B
-    "omnilmm": ChatDecoding(
-        num_beams=3, temperature=0.6, top_k=30, top_p=0.9, repetition_penalty=1.1
-    ),  # the release's RLAIFV12B
+    # The release's RLAIFV12B.
+    "omnilmm": ChatDecoding(num_beams=3, temperature=0.6, top_k=30, top_p=0.9, repetition_penalty=1.1),
     # The release has no front for this one. This is ``chat(sampling=False)`` of the code beside its weights:
     # what the release's own script for it (minicpm-llama3-v-25/minicpmv_diverse_gen.py) and OpenBMB's
     # evaluation take. By itself that code samples: temperature 0.7, top-p 0.8, top-k 100, penalty 1.05.

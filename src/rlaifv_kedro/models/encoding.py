@@ -80,9 +80,8 @@ class ChatEncoder:
         picture = image.convert("RGB")
         encoded = dict(self.processor(text=self.prompt_text(_TRIAL), images=picture, return_tensors="pt"))
         ids = encoded.pop("input_ids")[0].tolist()
-        inputs = {
-            name: value for name, value in encoded.items() if tuple(value.shape) != (1, len(ids))
-        }  # without what belongs to the trial's tokens
+        of_tokens = (1, len(ids))  # what belongs to the trial's tokens is left out
+        inputs = {name: value for name, value in encoded.items() if tuple(value.shape) != of_tokens}
         if self._by_chunks:
             return EncodedImage(inputs, [self.image_id] * ids.count(self.image_id))
         start, replaced = self._place

@@ -262,9 +262,8 @@ def _load_text(
         module = PeftModel.from_pretrained(module, adapter).merge_and_unload()
     own = given if given.has_any(("tokenizer_config.json",)) else whole
     tokenizer = AutoTokenizer.from_pretrained(own.path, trust_remote_code=loading.trust_remote_code)
-    if set(tokenizer.get_vocab().values()) <= set(
-        tokenizer.added_tokens_decoder
-    ):  # what transformers makes of a class without its files
+    words = set(tokenizer.get_vocab().values()) - set(tokenizer.added_tokens_decoder)
+    if not words:  # what transformers makes of a class without its files
         raise ValueError("the tokenizer's files are missing (tokenizer.json or tokenizer.model)")
     if loading.chat_template is not None:
         tokenizer.chat_template = Path(loading.chat_template).read_text(encoding="utf-8")

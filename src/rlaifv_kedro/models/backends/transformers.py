@@ -147,9 +147,8 @@ class TransformersModel:
             probs = next_token_probs(
                 self.module, packed, ids, max_tokens_per_pack=self.max_tokens_per_pack, **images_of_batch
             )
-            summed = np.add.reduceat(
-                probs.double().cpu().numpy(), starts, axis=1
-            )  # (questions of all images, groups)
+            found = probs.double().cpu().numpy()  # (questions of all images, words)
+            summed = np.add.reduceat(found, starts, axis=1)  # (questions of all images, groups)
             result += np.split(summed, np.cumsum([len(p.branches) for p in packs])[:-1])
         return result
 

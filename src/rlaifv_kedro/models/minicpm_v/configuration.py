@@ -69,13 +69,11 @@ class MiniCPMVConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         _refuse_other_versions(kwargs, self.vision_config)
-        kwargs.pop(
-            "auto_map", None
-        )  # names code files of the release, which are not beside a checkpoint that we write
+        # It names code files of the release, which are not beside a checkpoint that we write.
+        kwargs.pop("auto_map", None)
         self.vision_config = kwargs.pop("_vision_config_of_this_fixture", None) or self.vision_config
-        if isinstance(
-            self.vision_config, dict
-        ):  # the release writes "idefics2" there, which is no type of a vision tower
+        # The release writes "idefics2" there, which is no type of a vision tower.
+        if isinstance(self.vision_config, dict):
             self.vision_config = {
                 name: value for name, value in self.vision_config.items() if name != "model_type"
             }

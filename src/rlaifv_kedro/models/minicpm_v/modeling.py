@@ -193,9 +193,8 @@ class MiniCPMV(PreTrainedModel, GenerationMixin):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
-        embeds = (
-            self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
-        )  # (batch, length, hidden)
+        # (batch, length, hidden)
+        embeds = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
         if pixel_values is not None and len(pixel_values):
             counts = [len(pixel_values)] if slice_counts is None else slice_counts.tolist()
             if len(counts) != len(embeds) or sum(counts) != len(pixel_values):
@@ -204,9 +203,8 @@ class MiniCPMV(PreTrainedModel, GenerationMixin):
                     "many each sample has"
                 )
             places = self._places(input_ids, image_bound, counts, embeds.device)
-            features = self.encode_images(pixel_values, tgt_sizes, counts).flatten(
-                0, 1
-            )  # (slices * queries, hidden)
+            by_slice = self.encode_images(pixel_values, tgt_sizes, counts)  # (slices, queries, hidden)
+            features = by_slice.flatten(0, 1)  # (slices * queries, hidden)
             embeds = embeds.index_put(places, features.to(embeds.device, embeds.dtype))
         return self.llm(
             attention_mask=attention_mask,

@@ -142,9 +142,8 @@ class MiniCPMVImageProcessor(BaseImageProcessor):
         pixels = np.asarray(image, dtype=np.float32) / 255  # (height, width, 3)
         pixels = (pixels - np.float32(self.image_mean)) / np.float32(self.image_std)
         size = self.patch_size
-        cells = pixels.reshape(
-            image.height // size, size, image.width // size, size, 3
-        )  # (rows, y, columns, x, 3)
+        rows, columns = image.height // size, image.width // size
+        cells = pixels.reshape(rows, size, columns, size, 3)  # (rows, y, columns, x, 3)
         return cells.transpose(4, 1, 0, 2, 3).reshape(3, size, -1)
 
 

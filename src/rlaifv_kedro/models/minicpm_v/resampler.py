@@ -27,9 +27,8 @@ def sincos_positions(height: int, width: int, dim: int) -> torch.Tensor:
     quarter = dim // 4
     frequencies = 1.0 / _BASE ** (np.arange(quarter, dtype=np.float32) / np.float32(quarter))
     angles = np.arange(max(height, width), dtype=np.float32)[:, None] * frequencies  # (longer side, dim / 4)
-    line = torch.from_numpy(
-        np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
-    )  # (longer side, dim / 2)
+    waves = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)  # (longer side, dim / 2)
+    line = torch.from_numpy(waves)
     columns = line[None, :width].expand(height, -1, -1)  # (height, width, dim / 2)
     rows = line[:height, None].expand(-1, width, -1)  # (height, width, dim / 2)
     return torch.cat([columns, rows], dim=-1).flatten(0, 1)

@@ -113,9 +113,9 @@ class OmniLMMModel(OmniLMMPreTrainedModel, MistralModel):
                 "pixel_values need input_ids: the image tokens in them say where the images belong"
             )
         image_token = self.config.image_token_id
-        where = input_ids == (
-            self._token_of_runs(input_ids) if image_token is None else image_token
-        )  # (batch, length)
+        if image_token is None:
+            image_token = self._token_of_runs(input_ids)
+        where = input_ids == image_token  # (batch, length)
         self._check_counts(where, len(pixel_values))
         features = self.get_image_features(pixel_values)  # (images, num_query, hidden)
         return embeds.masked_scatter(where[..., None], features.to(embeds.device, embeds.dtype))

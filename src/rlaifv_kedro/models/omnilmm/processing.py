@@ -196,8 +196,7 @@ def _tokenizer(folder: Path, config: OmniLMMConfig) -> tuple[PreTrainedTokenizer
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, the image's included, and the model only "
             f"{config.vocab_size}."
         )
-    if (
-        tokenizer("a")["input_ids"][0] != tokenizer.bos_token_id
-    ):  # transformers 5 leaves it out unless the files ask for it
+    # transformers 5 leaves it out unless the files ask for it.
+    if tokenizer("a")["input_ids"][0] != tokenizer.bos_token_id:
         tokenizer.add_bos_token = True
     return tokenizer, loaded.chat_template

@@ -30,9 +30,8 @@ def resample_positions(table: torch.Tensor, rows: int, columns: int, *, antialia
     if (side, side) == (rows, columns):
         return table
     grid = table.float().view(1, side, side, -1).permute(0, 3, 1, 2)  # (1, width, side, side)
-    grid = F.interpolate(
-        grid, size=(rows, columns), mode="bicubic", antialias=antialias, align_corners=False
-    )  # (1, width, rows, columns)
+    # (1, width, rows, columns)
+    grid = F.interpolate(grid, size=(rows, columns), mode="bicubic", antialias=antialias, align_corners=False)
     return grid.flatten(2)[0].T.to(table.dtype)  # (rows * columns, width)
 
 
@@ -46,9 +45,8 @@ def sincos_positions(side: int, width: int) -> torch.Tensor:
     frequencies = 10000.0 ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
     angles = torch.arange(side, dtype=torch.float64)[:, None] * frequencies  # (side, quarter)
     axis = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, width / 2)
-    grid = torch.cat(
-        [axis[None, :].expand(side, -1, -1), axis[:, None].expand(-1, side, -1)], dim=-1
-    )  # (row, column, width)
+    of_column, of_row = axis[None, :].expand(side, -1, -1), axis[:, None].expand(-1, side, -1)
+    grid = torch.cat([of_column, of_row], dim=-1)  # (row, column, width)
     return grid.flatten(0, 1).float()
 
 
@@ -73,14 +71,12 @@ class OmniLMMVisionAttention(nn.Module):
         """Attention of all tokens to all, (batch, tokens, width)."""
         batch, tokens, width = hidden.shape
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])  # (3 * width,)
-        qkv = (self.qkv(hidden) + bias).view(
-            batch, tokens, 3, -1, self.head_width
-        )  # (batch, tokens, 3, heads, head width)
+        qkv = self.qkv(hidden) + bias  # (batch, tokens, 3 * width)
+        qkv = qkv.view(batch, tokens, 3, -1, self.head_width)  # (batch, tokens, 3, heads, head width)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, tokens, head width)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(attention_of(self.config), eager_attention_forward)
-        read, _ = attend(
-            self, query, key, value, None, scaling=self.head_width**-0.5
-        )  # (batch, tokens, heads, head width)
+        # (batch, tokens, heads, head width)
+        read, _ = attend(self, query, key, value, None, scaling=self.head_width**-0.5)
         return self.proj(read.reshape(batch, tokens, width))
 
 
@@ -147,9 +143,8 @@ class OmniLMMVisionTower(PreTrainedModel):
         patches = embed(pixel_values.to(embed.weight.dtype))  # (images, width, rows, columns)
         rows, columns = patches.shape[-2:]
         table = resample_positions(self.pos_embed[0, 1:], rows, columns, antialias=True)  # (patches, width)
-        hidden = torch.cat(
-            [self.cls_token.expand(len(patches), -1, -1), patches.flatten(2).mT], dim=1
-        )  # (images, 1 + patches, width)
+        of_class = self.cls_token.expand(len(patches), -1, -1)  # (images, 1, width)
+        hidden = torch.cat([of_class, patches.flatten(2).mT], dim=1)  # (images, 1 + patches, width)
         hidden = hidden + torch.cat([self.pos_embed[0, :1], table])
         for block in self.blocks:
             hidden = block(hidden)
@@ -199,11 +194,9 @@ class OmniLMMResampler(nn.Module):
         side = math.isqrt(patches.shape[1])
         values = self.ln_kv(self.kv_proj(patches))  # (images, patches, hidden)
         positions = self.pos_embed.to(values.dtype)  # (num_query, hidden)
-        keys = values + resample_positions(
-            positions, side, side, antialias=False
-        )  # (images, patches, hidden)
-        queries = (self.ln_q(self.query) + positions).expand(
-            len(patches), -1, -1
-        )  # (images, num_query, hidden)
+        of_patches = resample_positions(positions, side, side, antialias=False)  # (patches, hidden)
+        keys = values + of_patches  # (images, patches, hidden)
+        queries = self.ln_q(self.query) + positions  # (num_query, hidden)
+        queries = queries.expand(len(patches), -1, -1)  # (images, num_query, hidden)
         read, _ = self.attn(queries, keys, values, need_weights=False)  # (images, num_query, hidden)
         return self.ln_post(read) @ self.proj
