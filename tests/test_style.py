@@ -18,7 +18,6 @@ WAITING = (
     "pipelines/benchmarks/",
     "pipelines/benchmark_data/",
     "pipelines/evaluation/",
-    "preflight/",
     "reporting/summary.py",
     "schemas.py",
 )
