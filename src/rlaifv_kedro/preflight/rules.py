@@ -77,4 +77,4 @@ def before_run(pipeline: Pipeline, catalog: DataCatalog) -> None:
     wrong = [finding for finding in findings_of(AT_START, setup) if not finding.ok]
     if wrong:
         listed = "\n".join(f"  - {finding.line()}" for finding in dict.fromkeys(wrong))
-        raise UserError(f"the run would not get to its end:\n{listed}")
+        raise UserError(f"the run was not started, for it would not get to its end:\n{listed}")
