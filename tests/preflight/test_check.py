@@ -36,6 +36,8 @@ from rlaifv_kedro.preflight.plan import plan_run
 from rlaifv_kedro.preflight.rules import findings_of
 from rlaifv_kedro.preflight.run import check_run
 from rlaifv_kedro.preflight.setup import RunSetup
+from rlaifv_kedro.runs.lineage import Lineage
+from rlaifv_kedro.runs.manifest import Manifest, now
 from whole_recipe import LABELER, POLICY, PROMPTS, SPLITTER, write_json
 
 ROOT = Path(__file__).parents[2]
@@ -88,7 +90,10 @@ def test_all_that_is_missing_is_told_at_once(project: Path) -> None:
     assert set(missing(findings)) == expected
     labeler = next(finding for finding in findings if finding.what.startswith("labeler"))
     assert labeler.where == str(LABELER)
-    assert labeler.remedy == "hf download openbmb/OmniLMM-12B --local-dir data/06_models/OmniLMM-12B"
+    assert (
+        labeler.remedy
+        == "Get it with: hf download openbmb/OmniLMM-12B --local-dir data/06_models/OmniLMM-12B"
+    )
     assert all(finding.remedy for finding in findings if not finding.ok)
 
 
@@ -145,7 +150,8 @@ def test_the_default_pipeline_would_overwrite_a_recipe_s_prompts(project: Path) 
 
 def test_the_embedded_default_s_inputs_are_made_by_a_run(project: Path) -> None:
     pool = next(finding for finding in check(project, env=None) if finding.what.startswith("prompt_pool"))
-    assert (pool.ok, pool.remedy) == (False, "Make it with: kedro run --pipelines miniature")
+    assert not pool.ok
+    assert pool.remedy.startswith("Make it with: kedro run --pipelines miniature --params compute.device=cpu")
 
 
 def shard(folder: Path) -> None:
@@ -557,3 +563,29 @@ def loop_of(raw: dict[str, Any]) -> RunSetup:
     parameters = Parameters.model_validate(raw)
     pipeline = training.create_pipeline(parameters) + feedback.create_pipeline(parameters)
     return RunSetup(parameters, pipeline, DataCatalog())
+
+
+def test_what_only_another_recipe_s_runs_have_made_is_said(project: Path) -> None:
+    """`check` chooses versions as a run would, which would not train on another recipe's pairs."""
+    pairs = project / "data/05_model_input/iteration_1/preference_pairs.parquet/mini/preference_pairs.parquet"
+    pairs.parent.mkdir(parents=True)
+    pairs.write_bytes(b"never read")
+    made = Manifest(
+        run_id="mini",
+        number=1,
+        started=now(),
+        pid=1,
+        host="h",
+        command="kedro run",
+        pipelines=["feedback"],
+        parameters={},
+        packages={},
+        python="3.11",
+        lineage=Lineage(recipe="base", seed=0),
+    )
+    made.save(project)
+    said = next(f for f in check_run(project, "llava15_7b", {}, ["training"]) if "preference_pairs" in f.what)
+    assert said.what == "iteration_1.preference_pairs: it is there only from runs of another lineage"
+    assert "run `mini` (its recipe is base)" in said.where
+    assert "--load-versions iteration_1.preference_pairs:mini" in said.remedy
+    assert "kedro run --env llava15_7b --pipelines feedback" in said.remedy

@@ -123,7 +123,7 @@ def test_inputs_are_the_newest_complete_run_and_replay_gives_back_the_older(tmp_
     project = ToyProject(tmp_path)
     refused(
         project.run("run_id=f0,count=3", "--pipelines", "feedback"),
-        "`candidates` is not there yet: data/candidates",
+        "`candidates` is not there: data/candidates holds no complete version",
         "Make it with: kedro run --pipelines generation --params count=3",
     )
     assert not (project.path / "data/runs/f0").exists()

@@ -3,13 +3,12 @@
 A fault in the test images would else come out after the first iteration.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from kedro.framework.project import pipelines
 from kedro.io import AbstractDataset, DataCatalog
 from kedro.io.core import DatasetError
 from kedro.pipeline import Pipeline
@@ -25,6 +24,7 @@ from rlaifv_kedro.formats import first_line
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.preflight.finding import Finding
 from rlaifv_kedro.runs.kedro_private import dataset, filepath, is_versioned, overwrites
+from rlaifv_kedro.runs.missing import Missing
 from rlaifv_kedro.schemas import IMAGE, conform, table
 
 FIRST_IMAGES = 8
@@ -61,11 +61,11 @@ def own_tables(names: Iterable[str], catalog: DataCatalog) -> list[str]:
     return own
 
 
-def look_at_inputs(names: Iterable[str], catalog: DataCatalog, env: str | None) -> Inputs:
+def look_at_inputs(names: Iterable[str], catalog: DataCatalog, missing: Mapping[str, Missing]) -> Inputs:
     """Look at entries that a run reads and doesn't make.
 
     Args:
-        env: The environment, for the commands in remedies.
+        missing: Those that are not there, or not for this run.
     """
     inputs = Inputs()
     for name in names:
@@ -75,7 +75,7 @@ def look_at_inputs(names: Iterable[str], catalog: DataCatalog, env: str | None) 
             continue
         found = dataset(catalog, name)
         if getattr(found, "IS_FILE", True):
-            _check_entry(name, found, inputs, env)
+            _check_entry(name, found, inputs, missing.get(name))
     return inputs
 
 
@@ -99,15 +99,14 @@ def _unversioned(name: str) -> Finding:
     )
 
 
-def _check_entry(name: str, found: AbstractDataset, inputs: Inputs, env: str | None) -> None:
+def _check_entry(name: str, found: AbstractDataset, inputs: Inputs, missing: Missing | None) -> None:
     where = shown(filepath(found) or name)
-    fetch = (getattr(found, "metadata", None) or {}).get("fetch")
     try:
         if isinstance(found, RemoteFileDataset | ImagesDataset):
             inputs.findings.append(_published(name, found))
-        elif not found.exists():
+        elif missing is not None:
             inputs.findings.append(
-                Finding(False, f"{name}: it is not there", where, fetch or _maker(name, found, env))
+                Finding(False, f"{name}: it {missing.why}", missing.where or where, missing.remedy)
             )
         elif isinstance(found, TableDataset):
             _check_table(name, found, inputs)
@@ -134,17 +133,6 @@ def _published(name: str, found: RemoteFileDataset | ImagesDataset) -> Finding:
     if pictures and found.grows():
         return Finding(True, f"{name}: pictures that lack will be fetched when they are asked for", where)
     return Finding(True, f"{name}: it can be read", where)
-
-
-def _maker(name: str, found: AbstractDataset, env: str | None) -> str:
-    """Which command makes an entry that is versioned by run; the others are the user's own."""
-    pipelines.set_requested(None)
-    makers = sorted((len(made.nodes), key) for key, made in pipelines.items() if name in made.all_outputs())
-    if not is_versioned(found):
-        return "Put it there as docs/recipes.md says, or change `filepath` in the catalog."
-    if not makers:
-        return "Run the iteration before this one first."
-    return "Make it with: kedro run" + (f" --env {env}" if env else "") + f" --pipelines {makers[0][1]}"
 
 
 def _check_table(name: str, found: TableDataset, inputs: Inputs) -> None:

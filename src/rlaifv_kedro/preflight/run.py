@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from kedro.framework.project import pipelines
+from kedro.io.core import generate_timestamp
 from kedro.pipeline import Pipeline
 
 from rlaifv_kedro.errors import UserError
@@ -14,6 +15,7 @@ from rlaifv_kedro.preflight.rules import CHECKED, findings_of
 from rlaifv_kedro.preflight.setup import RunSetup
 from rlaifv_kedro.runs.messages import user_message
 from rlaifv_kedro.runs.session import load_context
+from rlaifv_kedro.runs.versions import problems_of_inputs
 
 
 def check_run(project: Path, env: str | None, params: dict[str, Any], names: list[str]) -> list[Finding]:
@@ -52,8 +54,12 @@ def configured(project: Path, env: str | None, params: dict[str, Any], names: li
     Raises:
         UserError: A parameter is wrong, or there is no such pipeline.
     """
-    context = load_context(project, env, params)
-    return RunSetup(current().parameters, _chosen(names), context.catalog, env)
+    catalog = load_context(project, env, params).catalog  # Kedro makes a new one each time it is asked
+    pipeline = _chosen(names)
+    # As the run would choose, so that what only another recipe's runs have made is said here too.
+    would_be = {"run_id": generate_timestamp(), "env": env, "runtime_params": params, "load_versions": None}
+    missing = problems_of_inputs(project, pipeline, catalog, would_be)
+    return RunSetup(current().parameters, pipeline, catalog, missing)
 
 
 def _chosen(names: list[str]) -> Pipeline:

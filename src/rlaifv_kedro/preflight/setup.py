@@ -1,7 +1,7 @@
 """What a run is made of, for the rules that look at it before its first node."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, get_args
 
@@ -16,6 +16,7 @@ from rlaifv_kedro.preflight.finding import Finding
 from rlaifv_kedro.preflight.inputs import Inputs, look_at_inputs, own_tables
 from rlaifv_kedro.preflight.sizes import ModelSize
 from rlaifv_kedro.runs.kedro_private import dataset
+from rlaifv_kedro.runs.missing import Missing
 from rlaifv_kedro.tags import Role as RoleTag
 from rlaifv_kedro.tags import Task
 
@@ -26,7 +27,7 @@ class RunSetup:
 
     Attributes:
         pipeline: The nodes that will run.
-        env: Name of the environment, for the commands in remedies.
+        missing: Entries that the run reads and would not find, by the rules by which it chooses versions.
         starting: Whether the run is about to begin. Then its versions are chosen, and what is missing has
             been told (``rlaifv_kedro.runs.versions``).
     """
@@ -34,7 +35,7 @@ class RunSetup:
     parameters: Parameters
     pipeline: Pipeline
     catalog: DataCatalog
-    env: str | None = None
+    missing: Mapping[str, Missing] = field(default_factory=dict)
     starting: bool = False
 
     @cached_property
@@ -159,4 +160,4 @@ class RunSetup:
     def inputs(self) -> Inputs:
         """What was found out about the entries that the run reads; at its start only about the user's own."""
         names = own_tables(self.read, self.catalog) if self.starting else self.read
-        return look_at_inputs(names, self.catalog, self.env)
+        return look_at_inputs(names, self.catalog, self.missing)

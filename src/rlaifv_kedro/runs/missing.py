@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from kedro.framework.project import pipelines
 from kedro.io import DataCatalog
 
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.params import RUN_NAMES
-from rlaifv_kedro.runs.kedro_private import dataset, filepath, path_of
+from rlaifv_kedro.runs.kedro_private import dataset, filepath, is_versioned, path_of
 from rlaifv_kedro.runs.lineage import Lineage
 from rlaifv_kedro.runs.manifest import Manifest
 from rlaifv_kedro.runs.resume_command import resume_command
@@ -18,28 +18,48 @@ NAMESPACED = re.compile(r"(iteration_(?P<number>\d+)|base)\.(?P<name>.+)")
 """An artifact of an iteration, or of the base policy measured like one."""
 
 
+class Missing(NamedTuple):
+    """An entry that a run can't read.
+
+    Attributes:
+        name: The entry.
+        why: "is not there", or that it is there only for others.
+        where: The path, with what is lacking there; or what this run would need. May be empty.
+        remedy: What to do.
+    """
+
+    name: str
+    why: str
+    where: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"`{self.name}` {self.why}{self.where and ': '}{self.where}. {self.remedy}"
+
+
 def missing(
     catalog: DataCatalog,
     name: str,
     version: str | None,
     run_params: Mapping[str, Any],
     runs: list[Manifest],
-) -> str:
+) -> Missing:
     """What is missing of an entry, and the command that makes or fetches it."""
     found = dataset(catalog, name)
     path = path_of(found, version) if version else filepath(found)
-    where = f": {shown(path)}" if path else ""
-    if path and not version:
+    where = str(shown(path)) if path else ""
+    if path and is_versioned(found) and not version:
         where += " holds no complete version"
-    message = f"`{name}` is not there{'' if version else ' yet'}{where}."
+    why = "is not there"
     fetch = (getattr(found, "metadata", None) or {}).get("fetch")
     if fetch:
-        return f"{message} Get it with: {fetch}"
+        return Missing(name, why, where, f"Get it with: {fetch}")
     given = run_params["runtime_params"] or {}
     runtime = {key: value for key, value in given.items() if key not in RUN_NAMES}
     maker, iteration = _maker(name)
     if maker is None:
-        return f"{message} Put it there, or correct `filepath` in the catalog."
+        remedy = "Put it there as docs/recipes.md says, or correct `filepath` in the catalog."
+        return Missing(name, why, where, remedy)
     if iteration is not None:
         runtime["iteration"] = iteration
     like = {"env": run_params["env"], "pipeline_names": [maker], "runtime_params": runtime}
@@ -47,7 +67,7 @@ def missing(
     unfinished = ""
     if begun:
         unfinished = f" Run `{begun[-1].run_id}` began it; to go on with that one: {begun[-1].command}"
-    return f"{message} Make it with: {resume_command(like, run_id=None)}{unfinished}"
+    return Missing(name, why, where, f"Make it with: {resume_command(like, run_id=None)}{unfinished}")
 
 
 def of_other_lineage(
@@ -55,8 +75,8 @@ def of_other_lineage(
     others: Mapping[str, list[str]],
     by_id: Mapping[str, Manifest],
     lineage: Lineage,
-    otherwise: str,
-) -> str:
+    otherwise: Missing,
+) -> Missing:
     """That there are versions, which this run may not take unnoticed; and how to take one on purpose.
 
     Args:
@@ -67,12 +87,11 @@ def of_other_lineage(
         others, key=lambda version: by_id[version].order() if version in by_id else (0, "", version)
     )
     shown_runs = [f"run `{version}` ({', '.join(others[version])})" for version in order[-3:]]
-    return (
-        f"`{name}` is there only from runs of another lineage: {'; '.join(shown_runs)}. This run is of "
-        f"recipe {lineage.recipe}, seed {lineage.seed}. "
-        f"To take one on purpose: --load-versions {name}:{order[-1]}. "
-        f"To make its own: {otherwise.partition('Make it with: ')[2] or otherwise}"
-    )
+    why = "is there only from runs of another lineage"
+    where = f"{'; '.join(shown_runs)}. This run is of recipe {lineage.recipe}, seed {lineage.seed}"
+    own = otherwise.remedy.removeprefix("Make it with: ")
+    on_purpose = f"To take one on purpose: --load-versions {name}:{order[-1]}."
+    return Missing(name, why, where, f"{on_purpose} To make its own: {own}")
 
 
 def _maker(name: str) -> tuple[str | None, int | None]:

@@ -25,7 +25,7 @@ from rlaifv_kedro.runs.kedro_private import (
 )
 from rlaifv_kedro.runs.lineage import ROOTS, Lineage, recipe_of
 from rlaifv_kedro.runs.manifest import Entry, Manifest
-from rlaifv_kedro.runs.missing import NAMESPACED, missing, of_other_lineage
+from rlaifv_kedro.runs.missing import NAMESPACED, Missing, missing, of_other_lineage
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def pin(project: Path, pipeline: Pipeline, catalog: DataCatalog, run_params: dic
 
 def problems_of_inputs(
     project: Path, pipeline: Pipeline, catalog: DataCatalog, run_params: dict[str, Any]
-) -> dict[str, str]:
+) -> dict[str, Missing]:
     """What is wrong with the free inputs of a run that is not started, by entry.
 
     Versions are chosen in the catalog as the run would choose them; nothing is fetched, and only what runs
@@ -93,7 +93,7 @@ class _Pinning:
         self._warn_if_mixed()
         return Pinned(self.read, self.lineage)
 
-    def problems(self) -> dict[str, str]:
+    def problems(self) -> dict[str, Missing]:
         """What is missing, or there only from runs of another lineage."""
         self.lineage = self._with_roots()
         there = {name: dataset(self.catalog, name) for name in self._free() if name in self.catalog}
@@ -158,8 +158,8 @@ class _Pinning:
         found = dataset(self.catalog, name)
         if not getattr(found, "IS_FILE", True):
             return []
-        version, problem = self._choose(name, found)
-        problem = problem or damage(found)
+        version, lacking = self._choose(name, found)
+        problem = str(lacking) if lacking else damage(found)
         if problem:
             return [problem]
         recorded = self._recorded_entry(name, found)
@@ -175,7 +175,7 @@ class _Pinning:
             ]
         return []
 
-    def _choose(self, name: str, found: AbstractDataset) -> tuple[str | None, str | None]:
+    def _choose(self, name: str, found: AbstractDataset) -> tuple[str | None, Missing | None]:
         """Pins an input's version: the version, and what to say where it isn't there."""
         recorded = self._recorded_entry(name, found)
         asked = recorded.version if recorded else self._asked(name, found)
@@ -211,7 +211,7 @@ class _Pinning:
             return []
         return self.lineage.differences(run.grown_from(), roots=NAMESPACED.match(name) is not None)
 
-    def _missing(self, name: str, found: AbstractDataset, version: str | None) -> str:
+    def _missing(self, name: str, found: AbstractDataset, version: str | None) -> Missing:
         others = {}
         if version is None and is_versioned(found):
             others = {v: self._differences(name, found, v) for v in complete_versions(found)}
