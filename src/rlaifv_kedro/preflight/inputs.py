@@ -108,6 +108,10 @@ def _check_entry(name: str, found: AbstractDataset, inputs: Inputs, missing: Mis
             inputs.findings.append(
                 Finding(False, f"{name}: it {missing.why}", missing.where or where, missing.remedy)
             )
+        elif isinstance(found, PairSourceDataset) and not found.exists():
+            # The run would fetch it, which takes long: the command does it before.
+            fetch = (found.metadata or {}).get("fetch", "")
+            inputs.findings.append(Finding(False, f"{name}: it is not there", where, fetch))
         elif isinstance(found, TableDataset):
             _check_table(name, found, inputs)
         elif isinstance(found, PairSourceDataset):
