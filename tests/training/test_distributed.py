@@ -326,7 +326,7 @@ def test_two_hosts_meet(
     def start_second(launch: LaunchParams, command: list[str]) -> None:
         second.append(subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL))
 
-    monkeypatch.setattr("rlaifv_kedro.training.launch._tell_other_hosts", start_second)
+    monkeypatch.setattr("rlaifv_kedro.training.launch._log_command_of_other_hosts", start_second)
     found = training(
         tmp_path / "hosts", epochs=1, launch=LaunchParams(processes=1, hosts=2, address="localhost:29417")
     )
