@@ -19,7 +19,7 @@ from kedro.io.core import is_parameter
 from rlaifv_kedro.formats import flatten, gigabytes
 from rlaifv_kedro.params import LaunchParams, LoraParams, Parameters
 from rlaifv_kedro.preflight import sizes
-from rlaifv_kedro.preflight.checkpoints import _image_tokens, _patches
+from rlaifv_kedro.preflight.checkpoint_size import image_patches, image_tokens
 from rlaifv_kedro.preflight.resources import memory_needs
 from rlaifv_kedro.preflight.setup import RunSetup
 from rlaifv_kedro.preflight.sizes import ModelSize, run_disk
@@ -202,9 +202,9 @@ def real_size(name: str) -> ModelSize:
         text.num_hidden_layers,
         kv_width,
         text.vocab_size,
-        _image_tokens(config),
+        image_tokens(config),
         shapes,
-        _patches(config),
+        image_patches(config),
     )
 
 

@@ -1,9 +1,9 @@
 """Whether a model's folder is whole and its processor loads; of the weights only headers are read."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
@@ -19,6 +19,7 @@ from rlaifv_kedro.models.folder import (
 )
 from rlaifv_kedro.models.hub import folder_here, is_hub_name
 from rlaifv_kedro.models.llava.original_config import named_tower
+from rlaifv_kedro.preflight.checkpoint_size import LLAVA_TOKENS, image_patches, image_tokens, size_of
 from rlaifv_kedro.preflight.finding import Finding
 from rlaifv_kedro.preflight.sizes import ModelSize
 
@@ -30,10 +31,6 @@ if TYPE_CHECKING:
 
 OWN_FOLDER = "Give the folder that training wrote."
 
-LLAVA_TOKENS = 576
-SLICES = 10  # MiniCPM-V: at most nine, and the whole image
-SLICE_PATCHES = 1024  # about 448 x 448 pixels each, 14 x 14 a patch
-OTHER_TOKENS = 1300  # Qwen2.5-VL: a megapixel, 28 x 28 pixels a token
 
 LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, UserError)
 
@@ -159,7 +156,7 @@ class _RoleCheck:
         if whole.family == LLAVA_ORIGINAL:
             self._check_tokenizer(whole)
             self._check_tower(whole)
-            self.size = _size(described, whole, LLAVA_TOKENS, LLAVA_TOKENS)
+            self.size = size_of(described, whole, LLAVA_TOKENS, LLAVA_TOKENS)
             return
         config = self._known_config(whole)
         if config is None:
@@ -168,7 +165,7 @@ class _RoleCheck:
         if self._check_tokenizer(whole):
             self._check_processor(whole, config)
         text = config.get_text_config().to_dict()
-        self.size = _size(text, whole, _image_tokens(config), _patches(config))
+        self.size = size_of(text, whole, image_tokens(config), image_patches(config))
 
     def _check_tower(self, whole: CheckpointFolder) -> None:
         """The CLIP that an original LLaVA names if its own weights have no vision tower."""
@@ -212,7 +209,7 @@ class _RoleCheck:
 
     def _check_class(self, whole: CheckpointFolder, config: "PreTrainedConfig") -> None:
         """A model that is shown images reads them as tokens of its prompt."""
-        from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
         from rlaifv_kedro.branching.ways import refuse_unsupported
 
@@ -261,49 +258,3 @@ class _RoleCheck:
                 folder / "chat_template.jinja",
                 f"Copy it there, or name a file that holds one: models.{self.role.name}.chat_template.",
             )
-
-
-def _size(text: Mapping[str, Any], whole: CheckpointFolder, tokens: int, patches: int) -> ModelSize | None:
-    """The model's size; None of a language model of another kind, for which the estimates don't hold.
-
-    Args:
-        text: The language model's config.
-        tokens, patches: Of an image, at most.
-    """
-    try:
-        heads, hidden, layers, vocabulary = (
-            text[n] for n in ("num_attention_heads", "hidden_size", "num_hidden_layers", "vocab_size")
-        )
-    except KeyError:
-        return None
-    weights = whole.weights
-    if not weights.parameters:
-        return None
-    kv_width = (text.get("num_key_value_heads") or heads) * (text.get("head_dim") or hidden // heads)
-    shapes = {name: tensor.shape for name, tensor in weights.tensors.items()}
-    return ModelSize(weights.parameters, hidden, layers, kv_width, vocabulary, tokens, shapes, patches)
-
-
-def _image_tokens(config: "PreTrainedConfig") -> int:
-    """Tokens that stand for an image, at most; 0 for a text LLM."""
-    if config.model_type == "omnilmm":
-        return config.num_query
-    if config.model_type == "minicpmv":
-        return SLICES * config.query_num
-    return (
-        (getattr(config, "image_seq_length", None) or OTHER_TOKENS) if hasattr(config, "vision_config") else 0
-    )
-
-
-def _patches(config: "PreTrainedConfig") -> int:
-    """Patches of an image, at most, in its vision tower; 0 if the config doesn't say."""
-    if config.model_type == "minicpmv":
-        return SLICES * SLICE_PATCHES
-    vision = getattr(config, "vision_config", None)
-    side, patch = (
-        getattr(config, "image_size", None) or getattr(vision, "image_size", None),
-        getattr(vision, "patch_size", None),
-    )
-    if isinstance(side, int) and isinstance(patch, int):
-        return (side // patch) ** 2
-    return OTHER_TOKENS * getattr(vision, "spatial_merge_size", 1) ** 2 if vision is not None else 0
