@@ -4,13 +4,14 @@
     python perf/house.py --at 3c75e13     # any commit of it
 
 Lines depend on the width at which the formatter breaks them, statements do not. A circle is a group of files
-that import each other, whether at the top or inside functions; imports for type checkers alone don't count.
+that import each other, also inside functions or for type checkers alone (tests/helpers/imports.py).
 """
 
 import argparse
 import ast
 import io
 import subprocess
+import sys
 import tarfile
 import tempfile
 from collections import Counter
@@ -19,51 +20,11 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "tests/helpers"))
+
+from imports import circles, imports  # noqa: E402  the tests' reader of imports
+
 PACKAGE = "rlaifv_kedro"
-
-
-def imports(path: Path, names: dict[str, Path]) -> set[Path]:
-    """The project's files that a file imports."""
-    found: set[Path] = set()
-    tree = ast.parse(path.read_text())
-    typed = {
-        id(child)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        for child in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if id(node) in typed:
-            continue
-        if isinstance(node, ast.ImportFrom) and node.module:
-            whole = [f"{node.module}.{alias.name}" for alias in node.names]
-            targets = [name if name in names else node.module for name in whole]
-            found |= {names[name] for name in targets if name in names}
-        elif isinstance(node, ast.Import):
-            found |= {names[alias.name] for alias in node.names if alias.name in names}
-    return found - {path}
-
-
-def circles(files: list[Path], source: Path) -> list[list[str]]:
-    """Groups of two files or more that import each other."""
-    names = {}
-    for path in files:
-        dotted = ".".join(path.relative_to(source).with_suffix("").parts)
-        names[dotted.removesuffix(".__init__")] = path
-    arrows = {path: imports(path, names) for path in files}
-    reach = {path: set(arrows[path]) for path in files}
-    changed = True
-    while changed:
-        changed = False
-        for path in files:
-            more = (
-                set().union(*(reach[other] for other in reach[path])) - reach[path] if reach[path] else set()
-            )
-            if more:
-                reach[path] |= more
-                changed = True
-    groups = {frozenset(o for o in files if o in reach[p] and p in reach[o]) for p in files if p in reach[p]}
-    return sorted(sorted(path.relative_to(source).as_posix() for path in group) for group in groups)
 
 
 def statements(path: Path) -> int:
@@ -97,7 +58,7 @@ def report(root: Path) -> None:
     print(f"| all | {len(files)} | {lines:,} | {stated:,} |")
     long = [path for path in files if len(path.read_text().splitlines()) > 300]
     conf = sum(len(path.read_text().splitlines()) for path in (root / "conf/base").glob("*.yml"))
-    found = circles(files, source)
+    found = circles(imports(source / PACKAGE, PACKAGE))
     print(f"\ncircles: {len(found)}", *(f"  {' <-> '.join(group)}" for group in found), sep="\n")
     print(f"modules of more than 300 lines: {len(long)}")
     print(f"conf/base: {conf} lines, {catalog(root / 'conf')} catalog entries")
