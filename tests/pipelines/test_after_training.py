@@ -51,7 +51,8 @@ def test_the_best_and_the_last_checkpoint_stay(finished: tuple[Project, str], it
         == set(trained.index) - left
         == set(json.loads((folder / "_removed.json").read_text()))
     )
-    assert list(models(project, "merged", "first", iteration).iterdir()) == []
+    version = models(project, "trained_policy", "first", iteration).parent
+    assert [path.name for path in version.iterdir()] == ["trained_policy"]  # nothing is left of its making
 
 
 def test_cards_are_completed_and_travel_with_the_policy(finished: tuple[Project, str]) -> None:
@@ -149,7 +150,8 @@ def test_adapters_are_merged_for_the_policy_and_stay_small_beside_it(finished: t
         (folder / name / "adapter_model.safetensors").is_file() for name in left
     )
     assert "library_name: peft" in (folder / left[0] / "README.md").read_text()
-    assert list(models(project, "merged", "adapters").iterdir()) == []
+    version = models(project, "trained_policy", "adapters").parent
+    assert [path.name for path in version.iterdir()] == ["trained_policy"]
     selected = report(project, "selection.json", "adapters")["selected"]
     assert selected != "start"
     assert "library_name: transformers" in (policy / "README.md").read_text()
