@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from kedro.io.core import Version
 
-from rlaifv_kedro.benchmarks.chair import truth_from_coco
 from rlaifv_kedro.benchmarks.coco.truth import coco_truth, truth_of
 from rlaifv_kedro.benchmarks.coco.vocabulary import COCO_CATEGORIES, OWN_SYNONYMS, Vocabulary
 from rlaifv_kedro.datasets import CocoAnnotationsDataset, TableDataset
+from rlaifv_kedro.datasets.coco_annotations import CocoDocuments
 
 IMAGES = {"train": 82_783, "val": 40_504}  # COCO2014
 INSTANCES, CAPTIONS = 1_200_000, 600_000
@@ -196,7 +196,8 @@ def parse(folder: Path, source: Path) -> dict[str, float]:
     parsed = time.perf_counter()
     vocabulary, truth = Vocabulary.own(), {}
     for split in IMAGES:
-        truth |= truth_from_coco(files["instances", split], files["captions", split], vocabulary)
+        documents = CocoDocuments(split, files["instances", split], files["captions", split])
+        truth |= truth_of(coco_truth(documents, vocabulary), vocabulary)
     done = time.perf_counter()
     same = truth == truth_of(table_of(folder).load(), vocabulary)
     return {

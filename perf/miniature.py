@@ -229,7 +229,8 @@ def best_of_rates(folder: Path, run_id: str, greedy_id: str) -> dict[str, dict[s
         prompts, on="prompt_id"
     )
     rewards = pd.read_parquet(folder / f"answer_rewards/{run_id}/answer_rewards")
-    greedy = judged(pd.read_parquet(folder / f"answers.parquet/{greedy_id}/answers.parquet"))
+    answers = pd.read_parquet(folder / f"answers.parquet/{greedy_id}/answers.parquet")
+    greedy = judged(answers.merge(prompts.rename(columns={"prompt_id": "item_id"}), on="item_id"))
     items = judged(samples.assign(item_id=samples["prompt_id"] + "/" + samples["candidate"].astype(str)))
     items = items.assign(prompt_id=samples["prompt_id"].to_numpy(), candidate=samples["candidate"].to_numpy())
     items = items.merge(rewards, on=["prompt_id", "candidate"], validate="one_to_one")
@@ -268,7 +269,8 @@ def best_of_rates(folder: Path, run_id: str, greedy_id: str) -> dict[str, dict[s
 
 def judged(answers: pd.DataFrame) -> pd.DataFrame:
     """CHAIR of each answer about seed 0's test images."""
-    from rlaifv_kedro.benchmarks.chair import chair_items, truth_from_coco
+    from rlaifv_kedro.benchmarks.chair import chair_items
+    from rlaifv_kedro.benchmarks.coco.truth import truth_of, truth_of_split
     from rlaifv_kedro.benchmarks.coco.vocabulary import Vocabulary
 
     folder, vocabulary = PROJECT / "data/01_raw/miniature/annotations", Vocabulary.own()
@@ -276,7 +278,7 @@ def judged(answers: pd.DataFrame) -> pd.DataFrame:
         json.loads((folder / f"{kind}_test.json/seed0/{kind}_test.json").read_text())
         for kind in ("instances", "captions")
     ]
-    items = chair_items(answers.assign(benchmark="chair"), truth_from_coco(*files, vocabulary), vocabulary)
+    items = chair_items(answers, truth_of(truth_of_split("test", *files), vocabulary), vocabulary)
     return items.assign(
         hallucinates=items["hallucinated_count"] > 0, speaks=items["mention_count"] > 0, answers=1
     )

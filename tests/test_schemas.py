@@ -54,25 +54,24 @@ def test_orders_casts_and_keeps_other_columns():
 def test_published_pairs_need_no_columns_of_ours_and_lists_stay_lists():
     assert "chosen_score" not in check("preference_pairs", pair(), "here")
     assert check("preference_pairs", pair(), "here").loc[0, "image"] == {"bytes": b"x", "path": "x.jpg"}
+    row = {"image_id": 1, "split": "val2014", "file_name": "1.jpg", "categories": ["cat"]}
+    truth = check("coco_truth", pd.DataFrame([row, {**row, "image_id": 2, "categories": []}]), "here")
+    assert truth["categories"].tolist() == [["cat"], []]
+
+
+def test_whole_numbers_stay_whole_where_one_is_missing():
     row = {
         "benchmark": "chair",
         "item_id": "1",
-        "image_id": None,
-        "mention_count": 2,
-        "hallucinated_count": 1,
-        "hallucinated": ["cat"],
-        "mentioned": [],
-        "correct_count": 1,
-        "truth_count": 3,
-        "word_count": 9,
-        "repeats": False,
+        "question": "?",
+        "image": None,
+        "kind": None,
+        "reference": "{}",
     }
     frame = pd.DataFrame([row, {**row, "item_id": "2"}]).assign(
         image_id=pd.array([None, 2**60 + 1], dtype="Int64")
     )
-    scored = check("answer_scores", frame, "here")
-    assert scored.loc[0, "hallucinated"] == ["cat"]
-    assert scored.loc[1, "image_id"] == 2**60 + 1  # not rounded to a float
+    assert check("benchmark_items", frame, "here").loc[1, "image_id"] == 2**60 + 1  # not rounded to a float
 
 
 @pytest.mark.parametrize(
@@ -114,6 +113,7 @@ def test_says_where_and_what(name, frame, message):
 
 def test_undefined_metrics_and_empty_tables_are_fine():
     row = {
+        "policy": "base",
         "benchmark": "chair",
         "metric": "chair_s",
         "value": float("nan"),

@@ -16,7 +16,7 @@ from rlaifv_kedro.pipelines import (
     reward,
     training,
 )
-from rlaifv_kedro.pipelines.evaluation.pipeline import CATALOG_REWARD, measurement_pipeline
+from rlaifv_kedro.pipelines.evaluation.pipeline import CATALOG_REWARD, measurement_pipeline, truth_pipeline
 from rlaifv_kedro.pipelines.miniature.pipeline import benchmark_pipeline, world_pipeline
 
 _SHARED = {
@@ -24,11 +24,9 @@ _SHARED = {
     "base_policy",
     "labeler",
     "selection_prompts",
-    "selection_instances",
-    "selection_captions",
+    "selection_truth",
     "test_prompts",
-    "test_instances",
-    "test_captions",
+    "test_truth",
     "test_probes",
     *CATALOG_REWARD,
 }
@@ -60,7 +58,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "evaluation": _evaluation(stages["evaluation"], parameters),
         "benchmark_data": benchmark_data.create_pipeline(parameters),
         "reporting": report,
-        "iteration": _iteration(stages, this, parameters),
+        "iteration": truth_pipeline(parameters) + _iteration(stages, this, parameters),
         "rlaif_loop": loop + report,
         "__default__": _box("miniature", world_pipeline()) + loop + report,
     }
@@ -76,7 +74,9 @@ def rlaif_loop(parameters: Parameters) -> Pipeline:
     measured = {"trained_policy": "base_policy"}
     if params.best_of_reward == "own":
         measured |= dict(zip(CATALOG_REWARD, (f"iteration_{iterations}.trained_policy", "base_policy")))
-    loop = _namespaced(measurement_pipeline(params.best_of, CATALOG_REWARD), "base", measured, parameters)
+    base = measurement_pipeline(params.best_of, CATALOG_REWARD)
+    loop = Pipeline(_box("base", truth_pipeline(parameters)), tags="base")
+    loop += _namespaced(base, "base", measured, parameters)
     stages = _stages(parameters)
     return sum((_iteration(stages, k, parameters) for k in range(1, iterations + 1)), loop)
 
@@ -107,7 +107,7 @@ def _evaluation(stage: Pipeline, parameters: Parameters) -> Pipeline:
         return _benchmarks(parameters, {})
     measured = {"trained_policy": f"iteration_{parameters.iteration}.trained_policy"}
     stage_run = _iteration({"evaluation": stage}, parameters.iteration, parameters)
-    return stage_run + _benchmarks(parameters, measured)
+    return truth_pipeline(parameters) + stage_run + _benchmarks(parameters, measured)
 
 
 def _benchmarks(parameters: Parameters, policies: dict[str, str]) -> Pipeline:

@@ -13,7 +13,7 @@ warnings.filterwarnings("ignore", message="One or more dataset names contain '.'
 from rlaifv_kedro.hooks import ProjectHooks, RunHooks
 from rlaifv_kedro.params import complete_parameters
 from rlaifv_kedro.preflight.rules import before_run
-from rlaifv_kedro.reporting.summary import show_after_run
+from rlaifv_kedro.reporting.terminal import show_after_run
 from rlaifv_kedro.resolvers import last_iteration
 from rlaifv_kedro.runs.session import RunSession
 

@@ -15,7 +15,8 @@ import math
 import pandas as pd
 import pytest
 
-from rlaifv_kedro.benchmarks.amber import ExactMatcher, VectorMatcher, Words, judge_description, score_amber
+from rlaifv_kedro.benchmarks.amber import judge_description, score_amber
+from rlaifv_kedro.benchmarks.amber_words import ExactMatcher, VectorMatcher, Words
 from rlaifv_kedro.errors import UserError
 from tiny_spacy import tiny_pipeline
 
@@ -48,7 +49,7 @@ def described() -> pd.DataFrame:
         ("2", "generative", ["sky"], [], "Nothing."),
         ("3", "generative", ["dog"], ["fox"], "a puppy, a fox"),
     ]
-    return pd.DataFrame(rows, columns=["item_id", "type", "truth", "hallu", "answer"])
+    return pd.DataFrame(rows, columns=["item_id", "kind", "truth", "hallu", "answer"])
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def questions() -> pd.DataFrame:
         ("8", "discriminative-attribute-action", "no", "no."),
         ("9", "relation", "yes", "Maybe"),
     ]
-    return pd.DataFrame(rows, columns=["item_id", "type", "truth", "answer"])
+    return pd.DataFrame(rows, columns=["item_id", "kind", "truth", "answer"])
 
 
 def values(scored) -> dict[str, tuple[float, int]]:

@@ -11,6 +11,7 @@ from rlaifv_kedro.datasets.chunks import Chunk
 from rlaifv_kedro.engine.outputs import Outputs, running
 from rlaifv_kedro.images import png_bytes
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, ModelsParams, RewardParams
+from rlaifv_kedro.schemas import table
 
 CPU = ComputeParams(device="cpu", dtype="float32")
 
@@ -73,6 +74,7 @@ def test_the_highest_reward_is_taken_worked_by_hand(prompts: pd.DataFrame):
             "candidate": [0, 1, 2, 0, 1, 2, 0, 1],
             "answer": ["a", "b", "c", "d", "", "f", "", ""],
             "token_count": [3, 4, 5, 6, 1, 7, 1, 1],
+            "finish_reason": "stop",
         }
     )
     rewards = pd.DataFrame(
@@ -83,11 +85,12 @@ def test_the_highest_reward_is_taken_worked_by_hand(prompts: pd.DataFrame):
             "reward_sum": [-0.9, 0.8, 1.0, -3.0, -3.5],
         }
     )
-    chosen = choose_answers(prompts, candidates, rewards, RewardParams())
-    assert list(chosen.columns) == ["benchmark", "item_id", "image_id", "question", "answer", "token_count"]
+    chosen = choose_answers(prompts, candidates, rewards, "base", RewardParams())
+    assert list(chosen.columns) == table("answers").schema.names
+    assert set(chosen["policy"]) == {"base"}
     assert chosen["answer"].tolist() == ["b", "d", ""]
     assert chosen["token_count"].tolist() == [4, 6, 1]
-    assert choose_answers(prompts, candidates, rewards, RewardParams(ranking="summed"))[
+    assert choose_answers(prompts, candidates, rewards, "base", RewardParams(ranking="summed"))[
         "answer"
     ].tolist() == ["c", "d", ""]
 
@@ -95,12 +98,18 @@ def test_the_highest_reward_is_taken_worked_by_hand(prompts: pd.DataFrame):
 def test_order_is_the_prompts(prompts: pd.DataFrame):
     """A chunked table may come in another order."""
     candidates = pd.DataFrame(
-        {"prompt_id": ["p2", "p0", "p1"], "candidate": 0, "answer": ["x", "y", "z"], "token_count": 2}
+        {
+            "prompt_id": ["p2", "p0", "p1"],
+            "candidate": 0,
+            "answer": ["x", "y", "z"],
+            "token_count": 2,
+            "finish_reason": "stop",
+        }
     )
     rewards = pd.DataFrame(
         {"prompt_id": ["p2", "p0", "p1"], "candidate": 0, "reward": [0.1, 0.2, 0.3], "reward_sum": 0.5}
     )
-    chosen = choose_answers(prompts, candidates, rewards, RewardParams())
+    chosen = choose_answers(prompts, candidates, rewards, "base", RewardParams())
     assert chosen[["item_id", "answer"]].values.tolist() == [["p0", "y"], ["p1", "z"], ["p2", "x"]]
 
 

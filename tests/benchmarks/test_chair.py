@@ -12,12 +12,11 @@ Mentions 8, of them 4 hallucinated. Answers with objects 4, of them 3 hallucinat
 """
 
 import math
-from typing import Any
 
 import pandas as pd
 import pytest
 
-from rlaifv_kedro.benchmarks.chair import chair_items, chair_metrics, truth_from_coco
+from rlaifv_kedro.benchmarks.chair import chair_items, score_objects
 from rlaifv_kedro.benchmarks.coco.vocabulary import Vocabulary
 from rlaifv_kedro.errors import UserError
 
@@ -42,7 +41,7 @@ def answers() -> pd.DataFrame:
 
 
 def metrics_of(items: pd.DataFrame) -> pd.DataFrame:
-    return chair_metrics(items).set_index("metric")
+    return score_objects(items, "").metrics.set_index("metric")
 
 
 def test_items(answers: pd.DataFrame, vocabulary: Vocabulary) -> None:
@@ -124,58 +123,3 @@ def test_bad_answers_are_named(answers: pd.DataFrame, vocabulary: Vocabulary) ->
         )
     with pytest.raises(UserError, match="no column image_id, answer"):
         chair_items(answers[["item_id"]], TRUTH, vocabulary)
-
-
-@pytest.fixture
-def instances() -> dict[str, Any]:
-    return {
-        "images": [{"id": 7}, {"id": 8}],
-        "annotations": [
-            {"id": 70, "image_id": 7, "category_id": 17},
-            {"id": 71, "image_id": 7, "category_id": 17},
-        ],
-        "categories": [{"id": 17, "name": "cat"}, {"id": 63, "name": "couch"}],
-    }
-
-
-@pytest.fixture
-def captions() -> dict[str, Any]:
-    texts = ["Cats on a sofa.", "A kitten."]
-    return {
-        "images": [{"id": 7}, {"id": 8}, {"id": 9}],
-        "annotations": [{"id": i, "image_id": 7, "caption": c} for i, c in enumerate(texts)],
-    }
-
-
-def test_truth_is_instances_together_with_captions(
-    instances: dict, captions: dict, vocabulary: Vocabulary
-) -> None:
-    assert truth_from_coco(instances, captions, vocabulary) == {
-        7: frozenset({"cat", "couch"}),
-        8: frozenset(),
-        9: frozenset(),
-    }
-
-
-def test_damaged_annotations_are_named(instances: dict, captions: dict, vocabulary: Vocabulary) -> None:
-    annotation = {"id": 72, "image_id": 8, "category_id": 17}
-    for damaged, message in (
-        ({"category_id": 18}, "annotation 72 has category 18"),
-        ({"image_id": 9}, "COCO instances: annotation 72 is of image 9"),
-    ):
-        with pytest.raises(UserError, match=message):
-            truth_from_coco(instances | {"annotations": [annotation | damaged]}, captions, vocabulary)
-    with pytest.raises(UserError, match="COCO captions: annotation 5 is of image 10"):
-        truth_from_coco(
-            instances,
-            captions | {"annotations": [{"id": 5, "image_id": 10, "caption": "A cat."}]},
-            vocabulary,
-        )
-    with pytest.raises(UserError, match="own-80-v1 doesn't know 'unicorn'"):
-        truth_from_coco(
-            instances | {"categories": [*instances["categories"], {"id": 91, "name": "unicorn"}]},
-            captions,
-            vocabulary,
-        )
-    with pytest.raises(UserError, match="COCO captions: the file has no 'images'"):
-        truth_from_coco(instances, {"annotations": []}, vocabulary)

@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from rlaifv_kedro.benchmarks import items
 from rlaifv_kedro.benchmarks.mmhal import TYPES
+from rlaifv_kedro.benchmarks.registry import BENCHMARKS
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.params import BenchmarkDataParams
 from rlaifv_kedro.schemas import FINGERPRINT, check
 
 
@@ -27,6 +28,30 @@ def reference(frame: pd.DataFrame) -> list[Any]:
 
 def pictures(frame: pd.DataFrame) -> list[bytes]:
     return [image["bytes"] for image in frame["image"]]
+
+
+def table_of(benchmark: str, pictures: Any = None, **inputs: Any) -> pd.DataFrame:
+    return BENCHMARKS[benchmark].item_table(pictures, **inputs)
+
+
+def halbench(questions: Any) -> pd.DataFrame:
+    return table_of("object_halbench", questions=questions)
+
+
+def mmhal(questions: Any, pictures: Any = None) -> pd.DataFrame:
+    return table_of("mmhal", pictures, questions=questions)
+
+
+def refomb(questions: Any, known: Any, pictures: Any = None) -> pd.DataFrame:
+    return table_of("refomb", pictures, questions=questions, reference=known)
+
+
+def amber(questions: Any, annotations: Any, pictures: Any = None) -> pd.DataFrame:
+    return table_of("amber", pictures, questions=questions, annotations=annotations)
+
+
+def pope(pictures: Any = None, **splits: Any) -> pd.DataFrame:
+    return table_of("pope", pictures, **splits)
 
 
 HALBENCH = [
@@ -82,7 +107,7 @@ POPE = [
 
 
 def test_object_halbench() -> None:
-    frame = items.object_halbench_items(HALBENCH)
+    frame = halbench(HALBENCH)
     assert frame.loc[0, ["benchmark", "item_id", "question", "image_id"]].tolist() == [
         "object_halbench",
         "0",
@@ -94,7 +119,7 @@ def test_object_halbench() -> None:
 
 
 def test_mmhal() -> None:
-    frame = items.mmhal_items(MMHAL, Named())
+    frame = mmhal(MMHAL, Named())
     assert frame["item_id"].tolist() == [str(i) for i in range(9)]
     assert frame["kind"].tolist() == [*TYPES, "attribute"]
     assert reference(frame)[8] == {
@@ -107,14 +132,14 @@ def test_mmhal() -> None:
 
 
 def test_refomb() -> None:
-    frame = items.refomb_items(REFOMB, list(reversed(GPT4V)), Named())
+    frame = refomb(REFOMB, list(reversed(GPT4V)), Named())
     assert frame["item_id"].tolist() == ["0", "1", "2"]
     assert reference(frame)[2] == {"description": "Long 2", "reference_answer": "Said 2"}
     assert pictures(frame)[2] == b"https://example.org/2.jpg"
 
 
 def test_amber() -> None:
-    frame = items.amber_items(AMBER, NOTED, Named())
+    frame = amber(AMBER, NOTED, Named())
     assert frame[["item_id", "image_id", "kind"]].values.tolist() == [
         ["1", 1, "generative"],
         ["1005", 1, "discriminative-hallucination"],
@@ -123,7 +148,7 @@ def test_amber() -> None:
 
 
 def test_pope() -> None:
-    frame = items.pope_items({"random": POPE, "adversarial": [POPE[0] | {"label": "no"}]}, Named())
+    frame = pope(Named(), random=POPE, adversarial=[POPE[0] | {"label": "no"}])
     assert frame[["item_id", "image_id", "kind"]].values.tolist() == [
         ["random/0", 310196, "random"],
         ["adversarial/0", 310196, "adversarial"],
@@ -134,10 +159,10 @@ def test_pope() -> None:
 def test_without_pictures() -> None:
     """For answers made elsewhere; and such a table is one of the schema."""
     for frame in (
-        items.mmhal_items(MMHAL),
-        items.refomb_items(REFOMB, GPT4V),
-        items.amber_items(AMBER, NOTED),
-        items.pope_items({"random": POPE}),
+        mmhal(MMHAL),
+        refomb(REFOMB, GPT4V),
+        amber(AMBER, NOTED),
+        pope(random=POPE),
     ):
         assert frame["image"].isna().all()
         check("benchmark_items", frame, "a test")
@@ -159,14 +184,9 @@ def truth(count: int = 60) -> pd.DataFrame:
 
 def test_caption_items_are_drawn_by_the_seed() -> None:
     def drawn(images: int, seed: int, table: pd.DataFrame | None = None) -> list[int]:
-        frame = items.caption_items(
-            truth() if table is None else table,
-            Named(),
-            images=images,
-            split="val2014",
-            prompt="Describe it.",
-            seed=seed,
-        )
+        params = BenchmarkDataParams(chair_images=images, chair_prompt="Describe it.")
+        known = truth() if table is None else table
+        frame = table_of("chair", Named(), truth=known, params=params, seed=seed)
         assert pictures(frame) == [f"{i}.jpg".encode() for i in frame["image_id"]]
         return frame["image_id"].tolist()
 
@@ -188,55 +208,55 @@ def changed(records: list[dict[str, Any]], row: int, **values: Any) -> list[dict
     ("make", "message"),
     [
         (
-            lambda: items.object_halbench_items(changed(HALBENCH, 0, image="not base64!")),
+            lambda: halbench(changed(HALBENCH, 0, image="not base64!")),
             "record 1 .*'image' is no base64",
         ),
         (
-            lambda: items.object_halbench_items(changed(HALBENCH, 0, image_id="a")),
+            lambda: halbench(changed(HALBENCH, 0, image_id="a")),
             "record 1 .*'image_id' should be COCO's number",
         ),
-        (lambda: items.object_halbench_items({"image_id": 1}), "is no list of JSON objects"),
+        (lambda: halbench({"image_id": 1}), "is no list of JSON objects"),
         (
-            lambda: items.mmhal_items(changed(MMHAL, 2, question_type="counting")),
+            lambda: mmhal(changed(MMHAL, 2, question_type="counting")),
             "record 3 .*its type is 'counting', and should be 'comparison'",
         ),
         (
-            lambda: items.mmhal_items(changed(MMHAL, 2, gt_answer=None)),
+            lambda: mmhal(changed(MMHAL, 2, gt_answer=None)),
             "record 3 .*'gt_answer' should be a text",
         ),
         (
-            lambda: items.mmhal_items(changed(MMHAL, 2, image_content="Dog")),
+            lambda: mmhal(changed(MMHAL, 2, image_content="Dog")),
             "record 3 .*'image_content' should be a list of texts",
         ),
         (
-            lambda: items.mmhal_items(changed(MMHAL, 2, question=" ")),
+            lambda: mmhal(changed(MMHAL, 2, question=" ")),
             "row 2 has an empty text in the column `question`",
         ),
-        (lambda: items.refomb_items(REFOMB, GPT4V[:2]), "record 3 .*have none to this question, id 2"),
+        (lambda: refomb(REFOMB, GPT4V[:2]), "record 3 .*have none to this question, id 2"),
         (
-            lambda: items.refomb_items(REFOMB, changed(GPT4V, 1, question="Another?")),
+            lambda: refomb(REFOMB, changed(GPT4V, 1, question="Another?")),
             "record 2 .*have none to this question, id 1",
         ),
-        (lambda: items.refomb_items(REFOMB, REFOMB), "record 1 .*have none to this question, id 0"),
-        (lambda: items.refomb_items([REFOMB[0], REFOMB[0]], GPT4V), "item_id=0 comes twice"),
-        (lambda: items.amber_items(AMBER, NOTED[:1]), "record 2 .*have none of id 1005"),
+        (lambda: refomb(REFOMB, REFOMB), "record 1 .*have none to this question, id 0"),
+        (lambda: refomb([REFOMB[0], REFOMB[0]], GPT4V), "item_id=0 comes twice"),
+        (lambda: amber(AMBER, NOTED[:1]), "record 2 .*have none of id 1005"),
         (
-            lambda: items.amber_items(AMBER, changed(NOTED, 1, truth="maybe")),
+            lambda: amber(AMBER, changed(NOTED, 1, truth="maybe")),
             "AMBER's annotations, record 2 .*'truth' is 'maybe'",
         ),
         (
-            lambda: items.amber_items(AMBER, changed(NOTED, 0, hallu=None)),
+            lambda: amber(AMBER, changed(NOTED, 0, hallu=None)),
             "AMBER's annotations, record 1 .*'hallu' should be a list",
         ),
         (
-            lambda: items.pope_items({"random": changed(POPE, 0, label="perhaps")}),
+            lambda: pope(random=changed(POPE, 0, label="perhaps")),
             "POPE's random questions, record 1 .*'label' is 'perhaps'",
         ),
         (
-            lambda: items.pope_items({"random": changed(POPE, 0, image="picture.jpg")}),
+            lambda: pope(random=changed(POPE, 0, image="picture.jpg")),
             "record 1 .*'image' should be a file name of COCO",
         ),
-        (lambda: items.pope_items({"easy": POPE}), "no split 'easy'"),
+        (lambda: pope(easy=POPE), "no split 'easy'"),
     ],
 )
 def test_files_that_are_something_else(make: Any, message: str) -> None:

@@ -14,7 +14,7 @@ import math
 import pandas as pd
 import pytest
 
-from rlaifv_kedro.benchmarks.benchmark import Judgement, JudgeRequest
+from rlaifv_kedro.benchmarks.judgement import Judgement, JudgeRequest
 from rlaifv_kedro.benchmarks.mmhal import TYPES, rate, read_rating, score_mmhal, type_of
 
 RATINGS = [6, 3, 2, 0, None, 5, 1, 4]

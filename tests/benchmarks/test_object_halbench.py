@@ -18,8 +18,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rlaifv_kedro.benchmarks.benchmark import Judgement, JudgeRequest
 from rlaifv_kedro.benchmarks.coco.vocabulary import Vocabulary
+from rlaifv_kedro.benchmarks.judgement import Judgement, JudgeRequest
 from rlaifv_kedro.benchmarks.object_halbench import (
     PLACEHOLDERS,
     PROMPT,

@@ -12,7 +12,7 @@ import math
 import pandas as pd
 import pytest
 
-from rlaifv_kedro.benchmarks.benchmark import Judgement, JudgeRequest, judgements_of
+from rlaifv_kedro.benchmarks.judgement import Judgement, JudgeRequest, judgements_of
 from rlaifv_kedro.benchmarks.refomb import compare, read_verdict, score_refomb, step
 from rlaifv_kedro.errors import UserError
 
@@ -154,7 +154,7 @@ def test_judgements_of_a_table_are_read_again_unless_they_failed():
         ("y", "run 2", None, None),
     ]
     table = pd.DataFrame(rows, columns=["item_id", "step", "reply", "error"])
-    found = judgements_of(table, lambda _, reply: read_verdict(reply))
+    found = judgements_of(table, read_verdict)
     assert [(j.verdict, j.error) for j in found] == [
         ("A", None),
         (None, "cut off"),

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from rlaifv_kedro.benchmarks.benchmark import Judgement
+from rlaifv_kedro.benchmarks.answers_elsewhere import score_file
+from rlaifv_kedro.benchmarks.benchmark import AnswerFiles
+from rlaifv_kedro.benchmarks.judgement import Judgement
+from rlaifv_kedro.benchmarks.refomb import REFOMB
 from rlaifv_kedro.commands import cli
-from rlaifv_kedro.commands.score import ScoreInputs, score_file
 from tiny_spacy import tiny_pipeline
 
 
@@ -225,7 +227,7 @@ class FairJudge:
 def test_a_judge_is_asked_where_there_are_no_judgements(refomb: Path, tmp_path: Path):
     answers = lines(tmp_path / "answers.jsonl", *({"id": n, "answer": "A cat."} for n in (0, 1)))
     found = score_file(
-        "refomb", ScoreInputs(answers, refomb, judge=FairJudge(), judge_label="a fair judge")
+        REFOMB, AnswerFiles(answers, refomb, judge=FairJudge(), judge_label="a fair judge")
     ).metrics.set_index("metric")
     assert (
         found.loc["overall_score", "value"] == 0.5

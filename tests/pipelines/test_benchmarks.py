@@ -31,15 +31,17 @@ from whole_project import SHIPPED, Project, make_project
 sys.path.append(str(Path(__file__).parents[1] / "hallucination"))
 
 from judge_server import ChatServer, judge_server
-from rlaifv_kedro.benchmarks.answering import score_answers
-from rlaifv_kedro.benchmarks.suite import answered_items
-from rlaifv_kedro.commands.score import ScoreInputs, score_file
+from rlaifv_kedro.benchmarks.answers_elsewhere import score_file
+from rlaifv_kedro.benchmarks.benchmark import AnswerFiles
+from rlaifv_kedro.benchmarks.coco.truth import truth_of_split
+from rlaifv_kedro.benchmarks.loop import score_answers
+from rlaifv_kedro.benchmarks.registry import BENCHMARKS
+from rlaifv_kedro.benchmarks.scoring import answered_items
 from rlaifv_kedro.datasets import ChunkedTableDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import content_sha256
 from rlaifv_kedro.miniature.language import CATEGORY_OF, mentions
 from rlaifv_kedro.params import JudgeParams
-from rlaifv_kedro.reporting.summary import HEADLINES
 
 BASE, NOISY, LABELER = (
     f"{SHIPPED}/base_policy/shipped/base_policy",
@@ -86,7 +88,7 @@ class Bench:
         )
 
     def answers(self, benchmark: str, policy: str) -> pd.DataFrame:
-        table = self.table(f"07_model_output/benchmarks/{benchmark}/policy_answers")
+        table = self.table(f"07_model_output/benchmarks/{benchmark}/answers")
         return table[table["policy"] == policy].drop(columns="policy")
 
     def metrics(self, benchmark: str, policy: str, run_id: str = "all") -> pd.DataFrame:
@@ -189,7 +191,7 @@ def same(found: float, expected: float) -> bool:
 def test_every_benchmark_has_its_metrics(bench: Bench, finished: str, policy: str) -> None:
     for benchmark in SIX:
         found = bench.metrics(benchmark, policy)
-        assert set(HEADLINES[benchmark]) <= set(found.index)
+        assert set(BENCHMARKS[benchmark].headline) <= set(found.index)
         beams = "by 3 beams" if benchmark in ("object_halbench", "mmhal", "refomb") else "greedy"
         assert all(protocol.endswith(f"answers {beams}") for protocol in found["protocol"])
 
@@ -201,8 +203,8 @@ def test_the_policies_differ(bench: Bench, finished: str) -> None:
 
 
 def test_answers_say_which_weights_gave_them(bench: Bench, finished: str) -> None:
-    folder = bench.project.path / "data/07_model_output/benchmarks/pope/policy_answers/all/policy_answers"
-    found = ChunkedTableDataset(str(folder), "policy_answers").load().attrs["fingerprint"]
+    folder = bench.project.path / "data/07_model_output/benchmarks/pope/answers/all/answers"
+    found = ChunkedTableDataset(str(folder), "answers").load().attrs["fingerprint"]
     assert (
         found == {policy: content_sha256(bench.project.path / policy) for policy in POLICIES}
         and len(set(found.values())) == 3
@@ -212,14 +214,14 @@ def test_answers_say_which_weights_gave_them(bench: Bench, finished: str) -> Non
 @pytest.mark.parametrize("policy", POLICIES)
 def test_chair_is_the_selection_s(bench: Bench, finished: str, policy: str) -> None:
     """The same answers by the code that selects checkpoints, which reads the annotation files itself."""
-    items = bench.table("02_intermediate/miniature_benchmarks/chair_items", "items").set_index("item_id")
-    answers = bench.answers("chair", policy).assign(
-        image_id=lambda table: [int(items.at[i, "image_id"]) for i in table["item_id"]]
-    )
-    kinds = (
+    items = bench.table("02_intermediate/miniature_benchmarks/chair_items", "items")
+    prompts = items.rename(columns={"item_id": "prompt_id"})
+    answers = bench.answers("chair", policy).assign(policy=policy)
+    files = (
         bench.published(f"coco2014/annotations/{kind}_benchmarks.json") for kind in ("instances", "captions")
     )
-    expected = score_answers(answers, *kinds)[1].set_index("metric")
+    truth = truth_of_split("benchmarks", *files)
+    expected = score_answers(answers, prompts, truth)[1].set_index("metric")
     found = bench.metrics("chair", policy)
     for metric in found.index:
         for column in ("value", "n", "standard_error"):
@@ -261,7 +263,7 @@ def test_mmhal_with_one_item_that_is_never_rated(bench: Bench, finished: str, po
     assert same(found.at["hallucination_rate", "value"], share([rating < 3 for rating in ratings.values()]))
     assert same(found.at["score_unparsed_as_0", "value"], sum(ratings.values()) / len(entries))
     assert same(found.at["score_environment", "value"], ratings["5"])
-    judgements = bench.table("07_model_output/benchmarks/mmhal/policy_judgements")
+    judgements = bench.table("07_model_output/benchmarks/mmhal/judgements")
     [failed] = judgements[(judgements["policy"] == policy) & judgements["error"].notna()].itertuples()
     assert (failed.item_id, failed.replies, failed.returned_model) == (STUBBORN, JudgeParams().tries, "judge")
 
@@ -288,7 +290,7 @@ def test_refomb_in_both_orders(bench: Bench, finished: str, policy: str) -> None
         )
         assert values[f"{aspect}_position_bias"] == 0
     steps = (
-        bench.table("07_model_output/benchmarks/refomb/policy_judgements")
+        bench.table("07_model_output/benchmarks/refomb/judgements")
         .query("policy == @policy")["step"]
         .value_counts()
     )
@@ -357,7 +359,7 @@ def test_answers_made_here_score_the_same_elsewhere(
             answers["image_id"] = [int(items.at[item_id, "image_id"]) for item_id in answers["item_id"]]
         answers.to_json(inputs["answers"], orient="records", lines=True)
         if benchmark in ("object_halbench", "mmhal", "refomb"):
-            judgements = bench.table(f"07_model_output/benchmarks/{benchmark}/policy_judgements")
+            judgements = bench.table(f"07_model_output/benchmarks/{benchmark}/judgements")
             inputs["judgements"] = tmp_path / "judgements.jsonl"
             judgements[judgements["policy"] == policy][["item_id", "step", "reply", "error"]].to_json(
                 inputs["judgements"], orient="records", lines=True
@@ -365,7 +367,7 @@ def test_answers_made_here_score_the_same_elsewhere(
         inputs |= {
             "spacy": {"object_halbench": str(bench.project.path / "nouns"), "amber": "exact"}.get(benchmark)
         }
-        elsewhere = score_file(benchmark, ScoreInputs(**inputs)).metrics.set_index("metric")
+        elsewhere = score_file(BENCHMARKS[benchmark], AnswerFiles(**inputs)).metrics.set_index("metric")
         here = bench.metrics(benchmark, policy)
         assert list(here.index) == list(elsewhere.index)
         for column in ("value", "n", "failed", "standard_error"):
@@ -455,10 +457,7 @@ def test_killed_while_answering_it_goes_on(bench: Bench, finished: str) -> None:
 
 def chunks(project: Path) -> list[Path]:
     return sorted(
-        path
-        for path in (project / "data/07_model_output/benchmarks").rglob(
-            "killed/policy_answers/[0-9]*.parquet"
-        )
+        path for path in (project / "data/07_model_output/benchmarks").rglob("killed/answers/[0-9]*.parquet")
     )
 
 
@@ -467,13 +466,13 @@ def test_the_cost_is_told_before(bench: Bench, finished: str) -> None:
     stored nothing.
     """
     params = f"run_id=before,evaluation.policy=[{BASE},{NOISY}],evaluation.benchmarks=[mmhal]"
-    bench.run(params, "--to-outputs", "benchmark.mmhal.policy_answers")
+    bench.run(params, "--to-outputs", "benchmark.mmhal.answers")
     [mmhal] = json.loads(
         bench.project.rlaifv(
             "judge-cost", "--run", "before", "--json", "--params", "models.judge.model=gpt-4o-mini"
         )
     )
-    answers = bench.table("07_model_output/benchmarks/mmhal/policy_answers", "before")
+    answers = bench.table("07_model_output/benchmarks/mmhal/answers", "before")
     assert mmhal["calls"] == len(answers.drop_duplicates(["item_id", "answer"])) and mmhal["stored"] == 0
     assert mmhal["cost"] == pytest.approx(
         (0.15 * mmhal["prompt_tokens"] + 0.60 * 1024 * mmhal["calls"]) / 1e6

@@ -112,7 +112,7 @@ def test_best_of_takes_the_answer_with_the_highest_reward(finished):
         "--params",
         "run_id=best,iteration=2,evaluation.best_of=4",
         "--load-versions",
-        "iteration_2.trained_policy:first,test_prompts:first,test_instances:first,test_captions:first",
+        "iteration_2.trained_policy:first,test_prompts:first,test_truth:first",
     )
     folder = "07_model_output/iteration_2"
     samples, rewards = (

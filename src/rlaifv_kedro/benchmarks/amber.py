@@ -8,23 +8,31 @@ them; here F1 is exact.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from operator import eq
-from typing import TYPE_CHECKING, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from rlaifv_kedro.benchmarks.benchmark import Scored
-from rlaifv_kedro.benchmarks.coco.vocabulary import plurals
-from rlaifv_kedro.benchmarks.measures import binary_measures, join, mean_words, ratio_of, scored, share_of
+from rlaifv_kedro.benchmarks.amber_words import ExactMatcher, Matcher, VectorMatcher, Words, read_words
+from rlaifv_kedro.benchmarks.benchmark import (
+    AnswerFiles,
+    AnswersElsewhere,
+    Benchmark,
+    Item,
+    PublishedFile,
+    Scored,
+    Submission,
+)
+from rlaifv_kedro.benchmarks.measures import binary_measures, both, mean_words, ratio_of, scored, share_of
+from rlaifv_kedro.benchmarks.records import YES_NO, Record, as_records, image_number, read_object
+from rlaifv_kedro.benchmarks.spacy_pipeline import load_pipeline
 from rlaifv_kedro.errors import UserError
-
-if TYPE_CHECKING:
-    from spacy.language import Language
+from rlaifv_kedro.files import read_bytes
+from rlaifv_kedro.params import BenchmarksParams
 
 PIPELINE, EXACT = "en_core_web_lg", "exact"  # EXACT: words are compared as they are, without any model
-SIMILAR = 0.8
 GENERATIVE = "generative"
 _DISCRIMINATIVE = {
     "discriminative-hallucination": "existence",
@@ -32,111 +40,54 @@ _DISCRIMINATIVE = {
     "discriminative-attribute-number": "attribute_number",
     "discriminative-attribute-action": "attribute_action",
 }  # whatever else is discriminative is a relation
-_TOKEN_MARKS = ".,;:!?()[]\"'“”’"
 
 
-@dataclass(frozen=True)
-class Words:
-    """AMBER's words.
+def read_items(
+    annotations: Sequence[Mapping[str, Any] | Record],
+    questions: Sequence[Mapping[str, Any] | Record] | None = None,
+) -> list[Item]:
+    """Descriptions and yes/no questions; image_id is the number in the picture's name.
 
-    Attributes:
-        related: Annotated word -> words that stand for it, too; AMBER's ``relation.json``.
-        safe: Words that are never a hallucination and name nothing; its ``safe_words.txt``.
-    """
-
-    related: Mapping[str, Sequence[str]]
-    safe: frozenset[str]
-
-    @cached_property
-    def objects(self) -> frozenset[str]:
-        """All words that are taken for objects; an answer's other nouns don't count."""
-        return frozenset(self.related).union(*self.related.values())
-
-
-class Matcher(Protocol):
-    """Finds an answer's nouns, and says which words mean the same.
-
-    Attributes:
-        label: How, for the protocol.
-    """
-
-    label: str
-
-    def nouns(self, text: str) -> list[str]:
-        """The nouns in their order, in the singular, repeats kept."""
-        ...
-
-    def similar(self, word: str, other: str) -> bool:
-        """Whether two different words mean the same."""
-        ...
-
-
-class VectorMatcher:
-    """Nouns by a spaCy pipeline's tags, and words that its vectors say are similar.
+    Args:
+        annotations: ``annotations.json``: id, type, truth, and hallu for descriptions.
+        questions: ``query_all.json`` or another query file: id, image, query. Without it, where answers that
+            were made elsewhere are scored, all that is annotated is asked, and the kind stands for the
+            question.
 
     Raises:
-        UserError: The pipeline has no vectors.
+        UserError: A record is of another form, or a question has no annotation; names it.
     """
-
-    def __init__(self, pipeline: "Language"):
-        from rlaifv_kedro.benchmarks.spacy_pipeline import label_of
-
-        if not pipeline.vocab.vectors_length:
+    noted = {record.identifier("id"): record for record in as_records(annotations, "AMBER's annotations")}
+    if questions is None:
+        return [_item(record, item_id or "", record.text("type")) for item_id, record in noted.items()]
+    items = []
+    for record in as_records(questions, "AMBER's questions"):
+        item_id = record.identifier("id") or ""
+        if item_id not in noted:
             raise UserError(
-                f"The spaCy pipeline {label_of(pipeline)} has no word vectors, which AMBER's matching "
-                "needs. Use en_core_web_lg."
+                f"{record.where}: AMBER's annotations have none of id {item_id}. Give both files of the "
+                "same release."
             )
-        self.label = f"nouns and vectors (similarity > {SIMILAR:g}) of {label_of(pipeline)}"
-        self._pipeline = pipeline
-        self._vectors: dict[str, np.ndarray] = {}
-
-    def nouns(self, text: str) -> list[str]:
-        from rlaifv_kedro.benchmarks.object_halbench import NOUNS
-
-        return [token.lemma_ for token in self._pipeline(text) if token.tag_ in NOUNS]
-
-    def similar(self, word: str, other: str) -> bool:
-        return float(self._unit(word) @ self._unit(other)) > SIMILAR
-
-    def _unit(self, word: str) -> np.ndarray:
-        """(dimensions,) a word's vector of length 1, or 0 if it is not known; a compound's is the mean of
-        its parts'.
-        """
-        if word not in self._vectors:
-            vector = self._pipeline.make_doc(word).vector
-            length = float(np.linalg.norm(vector))
-            self._vectors[word] = vector / length if length else vector
-        return self._vectors[word]
+        items.append(_item(noted[item_id], item_id, record.text("query"), record.text("image")))
+    return items
 
 
-class ExactMatcher:
-    """Listed words alone, in the singular or plural; nothing is similar. It needs no model, and its
-    figures are not the published ones'.
-    """
-
-    label = "exact words, no vectors: not comparable with published figures"
-
-    def __init__(self, words: Words):
-        self._word = {
-            form: word for word in words.objects for form in (plurals(word) if word.isalpha() else ())
-        }
-        self._word |= {word.lower(): word for word in words.objects}
-
-    def nouns(self, text: str) -> list[str]:
-        tokens = (
-            token.strip(_TOKEN_MARKS).removesuffix("'s").removesuffix("’s") for token in text.lower().split()
-        )
-        return [self._word[token] for token in tokens if token in self._word]
-
-    def similar(self, word: str, other: str) -> bool:
-        return False
+def _item(annotation: Record, item_id: str, question: str, picture: str | None = None) -> Item:
+    kind = annotation.text("type")
+    if kind == GENERATIVE:
+        truth = {"truth": annotation.texts("truth"), "hallu": annotation.texts("hallu")}
+    else:
+        truth = {"truth": annotation.choice("truth", YES_NO)}
+    number = image_number(picture or "")
+    image_id = int(number) if number.isdecimal() else None
+    return Item(item_id, question, annotation.where, truth, kind, image_id, picture)
 
 
 def score_amber(answers: pd.DataFrame, words: Words, matcher: Matcher) -> Scored:
     """AMBER's metrics, of what is there of its two parts.
 
     Args:
-        answers: item_id, type (as in the annotations), truth (a list of words, or "yes" or "no"), hallu (list
+        answers: item_id, kind (the annotated type), truth (a list of words, or "yes" or "no"), hallu (list
             of words; descriptions alone), answer.
 
     Returns:
@@ -155,13 +106,13 @@ def score_amber(answers: pd.DataFrame, words: Words, matcher: Matcher) -> Scored
     Raises:
         UserError: An annotated word is not among the words; names item and word.
     """
-    described = answers["type"] == GENERATIVE
+    described = answers["kind"] == GENERATIVE
     parts = []
     if described.any() or answers.empty:
         parts.append(_score_descriptions(answers[described], words, matcher))
     if not described.all():
         parts.append(_score_questions(answers[~described]))
-    return parts[0] if len(parts) == 1 else join(*parts)
+    return parts[0] if len(parts) == 1 else both(*parts)
 
 
 @dataclass(frozen=True)
@@ -249,7 +200,7 @@ def _score_descriptions(answers: pd.DataFrame, words: Words, matcher: Matcher) -
 def _score_questions(answers: pd.DataFrame) -> Scored:
     said = answers["answer"].to_numpy()
     no, other = said == "No", (said != "No") & (said != "Yes")
-    kinds = [_DISCRIMINATIVE.get(kind, "relation") for kind in answers["type"]]
+    kinds = [_DISCRIMINATIVE.get(kind, "relation") for kind in answers["kind"]]
     names = list(dict.fromkeys(kinds))
     groups = {name: np.array([kind == name for kind in kinds]) for name in names}
     attributes = [mask for name, mask in groups.items() if name.startswith("attribute_")]
@@ -260,3 +211,62 @@ def _score_questions(answers: pd.DataFrame) -> Scored:
     notes = [f"said {answer[:40]!r}" if odd else "" for answer, odd in zip(said, other)]
     protocol = 'AMBER, questions: answers must be exactly Yes or No, anything else is wrong; "No" is positive'
     return scored(answers["item_id"], measures, protocol, kinds=kinds, groups=groups, notes=notes)
+
+
+def _score(submission: Submission) -> Scored:
+    answered, params = submission.answered, submission.params
+    words = read_words(submission.known["relation"], submission.known["safe_words"])
+    exact = params.amber_pipeline == EXACT or not (answered["kind"] == GENERATIVE).any()
+    return score_amber(answered, words, ExactMatcher(words) if exact else _vector_matcher(params))
+
+
+def _vector_matcher(params: BenchmarksParams) -> VectorMatcher:
+    try:
+        return VectorMatcher(load_pipeline(params.amber_pipeline))
+    except UserError as error:
+        raise UserError(
+            f"{error.message} Or benchmarks.amber_pipeline={EXACT} (of the command score: --spacy {EXACT}) "
+            "matches words exactly, without any model."
+        ) from error
+
+
+def _refuse_unready(params: BenchmarksParams) -> None:
+    if params.amber_pipeline != EXACT:
+        _vector_matcher(params)
+
+
+def _known(files: AnswerFiles, answered: pd.DataFrame) -> dict[str, Any]:
+    folder = files.annotations
+    safe_words = read_bytes(folder / "safe_words.txt", "Give AMBER's folder data.")
+    return {
+        "relation": read_object(folder / "relation.json"),
+        "safe_words": safe_words.decode("utf-8", errors="replace"),
+    }
+
+
+def _params(files: AnswerFiles) -> BenchmarksParams:
+    return BenchmarksParams(amber_pipeline=files.spacy) if files.spacy else BenchmarksParams()
+
+
+AMBER = Benchmark(
+    name="amber",
+    title="AMBER",
+    inputs={"questions": "amber_questions", "annotations": "amber_annotations"},
+    items=read_items,
+    pictures="amber_images",
+    score=_score,
+    headline=("chair", "cover", "hal", "cog", "mean_words", "accuracy", "f1", "other_answer_rate"),
+    knowledge=lambda params: {"relation": "amber_relation", "safe_words": "amber_safe_words"},
+    refuse_unready=_refuse_unready,
+    is_yes_no=lambda kind: kind != GENERATIVE,
+    elsewhere=AnswersElsewhere(
+        options=frozenset(("annotations", "spacy")),
+        published={
+            "annotations": PublishedFile(r"annotations\.json", "annotations.json"),
+            "questions": PublishedFile(r"query_all\.json", "query_all.json", optional=True),
+        },
+        annotations="AMBER's annotations.json, relation.json and safe_words.txt",
+        known=_known,
+        params=_params,
+    ),
+)

@@ -8,20 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rlaifv_kedro.benchmarks.amber import GENERATIVE
-from rlaifv_kedro.benchmarks.suite import is_judged
+from rlaifv_kedro.benchmarks.registry import BENCHMARKS
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import content_sha256
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.params import BenchmarksParams, ComputeParams, ModelsParams
-from rlaifv_kedro.schemas import FINGERPRINT
+from rlaifv_kedro.schemas import FINGERPRINT, table
 
 if TYPE_CHECKING:
     from rlaifv_kedro.models import Answer, VisionLanguageModel
-
-COLUMNS = ["policy", "benchmark", "item_id", "question", "answer", "token_count", "finish_reason"]
 
 
 def answer_items(
@@ -38,7 +35,7 @@ def answer_items(
         policies: Name in the tables -> checkpoint.
 
     Yields:
-        Chunks of ``policy_answers``, by images. ``attrs["fingerprint"]`` has each policy's sha256: a run that
+        Chunks of ``answers``, by images. ``attrs["fingerprint"]`` has each policy's sha256: a run that
         goes on with other weights at the same place has chunks that don't fit together, which is said when
         they are loaded.
 
@@ -49,7 +46,7 @@ def answer_items(
     from rlaifv_kedro.models.hub import folder_of
 
     benchmark = items["benchmark"].iloc[0]
-    beams = params.beams if is_judged(benchmark, params) else 1
+    beams = params.beams if BENCHMARKS[benchmark].is_judged(params) else 1
     if beams > 1 and models.policy.backend != "transformers":
         raise UserError(
             f"benchmarks.beams={beams}: only models.policy.backend=transformers searches with beams. Set it "
@@ -70,7 +67,7 @@ def answer_items(
                     (name, benchmark, r.item_id, r.question, a.text, a.token_count, a.finish_reason)
                     for r, a in zip(group, answers)
                 ]
-        frame = pd.DataFrame(rows, columns=COLUMNS)
+        frame = pd.DataFrame(rows, columns=table("answers").schema.names)
         frame.attrs[FINGERPRINT] = weights
         return frame
 
@@ -94,7 +91,7 @@ def _by_image(items: pd.DataFrame) -> list[list[Any]]:
 
 
 def _is_yes_no(item: Any) -> bool:
-    return item.benchmark == "pope" or (item.benchmark == "amber" and item.kind != GENERATIVE)
+    return BENCHMARKS[item.benchmark].is_yes_no(item.kind)
 
 
 def _picture(item: Any) -> Any:

@@ -1,17 +1,75 @@
-"""What all benchmarks share: their tables, the judge's interface, and how metrics are made of items'
-values.
+"""What a benchmark is: one object that says what is asked, judged, scored and shown.
+
+Each benchmark has a module that ends with its object; :data:`rlaifv_kedro.benchmarks.registry.BENCHMARKS`
+lists them. Nothing else knows a benchmark by its name.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
 
-UNREADABLE = "the reply holds no verdict"
+from rlaifv_kedro.benchmarks.judgement import Judge, Judgement
+from rlaifv_kedro.benchmarks.records import Record
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.params import BenchmarkDataParams, BenchmarksParams
+from rlaifv_kedro.schemas import check, table
 
 ITEM_COLUMNS = ("item_id", "kind", "metric", "value", "weight", "note")
 METRIC_COLUMNS = ("metric", "value", "n", "failed", "standard_error", "protocol")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question of a benchmark, as the published files state it.
+
+    Attributes:
+        item_id, question: As in the tables.
+        where: File and record, for messages.
+        reference: What the scorer has to know of the item; its keys become columns beside ``answer``.
+        kind: The item's type, None without one.
+        image_id: Number of the image, None without one.
+        picture: The bytes of the picture, or the name by which ``Benchmark.pictures`` finds it.
+        image_key: What an answer that was made elsewhere may call the image, see ``Benchmark.image_key``;
+            None where only ``item_id`` will do.
+    """
+
+    item_id: str
+    question: str
+    where: str
+    reference: Mapping[str, Any] = field(default_factory=dict)
+    kind: str | None = None
+    image_id: int | None = None
+    picture: bytes | str | None = None
+    image_key: str | None = None
+
+
+class Pictures(Protocol):
+    """Pictures by name, as ``datasets.Images`` finds them."""
+
+    def find(self, names: Iterable[str]) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One policy's answers to a benchmark, and what there is to score them with.
+
+    Attributes:
+        answered: The answered items: item_id, question, image_id, kind, answer, and a column for each key of
+            ``Item.reference``.
+        judgements: Those of the judge; empty without one.
+        judge: Who that was, for the protocol.
+        known: What ``Benchmark.knowledge`` names, loaded.
+    """
+
+    answered: pd.DataFrame
+    judgements: Sequence[Judgement] = ()
+    judge: str = ""
+    known: Mapping[str, Any] = field(default_factory=dict)
+    params: BenchmarksParams = BenchmarksParams()
 
 
 @dataclass(frozen=True)
@@ -31,77 +89,181 @@ class Scored:
     metrics: pd.DataFrame
 
 
+def _always(*_: Any) -> bool:
+    return True
+
+
+def _never(*_: Any) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
-class JudgeRequest:
-    """One question to a judge.
+class Judging:
+    """What a benchmark asks a text LLM.
 
     Attributes:
-        item_id: Whose item.
-        step: Which of the benchmark's questions about it, e.g. ``rating``, or ``overall/run 2/swapped``.
-        prompt: The whole prompt, text only.
-        seed: Given to the server where it takes one; requests that differ in nothing else are different
-            requests.
+        ask: Asks the judge all there is to ask about the answers (``Submission.answered``).
+        read: The verdict in a reply; None if it holds none.
+        is_step: Whether a question of this benchmark is called so; ``step`` is an example.
+        wanted: Whether these parameters want a judge at all.
+        instead: What to say of doing without a judge, where none is named.
+        not_counted: What the estimate of the cost can't know, for people.
     """
 
-    item_id: str
+    ask: Callable[[pd.DataFrame, Judge, BenchmarksParams], list[Judgement]]
+    read: Callable[[str], Any]
     step: str
-    prompt: str
-    seed: int = 0
+    is_step: Callable[[str], bool]
+    wanted: Callable[[BenchmarksParams], bool] = _always
+    instead: str = ""
+    not_counted: str = ""
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """A judge's reply.
+class PublishedFile:
+    """A file that ``rlaifv score --annotations FOLDER`` looks for.
 
     Attributes:
-        reply: None if none came.
-        verdict: What the benchmark read out of the reply; None if it couldn't.
-        error: Why there is no verdict, None if there is one.
+        pattern: A regular expression of its name, whatever the case.
+        example: Its published name, for messages.
+        optional: Whether the folder may lack it.
     """
 
-    request: JudgeRequest
-    reply: str | None
-    verdict: Any
-    error: str | None
+    pattern: str
+    example: str
+    optional: bool = False
 
 
-class Judge(Protocol):
-    """A text LLM that judges. Nothing is asked twice: replies are stored."""
+@dataclass(frozen=True)
+class AnswerFiles:
+    """What ``rlaifv score`` was given.
 
-    def ask(self, requests: Sequence[JudgeRequest], read: Callable[[str], Any]) -> list[Judgement]:
-        """Judgements in the order of the requests.
+    Attributes:
+        answers: File of records with item_id or image_id, question, answer.
+        annotations: Folder of the published files: COCO's instances and captions, or the benchmark's own.
+        vocabulary: File of words in the published format; None is our own.
+        extracted: File of the objects of each answer.
+        judgements: File of a judge's replies.
+        spacy: Name or folder of a pipeline, or ``exact``.
+        judge: Asked where no judgements are given.
+        judge_label: Who that is, for the protocol.
+    """
+
+    answers: Path
+    annotations: Path | None = None
+    vocabulary: Path | None = None
+    extracted: Path | None = None
+    judgements: Path | None = None
+    spacy: str | None = None
+    judge: Judge | None = None
+    judge_label: str = ""
+
+
+@dataclass(frozen=True)
+class AnswersElsewhere:
+    """How ``rlaifv score`` reads answers to a benchmark that were made elsewhere.
+
+    Attributes:
+        options: Which of its options the benchmark has a use for, beside ``answers``.
+        published: Argument of ``Benchmark.items`` -> the file in the folder of ``--annotations``.
+        annotations: What the folder should hold, for the message that it is missing.
+        without_items: ``Submission.answered`` of the records alone, where there are no items; None: the
+            published files are needed.
+        known: ``Submission.known``, from files.
+        params: Parameters as the options say.
+    """
+
+    options: frozenset[str] = frozenset({"annotations"})
+    published: Mapping[str, PublishedFile] = field(default_factory=dict)
+    annotations: str = "the published files"
+    without_items: Callable[[Sequence[Record]], pd.DataFrame] | None = None
+    known: Callable[[AnswerFiles, pd.DataFrame], Mapping[str, Any]] = lambda files, answered: {}
+    params: Callable[[AnswerFiles], BenchmarksParams] = lambda files: BenchmarksParams()
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark.
+
+    Attributes:
+        name: In parameters, entries of the catalog and tables.
+        title: For people.
+        inputs: Argument of ``items`` -> entry of the catalog, or parameters (``params:...``), that it is.
+        items: The questions, of these inputs.
+        pictures: Entry of the catalog that finds the items' pictures; None where the items hold their bytes.
+        score: Metrics of a policy's answers.
+        headline: The metrics that are published, and without which these mislead.
+        judging: What a text LLM is asked, None if nothing.
+        knowledge: Argument of ``Submission.known`` -> entry of the catalog: what the scorer has to know
+            beside the items. The parameters say by which words COCO's captions are read.
+        refuse_unready: Looks whether what the scorer needs, such as a spaCy pipeline, is installed.
+        is_yes_no: Whether an item of this kind is to be answered by yes or no.
+        image_key: Of what an answer made elsewhere calls its image, what ``Item.image_key`` is.
+        elsewhere: How answers that were made elsewhere are read.
+    """
+
+    name: str
+    title: str
+    inputs: Mapping[str, str]
+    items: Callable[..., list[Item]]
+    score: Callable[[Submission], Scored]
+    headline: tuple[str, ...]
+    pictures: str | None = None
+    judging: Judging | None = None
+    knowledge: Callable[[BenchmarkDataParams], Mapping[str, str]] = lambda params: {}
+    refuse_unready: Callable[[BenchmarksParams], None] = lambda params: None
+    is_yes_no: Callable[[str | None], bool] = _never
+    image_key: Callable[[str], str] = str
+    elsewhere: AnswersElsewhere = AnswersElsewhere()
+
+    def is_judged(self, params: BenchmarksParams) -> bool:
+        """Whether a text LLM is asked about the answers."""
+        return self.judging is not None and self.judging.wanted(params)
+
+    def decoding(self, params: BenchmarksParams) -> str:
+        """How policies answer, for the protocol: answers that an LLM judges are searched by beams."""
+        return f"by {params.beams} beams" if self.is_judged(params) and params.beams > 1 else "greedy"
+
+    def item_table(
+        self, pictures: Pictures | None = None, params: BenchmarkDataParams | None = None, **inputs: Any
+    ) -> pd.DataFrame:
+        """The table ``benchmark_items``.
 
         Args:
-            read: The verdict in a reply, or None if it holds none; such replies are asked again, then
-                reported, never guessed.
+            pictures: Where the items' pictures are; without it the items of most benchmarks have none (null).
+            params: One of the inputs of ``items``, if it is among them: Kedro makes an object of parameters
+                where an argument says of which type it is.
+            inputs: The other inputs of ``items``.
+
+        Raises:
+            UserError: A published file is of another form, or a picture is missing; names the record.
         """
-        ...
+        inputs |= {} if params is None else {"params": params}
+        return item_table(self, self.items(**inputs), pictures)
 
 
-def verdicts(judgements: Iterable[Judgement]) -> dict[tuple[str, str], Any]:
-    """(item_id, step) -> verdict of the judgements that have one."""
-    return {(j.request.item_id, j.request.step): j.verdict for j in judgements if j.verdict is not None}
-
-
-def judgements_of(table: pd.DataFrame, read: Callable[[str, str], Any]) -> list[Judgement]:
-    """Judgements of a table with item_id, step, reply (None: none came), and maybe error: what has one isn't
-    read.
-
-    Args:
-        read: The verdict in a step's reply: (step, reply) -> verdict or None.
-    """
-    rows = []
-    errors = table["error"] if "error" in table.columns else [None] * len(table)
-    for item_id, step, reply, error in zip(table["item_id"], table["step"], table["reply"], errors):
-        reply = reply if isinstance(reply, str) else None
-        error = error if isinstance(error, str) else "no reply came" if reply is None else None
-        verdict = read(step, reply) if error is None else None
-        rows.append(
-            Judgement(
-                JudgeRequest(str(item_id), step, ""),
-                reply,
-                verdict,
-                UNREADABLE if verdict is None and error is None else error,
-            )
+def item_table(benchmark: Benchmark, items: Sequence[Item], pictures: Pictures | None = None) -> pd.DataFrame:
+    """The table ``benchmark_items`` of some items; see :meth:`Benchmark.item_table`."""
+    found = {} if pictures is None else pictures.find([_picture_name(item) for item in items])
+    rows = [
+        (
+            benchmark.name,
+            item.item_id,
+            item.question,
+            {"bytes": item.picture, "path": None}
+            if isinstance(item.picture, bytes)
+            else found.get(item.picture),
+            item.image_id,
+            item.kind,
+            json.dumps(item.reference, ensure_ascii=False),
         )
-    return rows
+        for item in items
+    ]
+    frame = pd.DataFrame(rows, columns=table("benchmark_items").schema.names)
+    return check("benchmark_items", frame.astype({"image_id": "Int64"}), where=benchmark.title)
+
+
+def _picture_name(item: Item) -> str:
+    if not isinstance(item.picture, str):
+        raise UserError(f"{item.where}: it names no picture. Give the published file.")
+    return item.picture

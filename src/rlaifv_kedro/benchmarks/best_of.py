@@ -6,12 +6,14 @@ from typing import Any
 
 import pandas as pd
 
-from rlaifv_kedro.benchmarks.answering import BENCHMARK, load_policy
+from rlaifv_kedro.benchmarks.chair import CHAIR
+from rlaifv_kedro.benchmarks.loop import load_policy
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, ModelsParams, RewardParams
 from rlaifv_kedro.preference.reward import COLUMN
+from rlaifv_kedro.schemas import table
 from rlaifv_kedro.seeds import seed_for
 
 
@@ -53,22 +55,25 @@ def sample_answers(
 
 
 def choose_answers(
-    prompts: pd.DataFrame, candidates: pd.DataFrame, rewards: pd.DataFrame, reward: RewardParams
+    prompts: pd.DataFrame, candidates: pd.DataFrame, rewards: pd.DataFrame, policy: str, reward: RewardParams
 ) -> pd.DataFrame:
     """The answer with the highest reward to every prompt, the first on a tie: the ``answers`` table.
 
     Empty answers have no reward; one is taken only where all answers to a prompt are empty.
+
+    Args:
+        policy: How the table calls the policy.
     """
     key = ["prompt_id", "candidate"]
     ranked = candidates.merge(rewards[[*key, COLUMN[reward.ranking]]], on=key, how="left").sort_values(
         [COLUMN[reward.ranking], "candidate"], ascending=[False, True], na_position="last"
     )
-    best = ranked.drop_duplicates("prompt_id")[["prompt_id", "answer", "token_count"]]
-    answers = prompts[["prompt_id", "image_id", "question"]].merge(
+    best = ranked.drop_duplicates("prompt_id")[["prompt_id", "answer", "token_count", "finish_reason"]]
+    answers = prompts[["prompt_id", "question"]].merge(
         best, on="prompt_id", how="left", validate="one_to_one"
     )
-    answers.insert(0, "benchmark", BENCHMARK)
-    return answers.rename(columns={"prompt_id": "item_id"})
+    named = answers.rename(columns={"prompt_id": "item_id"}).assign(policy=policy, benchmark=CHAIR.name)
+    return named[table("answers").schema.names]
 
 
 def decoding_of(params: EvaluationParams, reward: RewardParams) -> str:

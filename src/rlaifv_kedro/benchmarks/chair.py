@@ -1,9 +1,8 @@
-"""CHAIR and Object HalBench's hallucination rates, by rule: the objects of an answer against those of the
-image.
+"""CHAIR: the objects that an answer names, by rule, against those of the image.
 
 Two steps, as score and metric are two things: :func:`chair_items` judges each answer, :func:`score_objects`
-sums the answers up. No I/O. Source: Rohrbach et al. 2018, "Object Hallucination in Image Captioning"; the
-published rates are those of RLHF-V's and RLAIF-V's Object HalBench.
+sums the answers up. Source: Rohrbach et al. 2018, "Object Hallucination in Image Captioning"; the published
+rates are those of RLHF-V's and RLAIF-V's Object HalBench. The loop measures its policies by this benchmark.
 """
 
 import math
@@ -13,10 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rlaifv_kedro.benchmarks.benchmark import Scored
+from rlaifv_kedro.benchmarks.benchmark import AnswersElsewhere, Benchmark, Item, Scored, Submission
+from rlaifv_kedro.benchmarks.coco.answers import coco_answers
+from rlaifv_kedro.benchmarks.coco.truth import read_truth, truth_entries, truth_of_files
 from rlaifv_kedro.benchmarks.coco.vocabulary import Vocabulary
-from rlaifv_kedro.benchmarks.measures import mean_of, ratio_of, scored, share_of
+from rlaifv_kedro.benchmarks.measures import Measure, mean_of, ratio_of, scored, share_of
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.params import BenchmarkDataParams
+from rlaifv_kedro.seeds import seed_for
+
+NAME = "chair"
 
 ANSWER_COLUMNS = ("item_id", "image_id", "answer")
 OBJECT_COLUMNS = (
@@ -40,7 +45,7 @@ def chair_items(
 
     Args:
         answers: One row an answer; columns item_id, image_id, answer (str).
-        truth: image_id -> categories that are in the image, see :func:`truth_from_coco`.
+        truth: image_id -> categories that are in the image, see :mod:`rlaifv_kedro.benchmarks.coco.truth`.
         vocabulary: The words that count as objects.
 
     Returns:
@@ -123,20 +128,12 @@ def _judge(answer: str, mentioned: list[str] | None, truth: frozenset[str]) -> t
     )
 
 
-def chair_metrics(items: pd.DataFrame) -> pd.DataFrame:
-    """Sum judged answers up: metric, value, n and standard_error of :func:`score_objects`' metrics.
-
-    Args:
-        items: What :func:`chair_items` returns.
-    """
-    return score_objects(items, "").metrics[["metric", "value", "n", "standard_error"]]
-
-
-def score_objects(items: pd.DataFrame, protocol: str) -> Scored:
+def score_objects(items: pd.DataFrame, protocol: str, more: Sequence[Measure] = ()) -> Scored:
     """Sum judged answers up.
 
     Args:
         items: What :func:`object_items` returns.
+        more: Further measures of the same answers.
 
     Returns:
         Shares are fractions 0..1 and n is what they are shares *of*:
@@ -166,86 +163,84 @@ def score_objects(items: pd.DataFrame, protocol: str) -> Scored:
         ratio_of("object_recall", items["correct_count"], items["truth_count"], **judged),
         mean_of("mean_words", items["word_count"]),
         share_of("repeat_rate", items["repeats"], **judged),
+        *more,
     ]
     notes = [f"not there: {', '.join(found)}" if found else "" for found in items["hallucinated"]]
     return scored(items["item_id"], measures, protocol, notes=notes)
 
 
 def score_chair(answers: pd.DataFrame, truth: Mapping[int, frozenset[str]], vocabulary: Vocabulary) -> Scored:
-    """CHAIR by rule, without any model: :func:`chair_items`, then :func:`score_objects`."""
-    return score_objects(
-        chair_items(answers, truth, vocabulary), f"CHAIR by rule, vocabulary {vocabulary.label}"
-    )
-
-
-def truth_from_coco(
-    instances: dict[str, Any], captions: dict[str, Any], vocabulary: Vocabulary
-) -> dict[int, frozenset[str]]:
-    """The categories of each image: those of its instance annotations, together with the objects that its
-    captions mention.
-
-    Args:
-        instances: A COCO instances file, read: images, annotations (id, image_id, category_id), categories
-            (id, name).
-        captions: The COCO captions file of the same split: images, annotations (id, image_id, caption).
-        vocabulary: Reads the captions, and knows every category of the instances file.
+    """CHAIR by rule, without any model: :func:`chair_items`, then :func:`score_objects`.
 
     Returns:
-        image id -> categories, for each image that either file lists; one without any object has an empty
-        set.
+        Beside the metrics of :func:`score_objects` ``faulty_rate``, answers that name something that is not
+        there or name something twice; and ``empty_share``, answers without a text.
+    """
+    items = chair_items(answers, truth, vocabulary)
+    more = [
+        share_of("faulty_rate", (items["hallucinated_count"] > 0) | items["repeats"]),
+        share_of("empty_share", answers["answer"].str.strip() == ""),
+    ]
+    return score_objects(items, f"CHAIR by rule, vocabulary {vocabulary.label}", more)
+
+
+def draw_items(truth: pd.DataFrame, params: BenchmarkDataParams, seed: int) -> list[Item]:
+    """Images of COCO, drawn by the seed, with one prompt for all of them.
+
+    Args:
+        truth: Table ``coco_truth``.
+        params: ``chair_images`` of ``chair_split`` are drawn. Fewer images with the same seed are among the
+            more.
 
     Raises:
-        UserError: If a file lacks a part, the vocabulary doesn't know a category, or an annotation is of a
-            category or an image that its file doesn't list; names the annotation.
+        UserError: The split has fewer images.
     """
-    categories = _category_names(instances, vocabulary)
-    objects, texts = _annotations(instances, "instances"), _annotations(captions, "captions")
-    truth: dict[int, set[str]] = {image["id"]: set() for image in (*instances["images"], *captions["images"])}
-    for annotation in objects:
-        if annotation["category_id"] not in categories:
-            raise UserError(
-                f"COCO instances: annotation {annotation['id']} has category {annotation['category_id']}, "
-                "which the file doesn't list. "
-                "The file is damaged or cut: fetch it again."
-            )
-        truth[annotation["image_id"]].add(categories[annotation["category_id"]])
-    for annotation in texts:
-        truth[annotation["image_id"]].update(
-            category for _, category in vocabulary.mentions(annotation["caption"])
-        )
-    return {image_id: frozenset(found) for image_id, found in truth.items()}
-
-
-def _category_names(instances: dict[str, Any], vocabulary: Vocabulary) -> dict[int, str]:
-    """Category id of the file -> category of the vocabulary."""
-    names = {category["id"]: category["name"] for category in _part(instances, "instances", "categories")}
-    unknown = [name for name in names.values() if name not in vocabulary.category_of]
-    if unknown:
+    count, split = params.chair_images, params.chair_split
+    rows = truth.loc[truth["split"] == split, ["image_id", "file_name"]]
+    if len(rows) < count:
+        known = ", ".join(sorted(truth["split"].unique())) or "none"
         raise UserError(
-            f"COCO instances: the vocabulary {vocabulary.label} doesn't know "
-            f"{', '.join(map(repr, unknown))}. "
-            "Use a vocabulary that lists every category of the file."
+            f"benchmark_data.chair_images={count}: coco_truth has {len(rows):,} images of {split} (its "
+            f"splits: {known}). Lower it."
         )
-    return {category_id: vocabulary.category_of[name] for category_id, name in names.items()}
-
-
-def _annotations(file: dict[str, Any], kind: str) -> list[dict[str, Any]]:
-    """The annotations of a COCO file, each of an image that the file lists."""
-    listed = {image["id"] for image in _part(file, kind, "images")}
-    annotations = _part(file, kind, "annotations")
-    for annotation in annotations:
-        if annotation["image_id"] not in listed:
-            raise UserError(
-                f"COCO {kind}: annotation {annotation['id']} is of image {annotation['image_id']}, which "
-                "the file doesn't list. "
-                "The file is damaged or cut: fetch it again."
-            )
-    return annotations
-
-
-def _part(file: dict[str, Any], kind: str, name: str) -> list[dict[str, Any]]:
-    if name not in file:
-        raise UserError(
-            f"COCO {kind}: the file has no {name!r}. Give the {kind}_*.json of COCO's annotations."
+    order = sorted(rows.itertuples(index=False), key=lambda row: seed_for(seed, NAME, row.image_id))
+    return [
+        Item(
+            str(row.image_id),
+            params.chair_prompt,
+            f"coco_truth, image {row.image_id}",
+            image_id=row.image_id,
+            picture=row.file_name,
         )
-    return file[name]
+        for row in sorted(order[:count], key=lambda row: row.image_id)
+    ]
+
+
+def prompt_items(prompts: pd.DataFrame) -> pd.DataFrame:
+    """The loop's prompts as items: table ``benchmark_items``, item_id being the prompt's.
+
+    Args:
+        prompts: Table ``prompts``, about images of COCO's format.
+    """
+    rows = prompts[["question", "image", "image_id"]]
+    return rows.assign(benchmark=NAME, item_id=prompts["prompt_id"], kind=None, reference="{}")
+
+
+def _score(submission: Submission) -> Scored:
+    truth, vocabulary = read_truth(submission.known)
+    return score_chair(submission.answered, truth, vocabulary)
+
+
+CHAIR = Benchmark(
+    name=NAME,
+    title="CHAIR",
+    inputs={"truth": "coco_truth", "params": "params:benchmark_data", "seed": "params:seed"},
+    items=draw_items,
+    pictures="coco_images",
+    score=_score,
+    headline=("response_hallucination", "mention_hallucination", "object_recall", "mean_words"),
+    knowledge=truth_entries,
+    elsewhere=AnswersElsewhere(
+        options=frozenset(("annotations", "vocabulary")), without_items=coco_answers, known=truth_of_files
+    ),
+)

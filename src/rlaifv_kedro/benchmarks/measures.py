@@ -130,7 +130,7 @@ def scored(
     for measure in measures:
         chosen = {measure.name: everything} if measure.overall else {}
         if measure.by_group:
-            chosen |= {f"{measure.name}_{slug(group)}": mask for group, mask in groups.items()}
+            chosen |= {f"{measure.name}_{suffix_of(group)}": mask for group, mask in groups.items()}
         rows += [(name, *measure.over(mask), measure.failures(mask)) for name, mask in chosen.items()]
     metrics = pd.DataFrame(rows, columns=["metric", "value", "n", "standard_error", "failed"]).assign(
         protocol=protocol
@@ -148,13 +148,13 @@ def _items(item_ids: pd.Series, kinds: list[str | None], measure: Measure, notes
     return pd.DataFrame(dict(zip(ITEM_COLUMNS, columns)))
 
 
-def slug(name: str) -> str:
-    """A type's name as a part of a metric's: "Fine-grained perception" is fine_grained_perception."""
-    return re.sub(r"\W+", "_", name.strip().lower())
+def suffix_of(group: str) -> str:
+    """What stands for a group in a metric's name: fine_grained_perception for "Fine-grained perception"."""
+    return re.sub(r"\W+", "_", group.strip().lower())
 
 
-def join(first: Scored, second: Scored) -> Scored:
-    """Both parts of a benchmark with two."""
+def both(first: Scored, second: Scored) -> Scored:
+    """The tables of a benchmark's two parts in one."""
     return Scored(
         *(
             pd.concat(tables, ignore_index=True)

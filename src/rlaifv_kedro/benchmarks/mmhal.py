@@ -5,14 +5,25 @@ as a 0, so as a hallucination, and says nothing. Here such replies are asked for
 counted as failed, and each metric is given twice: without them, and as ``_unparsed_as_0``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from rlaifv_kedro.benchmarks.benchmark import Judge, Judgement, JudgeRequest, Scored, verdicts
+from rlaifv_kedro.benchmarks.benchmark import (
+    AnswersElsewhere,
+    Benchmark,
+    Item,
+    Judging,
+    PublishedFile,
+    Scored,
+)
+from rlaifv_kedro.benchmarks.judgement import Judge, Judgement, JudgeRequest, verdicts
 from rlaifv_kedro.benchmarks.measures import Measure, mean_of, mean_words, scored, share_of
+from rlaifv_kedro.benchmarks.records import Record, answers_alone, as_records
+from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.prompts import PromptFile
 
 STEP = "rating"
@@ -26,6 +37,50 @@ FAITHFUL = 3  # ratings from here on are of answers without a hallucination
 def type_of(index: int) -> str:
     """The type of the question with that index, from 0, in the published order."""
     return TYPES[index % len(TYPES)]
+
+
+def read_items(questions: Sequence[Mapping[str, Any] | Record]) -> list[Item]:
+    """The questions; item_id is the index, from 0, which says the type as well.
+
+    Args:
+        questions: The published JSON: question_type, image_id, image_src, image_content, question, gt_answer.
+
+    Raises:
+        UserError: A record is of another form, or not of the type that its index says; names it.
+    """
+    items = []
+    for index, record in enumerate(as_records(questions, "MMHal-Bench's questions")):
+        kind = record.choice("question_type", TYPES)
+        if kind != type_of(index):
+            raise UserError(
+                f"{record.where}: its type is {kind!r}, and should be {type_of(index)!r}. Give the "
+                "questions in the published order."
+            )
+        image_id = record.text("image_id")
+        reference = {
+            "image_id": image_id,
+            "image_content": record.texts("image_content"),
+            "gt_answer": record.text("gt_answer"),
+        }
+        items.append(
+            Item(
+                str(index),
+                record.text("question"),
+                record.where,
+                reference,
+                kind=kind,
+                picture=record.get("image_src"),
+                image_key=image_id,
+            )
+        )
+    return items
+
+
+def typed_answers(records: Sequence[Record]) -> pd.DataFrame:
+    """Answers alone, each with its type: as the record says, or by its index, which is its item_id."""
+    answers = answers_alone(records)
+    by_index = [type_of(int(item_id)) if item_id.isdecimal() else None for item_id in answers["item_id"]]
+    return answers.assign(kind=[kind or known for kind, known in zip(answers["kind"], by_index)])
 
 
 def rating_requests(answers: pd.DataFrame, prompt: PromptFile) -> list[JudgeRequest]:
@@ -109,3 +164,31 @@ def _measures(ratings: np.ndarray, failed: np.ndarray, suffix: str = "") -> list
         share_of(f"hallucination_rate{suffix}", hallucinates, failed=failed, by_group=not suffix),
         mean_of(f"informativeness{suffix}", informativeness, failed=failed),
     ]
+
+
+MMHAL = Benchmark(
+    name="mmhal",
+    title="MMHal-Bench",
+    inputs={"questions": "mmhal_questions"},
+    items=read_items,
+    pictures="mmhal_images",
+    judging=Judging(
+        ask=lambda answered, judge, params: rate(answered, judge, params.mmhal_prompt),
+        read=read_rating,
+        step=STEP,
+        is_step=lambda name: name == STEP,
+    ),
+    score=lambda submission: score_mmhal(
+        submission.answered, submission.judgements, f"rated by {submission.judge}"
+    ),
+    headline=("score", "hallucination_rate", "informativeness", "mean_words"),
+    elsewhere=AnswersElsewhere(
+        options=frozenset(("annotations", "judgements")),
+        published={
+            "questions": PublishedFile(
+                r"(.*mmhal.*|response_template)\.jsonl?", "mmhal-bench_answer_template.json"
+            )
+        },
+        without_items=typed_answers,
+    ),
+)

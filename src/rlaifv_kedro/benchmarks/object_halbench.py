@@ -6,16 +6,33 @@ ends the evaluation, after the whole run, and so does a zero denominator. Here t
 and left out, and a metric without a denominator is NaN.
 """
 
+import base64
+import binascii
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rlaifv_kedro.benchmarks.benchmark import Judge, Judgement, JudgeRequest, Scored, verdicts
-from rlaifv_kedro.benchmarks.chair import chair_items, object_items, score_objects
+from rlaifv_kedro.benchmarks.benchmark import (
+    AnswerFiles,
+    AnswersElsewhere,
+    Benchmark,
+    Item,
+    Judging,
+    Scored,
+    Submission,
+)
+from rlaifv_kedro.benchmarks.chair import CHAIR, chair_items, object_items, score_objects
+from rlaifv_kedro.benchmarks.coco.answers import coco_answers, extracted_objects
+from rlaifv_kedro.benchmarks.coco.truth import read_truth, truth_entries, truth_of_files
 from rlaifv_kedro.benchmarks.coco.vocabulary import Vocabulary
+from rlaifv_kedro.benchmarks.judgement import Judge, Judgement, JudgeRequest, verdicts
+from rlaifv_kedro.benchmarks.records import Record, as_records
+from rlaifv_kedro.benchmarks.spacy_pipeline import NOUNS, label_of, load_pipeline
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.params import BenchmarksParams
 from rlaifv_kedro.prompts import PromptFile
 
 if TYPE_CHECKING:
@@ -27,7 +44,44 @@ PIPELINE = "en_core_web_trf"  # the published figures: version 3.7.3
 PROMPT = Path(__file__).parent / "prompts" / "object_halbench_v1.txt"
 PLACEHOLDERS = ("question", "answer")
 SHORT = 3  # words: an answer of so many or fewer has no objects
-NOUNS = frozenset(("NN", "NNS", "NNP", "NNPS"))
+
+
+def read_items(questions: Sequence[Mapping[str, Any] | Record]) -> list[Item]:
+    """The prompts with their pictures; the truth about these is COCO's, by image_id.
+
+    Args:
+        questions: ``obj_halbench_300_with_image.jsonl``: image_id, question, image (base64).
+
+    Raises:
+        UserError: A record is of another form; names it.
+    """
+    items = []
+    for number, record in enumerate(as_records(questions, "Object HalBench's questions")):
+        image_id = record.identifier("image_id") or ""
+        if not image_id.isdecimal():
+            raise UserError(
+                f"{record.where}: 'image_id' should be COCO's number of the image, but is {image_id!r}. "
+                "Give the published file."
+            )
+        items.append(
+            Item(
+                str(number),
+                record.text("question"),
+                record.where,
+                image_id=int(image_id),
+                picture=_decoded(record),
+            )
+        )
+    return items
+
+
+def _decoded(record: Record) -> bytes:
+    try:
+        return base64.b64decode(record.text("image"), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise UserError(
+            f"{record.where}: 'image' is no base64 ({error}). Give the published file with its images."
+        ) from error
 
 
 def is_short(answer: str) -> bool:
@@ -124,7 +178,7 @@ def score_by_rule(
 
     Args:
         answers: item_id, image_id, answer.
-        truth: image_id -> categories, see :func:`rlaifv_kedro.benchmarks.chair.truth_from_coco`.
+        truth: image_id -> categories, see :mod:`rlaifv_kedro.benchmarks.coco.truth`.
 
     Returns:
         See :func:`rlaifv_kedro.benchmarks.chair.score_objects`.
@@ -165,3 +219,70 @@ def score_extracted(
     return score_objects(
         object_items(answers, truth, found), f"Object HalBench by LLM, {how}, vocabulary {vocabulary.label}"
     )
+
+
+def _score(submission: Submission) -> Scored:
+    answered, params = submission.answered, submission.params
+    truth, vocabulary = read_truth(submission.known)
+    if "extracted" in submission.known:
+        objects, how = submission.known["extracted"]
+    elif OBJECT_HALBENCH.is_judged(params):
+        pipeline = load_pipeline(params.object_halbench_pipeline)
+        objects = analysed(submission.judgements, pipeline, vocabulary)
+        how = f"objects by {submission.judge}, analysed by {label_of(pipeline)}"
+    else:
+        return score_by_rule(answered, truth, vocabulary)
+    return score_extracted(answered, objects, truth, vocabulary, how)
+
+
+def _refuse_unready(params: BenchmarksParams) -> None:
+    if OBJECT_HALBENCH.is_judged(params):
+        load_pipeline(params.object_halbench_pipeline)
+
+
+def _params(files: AnswerFiles) -> BenchmarksParams:
+    """By rule, unless replies or a judge are given."""
+    if files.extracted and files.judgements:
+        raise UserError("--extracted and --judgements: both say what the objects are. Give one of the two.")
+    if files.extracted or (files.judgements is None and files.judge is None):
+        if files.spacy is not None and not files.extracted:
+            raise UserError(
+                "--spacy: without --judgements there are no objects to analyse. Give the extractor's "
+                "replies, or leave it out."
+            )
+        return BenchmarksParams(extraction="rules")
+    return BenchmarksParams(extraction="llm", object_halbench_pipeline=files.spacy or PIPELINE)
+
+
+def _known(files: AnswerFiles, answered: pd.DataFrame) -> dict[str, Any]:
+    known = truth_of_files(files, answered)
+    if files.extracted:
+        objects = extracted_objects(files.extracted, answered)
+        known["extracted"] = objects, f"objects of {files.extracted.name}"
+    return known
+
+
+OBJECT_HALBENCH = Benchmark(
+    name="object_halbench",
+    title="Object HalBench",
+    inputs={"questions": "object_halbench_questions"},
+    items=read_items,
+    judging=Judging(
+        ask=lambda answered, judge, params: extract_objects(answered, judge, params.object_halbench_prompt),
+        read=read_objects,
+        step=STEP,
+        is_step=lambda name: name == STEP,
+        wanted=lambda params: params.extraction == "llm",
+        instead="Or take benchmarks.extraction=rules.",
+    ),
+    score=_score,
+    headline=CHAIR.headline,
+    knowledge=truth_entries,
+    refuse_unready=_refuse_unready,
+    elsewhere=AnswersElsewhere(
+        options=frozenset(("annotations", "vocabulary", "extracted", "judgements", "spacy")),
+        without_items=coco_answers,
+        known=_known,
+        params=_params,
+    ),
+)

@@ -5,16 +5,77 @@ Source: Li et al. 2023 (arXiv 2305.10355) and its evaluation. A common harness r
 labels; here it is that of the answers.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
-from rlaifv_kedro.benchmarks.benchmark import Scored
+from rlaifv_kedro.benchmarks.benchmark import AnswersElsewhere, Benchmark, Item, PublishedFile, Scored
 from rlaifv_kedro.benchmarks.measures import binary_measures, mean_words, scored, share_of
+from rlaifv_kedro.benchmarks.records import YES_NO, Record, answers_alone, as_records, image_number
+from rlaifv_kedro.errors import UserError
 
 SPLITS = ("random", "popular", "adversarial")
 PROTOCOL = (
     "POPE: first sentence without commas, no if it has the word No, not or no, else yes; yes is positive"
 )
+
+
+def read_items(**splits: Sequence[Mapping[str, Any] | Record]) -> list[Item]:
+    """The questions; item_id is SPLIT/QUESTION_ID, kind the split.
+
+    Args:
+        splits: Of each split its file: question_id, image (a file name of COCO), text, label.
+
+    Raises:
+        UserError: A split is unknown, or a record is of another form; names it.
+    """
+    items = []
+    for split, questions in splits.items():
+        if split not in SPLITS:
+            raise UserError(f"POPE has no split {split!r}. Its splits: {', '.join(SPLITS)}.")
+        for record in as_records(questions, f"POPE's {split} questions"):
+            name = record.text("image")
+            number = image_number(name)
+            if not number.isdecimal():
+                raise UserError(
+                    f"{record.where}: 'image' should be a file name of COCO with the image's number, but is "
+                    f"{name!r}."
+                )
+            items.append(
+                Item(
+                    f"{split}/{record.identifier('question_id')}",
+                    record.text("text"),
+                    record.where,
+                    {"label": record.choice("label", YES_NO)},
+                    kind=split,
+                    image_id=int(number),
+                    picture=name,
+                    image_key=number,
+                )
+            )
+    return items
+
+
+def labelled_answers(records: Sequence[Record]) -> pd.DataFrame:
+    """Answers whose records have the label themselves, and the split if there are several.
+
+    Raises:
+        UserError: A record has no label, or some have a split and others don't; names the line.
+    """
+    answers = answers_alone(records)
+    for record, label, kind in zip(records, answers["label"], answers["kind"]):
+        if label is None:
+            raise UserError(
+                f"{record.where}: it has no 'label' (yes or no). Add it, or give POPE's questions with "
+                "--annotations."
+            )
+        if (kind is None) != (answers["kind"][0] is None):
+            raise UserError(
+                f"{record.where}: some records have a 'split', others don't. Add it to all, or to none."
+            )
+    return answers
 
 
 def says_yes(answer: str) -> bool:
@@ -49,3 +110,23 @@ def score_pope(answers: pd.DataFrame) -> Scored:
         kinds=list(answers["kind"]),
         notes=["said yes" if yes else "said no" for yes in said_yes],
     )
+
+
+POPE = Benchmark(
+    name="pope",
+    title="POPE",
+    inputs={split: f"pope_{split}" for split in SPLITS},
+    items=read_items,
+    pictures="coco_images",
+    score=lambda submission: score_pope(submission.answered),
+    headline=tuple(f"{metric}_{split}" for split in SPLITS for metric in ("accuracy", "f1", "yes_ratio")),
+    is_yes_no=lambda kind: True,
+    image_key=image_number,
+    elsewhere=AnswersElsewhere(
+        published={
+            split: PublishedFile(rf".*{split}.*\.jsonl?", f"coco_pope_{split}.json", optional=True)
+            for split in SPLITS
+        },
+        without_items=labelled_answers,
+    ),
+)

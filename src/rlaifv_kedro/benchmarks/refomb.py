@@ -6,15 +6,26 @@ order is swapped too, and how much it matters is a metric.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from rlaifv_kedro.benchmarks.benchmark import Judge, Judgement, JudgeRequest, Scored, verdicts
+from rlaifv_kedro.benchmarks.benchmark import (
+    AnswersElsewhere,
+    Benchmark,
+    Item,
+    Judging,
+    PublishedFile,
+    Scored,
+)
+from rlaifv_kedro.benchmarks.judgement import Judge, Judgement, JudgeRequest, verdicts
 from rlaifv_kedro.benchmarks.measures import Measure, mean_of, mean_words, scored
+from rlaifv_kedro.benchmarks.records import Record, answers_alone, as_records
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.params import BenchmarksParams
 from rlaifv_kedro.prompts import PromptFile
 
 RUNS = 3  # the protocol averages over so many at least
@@ -26,6 +37,44 @@ OVERALL_PROMPT, TRUSTWORTHINESS_PROMPT = (
 OVERALL, TRUSTWORTHINESS = "overall", "trustworthiness"
 _VERDICT = re.compile(r"\[\[([ABC])\]\]")
 _STEP = re.compile(rf"({OVERALL}|{TRUSTWORTHINESS})/run ([1-9]\d*)(/swapped)?")
+
+
+def read_items(
+    questions: Sequence[Mapping[str, Any] | Record], reference: Sequence[Mapping[str, Any] | Record]
+) -> list[Item]:
+    """The questions, with GPT-4V's answers.
+
+    Args:
+        questions: ``RefoMB_dev.jsonl``: id, image_url, question, description, type.
+        reference: The same with GPT-4V's answers: id, question, answer.
+
+    Raises:
+        UserError: A record is of another form, or a question has no answer by GPT-4V; names it.
+    """
+    answers = {record.identifier("id"): record for record in as_records(reference, "GPT-4V's answers")}
+    items = []
+    for record in as_records(questions, "RefoMB's questions"):
+        item_id, question = record.identifier("id") or "", record.text("question")
+        answered = answers.get(item_id)
+        if answered is None or answered.text("question") != question or not answered.text("answer").strip():
+            raise UserError(
+                f"{record.where}: GPT-4V's answers have none to this question, id {item_id}. Give both "
+                "files of the same split."
+            )
+        known = {"description": record.text("description"), "reference_answer": answered.text("answer")}
+        image = record.text("image_url")
+        items.append(
+            Item(
+                item_id,
+                question,
+                record.where,
+                known,
+                kind=record.text("type"),
+                picture=image,
+                image_key=image,
+            )
+        )
+    return items
 
 
 def is_step(name: str) -> bool:
@@ -187,3 +236,43 @@ def _of_items(
         values.append(np.mean(there) if there else np.nan)
         failed.append(len(there) < max(runs, 1))
     return np.array(values, float), np.array(failed, bool)
+
+
+def _ask(answered: pd.DataFrame, judge: Judge, params: BenchmarksParams) -> list[Judgement]:
+    return compare(
+        answered,
+        judge,
+        runs=params.refomb_runs,
+        swap=params.refomb_swap,
+        overall_prompt=params.refomb_overall_prompt,
+        trustworthiness_prompt=params.refomb_trustworthiness_prompt,
+    )
+
+
+REFOMB = Benchmark(
+    name="refomb",
+    title="RefoMB",
+    inputs={"questions": "refomb_questions", "reference": "refomb_reference"},
+    items=read_items,
+    pictures="refomb_images",
+    judging=Judging(
+        ask=_ask,
+        read=read_verdict,
+        step=step(OVERALL, 1, False),
+        is_step=is_step,
+        not_counted="RefoMB's second call, one a reply to the first, is counted when that is stored.",
+    ),
+    score=lambda submission: score_refomb(
+        submission.answered, submission.judgements, f"compared by {submission.judge}"
+    ),
+    headline=("overall_score", "trustworthiness_score", "mean_words"),
+    elsewhere=AnswersElsewhere(
+        options=frozenset(("annotations", "judgements")),
+        published={
+            "questions": PublishedFile(r"(?!.*gpt4v).*RefoMB.*\.jsonl", "RefoMB_dev.jsonl"),
+            "reference": PublishedFile(r".*gpt4v.*\.jsonl", "gpt4v_RefoMB_dev.jsonl"),
+        },
+        annotations="RefoMB's questions and GPT-4V's answers to them",
+        without_items=answers_alone,
+    ),
+)

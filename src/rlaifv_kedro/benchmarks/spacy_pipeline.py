@@ -11,6 +11,8 @@ from rlaifv_kedro.errors import UserError
 if TYPE_CHECKING:
     from spacy.language import Language
 
+NOUNS = frozenset(("NN", "NNS", "NNP", "NNPS"))
+"""Tags of nouns."""
 _PUBLISHED = re.compile(r"[a-z]{2}_(core|dep|ent|sent)_\w+_(sm|md|lg|trf)")
 
 

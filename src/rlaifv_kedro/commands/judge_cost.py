@@ -5,13 +5,14 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
-from rlaifv_kedro.benchmarks import suite
 from rlaifv_kedro.benchmarks.judging.dry_run import DryJudge
 from rlaifv_kedro.benchmarks.judging.judge import named_judge, open_store
 from rlaifv_kedro.benchmarks.judging.prices import Price, PriceTable, has_own_price, price_of
+from rlaifv_kedro.benchmarks.registry import BENCHMARKS
+from rlaifv_kedro.benchmarks.scoring import answered_items
 from rlaifv_kedro.datasets import ChunkedTableDataset, TableDataset
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.params import Benchmark, Parameters, validate_parameters
+from rlaifv_kedro.params import Parameters, validate_parameters
 from rlaifv_kedro.runs.manifest import Manifest, load
 from rlaifv_kedro.runs.session import load_context
 
@@ -50,14 +51,14 @@ def judge_cost(project: Path, run_id: str, params: dict[str, Any]) -> list[Cost]
     parameters = validate_parameters(merged)
     answered = {
         name: path
-        for name in suite.BENCHMARKS
-        if (path := _complete(run, name)) and suite.is_judged(name, parameters.benchmarks)
+        for name, benchmark in BENCHMARKS.items()
+        if (path := _complete(run, name)) and benchmark.is_judged(parameters.benchmarks)
     }
     if not answered:
         raise UserError(
             f"Run {run_id} has no complete answers to a benchmark that an LLM judges. To have them without "
             "judging: kedro run --pipelines evaluation "
-            "--to-outputs benchmark.mmhal.policy_answers --params ..."
+            "--to-outputs benchmark.mmhal.answers --params ..."
         )
     named_judge(parameters.models)
     store = _store(project, run.env)
@@ -76,8 +77,8 @@ def judge_cost(project: Path, run_id: str, params: dict[str, Any]) -> list[Cost]
     ]
 
 
-def _complete(run: Manifest, benchmark: Benchmark) -> str | None:
-    entry = run.written.get(f"benchmark.{benchmark}.policy_answers")
+def _complete(run: Manifest, benchmark: str) -> str | None:
+    entry = run.written.get(f"benchmark.{benchmark}.answers")
     return entry.path if entry and entry.sha256 else None
 
 
@@ -95,7 +96,7 @@ def _price(parameters: Parameters) -> tuple[Price | None, str]:
 
 
 def _cost(
-    benchmark: Benchmark,
+    benchmark: str,
     items: Path,
     answers: Path,
     parameters: Parameters,
@@ -105,8 +106,8 @@ def _cost(
 ) -> Cost:
     judge = DryJudge(open_store(parameters.models, store), parameters.judge)
     rows = TableDataset(str(items), "benchmark_items").load()
-    for _, own in ChunkedTableDataset(str(answers), "policy_answers").load().groupby("policy", sort=False):
-        suite.judge_answers(benchmark, suite.answered_items(rows, own), judge, parameters.benchmarks)
+    for _, own in ChunkedTableDataset(str(answers), "answers").load().groupby("policy", sort=False):
+        BENCHMARKS[benchmark].judging.ask(answered_items(rows, own), judge, parameters.benchmarks)
     return Cost(
         benchmark,
         judge.store.asked_model,
@@ -142,5 +143,6 @@ def show(costs: list[Cost]) -> None:
     console = Console(width=max(Console().width, 120))
     console.print(f"Judge: {costs[0].judge}")
     console.print(table)
-    if any(c.benchmark == "refomb" for c in costs):
-        console.print("RefoMB's second call, one a reply to the first, is counted when that is stored.")
+    for cost in costs:
+        if not_counted := BENCHMARKS[cost.benchmark].judging.not_counted:
+            console.print(not_counted)

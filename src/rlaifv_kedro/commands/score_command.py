@@ -10,9 +10,7 @@ from rlaifv_kedro.commands.project import project_path
 
 
 @click.command("score", epilog=examples("rlaifv score pope --answers answers.jsonl --annotations pope/"))
-@click.argument(
-    "benchmark", type=click.Choice(["chair", "object_halbench", "mmhal", "refomb", "amber", "pope"])
-)
+@click.argument("benchmark")
 @path_option("--answers", "A JSON object a line: item_id or image_id, answer.", required=True)
 @path_option("--annotations", "The published files: COCO's, or the benchmark's own.", "FOLDER")
 @path_option("--vocabulary", "Words for COCO's categories.  [default: our own list]")
@@ -32,10 +30,14 @@ def command(benchmark: str, env: str | None, params: dict[str, Any], as_json: bo
     Needs no policy; docs/benchmarks.md has the files. Where a judge is needed and there are no --judgements,
     the models.judge of --env and --params is asked.
     """
+    from rlaifv_kedro.benchmarks.answers_elsewhere import score_file
+    from rlaifv_kedro.benchmarks.benchmark import AnswerFiles
+    from rlaifv_kedro.benchmarks.registry import benchmark_named
     from rlaifv_kedro.commands import score
 
+    chosen = benchmark_named(benchmark)
     if env is None and not params:
-        scored = score.score_file(benchmark, score.ScoreInputs(**given))
+        scored = score_file(chosen, AnswerFiles(**given))
     else:
         from rlaifv_kedro.benchmarks.judging.judge import open_judge
         from rlaifv_kedro.preflight.run import configured
@@ -43,8 +45,7 @@ def command(benchmark: str, env: str | None, params: dict[str, Any], as_json: bo
         setup = configured(project_path(), env, params, [])
         parameters, store = setup.parameters, setup.catalog.load("judge_store")
         judge = open_judge(parameters.models, parameters.judge, parameters.compute, store)
-        inputs = score.ScoreInputs(**given, judge=judge, judge_label=judge.store.asked_model)
-        scored = score.score_file(benchmark, inputs)
+        scored = score_file(chosen, AnswerFiles(**given, judge=judge, judge_label=judge.store.asked_model))
         judge.close()
     if as_json:
         click.echo(json.dumps(score.as_json(benchmark, scored), indent=2))

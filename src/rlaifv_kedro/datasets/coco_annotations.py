@@ -93,9 +93,7 @@ class CocoAnnotations:
             ) from error
         for part in fields:
             if part not in seen:
-                raise UserError(
-                    f"{where}: the file has no {part!r}. Give the {kind}_*.json of COCO's annotations."
-                )
+                raise UserError(_no_part(where, part, kind))
 
     def _listing(self) -> list[str]:
         if self._path.is_dir():
@@ -143,6 +141,10 @@ def _entries(
             yield prefix, None
 
 
+def _no_part(where: str, part: str, kind: str) -> str:
+    return f"{where}: the file has no {part!r}. Give the {kind}_*.json of COCO's annotations."
+
+
 def _checked(part: str, entry: dict[str, Any], names: Sequence[str], where: str) -> dict[str, Any]:
     for name in names:
         value = entry.get(name)
@@ -154,6 +156,31 @@ def _checked(part: str, entry: dict[str, Any], names: Sequence[str], where: str)
                 "of another kind: fetch it again."
             )
     return entry
+
+
+class CocoDocuments:
+    """The annotations of one split that are read already, with the methods of :class:`CocoAnnotations`.
+
+    Args:
+        split: Such as ``test``; the documents are called ``test_instances`` and ``test_captions``, as the
+            catalog's entries.
+    """
+
+    def __init__(self, split: str, instances: Mapping[str, Any], captions: Mapping[str, Any]):
+        self.splits = [split]
+        self._documents = {"instances": instances, "captions": captions}
+
+    def where(self, kind: str, split: str) -> str:
+        """Which document it is, for people."""
+        return f"{split}_{kind}"
+
+    def entries(self, kind: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """See :meth:`CocoAnnotations.entries`."""
+        document, where = self._documents[kind], self.where(kind, split)
+        for part, names in FIELDS[kind].items():
+            if part not in document:
+                raise UserError(_no_part(where, part, kind))
+            yield from ((part, _checked(part, entry, names, where)) for entry in document[part])
 
 
 class CocoAnnotationsDataset(RemoteFileDataset):

@@ -8,7 +8,10 @@ from rlaifv_kedro.errors import UserError
 
 
 class IterationNumberDataset(AbstractDataset[None, int]):
-    """The number in an iteration's name, which tells a stage where it is: ``iteration_3`` -> 3."""
+    """The number in an iteration's name, which tells a stage where it is: ``iteration_3`` -> 3.
+
+    The base policy, which no iteration has made, is measured as that of iteration 0: ``base`` -> 0.
+    """
 
     IS_FILE = False
 
@@ -21,6 +24,8 @@ class IterationNumberDataset(AbstractDataset[None, int]):
         Raises:
             UserError: The name is not an iteration's.
         """
+        if self.iteration == "base":
+            return 0
         number = self.iteration.rpartition("_")[2]
         if not number.isdigit() or int(number) < 1:
             raise UserError(f"{self.iteration!r} names no iteration: use iteration_1, iteration_2 ...")

@@ -5,7 +5,7 @@ Unknown keys and impossible values are refused before anything runs.
 """
 
 from rlaifv_kedro.params.base import Count, Params, Share
-from rlaifv_kedro.params.benchmarks import Benchmark, BenchmarkDataParams, BenchmarksParams, JudgeParams
+from rlaifv_kedro.params.benchmarks import BenchmarkDataParams, BenchmarksParams, JudgeParams
 from rlaifv_kedro.params.method import (
     CollapseParams,
     DataGenerationParams,
@@ -41,7 +41,6 @@ __all__ = [
     "RUNTIME_ONLY",
     "RUN_NAMES",
     "BackendParams",
-    "Benchmark",
     "BenchmarkDataParams",
     "BenchmarksParams",
     "CollapseParams",

@@ -6,8 +6,6 @@ from pydantic import Field
 
 from rlaifv_kedro.params.base import Count, Params
 
-Benchmark = Literal["chair", "object_halbench", "mmhal", "refomb", "amber", "pope"]
-
 
 class JudgeParams(Params):
     """How ``models.judge`` is asked, and what it costs. A reply that was asked for with other values is

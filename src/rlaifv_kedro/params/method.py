@@ -5,7 +5,6 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from rlaifv_kedro.params.base import Count, Params, Share
-from rlaifv_kedro.params.benchmarks import Benchmark
 
 
 class DataGenerationParams(Params):
@@ -153,7 +152,7 @@ class EvaluationParams(Params):
         2, description="of an iteration's checkpoints so many of the best stay, and the last; null keeps all"
     )
     collapse: CollapseParams = CollapseParams()
-    benchmarks: list[Benchmark] = Field(
+    benchmarks: list[str] = Field(
         [], description="published benchmarks that the policy answers; their files are fetched"
     )
     policy: str | list[str] | None = Field(

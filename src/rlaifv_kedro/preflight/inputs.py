@@ -203,8 +203,7 @@ def check_truth(split: str, inputs: Inputs) -> list[Finding]:
 
     The annotations must hold the truth about every image of the split's prompts.
     """
-    from rlaifv_kedro.benchmarks.chair import truth_from_coco
-    from rlaifv_kedro.benchmarks.coco.vocabulary import Vocabulary
+    from rlaifv_kedro.benchmarks.coco.truth import truth_of_split
 
     prompts = inputs.tables.get(f"{split}_prompts")
     names = [f"{split}_instances", f"{split}_captions"]
@@ -213,9 +212,9 @@ def check_truth(split: str, inputs: Inputs) -> list[Finding]:
     ids, findings = set(prompts["image_id"].to_pylist()), []
     if all(name in inputs.documents for name in names):
         try:
-            truth = truth_from_coco(*(inputs.documents[name] for name in names), Vocabulary.own())
+            truth = truth_of_split(split, *(inputs.documents[name] for name in names))
             findings += _strangers(
-                ids - set(truth),
+                ids - set(truth["image_id"]),
                 f"{split}_prompts",
                 "without annotations",
                 "Give the annotation files that they are from.",

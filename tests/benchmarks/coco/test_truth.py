@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from rlaifv_kedro.benchmarks.chair import truth_from_coco
-from rlaifv_kedro.benchmarks.coco.truth import coco_truth, truth_of
+from rlaifv_kedro.benchmarks.coco.truth import coco_truth, truth_of, truth_of_split
 from rlaifv_kedro.benchmarks.coco.vocabulary import COCO_CATEGORIES, Vocabulary
 from rlaifv_kedro.datasets import CocoAnnotations, TableDataset
 from rlaifv_kedro.errors import UserError
@@ -57,6 +56,18 @@ def captions(images: list[int], texts: list[tuple[int, str]]) -> dict[str, Any]:
     return {"images": [{"id": i, "file_name": f"{i}.jpg"} for i in images], "annotations": annotations}
 
 
+def truth_of_whole_files(instances: dict[str, Any], captions: dict[str, Any]) -> dict[int, frozenset[str]]:
+    """The same by another way: sets, of files that were read whole."""
+    names = {category["id"]: category["name"] for category in instances["categories"]}
+    truth: dict[int, set[str]] = {image["id"]: set() for image in (*instances["images"], *captions["images"])}
+    for annotation in instances["annotations"]:
+        truth[annotation["image_id"]].add(OWN.category_of[names[annotation["category_id"]]])
+    for annotation in captions["annotations"]:
+        mentioned = OWN.mentions(annotation["caption"])
+        truth[annotation["image_id"]].update(category for _, category in mentioned)
+    return {image_id: frozenset(found) for image_id, found in truth.items()}
+
+
 def test_by_hand() -> None:
     train = (
         instances([3, 1], [(3, 18), (3, 18), (3, 62)]),
@@ -95,7 +106,7 @@ def test_the_same_as_from_whole_files(tmp_path: Path, seed: int) -> None:
             for _ in range(150)
         ]
         files = {"instances": instances(images, objects), "captions": captions(images, texts)}
-        expected |= truth_from_coco(files["instances"], files["captions"], OWN)
+        expected |= truth_of_whole_files(files["instances"], files["captions"])
         for kind, file in files.items():
             shuffled = draw.sample(list(file.items()), len(file))
             (tmp_path / f"{kind}_{split}.json").write_text(json.dumps(dict(shuffled)))
@@ -179,3 +190,44 @@ def test_memory_does_not_grow_with_annotations() -> None:
 
     peak(2000)  # caches
     assert peak(40_000) < peak(2000) + 300_000
+
+
+@pytest.fixture
+def split() -> dict[str, Any]:
+    """The loop's documents: two cats in image 7, with captions; image 9 is in the captions' file alone."""
+    listed = [{"id": 17, "name": "cat"}, {"id": 63, "name": "couch"}]
+    return {
+        "instances": instances([7, 8], [(7, 17), (7, 17)], listed),
+        "captions": captions([7, 8, 9], [(7, "Cats on a sofa."), (7, "A kitten.")]),
+    }
+
+
+def test_of_a_split_of_the_loop(split: dict[str, Any]) -> None:
+    table = truth_of_split("test", split["instances"], split["captions"])
+    assert truth_of(table, OWN) == {7: frozenset({"cat", "couch"}), 8: frozenset(), 9: frozenset()}
+    assert set(table["split"]) == {"test"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        ("instances", {"category_id": 18}, "test_instances: annotation 100 has category 18"),
+        ("instances", {"image_id": 9}, "test_instances: annotation 100 is of image 9"),
+        ("captions", {"image_id": 10}, "test_captions: annotation 500 is of image 10"),
+        (
+            "captions",
+            {"caption": None},
+            "test_captions: in 'annotations' the entry of id 500 has 'caption' = None",
+        ),
+        ("captions", None, "test_captions: the file has no 'images'"),
+    ],
+)
+def test_damaged_documents_of_a_split_are_named(
+    split: dict[str, Any], kind: str, change: dict[str, Any] | None, message: str
+) -> None:
+    if change is None:
+        del split[kind]["images"]
+    else:
+        split[kind]["annotations"][0] |= change
+    with pytest.raises(UserError, match=message):
+        truth_of_split("test", **split)

@@ -178,6 +178,7 @@ class TestCommand:
         """Judgements of two steps, and a reference for one of them."""
         rows = [
             {
+                "policy": "a policy",
                 "benchmark": "refomb",
                 "item_id": f"{i}",
                 "step": step,

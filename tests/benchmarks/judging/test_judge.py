@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 
 from judge_server import Body, ChatServer, Fault, chat_server, completion, judge_server, question_of
-from rlaifv_kedro.benchmarks.benchmark import JudgeRequest
+from rlaifv_kedro.benchmarks.judgement import JudgeRequest
 from rlaifv_kedro.benchmarks.judging.dry_run import DryJudge
 from rlaifv_kedro.benchmarks.judging.judge import StoredJudge, asked_model, judgement_table, open_judge
 from rlaifv_kedro.benchmarks.judging.prices import Price, PriceTable, price_of
@@ -450,7 +450,7 @@ class TestOverHttp:
             assert len(stored) == len({entry["key"] for entry in stored}) == len(server.answered) == 446
             assert set(server.answered.values()) == {1}
             assert Counter(entry["returned_model"] for entry in stored) == {"judge-2": 416, "tiny": 30}
-            table = check("judgements", judgement_table("mmhal", judge.judgements), "here")
+            table = check("judgements", judgement_table("a policy", "mmhal", judge.judgements), "here")
             assert len(table) == 400 and table["error"].notna().sum() == len(refused | down | nonsense) == 46
 
             sent, calm = len(server.bodies), True
@@ -475,7 +475,7 @@ class TestOverHttp:
             assert (
                 len(server.bodies) == 2 and caplog.text.count("the server says that judge-2024 answers") == 1
             )
-        table = judgement_table("mmhal", judge.judgements)
+        table = judgement_table("a policy", "mmhal", judge.judgements)
         assert table[["asked_model", "returned_model"]].drop_duplicates().values.tolist() == [
             ["judge", "judge-2024"]
         ]
@@ -535,7 +535,7 @@ def ask_in_a_process(server: ChatServer, folder: Path, count: int) -> subprocess
     """A process that asks for the verdicts of so many prompts, four at once."""
     script = (
         "import sys; from pathlib import Path\n"
-        "from rlaifv_kedro.benchmarks.benchmark import JudgeRequest\n"
+        "from rlaifv_kedro.benchmarks.judgement import JudgeRequest\n"
         "from rlaifv_kedro.benchmarks.judging.judge import open_judge\n"
         "from rlaifv_kedro.params import ComputeParams, JudgeParams, ModelsParams\n"
         "url, folder, count = sys.argv[1:]\n"
@@ -685,7 +685,7 @@ def test_the_table_of_judgements(tmp_path: Path) -> None:
     )
     judge.ask(asking("a", "b"), verdicts.get)
     judge.ask(asking("c", "d", "e"), verdicts.get)
-    table = judgement_table("refomb", judge.judgements)
+    table = judgement_table("a policy", "refomb", judge.judgements)
     write_table(tmp_path / "judgements.parquet", "judgements", table)
     checked = check("judgements", pd.read_parquet(tmp_path / "judgements.parquet"), "here")
     assert checked["verdict"].fillna("-").tolist() == ["[[A]]", "3", '["cat", "dog"]', "-", "-"]
@@ -704,10 +704,12 @@ def test_the_table_of_judgements(tmp_path: Path) -> None:
 def test_an_item_is_judged_once_a_step(tmp_path: Path) -> None:
     judge = judge_of(Scripted({"a": ["x"]}), tmp_path)
     judge.ask(asking("a", "a"), str)
-    with pytest.raises(UserError, match="the key benchmark=mmhal, item_id=a, step=rating comes twice"):
-        check("judgements", judgement_table("mmhal", judge.judgements), "here")
+    with pytest.raises(
+        UserError, match="the key policy=a policy, benchmark=mmhal, item_id=a, step=rating comes twice"
+    ):
+        check("judgements", judgement_table("a policy", "mmhal", judge.judgements), "here")
 
 
 def test_no_judgements_are_a_table_too() -> None:
     nothing: Iterable[Any] = ()
-    assert check("judgements", judgement_table("mmhal", nothing), "here").empty
+    assert check("judgements", judgement_table("a policy", "mmhal", nothing), "here").empty

@@ -1,21 +1,22 @@
-"""COCO's ground truth as a table, made once in one pass over the annotation files; see
-:func:`chair.truth_from_coco` for what is true.
+"""COCO's ground truth: which objects are in each image, a table made in one pass over the files.
 
 An image's categories are bits of one number while the files are read: 120,000 images take some ten megabytes.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import pandas as pd
 
+from rlaifv_kedro.benchmarks.benchmark import AnswerFiles
 from rlaifv_kedro.benchmarks.coco.vocabulary import Vocabulary
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.params import BenchmarkDataParams
 from rlaifv_kedro.schemas import FINGERPRINT
 
 
 class Annotations(Protocol):
-    """Annotation files as ``datasets.CocoAnnotations`` reads them."""
+    """Annotation files as ``datasets.coco_annotations`` reads them."""
 
     splits: list[str]
 
@@ -64,8 +65,56 @@ def coco_truth(annotations: Annotations, vocabulary: Vocabulary) -> pd.DataFrame
     return frame
 
 
+def truth_of_split(split: str, instances: dict[str, Any], captions: dict[str, Any]) -> pd.DataFrame:
+    """The table ``coco_truth`` of one of the loop's splits, whose files are read already.
+
+    Args:
+        split: Such as ``test``; its files are the entries ``test_instances`` and ``test_captions``.
+
+    Raises:
+        UserError: See :func:`coco_truth`.
+    """
+    from rlaifv_kedro.datasets.coco_annotations import CocoDocuments
+
+    return coco_truth(CocoDocuments(split, instances, captions), Vocabulary.own())
+
+
+def truth_entries(params: BenchmarkDataParams) -> dict[str, str]:
+    """``Benchmark.knowledge`` of a benchmark whose answers are compared with COCO's truth."""
+    published = {"vocabulary": "chair_vocabulary"} if params.vocabulary == "published" else {}
+    return {"truth": "coco_truth", **published}
+
+
+def truth_of_files(files: AnswerFiles, answered: pd.DataFrame) -> dict[str, Any]:
+    """What :func:`truth_entries` names, from files.
+
+    Raises:
+        UserError: There are no annotations, or they are damaged.
+    """
+    from rlaifv_kedro.datasets.coco_annotations import CocoAnnotations
+
+    if files.annotations is None:
+        raise UserError(
+            "--annotations is missing: give the folder (or zip) with COCO's instances_*2014.json and "
+            "captions_*2014.json."
+        )
+    known = {} if files.vocabulary is None else {"vocabulary": files.vocabulary}
+    vocabulary = Vocabulary.of(files.vocabulary)
+    return known | {"truth": coco_truth(CocoAnnotations(files.annotations), vocabulary)}
+
+
+def read_truth(known: Mapping[str, Any]) -> tuple[dict[int, frozenset[str]], Vocabulary]:
+    """Image id -> categories, and the vocabulary that both captions and answers are read by.
+
+    Args:
+        known: What :func:`truth_entries` names, loaded.
+    """
+    vocabulary = Vocabulary.of(known.get("vocabulary"))
+    return truth_of(known["truth"], vocabulary), vocabulary
+
+
 def truth_of(table: pd.DataFrame, vocabulary: Vocabulary) -> dict[int, frozenset[str]]:
-    """image id -> categories, of a table ``coco_truth``; what :func:`chair.chair_items` takes.
+    """Image id -> categories, of a table ``coco_truth``.
 
     Raises:
         UserError: The table was made with another vocabulary.
@@ -105,8 +154,8 @@ def _instances(entries: Entries, vocabulary: Vocabulary, where: str) -> Read:
             if image_id not in listed:
                 early.setdefault(image_id, entry["id"])
             masks[image_id] = masks.get(image_id, 0) | bits[category_id]
-    _refuse_strangers(early, listed, where)
-    _refuse_unknown(names, first, vocabulary, where)
+    _refuse_unlisted_images(early, listed, where)
+    _refuse_unknown_categories(names, first, vocabulary, where)
     position = {category: bit for bit, category in enumerate(vocabulary.categories)}
     ours = [1 << position[vocabulary.category_of[names[category_id]]] for category_id in bits]
     return listed, {image_id: sum({ours[bit] for bit in _bits(mask)}) for image_id, mask in masks.items()}
@@ -128,7 +177,7 @@ def _captions(entries: Entries, vocabulary: Vocabulary, where: str) -> Read:
         for _, category in vocabulary.mentions(entry["caption"]):
             mask |= bit_of[category]
         masks[image_id] = mask
-    _refuse_strangers(early, listed, where)
+    _refuse_unlisted_images(early, listed, where)
     return listed, masks
 
 
@@ -140,7 +189,7 @@ def _bits(mask: int) -> Iterator[int]:
         mask ^= lowest
 
 
-def _refuse_strangers(early: dict[int, int], listed: dict[int, str], where: str) -> None:
+def _refuse_unlisted_images(early: dict[int, int], listed: dict[int, str], where: str) -> None:
     for image_id, annotation in early.items():
         if image_id not in listed:
             raise UserError(
@@ -149,7 +198,9 @@ def _refuse_strangers(early: dict[int, int], listed: dict[int, str], where: str)
             )
 
 
-def _refuse_unknown(names: dict[int, str], first: dict[int, int], vocabulary: Vocabulary, where: str) -> None:
+def _refuse_unknown_categories(
+    names: dict[int, str], first: dict[int, int], vocabulary: Vocabulary, where: str
+) -> None:
     unknown = [name for name in names.values() if name not in vocabulary.category_of]
     if unknown:
         raise UserError(

@@ -213,6 +213,11 @@ class Vocabulary:
         return cls("own-80-v1", category_of)
 
     @classmethod
+    def of(cls, path: str | Path | None) -> Self:
+        """The vocabulary of a file; without one the project's own."""
+        return cls.own() if path is None else cls.from_file(path)
+
+    @classmethod
     def from_file(cls, path: str | Path) -> Self:
         """Read a list in the published format: one category a line, the category first, then its synonyms,
         separated by commas.

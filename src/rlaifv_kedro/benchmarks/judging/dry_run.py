@@ -1,12 +1,10 @@
-"""What a benchmark would still ask its judge, and what that costs at most: counted without asking
-anything.
-"""
+"""What a benchmark would still ask its judge, and what that costs at most, without asking."""
 
 from collections.abc import Sequence
 
-from rlaifv_kedro.benchmarks.benchmark import Judgement, JudgeRequest
-from rlaifv_kedro.benchmarks.judging.judge import Read, standing
+from rlaifv_kedro.benchmarks.judgement import Judgement, JudgeRequest
 from rlaifv_kedro.benchmarks.judging.prices import Price
+from rlaifv_kedro.benchmarks.judging.progress import Read, progress_of
 from rlaifv_kedro.benchmarks.judging.store import Attempt, ReplyStore
 from rlaifv_kedro.params import JudgeParams
 
@@ -14,8 +12,7 @@ CHARACTERS_PER_TOKEN = 4  # about, of English; the server's own counts are store
 
 
 class DryJudge:
-    """See :class:`rlaifv_kedro.benchmarks.benchmark.Judge`. Gives the judgements that are stored, and
-    counts what else would be asked.
+    """A judge that gives the judgements that are stored, and counts what else would be asked.
 
     A scorer that is handed this judge instead of the real one makes the very same requests, so the count is
     that of the benchmark. Not counted are replies asked for anew, and requests made of replies that aren't
@@ -35,7 +32,7 @@ class DryJudge:
         """Judgements in the order of the requests; what isn't stored has the error ``not asked yet``."""
         judgements = []
         for request in requests:
-            found = standing(request, read, self.store, self.params)
+            found = progress_of(request, read, self.store, self.params)
             if found.next:
                 self._to_ask[found.next] = None
             else:
@@ -66,11 +63,11 @@ class DryJudge:
 
     @property
     def most_reply_tokens(self) -> int:
-        """If each reply is as long as it may be."""
+        """Tokens of the replies, if each is as long as it may be."""
         return sum(attempt.max_new_tokens for attempt in self._to_ask)
 
     def cost(self, price: Price | None) -> float | None:
-        """At most, in the currency of the price; None without one."""
+        """What the calls cost at most, in the currency of the price; None without one."""
         return (
             None
             if price is None

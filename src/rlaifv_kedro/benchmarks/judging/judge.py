@@ -1,5 +1,6 @@
-"""A text LLM as a judge: any OpenAI-compatible server, or a model in this process. Nothing is asked twice,
-and nothing is guessed.
+"""A text LLM as a judge: any OpenAI-compatible server, or a model in this process.
+
+Nothing is asked twice, and nothing is guessed.
 """
 
 import hashlib
@@ -16,47 +17,30 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rlaifv_kedro.benchmarks.benchmark import UNREADABLE, Judgement, JudgeRequest
+from rlaifv_kedro.benchmarks.judgement import Judgement, JudgeRequest
 from rlaifv_kedro.benchmarks.judging.prices import price_of
+from rlaifv_kedro.benchmarks.judging.progress import Progress, Read, progress_of
 from rlaifv_kedro.benchmarks.judging.store import Attempt, ReplyStore, StoredReply
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import content_sha256
 from rlaifv_kedro.params import ComputeParams, JudgeParams, ModelsParams, OpenAIParams, WeightsParams
 from rlaifv_kedro.schemas import TABLES
-from rlaifv_kedro.seeds import seed_for
 
 if TYPE_CHECKING:
     from rlaifv_kedro.models import Answer, TextModel
 
 log = logging.getLogger(__name__)
 
-Read = Callable[[str], Any]
 _LONGEST_PAUSE = 60.0  # seconds
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How far a request is, by the replies that are stored.
+class StoredJudgement(Judgement):
+    """A judgement that the store can give again.
 
     Attributes:
-        replies: How many there are to it.
-        last: The newest of them.
-        verdict: None if there is none yet.
-        why: What is wrong with the last reply; None if nothing.
-        next: What is to be asked; None if there is a verdict, or as many replies as ``judge.tries`` allows.
-    """
-
-    replies: int
-    last: StoredReply | None
-    verdict: Any = None
-    why: str | None = None
-    next: Attempt | None = None
-
-
-@dataclass(frozen=True)
-class StoredJudgement(Judgement):
-    """A judgement, with the reply that it was read from, or the last one without a verdict. ``replies``:
-    how many there were to the request.
+        stored: The reply that the verdict was read from, or the last one without a verdict.
+        replies: How many there were to the request.
     """
 
     asked_model: str
@@ -64,41 +48,8 @@ class StoredJudgement(Judgement):
     replies: int
 
 
-def standing(request: JudgeRequest, read: Read, store: ReplyStore, params: JudgeParams) -> Standing:
-    """Goes through the stored replies to a request in the order in which they were asked for.
-
-    A reply that was cut off isn't read, even if something in it looks like a verdict: it is asked for once
-    more with twice as many tokens. After one that is empty or holds no verdict another is drawn, with another
-    seed and ``judge.retry_temperature``.
-    """
-    draw, limit, why, last = 0, params.max_new_tokens, None, None
-    for replies in range(params.tries):
-        seed = seed_for(request.seed, "judge", draw) if draw else request.seed
-        attempt = Attempt(
-            request.prompt, params.retry_temperature if draw else params.temperature, limit, seed
-        )
-        stored = store.get(attempt)
-        if stored is None:
-            return Standing(replies, last, why=why, next=attempt)
-        last = stored
-        if stored.finish_reason == "length":
-            why = f"the reply is cut off at {limit} tokens"
-            if limit == params.max_new_tokens:  # the same draw again, which goes on from where it was cut off
-                limit *= 2
-                continue
-        elif not stored.reply.strip():
-            why = "the reply is empty"
-        else:
-            verdict = read(stored.reply)
-            if verdict is not None:
-                return Standing(replies + 1, last, verdict)
-            why = UNREADABLE
-        draw += 1
-    return Standing(params.tries, last, why=f"{why} (replies: {params.tries})")
-
-
 class StoredJudge:
-    """See :class:`rlaifv_kedro.benchmarks.benchmark.Judge`.
+    """A judge whose replies are stored; see :class:`rlaifv_kedro.benchmarks.judgement.Judge`.
 
     Replies are stored as they come, so a run that was killed goes on where it stopped, and one that finds
     them all needs neither server nor weights. Troubles of the connection are the backend's: it tries again,
@@ -138,7 +89,7 @@ class StoredJudge:
             before, rounds = len(self.store), 0
             while True:
                 found = {
-                    key: standing(request, read, self.store, self.params)
+                    key: progress_of(request, read, self.store, self.params)
                     for key, request in different.items()
                 }
                 missing = dict.fromkeys(s.next for s in found.values() if s.next and s.next not in lost)
@@ -156,7 +107,7 @@ class StoredJudge:
         return list(judgements)
 
     def close(self) -> None:
-        """Let go of the model, if it was needed."""
+        """Let the model go, if it was needed."""
         from rlaifv_kedro.models import close_model
 
         if self._model is not None:
@@ -192,7 +143,7 @@ class StoredJudge:
             chats = [[{"role": "user", "content": attempt.prompt}] for attempt in group]
             self._model.complete(chats, [attempt.seed for attempt in group], Decoding(*decoding), keep)
 
-    def _judgement(self, request: JudgeRequest, found: Standing, lost: dict[Attempt, str]) -> StoredJudgement:
+    def _judgement(self, request: JudgeRequest, found: Progress, lost: dict[Attempt, str]) -> StoredJudgement:
         error = lost[found.next] if found.next else found.why
         reply = found.last.reply if found.last else None
         return StoredJudgement(
@@ -283,10 +234,11 @@ def asked_model(params: OpenAIParams | WeightsParams) -> str:
     return f"{params.path}@{digest[:12]}"
 
 
-def judgement_table(benchmark: str, judgements: Iterable[StoredJudgement]) -> pd.DataFrame:
-    """The ``judgements`` table: a row a judgement. Verdicts that aren't text are JSON."""
+def judgement_table(policy: str, benchmark: str, judgements: Iterable[StoredJudgement]) -> pd.DataFrame:
+    """The ``judgements`` table of a policy: a row a judgement. Verdicts that aren't text are JSON."""
     rows = [
         {
+            "policy": policy,
             "benchmark": benchmark,
             "item_id": j.request.item_id,
             "step": j.request.step,
@@ -294,9 +246,7 @@ def judgement_table(benchmark: str, judgements: Iterable[StoredJudgement]) -> pd
             "asked_model": j.asked_model,
             "returned_model": j.stored.returned_model if j.stored else None,
             "reply": j.reply,
-            "verdict": j.verdict
-            if isinstance(j.verdict, str) or j.verdict is None
-            else json.dumps(j.verdict, default=str),
+            "verdict": _as_text(j.verdict),
             "error": j.error,
             "replies": j.replies,
             "prompt_tokens": j.stored.prompt_tokens if j.stored else None,
@@ -306,6 +256,12 @@ def judgement_table(benchmark: str, judgements: Iterable[StoredJudgement]) -> pd
     ]
     table = pd.DataFrame(rows, columns=TABLES["judgements"].schema.names)
     return table.astype({"prompt_tokens": "Int64", "reply_tokens": "Int64"})
+
+
+def _as_text(verdict: Any) -> str | None:
+    if isinstance(verdict, str) or verdict is None:
+        return verdict
+    return json.dumps(verdict, default=str)
 
 
 def named_judge(models: ModelsParams) -> OpenAIParams | WeightsParams:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from rlaifv_kedro.benchmarks import suite
+from rlaifv_kedro.benchmarks import scoring
 from rlaifv_kedro.benchmarks.answers import answer_items
-from rlaifv_kedro.benchmarks.measures import slug
+from rlaifv_kedro.benchmarks.measures import suffix_of
+from rlaifv_kedro.benchmarks.registry import BENCHMARKS
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.params import (
     BenchmarksParams,
@@ -49,17 +50,18 @@ def judge_benchmark(
     models: ModelsParams,
     compute: ComputeParams,
 ) -> pd.DataFrame:
-    """The judge's verdicts on all policies' answers: ``policy_judgements``. What is in the store isn't
-    asked again, so a killed run goes on there.
+    """The judge's verdicts on all policies' answers: ``judgements``.
+
+    What is in the store isn't asked again, so a killed run goes on there.
     """
     from rlaifv_kedro.benchmarks.judging.judge import judgement_table, open_judge
 
-    benchmark = items["benchmark"].iloc[0]
+    benchmark = BENCHMARKS[items["benchmark"].iloc[0]]
     judge = open_judge(models, judging, compute, store)
     tables = []
     for policy, own in answers.groupby("policy", sort=False):
-        judgements = suite.judge_answers(benchmark, suite.answered_items(items, own), judge, params)
-        tables.append(judgement_table(benchmark, judgements).assign(policy=policy))
+        found = benchmark.judging.ask(scoring.answered_items(items, own), judge, params)
+        tables.append(judgement_table(policy, benchmark.name, found))
     judge.close()
     return pd.concat(tables, ignore_index=True)
 
@@ -69,37 +71,20 @@ def score_benchmark(
     answers: pd.DataFrame,
     params: BenchmarksParams,
     judgements: pd.DataFrame | None = None,
-    truth: pd.DataFrame | None = None,
-    vocabulary: Path | None = None,
-    relation: dict[str, Any] | None = None,
-    safe_words: str | None = None,
+    **known: Any,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Items' values and metrics of every policy.
 
     Args:
         judgements: Of a benchmark with a judge.
-        truth: ``coco_truth``, of CHAIR and Object HalBench; made with ``vocabulary``, or with the project's
-            own.
-        relation, safe_words: AMBER's.
+        known: What the benchmark's ``knowledge`` names.
 
     Returns:
-        item_scores, policy_metrics.
+        item_scores, metrics.
     """
-    benchmark = items["benchmark"].iloc[0]
-    known = suite.known_of(truth, vocabulary, relation, safe_words)
-    scored = {}
-    for policy, own in answers.groupby("policy", sort=False):
-        found, judge = suite.stored_judgements(benchmark, judgements, policy)
-        scored[policy] = suite.score_answers(
-            benchmark, suite.answered_items(items, own), found, known, params, judge
-        )
-    how = f"; answers {suite.decoding_of(benchmark, params)}"
-    metrics = [
-        s.metrics.assign(policy=policy, benchmark=benchmark, protocol=s.metrics["protocol"] + how)
-        for policy, s in scored.items()
-    ]
-    values = [s.items.assign(policy=policy, benchmark=benchmark) for policy, s in scored.items()]
-    return pd.concat(values, ignore_index=True), pd.concat(metrics, ignore_index=True)
+    benchmark = BENCHMARKS[items["benchmark"].iloc[0]]
+    scored = scoring.score_policies(benchmark, items, answers, judgements, known, params)
+    return scored.items, scored.metrics
 
 
 def compare_policies(metrics: pd.DataFrame, **scores: pd.DataFrame) -> pd.DataFrame:
@@ -122,7 +107,7 @@ def compare_policies(metrics: pd.DataFrame, **scores: pd.DataFrame) -> pd.DataFr
             parts = (
                 {metric: own}
                 if metric in known
-                else {f"{metric}_{slug(kind)}": part for kind, part in own.groupby("kind", sort=False)}
+                else {f"{metric}_{suffix_of(kind)}": part for kind, part in own.groupby("kind", sort=False)}
             )
             for name, part in parts.items():
                 items = dict(iter(part.groupby("policy", sort=False)))
@@ -138,6 +123,6 @@ def collect_benchmarks(**metrics: pd.DataFrame) -> pd.DataFrame:
     """All benchmarks and policies in one table: ``benchmark_metrics``.
 
     Args:
-        metrics: ``policy_metrics`` of each benchmark.
+        metrics: ``metrics`` of each benchmark.
     """
     return pd.concat(metrics.values(), ignore_index=True)

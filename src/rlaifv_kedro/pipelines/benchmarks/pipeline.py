@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from kedro.pipeline import Pipeline, node
 
-from rlaifv_kedro.benchmarks.suite import is_judged, needs_truth
-from rlaifv_kedro.params import Benchmark, BenchmarkDataParams, BenchmarksParams, Parameters
+from rlaifv_kedro.benchmarks.registry import benchmark_named
+from rlaifv_kedro.params import BenchmarkDataParams, BenchmarksParams, Parameters
 from rlaifv_kedro.pipelines.benchmarks import nodes
 from rlaifv_kedro.tags import Role, Task
 
@@ -27,7 +27,7 @@ def create_pipeline(parameters: Parameters, policies: Mapping[str, str]) -> Pipe
         [
             node(
                 nodes.collect_benchmarks,
-                inputs={name: f"benchmark.{name}.policy_metrics" for name in chosen},
+                inputs={name: f"benchmark.{name}.metrics" for name in chosen},
                 outputs="benchmark_metrics",
                 name="collect_benchmarks",
             ),
@@ -43,14 +43,11 @@ def create_pipeline(parameters: Parameters, policies: Mapping[str, str]) -> Pipe
 
 
 def _one(
-    name: Benchmark, policies: Mapping[str, str], params: BenchmarksParams, data: BenchmarkDataParams
+    name: str, policies: Mapping[str, str], params: BenchmarksParams, data: BenchmarkDataParams
 ) -> Pipeline:
-    items, answers, judgements = (
-        f"{name}_items",
-        f"benchmark.{name}.policy_answers",
-        f"benchmark.{name}.policy_judgements",
-    )
-    judged = is_judged(name, params)
+    benchmark = benchmark_named(name)
+    items, own = f"{name}_items", f"benchmark.{name}"
+    known = benchmark.knowledge(data)
     steps = [
         node(
             nodes.answer_benchmark,
@@ -62,41 +59,35 @@ def _one(
                 "compute": "params:compute",
                 **policies,
             },
-            outputs=answers,
+            outputs=f"{own}.answers",
             name=f"answer_{name}",
             tags=[Role.POLICY, Task.BENCHMARK_ANSWERS],
         )
     ]
-    if judged:
+    if benchmark.is_judged(params):
+        known = {"judgements": f"{own}.judgements", **known}
         steps.append(
             node(
                 nodes.judge_benchmark,
                 inputs=[
                     items,
-                    answers,
+                    f"{own}.answers",
                     "judge_store",
                     "params:benchmarks",
                     "params:judge",
                     "params:models",
                     "params:compute",
                 ],
-                outputs=judgements,
+                outputs=f"{own}.judgements",
                 name=f"judge_{name}",
                 tags=[Role.JUDGE, Task.BENCHMARK_JUDGING],
             )
         )
-    known = {"judgements": judgements} if judged else {}
-    if needs_truth(name):
-        known |= {"truth": "coco_truth"} | (
-            {"vocabulary": "chair_vocabulary"} if data.vocabulary == "published" else {}
-        )
-    if name == "amber":
-        known |= {"relation": "amber_relation", "safe_words": "amber_safe_words"}
     steps.append(
         node(
             nodes.score_benchmark,
-            inputs={"items": items, "answers": answers, "params": "params:benchmarks", **known},
-            outputs=[f"benchmark.{name}.item_scores", f"benchmark.{name}.policy_metrics"],
+            inputs={"items": items, "answers": f"{own}.answers", "params": "params:benchmarks", **known},
+            outputs=[f"{own}.item_scores", f"{own}.metrics"],
             name=f"score_{name}",
             tags=[Task.BENCHMARK_SCORING],
         )

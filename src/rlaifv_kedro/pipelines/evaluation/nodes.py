@@ -7,21 +7,22 @@ from typing import Any
 
 import pandas as pd
 
-from rlaifv_kedro.benchmarks.answering import answer_probes, answer_prompts, score_answers
 from rlaifv_kedro.benchmarks.best_of import choose_answers, decoding_of, sample_answers
+from rlaifv_kedro.benchmarks.coco.truth import truth_of_split
+from rlaifv_kedro.benchmarks.loop import answer_probes, answer_prompts, policy_name, score_answers
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.engine.outputs import scratch_folder
-from rlaifv_kedro.params import ComputeParams, EvaluationParams, ModelsParams, RewardParams
+from rlaifv_kedro.params import ComputeParams, EvaluationParams, FeedbackParams, ModelsParams, RewardParams
 from rlaifv_kedro.preference.selection import BASE, START, checkpoints_to_keep, choose
 from rlaifv_kedro.reporting.curve import draw_curve
 from rlaifv_kedro.schemas import table
 from rlaifv_kedro.training.policy import keep_checkpoints, whole_policy
 
 __all__ = [
-    "answer_probes",
-    "answer_prompts",
-    "choose_answers",
+    "answer_test_probes",
+    "answer_test_prompts",
+    "choose_best_answers",
     "draw_curve",
     "measure_checkpoints",
     "prune_checkpoints",
@@ -34,13 +35,26 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
+def make_selection_truth(instances: dict[str, Any], captions: dict[str, Any]) -> pd.DataFrame:
+    """Which objects are in the images of the selection split: a table ``coco_truth``."""
+    return truth_of_split("selection", instances, captions)
+
+
+def make_test_truth(instances: dict[str, Any], captions: dict[str, Any]) -> pd.DataFrame:
+    """Which objects are in the images of the test split: a table ``coco_truth``."""
+    return truth_of_split("test", instances, captions)
+
+
+MAKE_TRUTH = {"selection": make_selection_truth, "test": make_test_truth}
+"""The splits that policies are measured on, and the node that makes the truth about each."""
+
+
 def measure_checkpoints(
     checkpoints: list[dict[str, Any]],
     policy: Path,
     base_policy: Path,
     prompts: pd.DataFrame,
-    instances: dict[str, Any],
-    captions: dict[str, Any],
+    truth: pd.DataFrame,
     params: EvaluationParams,
     models: ModelsParams,
     compute: ComputeParams,
@@ -68,9 +82,8 @@ def measure_checkpoints(
             )
             return pd.DataFrame(columns=table("checkpoint_metrics").schema.names)
         if path not in measured:  # in the first iteration base and start are one
-            measured[path] = score_answers(
-                answer_prompts(path, prompts, params, models, compute), instances, captions
-            )[1]
+            answers = answer_prompts(path, checkpoint["name"], prompts, params, models, compute)
+            measured[path] = score_answers(answers, prompts, truth)[1].drop(columns="policy")
         return measured[path].assign(
             checkpoint=checkpoint["name"], step=checkpoint["step"], epoch=checkpoint["epoch"]
         )
@@ -123,14 +136,51 @@ def prune_checkpoints(
     return decided
 
 
+def answer_test_prompts(
+    checkpoint: Path,
+    iteration: int,
+    prompts: pd.DataFrame,
+    params: EvaluationParams,
+    models: ModelsParams,
+    compute: ComputeParams,
+) -> pd.DataFrame:
+    """Greedy answers of an iteration's policy, the base policy being that of iteration 0: ``answers``."""
+    return answer_prompts(checkpoint, policy_name(iteration), prompts, params, models, compute)
+
+
+def choose_best_answers(
+    prompts: pd.DataFrame,
+    candidates: pd.DataFrame,
+    rewards: pd.DataFrame,
+    iteration: int,
+    reward: RewardParams,
+) -> pd.DataFrame:
+    """Of an iteration's policy's samples those with the highest reward: ``answers``."""
+    return choose_answers(prompts, candidates, rewards, policy_name(iteration), reward)
+
+
 def score_best_answers(
     answers: pd.DataFrame,
-    instances: dict[str, Any],
-    captions: dict[str, Any],
+    prompts: pd.DataFrame,
+    truth: pd.DataFrame,
     params: EvaluationParams,
     reward: RewardParams,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """:func:`rlaifv_kedro.benchmarks.answering.score_answers` of best-of-N answers, with a protocol
-    that says so.
-    """
-    return score_answers(answers, instances, captions, decoding_of(params, reward))
+    """What best-of-N answers are worth, with a protocol that says so: ``item_scores``, ``metrics``."""
+    return score_answers(answers, prompts, truth, decoding_of(params, reward))
+
+
+def answer_test_probes(
+    checkpoint: Path,
+    iteration: int,
+    prompts: pd.DataFrame,
+    probes: pd.DataFrame,
+    feedback: FeedbackParams,
+    params: EvaluationParams,
+    models: ModelsParams,
+    compute: ComputeParams,
+) -> pd.DataFrame:
+    """How well an iteration's policy sees: ``metrics`` of yes/no questions with a known answer."""
+    return answer_probes(
+        checkpoint, policy_name(iteration), prompts, probes, feedback, params, models, compute
+    )

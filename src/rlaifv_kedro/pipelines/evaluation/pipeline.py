@@ -1,6 +1,4 @@
-"""evaluation: checkpoints -> checkpoint_metrics -> trained_policy -> answers (greedy, or best of N) ->
-metrics.
-"""
+"""evaluation: checkpoints -> checkpoint_metrics -> trained_policy -> answers -> metrics."""
 
 from kedro.pipeline import Pipeline, node
 
@@ -20,6 +18,23 @@ def create_pipeline(parameters: Parameters) -> Pipeline:
     return selection_pipeline(params.select_on) + measurement_pipeline(params.best_of, reward)
 
 
+def truth_pipeline(parameters: Parameters) -> Pipeline:
+    """Which objects are in the images of the splits that policies are measured on, for all iterations."""
+    splits = {parameters.evaluation.select_on, "test"}
+    return Pipeline(
+        [
+            node(
+                make_truth,
+                inputs=[f"{split}_instances", f"{split}_captions"],
+                outputs=f"{split}_truth",
+                name=f"make_{split}_truth",
+            )
+            for split, make_truth in nodes.MAKE_TRUTH.items()
+            if split in splits
+        ]
+    )
+
+
 def selection_pipeline(split: str = "selection") -> Pipeline:
     """Every checkpoint on a split; the best becomes ``trained_policy``, and only some of the others stay.
 
@@ -35,8 +50,7 @@ def selection_pipeline(split: str = "selection") -> Pipeline:
                     "policy",
                     "base_policy",
                     f"{split}_prompts",
-                    f"{split}_instances",
-                    f"{split}_captions",
+                    f"{split}_truth",
                     "params:evaluation",
                     "params:models",
                     "params:compute",
@@ -83,9 +97,10 @@ def measurement_pipeline(best_of: int = 1, reward: tuple[str, str] = OWN_REWARD)
     return answered + Pipeline(
         [
             node(
-                nodes.answer_probes,
+                nodes.answer_test_probes,
                 inputs=[
                     "trained_policy",
+                    "number",
                     "test_prompts",
                     "test_probes",
                     "params:feedback",
@@ -105,9 +120,10 @@ def _greedy() -> Pipeline:
     return Pipeline(
         [
             node(
-                nodes.answer_prompts,
+                nodes.answer_test_prompts,
                 inputs=[
                     "trained_policy",
+                    "number",
                     "test_prompts",
                     "params:evaluation",
                     "params:models",
@@ -119,8 +135,8 @@ def _greedy() -> Pipeline:
             ),
             node(
                 nodes.score_answers,
-                inputs=["answers", "test_instances", "test_captions"],
-                outputs=["answer_scores", "metrics"],
+                inputs=["answers", "test_prompts", "test_truth"],
+                outputs=["item_scores", "metrics"],
                 name="score_answers",
             ),
         ]
@@ -162,15 +178,21 @@ def _best_of(policy: str, reference: str) -> Pipeline:
                 tags=[Role.POLICY, Task.ANSWERING],
             ),
             node(
-                nodes.choose_answers,
-                inputs=["test_prompts", "answer_candidates", "answer_rewards", "params:reward"],
+                nodes.choose_best_answers,
+                inputs=[
+                    "test_prompts",
+                    "answer_candidates",
+                    "answer_rewards",
+                    "number",
+                    "params:reward",
+                ],
                 outputs="answers",
                 name="choose_answers",
             ),
             node(
                 nodes.score_best_answers,
-                inputs=["answers", "test_instances", "test_captions", "params:evaluation", "params:reward"],
-                outputs=["answer_scores", "metrics"],
+                inputs=["answers", "test_prompts", "test_truth", "params:evaluation", "params:reward"],
+                outputs=["item_scores", "metrics"],
                 name="score_answers",
             ),
         ]

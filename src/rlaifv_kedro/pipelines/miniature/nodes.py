@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from rlaifv_kedro.benchmarks.answering import answer_probes, answer_prompts, score_answers
+from rlaifv_kedro.benchmarks.loop import answer_probes, answer_prompts, score_answers
 from rlaifv_kedro.engine.outputs import work_folder
 from rlaifv_kedro.miniature.benchmarks import benchmark_files
 from rlaifv_kedro.miniature.world import draw_split, probe_questions, prompt_table, truth
@@ -66,8 +66,7 @@ def measure_models(
     base_policy: Path,
     labeler: Path,
     prompts: pd.DataFrame,
-    instances: dict[str, Any],
-    captions: dict[str, Any],
+    truth: pd.DataFrame,
     probes: pd.DataFrame,
     seed: int,
     params: MiniatureParams,
@@ -76,10 +75,10 @@ def measure_models(
     compute: ComputeParams,
 ) -> str:
     """Measure both models on the test split: the README that lies beside them."""
-    answers = answer_prompts(base_policy, prompts, evaluate, ModelsParams(), compute)
-    rates = score_answers(answers, instances, captions)[1]
+    answers = answer_prompts(base_policy, "base", prompts, evaluate, ModelsParams(), compute)
+    rates = score_answers(answers, prompts, truth)[1]
     seeing = {
-        name: answer_probes(path, prompts, probes, feedback, evaluate, ModelsParams(), compute)
+        name: answer_probes(path, name, prompts, probes, feedback, evaluate, ModelsParams(), compute)
         for name, path in (("labeler", labeler), ("base policy", base_policy))
     }
     lines = [

@@ -2,6 +2,7 @@
 
 from kedro.pipeline import Pipeline, node
 
+from rlaifv_kedro.pipelines.evaluation.nodes import make_test_truth
 from rlaifv_kedro.pipelines.miniature import nodes
 
 
@@ -61,13 +62,18 @@ def model_pipeline() -> Pipeline:
                 name="make_models",
             ),
             node(
+                make_test_truth,
+                inputs=["test_instances", "test_captions"],
+                outputs="test_truth",
+                name="make_test_truth",
+            ),
+            node(
                 nodes.measure_models,
                 inputs=[
                     "base_policy",
                     "labeler",
                     "test_prompts",
-                    "test_instances",
-                    "test_captions",
+                    "test_truth",
                     "test_probes",
                     "params:seed",
                     "params:miniature",

@@ -19,7 +19,7 @@ def create_pipeline(parameters: Parameters) -> Pipeline:
     shown = {
         f"{short}_{k}": f"{names[k]}.{full}"
         for k in (0, iterations)
-        for short, full in (("answers", "answers"), ("scores", "answer_scores"))
+        for short, full in (("answers", "answers"), ("scores", "item_scores"))
     }
     rejects = {"rejects_data_generation": "data_generation_rejects", "rejects_training": "training_rejects"}
     if parameters.feedback.scoring != "reward":

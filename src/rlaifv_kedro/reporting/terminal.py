@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rlaifv_kedro.benchmarks.pope import SPLITS
-from rlaifv_kedro.formats import cell
+from rlaifv_kedro.benchmarks.registry import BENCHMARKS
+from rlaifv_kedro.formats import cell, in_words
+from rlaifv_kedro.reporting.metrics import chair_by_iteration
 
 if TYPE_CHECKING:
     from kedro.io import DataCatalog
@@ -21,55 +22,32 @@ _COLUMNS = {
     "repeat_rate": "repeats\n%",
 }
 
-_OBJECTS = ("response_hallucination", "mention_hallucination", "object_recall", "mean_words")
-_POPE = tuple(f"{metric}_{split}" for split in SPLITS for metric in ("accuracy", "f1", "yes_ratio"))
-HEADLINES: dict[str, tuple[str, ...]] = {
-    "chair": _OBJECTS,
-    "object_halbench": _OBJECTS,
-    "mmhal": ("score", "hallucination_rate", "informativeness", "mean_words"),
-    "refomb": ("overall_score", "trustworthiness_score", "mean_words"),
-    "amber": ("chair", "cover", "hal", "cog", "mean_words", "accuracy", "f1", "other_answer_rate"),
-    "pope": _POPE,
-}
-"""Of each benchmark the metrics that are published, and without which these mislead."""
-
 
 def show_after_run(manifest: "Manifest", pipeline: "Pipeline", catalog: "DataCatalog") -> None:
-    """After a run that made the loop's report, or that policies answered benchmarks in: the table in the
-    terminal, and the path of the whole.
+    """Show the run's table in the terminal, and where the whole lies.
+
+    There is one of a run that made the loop's report, and of one whose policies answered benchmarks.
     """
-    made = pipeline.all_outputs()
-    shown = {
-        "benchmark_metrics": benchmarks_table,
-        "loop_report": lambda _: metrics_table(catalog.load("loop_metrics")),
-    }
-    labels = {
-        "benchmark_metrics": "all metrics",
-        "policy_comparisons": "differences of policies",
-        "loop_report": "report",
-    }
     from rich.console import Console
 
-    console = Console()
-    for name, table in shown.items():
+    made, console = pipeline.all_outputs(), Console()
+    for name, content_of in _SHOWN.items():
         if name in made:
-            content = table(catalog.load(name))
+            content = content_of(catalog.load(name))
             needed = console.measure(content, options=console.options.update(max_width=1000)).maximum
-            console.width = max(
-                console.width, needed
-            )  # where the terminal is narrower, it wraps whole lines, not numbers
+            # where the terminal is narrower, it wraps whole lines, not numbers
+            console.width = max(console.width, needed)
             console.print()
             console.print(content)
     paths = [
-        f"{label}: [bold]{manifest.written[name].path}[/]" for name, label in labels.items() if name in made
+        f"{label}: [bold]{manifest.written[name].path}[/]" for name, label in _PATHS.items() if name in made
     ]
     if paths:
         console.print(f"[dim]run {manifest.run_id}[/]   " + "   ".join(paths), soft_wrap=True)
 
 
 def benchmarks_table(metrics: pd.DataFrame) -> Any:
-    """What is published of each benchmark, from ``benchmark_metrics`` as rich prints it: a row a metric, a
-    column a policy, value ± standard error.
+    """What is published of each benchmark, as rich prints it: a row a metric, a column a policy.
 
     No rate of hallucinations is without the answers' length, and what they cover where the benchmark tells.
     Items that failed stand behind a value.
@@ -86,21 +64,22 @@ def benchmarks_table(metrics: pd.DataFrame) -> Any:
     known = {(row["benchmark"], row["metric"], row["policy"]): row for _, row in metrics.iterrows()}
     for benchmark in dict.fromkeys(metrics["benchmark"]):
         for number, name in enumerate(
-            n for n in HEADLINES[benchmark] if (benchmark, n, policies[0]) in known
+            n for n in BENCHMARKS[benchmark].headline if (benchmark, n, policies[0]) in known
         ):
             rows = [known[benchmark, name, policy] for policy in policies]
             values = [
                 cell(name, row) + (f" ({row['failed']} failed)" if row["failed"] else "") for row in rows
             ]
             unit = {"mean_words": "", "score": ", 0 to 6"}.get(name, " %")
-            table.add_row("" if number else benchmark, name.replace("_", " ") + unit, *values)
+            table.add_row("" if number else benchmark, in_words(name) + unit, *values)
         table.add_section()
     return table
 
 
 def short_names(paths: list[str]) -> list[str]:
-    """As many last parts of each path as tell them all apart; a checkpoint's folder is often called as its
-    neighbours' are.
+    """As many last parts of each path as tell them all apart.
+
+    A checkpoint's folder is often called as its neighbours' are.
     """
     parts = [path.rstrip("/").split("/") for path in paths]
     for length in range(1, max(map(len, parts)) + 1):
@@ -115,7 +94,7 @@ def metrics_table(metrics: pd.DataFrame) -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    chair = metrics[metrics["benchmark"] == "chair"].set_index(["iteration", "metric"])
+    chair = chair_by_iteration(metrics)
     n = int(chair.at[(0, "mean_words"), "n"])
     table = Table(
         title=f"Hallucination (CHAIR) on {n} test images, value ± standard error",
@@ -130,3 +109,13 @@ def metrics_table(metrics: pd.DataFrame) -> Any:
             "base" if k == 0 else f"iteration {k}", *(cell(name, chair.loc[(k, name)]) for name in _COLUMNS)
         )
     return table
+
+
+_SHOWN = {"benchmark_metrics": benchmarks_table, "loop_metrics": metrics_table}
+"""Entry of the catalog -> its table."""
+_PATHS = {
+    "benchmark_metrics": "all metrics",
+    "policy_comparisons": "differences of policies",
+    "loop_report": "report",
+}
+"""Entry of the catalog -> how its path is called."""

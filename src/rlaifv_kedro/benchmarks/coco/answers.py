@@ -1,0 +1,83 @@
+"""Answers about images of COCO that were made elsewhere, and the objects in them."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from rlaifv_kedro.benchmarks.records import ANSWER_NAMES, Record, read_records, short
+from rlaifv_kedro.errors import UserError
+
+
+def coco_ids(records: Sequence[Record]) -> list[tuple[str, int]]:
+    """(item_id, image_id) of records about images of COCO.
+
+    Without an item_id it is the image's, and from an image's second record on IMAGE/2, ...
+
+    Raises:
+        UserError: An image_id is no whole number, or an item_id comes twice; names the line.
+    """
+    seen: Counter[int] = Counter()
+    ids: dict[str, tuple[int, str]] = {}
+    for record in records:
+        image_id = record.identifier("image_id")
+        if image_id is None or not image_id.isdecimal():
+            raise UserError(
+                f"{record.where}: 'image_id' should be COCO's number of the image, but is "
+                f"{short(image_id)}. Add it to the record."
+            )
+        number = int(image_id)
+        seen[number] += 1
+        item_id = record.identifier("item_id") or (
+            str(number) if seen[number] == 1 else f"{number}/{seen[number]}"
+        )
+        if item_id in ids:
+            raise UserError(
+                f"{record.where}: item {item_id!r} was there before, {ids[item_id][1]}. Leave one of the "
+                "two out."
+            )
+        ids[item_id] = (number, record.where)
+    return [(item_id, number) for item_id, (number, _) in ids.items()]
+
+
+def coco_answers(records: Sequence[Record]) -> pd.DataFrame:
+    """Table of answers: item_id, image_id, question ("" without one), answer.
+
+    Raises:
+        UserError: A record is damaged; names the line.
+    """
+    rows = [
+        (*ids, record.get("question") or "", record.text(*ANSWER_NAMES))
+        for ids, record in zip(coco_ids(records), records)
+    ]
+    return pd.DataFrame(rows, columns=["item_id", "image_id", "question", "answer"])
+
+
+def extracted_objects(path: str | Path, answers: pd.DataFrame) -> dict[str, list[str]]:
+    """Objects by item_id, of a file with image_id (or item_id) and ``objects``.
+
+    A record whose objects are null is as if it weren't there.
+
+    Raises:
+        UserError: A record is damaged, or of no answer; names the line.
+    """
+    records = read_records(path)
+    known = set(answers["item_id"])
+    by_item = all(record.get("item_id") is not None for record in records)
+    ids = (
+        [str(record.identifier("item_id")) for record in records]
+        if by_item
+        else [item_id for item_id, _ in coco_ids(records)]
+    )
+    for item_id, record in zip(ids, records):
+        if item_id not in known:
+            raise UserError(
+                f"{record.where}: there is no answer with the item_id or image_id {item_id!r}. Give both "
+                "files of the same run."
+            )
+    return {
+        item_id: record.texts("objects")
+        for item_id, record in zip(ids, records)
+        if record.get("objects") is not None
+    }

@@ -1,0 +1,126 @@
+"""How the loop measures its policies: by CHAIR on greedy answers, and by yes/no questions."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from rlaifv_kedro.benchmarks.benchmark import Submission
+from rlaifv_kedro.benchmarks.chair import CHAIR, prompt_items
+from rlaifv_kedro.benchmarks.scoring import answered_items, scores_of
+from rlaifv_kedro.benchmarks.statistics import share
+from rlaifv_kedro.claims import yes_no_probs
+from rlaifv_kedro.engine.progress import batches
+from rlaifv_kedro.images import open_image
+from rlaifv_kedro.params import ComputeParams, EvaluationParams, FeedbackParams, ModelsParams
+from rlaifv_kedro.preference.pairs import accepted
+from rlaifv_kedro.schemas import table
+
+if TYPE_CHECKING:
+    from rlaifv_kedro.models.backends.transformers import TransformersModel
+
+PROBES = "yes_no"
+"""What the metrics of yes/no questions with a known answer have for a benchmark."""
+
+
+def policy_name(iteration: int) -> str:
+    """How the tables call the policy that an iteration has selected; 0 is the base policy."""
+    return f"iteration_{iteration}" if iteration else "base"
+
+
+def answer_prompts(
+    checkpoint: Path,
+    policy: str,
+    prompts: pd.DataFrame,
+    params: EvaluationParams,
+    models: ModelsParams,
+    compute: ComputeParams,
+) -> pd.DataFrame:
+    """Greedy answers of a policy: the ``answers`` table.
+
+    Args:
+        policy: How the tables call it.
+    """
+    from rlaifv_kedro.models import Decoding, Question
+
+    model = load_policy(checkpoint, params.batch_size, models, compute)
+    decoding = Decoding(temperature=0, max_new_tokens=params.max_new_tokens)
+    rows = []
+    for part in batches(list(prompts.itertuples(index=False)), params.batch_size, "answering"):
+        questions = [Question(open_image(row.image, f"prompt {row.prompt_id}"), row.question) for row in part]
+        sampled = model.sample(questions, [[0]] * len(part), decoding)
+        rows += [
+            (policy, CHAIR.name, p.prompt_id, p.question, a.text, a.token_count, a.finish_reason)
+            for p, [a] in zip(part, sampled)
+        ]
+    return pd.DataFrame(rows, columns=table("answers").schema.names)
+
+
+def score_answers(
+    answers: pd.DataFrame, prompts: pd.DataFrame, truth: pd.DataFrame, decoding: str = "greedy"
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What a policy's answers to the loop's prompts are worth by CHAIR.
+
+    Args:
+        answers: Table ``answers`` of one policy.
+        truth: Table ``coco_truth`` of the prompts' images.
+        decoding: How the answers were come by, for the metrics' protocol.
+
+    Returns:
+        Tables ``item_scores`` and ``metrics``.
+    """
+    [policy] = answers["policy"].unique()
+    answered = answered_items(prompt_items(prompts), answers)
+    scored = scores_of(CHAIR, policy, Submission(answered, known={"truth": truth}), decoding)
+    return scored.items, scored.metrics
+
+
+def answer_probes(
+    checkpoint: Path,
+    policy: str,
+    prompts: pd.DataFrame,
+    probes: pd.DataFrame,
+    feedback: FeedbackParams,
+    params: EvaluationParams,
+    models: ModelsParams,
+    compute: ComputeParams,
+) -> pd.DataFrame:
+    """How well a model sees: its accuracy on yes/no questions with a known answer, by kind of question.
+
+    Args:
+        policy: How the table calls it.
+
+    Returns:
+        Table ``metrics``, of the benchmark ``yes_no``.
+    """
+    model = load_policy(checkpoint, params.batch_size, models, compute)
+    images = {row.image_id: open_image(row.image, f"prompt {row.prompt_id}") for row in prompts.itertuples()}
+    judged = []
+    for part in batches(
+        list(probes.groupby("image_id", sort=False)), params.batch_size, "answering yes/no questions"
+    ):
+        probs = yes_no_probs(
+            model,
+            [images[image_id] for image_id, _ in part],
+            [group["question"].tolist() for _, group in part],
+            feedback,
+        )
+        judged += [group.assign(yes=accepted(p[:, 0], p[:, 1])) for (_, group), p in zip(part, probs)]
+    answered = pd.concat(judged)
+    right = answered["yes"] == (answered["answer"] == "yes")
+    rows = [
+        (f"accuracy_{kind}", *share(hits.to_numpy()))
+        for kind, hits in right.groupby(answered["kind"], sort=True)
+    ]
+    metrics = pd.DataFrame(rows, columns=["metric", "value", "n", "standard_error"])
+    protocol = "p(yes) > p(no), one question a prompt"
+    return metrics.assign(policy=policy, benchmark=PROBES, failed=0, protocol=protocol)
+
+
+def load_policy(
+    checkpoint: Path, batch_size: int, models: ModelsParams, compute: ComputeParams
+) -> "TransformersModel":
+    """A policy's checkpoint, loaded as ``models.policy`` says."""
+    from rlaifv_kedro.models import Loading, load_model
+
+    return load_model(checkpoint, Loading.of(models.policy, compute, batch_size))

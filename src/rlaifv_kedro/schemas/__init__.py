@@ -1,0 +1,10 @@
+"""The project's tables: columns, types, keys, and one check for all of them.
+
+Every table that a dataset reads or writes passes :func:`conform` (Arrow) or :func:`check` (pandas). Columns
+beyond the schema are kept, after the schema's own.
+"""
+
+from rlaifv_kedro.schemas.checks import check, conform, to_frame
+from rlaifv_kedro.schemas.tables import FINGERPRINT, IMAGE, TABLES, Table, table
+
+__all__ = ["FINGERPRINT", "IMAGE", "TABLES", "Table", "check", "conform", "table", "to_frame"]
