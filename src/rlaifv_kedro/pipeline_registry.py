@@ -58,7 +58,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "evaluation": _evaluation(stages["evaluation"], parameters),
         "benchmark_data": benchmark_data.create_pipeline(parameters),
         "reporting": report,
-        "iteration": truth_pipeline(parameters) + _iteration(stages, this, parameters),
+        "iteration": _truth(parameters) + _iteration(stages, this, parameters),
         "rlaif_loop": loop + report,
         "__default__": _box("miniature", world_pipeline()) + loop + report,
     }
@@ -75,8 +75,7 @@ def rlaif_loop(parameters: Parameters) -> Pipeline:
     if params.best_of_reward == "own":
         measured |= dict(zip(CATALOG_REWARD, (f"iteration_{iterations}.trained_policy", "base_policy")))
     base = measurement_pipeline(params.best_of, CATALOG_REWARD)
-    loop = Pipeline(_box("base", truth_pipeline(parameters)), tags="base")
-    loop += _namespaced(base, "base", measured, parameters)
+    loop = _truth(parameters) + _namespaced(base, "base", measured, parameters)
     stages = _stages(parameters)
     return sum((_iteration(stages, k, parameters) for k in range(1, iterations + 1)), loop)
 
@@ -107,7 +106,12 @@ def _evaluation(stage: Pipeline, parameters: Parameters) -> Pipeline:
         return _benchmarks(parameters, {})
     measured = {"trained_policy": f"iteration_{parameters.iteration}.trained_policy"}
     stage_run = _iteration({"evaluation": stage}, parameters.iteration, parameters)
-    return truth_pipeline(parameters) + stage_run + _benchmarks(parameters, measured)
+    return _truth(parameters) + stage_run + _benchmarks(parameters, measured)
+
+
+def _truth(parameters: Parameters) -> Pipeline:
+    """What is in the images that policies are measured on: made once, in the box of the base policy."""
+    return Pipeline(_box("base", truth_pipeline(parameters)), tags="base")
 
 
 def _benchmarks(parameters: Parameters, policies: dict[str, str]) -> Pipeline:
