@@ -21,7 +21,8 @@ import numpy as np
 from kedro.io.core import Version
 
 from rlaifv_kedro.benchmarks.coco.truth import coco_truth, truth_of
-from rlaifv_kedro.benchmarks.coco.vocabulary import COCO_CATEGORIES, OWN_SYNONYMS, Vocabulary
+from rlaifv_kedro.benchmarks.coco.vocabulary import Vocabulary
+from rlaifv_kedro.benchmarks.coco.words import COCO_CATEGORIES, OWN_SYNONYMS
 from rlaifv_kedro.datasets import CocoAnnotationsDataset, TableDataset
 from rlaifv_kedro.datasets.coco_annotations import CocoDocuments
 

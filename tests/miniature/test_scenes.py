@@ -97,6 +97,6 @@ def test_objects_can_be_seen(many: list[Scene]) -> None:
 
 
 def test_categories_are_coco_s() -> None:
-    from rlaifv_kedro.benchmarks.coco.vocabulary import COCO_CATEGORIES
+    from rlaifv_kedro.benchmarks.coco.words import COCO_CATEGORIES
 
     assert all(COCO_CATEGORIES[number] == name for name, (number, _) in CATEGORIES.items())

@@ -84,9 +84,11 @@ class VectorMatcher:
         self._vectors: dict[str, np.ndarray] = {}
 
     def nouns(self, text: str) -> list[str]:
+        """See :class:`Matcher`."""
         return [token.lemma_ for token in self._pipeline(text) if token.tag_ in NOUNS]
 
     def similar(self, word: str, other: str) -> bool:
+        """See :class:`Matcher`."""
         return float(self._unit(word) @ self._unit(other)) > SIMILAR
 
     def _unit(self, word: str) -> np.ndarray:
@@ -101,8 +103,9 @@ class VectorMatcher:
 
 
 class ExactMatcher:
-    """Listed words alone, in the singular or plural; nothing is similar. It needs no model, and its
-    figures are not the published ones'.
+    """Listed words alone, in the singular or plural; nothing is similar.
+
+    It needs no model, and its figures are not the published ones'.
     """
 
     label = "exact words, no vectors: not comparable with published figures"
@@ -114,10 +117,12 @@ class ExactMatcher:
         self._word |= {word.lower(): word for word in words.objects}
 
     def nouns(self, text: str) -> list[str]:
+        """See :class:`Matcher`."""
         tokens = (
             token.strip(_TOKEN_MARKS).removesuffix("'s").removesuffix("’s") for token in text.lower().split()
         )
         return [self._word[token] for token in tokens if token in self._word]
 
     def similar(self, word: str, other: str) -> bool:
+        """See :class:`Matcher`."""
         return False

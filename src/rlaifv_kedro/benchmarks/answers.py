@@ -1,5 +1,7 @@
-"""A policy's answers to a benchmark's items: by beams where an LLM judges them (protocol), else greedy, an
-image computed once for its questions.
+"""A policy's answers to a benchmark's items.
+
+They are searched by beams where an LLM judges them (protocol), else greedy, an image computed once for its
+questions.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -50,7 +50,9 @@ class Item:
 class Pictures(Protocol):
     """Pictures by name, as ``datasets.Images`` finds them."""
 
-    def find(self, names: Iterable[str]) -> dict[str, Any]: ...
+    def find(self, names: Iterable[str]) -> dict[str, Any]:
+        """The pictures, as an ``image`` column holds them, by the names as given."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,10 @@ def sample_answers(
     models: ModelsParams,
     compute: ComputeParams,
 ) -> Iterator[Chunk | Complete]:
-    """``best_of`` sampled answers of a policy to every prompt. Those of a smaller N are the first of a larger
-    one.
+    """``best_of`` sampled answers of a policy to every prompt.
 
-    A forward pass holds ``batch_size`` sequences, or one prompt's.
+    Those of a smaller N are the first of a larger one. A forward pass holds ``batch_size`` sequences, or one
+    prompt's.
 
     Yields:
         Chunks of ``answer_candidates``, by prompts; empty answers among them.

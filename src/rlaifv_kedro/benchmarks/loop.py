@@ -29,21 +29,15 @@ def policy_name(iteration: int) -> str:
 
 
 def answer_prompts(
-    checkpoint: Path,
-    policy: str,
-    prompts: pd.DataFrame,
-    params: EvaluationParams,
-    models: ModelsParams,
-    compute: ComputeParams,
+    model: "TransformersModel", policy: str, prompts: pd.DataFrame, params: EvaluationParams
 ) -> pd.DataFrame:
     """Greedy answers of a policy: the ``answers`` table.
 
     Args:
-        policy: How the tables call it.
+        policy: How the table calls it.
     """
     from rlaifv_kedro.models import Decoding, Question
 
-    model = load_policy(checkpoint, params.batch_size, models, compute)
     decoding = Decoding(temperature=0, max_new_tokens=params.max_new_tokens)
     rows = []
     for part in batches(list(prompts.itertuples(index=False)), params.batch_size, "answering"):
@@ -76,14 +70,12 @@ def score_answers(
 
 
 def answer_probes(
-    checkpoint: Path,
+    model: "TransformersModel",
     policy: str,
     prompts: pd.DataFrame,
     probes: pd.DataFrame,
     feedback: FeedbackParams,
     params: EvaluationParams,
-    models: ModelsParams,
-    compute: ComputeParams,
 ) -> pd.DataFrame:
     """How well a model sees: its accuracy on yes/no questions with a known answer, by kind of question.
 
@@ -93,7 +85,6 @@ def answer_probes(
     Returns:
         Table ``metrics``, of the benchmark ``yes_no``.
     """
-    model = load_policy(checkpoint, params.batch_size, models, compute)
     images = {row.image_id: open_image(row.image, f"prompt {row.prompt_id}") for row in prompts.itertuples()}
     judged = []
     for part in batches(

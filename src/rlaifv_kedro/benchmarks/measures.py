@@ -1,6 +1,4 @@
-"""From items' numbers to metrics: every benchmark states what it measures of each item, and this makes the
-tables of it.
-"""
+"""From items' numbers to metrics: a benchmark states what it measures of each item, this makes the tables."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +49,7 @@ class Measure:
         return np.divide(self.parts, weights, out=np.full(len(weights), np.nan), where=weights > 0), weights
 
     def failures(self, chosen: np.ndarray) -> int:
+        """How many of the chosen items' judgements failed."""
         return 0 if self.failed is None else int(self.failed[chosen].sum())
 
 
@@ -72,8 +71,9 @@ def ratio_of(
 
 
 def mean_words(answers: pd.Series, **kwargs) -> Measure:
-    """Parts of an answer between white space: no hallucination rate should be read without it, as short
-    answers score well.
+    """The mean number of words, parts of an answer between white space.
+
+    No hallucination rate should be read without it, as short answers score well.
     """
     return mean_of("mean_words", [len(answer.split()) for answer in answers], **kwargs)
 

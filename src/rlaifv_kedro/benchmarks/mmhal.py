@@ -106,8 +106,9 @@ def rating_requests(answers: pd.DataFrame, prompt: PromptFile) -> list[JudgeRequ
 
 
 def read_rating(reply: str) -> int | None:
-    """The rating 0..6 in ``rating: N``, upper or lower case; None if there is none, or if there are
-    different ones. Found as the original does.
+    """The rating 0..6 in ``rating: N``, upper or lower case; None if there is none, or different ones.
+
+    It is found as the original does.
     """
     text = reply.lower()
     found = [rating for rating in range(BEST + 1) if f"rating: {rating}" in text]

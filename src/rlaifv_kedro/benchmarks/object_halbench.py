@@ -1,9 +1,9 @@
-"""Object HalBench: 300 descriptive questions on images of COCO. By rule it is CHAIR; by LLM, a text LLM lists
-the objects of an answer.
+"""Object HalBench: 300 descriptive questions on images of COCO.
 
-Source: the evaluation of RLHF-V and RLAIF-V (arXiv 2312.00849, 2405.17220). There one reply without a list
-ends the evaluation, after the whole run, and so does a zero denominator. Here the answer is counted as failed
-and left out, and a metric without a denominator is NaN.
+By rule it is CHAIR; by LLM, a text LLM lists the objects of an answer. Source: the evaluation of RLHF-V and
+RLAIF-V (arXiv 2312.00849, 2405.17220). There one reply without a list ends the evaluation, after the whole
+run, and so does a zero denominator. Here the answer is counted as failed and left out, and a metric without a
+denominator is NaN.
 """
 
 import base64

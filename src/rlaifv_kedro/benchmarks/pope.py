@@ -1,8 +1,8 @@
-"""POPE: is there a certain object in the image? Three splits of 3,000 questions; the object that isn't there
-is random, popular or adversarial.
+"""POPE: is there a certain object in the image?
 
-Source: Li et al. 2023 (arXiv 2305.10355) and its evaluation. A common harness reports the yes ratio of the
-labels; here it is that of the answers.
+It has three splits of 3,000 questions; the object that isn't there is random, popular or adversarial. Source:
+Li et al. 2023 (arXiv 2305.10355) and its evaluation. A common harness reports the yes ratio of the labels;
+here it is that of the answers.
 """
 
 from collections.abc import Mapping, Sequence

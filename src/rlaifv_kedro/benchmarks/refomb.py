@@ -1,8 +1,8 @@
-"""RefoMB: a text LLM compares each answer with GPT-4V's by a long description of the image, then its review
-alone with respect to hallucinations.
+"""RefoMB: a text LLM compares each answer with GPT-4V's by a long description of the image.
 
-Source: RLAIF-V (arXiv 2405.17220) and its evaluation. There GPT-4V's answer is always the first; here the
-order is swapped too, and how much it matters is a metric.
+In a second call it compares by its own review alone, with respect to hallucinations. Source: RLAIF-V (arXiv
+2405.17220) and its evaluation. There GPT-4V's answer is always the first; here the order is swapped too, and
+how much it matters is a metric.
 """
 
 import re

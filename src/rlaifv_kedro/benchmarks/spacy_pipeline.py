@@ -1,5 +1,6 @@
-"""spaCy's pipelines for English, which a benchmark's protocol names. They are no packages of the index,
-but of the model project's releases.
+"""spaCy's pipelines for English, which a benchmark's protocol names.
+
+They are no packages of the index, but of the model project's releases.
 """
 
 import re

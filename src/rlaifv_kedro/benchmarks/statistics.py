@@ -1,6 +1,4 @@
-"""Numbers of a sample, and how sure one can be of them: shares, means, ratios, and the difference of two
-policies.
-"""
+"""Shares, means, ratios and the difference of two policies, and how sure one can be of them."""
 
 import math
 from dataclasses import dataclass

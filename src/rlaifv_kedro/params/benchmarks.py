@@ -8,8 +8,9 @@ from rlaifv_kedro.params.base import Count, Params
 
 
 class JudgeParams(Params):
-    """How ``models.judge`` is asked, and what it costs. A reply that was asked for with other values is
-    another reply.
+    """How ``models.judge`` is asked, and what it costs.
+
+    A reply that was asked for with other values is another reply.
     """
 
     temperature: float = Field(

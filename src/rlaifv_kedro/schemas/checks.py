@@ -25,9 +25,7 @@ def check(table_name: str, frame: pd.DataFrame, where: str) -> pd.DataFrame:
 
 
 def to_frame(rows: pa.Table) -> pd.DataFrame:
-    """Arrow to pandas: lists stay lists, whole numbers stay whole numbers (``Int64`` where one is
-    missing).
-    """
+    """Arrow to pandas: lists stay lists, whole numbers stay whole (``Int64`` where one is missing)."""
     columns = {}
     for field, column in zip(rows.schema, rows.columns, strict=True):
         if pa.types.is_list(field.type):

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from rlaifv_kedro.benchmarks.coco.truth import coco_truth, truth_of, truth_of_split
-from rlaifv_kedro.benchmarks.coco.vocabulary import COCO_CATEGORIES, Vocabulary
+from rlaifv_kedro.benchmarks.coco.vocabulary import Vocabulary
+from rlaifv_kedro.benchmarks.coco.words import COCO_CATEGORIES
 from rlaifv_kedro.datasets import CocoAnnotations, TableDataset
 from rlaifv_kedro.errors import UserError
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from rlaifv_kedro.benchmarks.coco.vocabulary import COCO_CATEGORIES, OWN_SYNONYMS, Vocabulary
+from rlaifv_kedro.benchmarks.coco.vocabulary import Vocabulary
+from rlaifv_kedro.benchmarks.coco.words import COCO_CATEGORIES, OWN_SYNONYMS
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.miniature.language import CATEGORY_OF
 from rlaifv_kedro.miniature.scenes import CATEGORIES

@@ -20,14 +20,17 @@ class Annotations(Protocol):
 
     splits: list[str]
 
-    def where(self, kind: str, split: str) -> str: ...
+    def where(self, kind: str, split: str) -> str:
+        """Which file it is, for people."""
+        ...
 
-    def entries(self, kind: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]: ...
+    def entries(self, kind: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The entries of a file's lists: (list, entry)."""
+        ...
 
 
 def coco_truth(annotations: Annotations, vocabulary: Vocabulary) -> pd.DataFrame:
-    """The categories of each image: those of its instances, together with the objects that its captions
-    mention.
+    """The categories of each image: those of its instances, and the objects that its captions mention.
 
     Args:
         annotations: Instances and captions of some splits.

@@ -131,8 +131,9 @@ def calibrate(judged: pd.Series, reference: pd.Series) -> Calibration:
 
 
 def read_verdicts(path: str | Path, benchmark: str | None = None, step: str | None = None) -> pd.Series:
-    """Verdicts as text, by item id; None where there is none. Whole numbers are written without a decimal
-    point, so that 3, 3.0 and "3" are the same.
+    """Verdicts as text, by item id; None where there is none.
+
+    Whole numbers are written without a decimal point, so that 3, 3.0 and "3" are the same.
 
     Args:
         path: Parquet, or JSON lines with the suffix ``.jsonl``, with ``item_id`` and ``verdict``: a

@@ -45,19 +45,22 @@ class DryJudge:
 
     @property
     def stored(self) -> int:
+        """Different requests whose judgement is known already."""
         return len(self._stored)
 
     @property
     def calls(self) -> int:
-        """Requests that would be sent, without what a trouble of the server or a reply without a verdict
-        makes necessary.
+        """Requests that would be sent.
+
+        What a trouble of the server or a reply without a verdict makes necessary isn't counted.
         """
         return len(self._to_ask)
 
     @property
     def prompt_tokens(self) -> int:
-        """Estimated: a token is taken for four characters, which is too few tokens for other scripts than
-        Latin.
+        """Tokens of the prompts, estimated.
+
+        A token is taken for four characters, which is too few tokens for other scripts than Latin.
         """
         return sum(-(-len(attempt.prompt) // CHARACTERS_PER_TOKEN) for attempt in self._to_ask)
 

@@ -215,8 +215,9 @@ def open_store(models: ModelsParams, folder: Path) -> ReplyStore:
 
 
 def asked_model(params: OpenAIParams | WeightsParams) -> str:
-    """What a judge is asked for by: a server's name for the model, or the path of weights with a hash of what
-    they are, so that a folder with other weights, adapters or chat template is another judge.
+    """What a judge is asked for by: a server's name for the model, or the path of weights with a hash.
+
+    So a folder with other weights, adapters or chat template is another judge.
 
     Raises:
         UserError: There are no such weights.

@@ -20,8 +20,10 @@ class Price(BaseModel):
 
 
 class PriceTable(BaseModel):
-    """A file with prices: ``currency``, ``as_of`` (a date) and ``source`` say what they are and how old;
-    ``models`` has them by name.
+    """A file with prices by the names of models.
+
+    Attributes:
+        currency, as_of, source: What the prices are in, how old (a date), and from where.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,15 +55,17 @@ class PriceTable(BaseModel):
             ) from error
 
     def price(self, model: str) -> Price | None:
-        """Of a model by its name; a dated one (``gpt-4o-2024-08-06``) costs what the undated name does,
-        unless it is listed itself.
+        """The price of a model; None if it isn't listed.
+
+        A dated name (``gpt-4o-2024-08-06``) costs what the undated one does, unless it is listed itself.
         """
         return self.models.get(model) or self.models.get(re.sub(r"-\d{4}-\d{2}-\d{2}$", "", model))
 
 
 def price_of(params: BackendParams, prices: str | Path | None) -> Price | None:
-    """The price by ``models.judge`` itself, or else by the file; None if neither knows it. A judge in this
-    process has none.
+    """The price by ``models.judge`` itself, or else by the file; None if neither knows it.
+
+    A judge in this process has none.
 
     Raises:
         UserError: The file can't be read, or isn't a table of prices.

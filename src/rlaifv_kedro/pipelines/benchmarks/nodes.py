@@ -1,6 +1,4 @@
-"""A benchmark's items and policies to answers, judgements, scores, and one table of all benchmarks and
-policies.
-"""
+"""A benchmark's items and policies to answers, judgements and scores; then one table of them all."""
 
 from collections.abc import Iterator
 from itertools import combinations
@@ -88,8 +86,9 @@ def score_benchmark(
 
 
 def compare_policies(metrics: pd.DataFrame, **scores: pd.DataFrame) -> pd.DataFrame:
-    """95 % intervals of the differences of every two policies, by a paired bootstrap over items:
-    ``policy_comparisons``.
+    """How far every two policies differ: ``policy_comparisons``.
+
+    The 95 % intervals are those of a paired bootstrap over items.
 
     Args:
         metrics: ``benchmark_metrics``. Where a metric is only of each type of items, as with POPE's splits,

@@ -1,6 +1,4 @@
-"""benchmarks: a benchmark's items, policies -> answers -> judgements -> scores and metrics; then all
-benchmarks and policies in one table.
-"""
+"""benchmarks: items, policies -> answers -> judgements -> scores and metrics -> one table."""
 
 from collections.abc import Mapping
 

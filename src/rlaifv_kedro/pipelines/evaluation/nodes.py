@@ -9,7 +9,13 @@ import pandas as pd
 
 from rlaifv_kedro.benchmarks.best_of import choose_answers, decoding_of, sample_answers
 from rlaifv_kedro.benchmarks.coco.truth import truth_of_split
-from rlaifv_kedro.benchmarks.loop import answer_probes, answer_prompts, policy_name, score_answers
+from rlaifv_kedro.benchmarks.loop import (
+    answer_probes,
+    answer_prompts,
+    load_policy,
+    policy_name,
+    score_answers,
+)
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.engine.outputs import scratch_folder
@@ -59,10 +65,10 @@ def measure_checkpoints(
     models: ModelsParams,
     compute: ComputeParams,
 ) -> Iterator[Chunk | Complete]:
-    """Measure the base policy, the starting policy and every checkpoint on the selection split, one a chunk:
-    the ``checkpoint_metrics`` table.
+    """Measure the base policy, the starting policy and every checkpoint: ``checkpoint_metrics``.
 
-    A checkpoint that the storage policy has removed has no rows, unless it was measured before.
+    Each is a chunk. A checkpoint that the storage policy has removed has no rows, unless it was measured
+    before.
     """
     named = [
         {"path": base_policy, "step": 0, "epoch": 0.0, "name": BASE},
@@ -82,7 +88,8 @@ def measure_checkpoints(
             )
             return pd.DataFrame(columns=table("checkpoint_metrics").schema.names)
         if path not in measured:  # in the first iteration base and start are one
-            answers = answer_prompts(path, checkpoint["name"], prompts, params, models, compute)
+            model = load_policy(path, params.batch_size, models, compute)
+            answers = answer_prompts(model, checkpoint["name"], prompts, params)
             measured[path] = score_answers(answers, prompts, truth)[1].drop(columns="policy")
         return measured[path].assign(
             checkpoint=checkpoint["name"], step=checkpoint["step"], epoch=checkpoint["epoch"]
@@ -145,7 +152,8 @@ def answer_test_prompts(
     compute: ComputeParams,
 ) -> pd.DataFrame:
     """Greedy answers of an iteration's policy, the base policy being that of iteration 0: ``answers``."""
-    return answer_prompts(checkpoint, policy_name(iteration), prompts, params, models, compute)
+    model = load_policy(checkpoint, params.batch_size, models, compute)
+    return answer_prompts(model, policy_name(iteration), prompts, params)
 
 
 def choose_best_answers(
@@ -181,6 +189,5 @@ def answer_test_probes(
     compute: ComputeParams,
 ) -> pd.DataFrame:
     """How well an iteration's policy sees: ``metrics`` of yes/no questions with a known answer."""
-    return answer_probes(
-        checkpoint, policy_name(iteration), prompts, probes, feedback, params, models, compute
-    )
+    model = load_policy(checkpoint, params.batch_size, models, compute)
+    return answer_probes(model, policy_name(iteration), prompts, probes, feedback, params)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from rlaifv_kedro.benchmarks.loop import answer_probes, answer_prompts, score_answers
+from rlaifv_kedro.benchmarks.loop import answer_probes, answer_prompts, load_policy, score_answers
 from rlaifv_kedro.engine.outputs import work_folder
 from rlaifv_kedro.miniature.benchmarks import benchmark_files
 from rlaifv_kedro.miniature.world import draw_split, probe_questions, prompt_table, truth
@@ -75,11 +75,13 @@ def measure_models(
     compute: ComputeParams,
 ) -> str:
     """Measure both models on the test split: the README that lies beside them."""
-    answers = answer_prompts(base_policy, "base", prompts, evaluate, ModelsParams(), compute)
-    rates = score_answers(answers, prompts, truth)[1]
+    policy, judge = (
+        load_policy(path, evaluate.batch_size, ModelsParams(), compute) for path in (base_policy, labeler)
+    )
+    rates = score_answers(answer_prompts(policy, "base", prompts, evaluate), prompts, truth)[1]
     seeing = {
-        name: answer_probes(path, name, prompts, probes, feedback, evaluate, ModelsParams(), compute)
-        for name, path in (("labeler", labeler), ("base policy", base_policy))
+        name: answer_probes(model, name, prompts, probes, feedback, evaluate)
+        for name, model in (("labeler", judge), ("base policy", policy))
     }
     lines = [
         f"# The miniature's base policy and labeler, seed {seed}",
