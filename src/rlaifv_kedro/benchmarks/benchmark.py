@@ -107,6 +107,7 @@ class Judging:
         ask: Asks the judge all there is to ask about the answers (``Submission.answered``).
         read: The verdict in a reply; None if it holds none.
         is_step: Whether a question of this benchmark is called so; ``step`` is an example.
+        prompts: Parameter that names another wording (``benchmarks.NAME``) -> the places for texts in it.
         wanted: Whether these parameters want a judge at all.
         instead: What to say of doing without a judge, where none is named.
         not_counted: What the estimate of the cost can't know, for people.
@@ -116,6 +117,7 @@ class Judging:
     read: Callable[[str], Any]
     step: str
     is_step: Callable[[str], bool]
+    prompts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     wanted: Callable[[BenchmarksParams], bool] = _always
     instead: str = ""
     not_counted: str = ""

@@ -178,6 +178,7 @@ MMHAL = Benchmark(
         read=read_rating,
         step=STEP,
         is_step=lambda name: name == STEP,
+        prompts={"mmhal_prompt": PLACEHOLDERS},
     ),
     score=lambda submission: score_mmhal(
         submission.answered, submission.judgements, f"rated by {submission.judge}"

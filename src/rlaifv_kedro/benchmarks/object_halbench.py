@@ -272,6 +272,7 @@ OBJECT_HALBENCH = Benchmark(
         read=read_objects,
         step=STEP,
         is_step=lambda name: name == STEP,
+        prompts={"object_halbench_prompt": PLACEHOLDERS},
         wanted=lambda params: params.extraction == "llm",
         instead="Or take benchmarks.extraction=rules.",
     ),

@@ -34,6 +34,7 @@ OVERALL_PROMPT, TRUSTWORTHINESS_PROMPT = (
     _PROMPTS / "refomb_overall_v1.txt",
     _PROMPTS / "refomb_trustworthiness_v1.txt",
 )
+OVERALL_PLACES, TRUSTWORTHINESS_PLACES = ("description", "question", "answer_a", "answer_b"), ("review",)
 OVERALL, TRUSTWORTHINESS = "overall", "trustworthiness"
 _VERDICT = re.compile(r"\[\[([ABC])\]\]")
 _STEP = re.compile(rf"({OVERALL}|{TRUSTWORTHINESS})/run ([1-9]\d*)(/swapped)?")
@@ -153,10 +154,8 @@ def compare(
         answers, runs, swap: See :func:`overall_requests`.
         overall_prompt, trustworthiness_prompt: Files of another wording; by default ours.
     """
-    first = PromptFile.read(
-        overall_prompt or OVERALL_PROMPT, ("description", "question", "answer_a", "answer_b")
-    )
-    second = PromptFile.read(trustworthiness_prompt or TRUSTWORTHINESS_PROMPT, ("review",))
+    first = PromptFile.read(overall_prompt or OVERALL_PROMPT, OVERALL_PLACES)
+    second = PromptFile.read(trustworthiness_prompt or TRUSTWORTHINESS_PROMPT, TRUSTWORTHINESS_PLACES)
     overall = judge.ask(overall_requests(answers, first, runs, swap), read_verdict)
     return [*overall, *judge.ask(trustworthiness_requests(overall, second), read_verdict)]
 
@@ -260,6 +259,10 @@ REFOMB = Benchmark(
         read=read_verdict,
         step=step(OVERALL, 1, False),
         is_step=is_step,
+        prompts={
+            "refomb_overall_prompt": OVERALL_PLACES,
+            "refomb_trustworthiness_prompt": TRUSTWORTHINESS_PLACES,
+        },
         not_counted="RefoMB's second call, one a reply to the first, is counted when that is stored.",
     ),
     score=lambda submission: score_refomb(

@@ -8,25 +8,17 @@ from rlaifv_kedro.preflight.finding import Finding
 from rlaifv_kedro.preflight.setup import RunSetup
 from rlaifv_kedro.tags import Task
 
-PROMPTS = {
-    "object_halbench_prompt": ("object_halbench", ["question", "answer"]),
-    "mmhal_prompt": ("mmhal", ["image_content", "question", "gt_answer", "answer"]),
-    "refomb_overall_prompt": ("refomb", ["description", "question", "answer_a", "answer_b"]),
-    "refomb_trustworthiness_prompt": ("refomb", ["review"]),
-}
-"""By parameter: the benchmark whose judge is asked so, and the places for its texts."""
-
 
 def benchmarks_can_be_scored(setup: RunSetup) -> Iterator[Finding]:
     """A judge is named where one is asked, and spaCy's pipelines are installed."""
-    from rlaifv_kedro.benchmarks import suite
+    from rlaifv_kedro.benchmarks.scoring import refuse_unready
 
     judged = setup.benchmarks_with(Task.BENCHMARK_JUDGING)
     scored = setup.benchmarks_with(Task.BENCHMARK_SCORING)
     if not judged and not scored:
         return
     try:
-        suite.refuse_unready(judged, scored, setup.parameters.benchmarks, setup.parameters.models)
+        refuse_unready(judged, scored, setup.parameters.benchmarks, setup.parameters.models)
     except UserError as error:
         yield Finding(False, "a benchmark can't be scored", "benchmarks", error.message)
     else:
@@ -48,9 +40,10 @@ def judge_prices_can_be_read(setup: RunSetup) -> Iterator[Finding]:
 
 def judge_prompts_can_be_read(setup: RunSetup) -> Iterator[Finding]:
     """Another wording of a judge's prompt is a file with the places for its texts."""
-    judged = setup.benchmarks_with(Task.BENCHMARK_JUDGING)
-    for name, (benchmark, places) in PROMPTS.items():
-        if benchmark in judged:
+    from rlaifv_kedro.benchmarks.registry import BENCHMARKS
+
+    for benchmark in setup.benchmarks_with(Task.BENCHMARK_JUDGING):
+        for name, places in BENCHMARKS[benchmark].judging.prompts.items():
             path = getattr(setup.parameters.benchmarks, name)
             yield from unreadable_prompt(
                 "the judge's prompt can't be used", f"benchmarks.{name}", path, places

@@ -3,14 +3,15 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any
 
 from kedro.io import DataCatalog
 from kedro.io.core import DatasetError, is_parameter
 from kedro.pipeline import Pipeline
 
+from rlaifv_kedro.benchmarks.registry import BENCHMARKS
 from rlaifv_kedro.datasets.checkpoint import CheckpointDataset
-from rlaifv_kedro.params import BackendParams, Benchmark, Parameters, WeightsParams
+from rlaifv_kedro.params import BackendParams, Parameters, WeightsParams
 from rlaifv_kedro.preflight.checkpoints import Role, look_at
 from rlaifv_kedro.preflight.finding import Finding
 from rlaifv_kedro.preflight.inputs import Inputs, look_at_inputs, own_tables
@@ -61,13 +62,9 @@ class RunSetup:
         """The catalog entries that the run reads and doesn't make."""
         return sorted(name for name in self.pipeline.inputs() if not is_parameter(name))
 
-    def benchmarks_with(self, task: Task) -> list[Benchmark]:
+    def benchmarks_with(self, task: Task) -> list[str]:
         """The benchmarks of which a node has this task."""
-        return [
-            name
-            for name in get_args(Benchmark)
-            if any({name, task} <= node.tags for node in self.pipeline.nodes)
-        ]
+        return [name for name in BENCHMARKS if any({name, task} <= node.tags for node in self.pipeline.nodes)]
 
     def iterations(self) -> int:
         """How many iterations the nodes go through: those of the loop, or the one of a stage run."""
