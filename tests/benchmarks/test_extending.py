@@ -105,9 +105,11 @@ def test_an_answer_is_found_by_its_picture_and_question(counting: Benchmark, pub
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
     with pytest.raises(UserError, match="no benchmark 'mmhall'; did you mean mmhal?"):
-        benchmark_named("mmhall")
+        benchmark_named("mmhall", "BENCHMARK")
     with pytest.raises(UserError, match="known are chair, object_halbench, mmhal, refomb, amber, pope"):
-        benchmark_named("xyz")
+        benchmark_named("xyz", "BENCHMARK")
     parameters = Parameters(evaluation=EvaluationParams(benchmarks=["chiar"]))
-    with pytest.raises(UserError, match="no benchmark 'chiar'; did you mean chair?"):
+    with pytest.raises(
+        UserError, match="evaluation.benchmarks: there is no benchmark 'chiar'; did you mean chair?"
+    ):
         benchmarks.create_pipeline(parameters, {})

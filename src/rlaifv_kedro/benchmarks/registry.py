@@ -16,8 +16,11 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 
 
-def benchmark_named(name: str) -> Benchmark:
+def benchmark_named(name: str, where: str) -> Benchmark:
     """The benchmark of that name.
+
+    Args:
+        where: Where the name stands, for the message.
 
     Raises:
         UserError: There is none; names one that is spelled alike, or all.
@@ -26,4 +29,4 @@ def benchmark_named(name: str) -> Benchmark:
         return BENCHMARKS[name]
     near = get_close_matches(name, BENCHMARKS, n=1)
     known = f"did you mean {near[0]}?" if near else f"known are {', '.join(BENCHMARKS)}."
-    raise UserError(f"There is no benchmark {name!r}; {known}")
+    raise UserError(f"{where}: there is no benchmark {name!r}; {known}")

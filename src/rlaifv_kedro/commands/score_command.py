@@ -35,7 +35,7 @@ def command(benchmark: str, env: str | None, params: dict[str, Any], as_json: bo
     from rlaifv_kedro.benchmarks.registry import benchmark_named
     from rlaifv_kedro.commands import score
 
-    chosen = benchmark_named(benchmark)
+    chosen = benchmark_named(benchmark, "BENCHMARK")
     if env is None and not params:
         scored = score_file(chosen, AnswerFiles(**given))
     else:

@@ -43,7 +43,7 @@ def create_pipeline(parameters: Parameters, policies: Mapping[str, str]) -> Pipe
 def _one(
     name: str, policies: Mapping[str, str], params: BenchmarksParams, data: BenchmarkDataParams
 ) -> Pipeline:
-    benchmark = benchmark_named(name)
+    benchmark = benchmark_named(name, "evaluation.benchmarks")
     items, own = f"{name}_items", f"benchmark.{name}"
     known = benchmark.knowledge(data)
     steps = [
