@@ -97,6 +97,11 @@ def test_a_value_is_read_by_the_type_of_its_parameter(name: str, typed: str, val
     assert (found, type(found)) == (value, type(value))
 
 
+def test_an_address_may_be_one_of_ipv6() -> None:
+    launch = validate_parameters(read(["training.launch.address=[::1]:29500"])).training.launch
+    assert launch.address == "[::1]:29500"
+
+
 @pytest.mark.parametrize("kind", ["", "training.mix.", "training.mix.ours."])
 def test_a_dict_may_be_given_in_one_or_in_parts(kind: str) -> None:
     whole = {"training": {"mix": {"ours": {"weight": 0.5}}}}

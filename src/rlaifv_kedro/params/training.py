@@ -31,7 +31,7 @@ class LaunchParams(Params):
     hosts: Count = Field(1, description="machines that see the same project folder")
     address: str | None = Field(
         None,
-        pattern=r"^[^:\s]+:\d+$",
+        pattern=r"^([^:\s]+|\[[\da-fA-F:.]+\]):\d+$",
         description="host:port where the processes of several hosts meet; the first host's name, a free port",
     )
     prefix: list[str] = Field(
