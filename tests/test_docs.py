@@ -1,0 +1,36 @@
+"""The documentation: its links lead somewhere, and the commands that it shows exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from rlaifv_kedro.commands import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+COMMAND = re.compile(r"\brlaifv ([a-z][a-z-]+)([^`#\n]*)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    links = [link for link in LINK.findall(page.read_text()) if "://" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_that_are_shown_have_these_options(page: Path) -> None:
+    """Those of `run` are Kedro's own."""
+    wrong = []
+    for name, rest in COMMAND.findall(page.read_text()):
+        known = [option for parameter in cli.commands[name].params for option in parameter.opts]
+        given = re.findall(r"(?<=[\s\[|])--[a-z-]+", rest)
+        wrong += [f"{name} {option}" for option in given if name != "run" and option not in known]
+    assert wrong == []
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert [page for page in sorted(pages) if f"({page})" not in index] == []
