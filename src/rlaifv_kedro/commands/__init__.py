@@ -10,12 +10,12 @@ from rlaifv_kedro.commands import (
     calibrate,
     chat,
     check,
-    judge_cost_command,
+    judge_cost,
     merge,
     plan,
     run,
     runs,
-    score_command,
+    score,
     summary,
 )
 
@@ -24,7 +24,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Run pipelines": (run.command,),
     "Look at runs": (runs.command, summary.command),
     "Models": (chat.command, merge.command),
-    "Benchmarks": (score_command.command, judge_cost_command.command, calibrate.command),
+    "Benchmarks": (score.command, judge_cost.command, calibrate.command),
 }
 """The commands by the job that a person has in mind, in the order in which they are listed."""
 

@@ -1,131 +1,46 @@
-"""What judging a run's answers would take: ``rlaifv judge-cost``."""
+"""``rlaifv judge-cost``: what judging a run's answers would still take."""
 
-from pathlib import Path
-from typing import Any, NamedTuple
+import json
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
+import click
 
-from rlaifv_kedro.benchmarks.judging.dry_run import DryJudge
-from rlaifv_kedro.benchmarks.judging.judge import named_judge, open_store
-from rlaifv_kedro.benchmarks.judging.prices import Price, PriceTable, has_own_price, price_of
-from rlaifv_kedro.benchmarks.registry import BENCHMARKS
-from rlaifv_kedro.benchmarks.scoring import answered_items
-from rlaifv_kedro.datasets import ChunkedTableDataset, TableDataset
-from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.params import Parameters, validate_parameters
-from rlaifv_kedro.runs.manifest import Manifest, load
-from rlaifv_kedro.runs.session import load_context
+from rlaifv_kedro.commands.options import examples, json_option, params_option
+from rlaifv_kedro.commands.project import project_path
+from rlaifv_kedro.commands.terminal import plain_table, wide_console
+
+if TYPE_CHECKING:
+    from rlaifv_kedro.preflight.judge_cost import Cost
 
 
-class Cost(NamedTuple):
-    """Of a benchmark's answers, by all policies of a run; see
-    :class:`rlaifv_kedro.benchmarks.judging.dry_run.DryJudge` for what is counted.
+@click.command(
+    "judge-cost",
+    epilog=examples(
+        "rlaifv judge-cost --run RUN_ID", "rlaifv judge-cost --run RUN_ID --params models.judge.model=NAME"
+    ),
+)
+@click.option("--run", "run_id", required=True, metavar="ID", help="Whose answers.")
+@params_option
+@json_option
+def command(run_id: str, params: dict[str, Any], as_json: bool) -> None:
+    """Says what judging a run would still take.
 
-    Attributes:
-        cost: At most; None where the model has no price.
+    Counts calls, tokens and cost for answers that the run has already. Asks nothing.
     """
+    from rlaifv_kedro.preflight.judge_cost import judge_cost
 
-    benchmark: str
-    judge: str
-    stored: int
-    calls: int
-    prompt_tokens: int
-    most_reply_tokens: int
-    cost: float | None
-    currency: str
+    costs = judge_cost(project_path(), run_id, params)
+    if as_json:
+        click.echo(json.dumps([cost._asdict() for cost in costs], indent=2))
+    else:
+        show(costs)
 
 
-def judge_cost(project: Path, run_id: str, params: dict[str, Any]) -> list[Cost]:
-    """Count the calls that judging a run's answers still needs. Nothing is asked.
+def show(costs: "list[Cost]") -> None:
+    """Prints a table, a row a benchmark, and what is not counted."""
+    from rlaifv_kedro.benchmarks.registry import BENCHMARKS
 
-    Args:
-        params: Parameters that are to be others than the run's: another judge, say.
-
-    Raises:
-        UserError: There is no such run, it has no answers that an LLM judges, or no judge is named.
-    """
-    run = load(project, run_id)
-    if run is None:
-        raise UserError(f"There is no run {run_id}. All runs: rlaifv runs")
-    merged = OmegaConf.to_container(OmegaConf.merge(run.parameters, params))
-    parameters = validate_parameters(merged)
-    answered = {
-        name: path
-        for name, benchmark in BENCHMARKS.items()
-        if (path := _complete(run, name)) and benchmark.is_judged(parameters.benchmarks)
-    }
-    if not answered:
-        raise UserError(
-            f"Run {run_id} has no complete answers to a benchmark that an LLM judges. To have them without "
-            "judging: kedro run --pipelines evaluation "
-            "--to-outputs benchmark.mmhal.answers --params ..."
-        )
-    named_judge(parameters.models)
-    store = _store(project, run.env)
-    price, currency = _price(parameters)
-    return [
-        _cost(
-            name,
-            project / str(run.read[f"{name}_items"].path),
-            project / path,
-            parameters,
-            store,
-            price,
-            currency,
-        )
-        for name, path in answered.items()
-    ]
-
-
-def _complete(run: Manifest, benchmark: str) -> str | None:
-    entry = run.written.get(f"benchmark.{benchmark}.answers")
-    return entry.path if entry and entry.sha256 else None
-
-
-def _store(project: Path, env: str | None) -> Path:
-    """The folder of all stored replies."""
-    return load_context(project, env, {}).catalog.load("judge_store")
-
-
-def _price(parameters: Parameters) -> tuple[Price | None, str]:
-    """Of the judge, and in which currency."""
-    judge, prices = named_judge(parameters.models), parameters.judge.prices
-    return price_of(judge, prices), "" if has_own_price(judge) or prices is None else PriceTable.read(
-        prices
-    ).currency
-
-
-def _cost(
-    benchmark: str,
-    items: Path,
-    answers: Path,
-    parameters: Parameters,
-    store: Path,
-    price: Price | None,
-    currency: str,
-) -> Cost:
-    judge = DryJudge(open_store(parameters.models, store), parameters.judge)
-    rows = TableDataset(str(items), "benchmark_items").load()
-    for _, own in ChunkedTableDataset(str(answers), "answers").load().groupby("policy", sort=False):
-        BENCHMARKS[benchmark].judging.ask(answered_items(rows, own), judge, parameters.benchmarks)
-    return Cost(
-        benchmark,
-        judge.store.asked_model,
-        judge.stored,
-        judge.calls,
-        judge.prompt_tokens,
-        judge.most_reply_tokens,
-        judge.cost(price),
-        currency,
-    )
-
-
-def show(costs: list[Cost]) -> None:
-    """The table, for people."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = plain_table()
     table.add_column("benchmark", no_wrap=True)
     for title in (
         "calls to make",
@@ -140,7 +55,7 @@ def show(costs: list[Cost]) -> None:
         table.add_row(
             c.benchmark, *(f"{n:,}" for n in (c.calls, c.stored, c.prompt_tokens, c.most_reply_tokens)), money
         )
-    console = Console(width=max(Console().width, 120))
+    console = wide_console(120)
     console.print(f"Judge: {costs[0].judge}")
     console.print(table)
     for cost in costs:

@@ -166,4 +166,6 @@ def hours(number: float) -> str:
     """Hours as people read them."""
     if number < 0.005:
         return "< 0.01"
-    return f"{number:,.0f}" if number >= 100 else f"{number:.1f}" if number >= 0.95 else f"{number:.2f}"
+    if number < 0.95:
+        return f"{number:.2f}"
+    return f"{number:.1f}" if number < 100 else f"{number:,.0f}"

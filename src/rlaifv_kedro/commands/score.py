@@ -1,14 +1,68 @@
 """``rlaifv score``: answers that were made elsewhere, scored without any policy."""
 
+import json
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rlaifv_kedro.benchmarks.benchmark import Scored
+import click
+
+from rlaifv_kedro.commands.options import env_option, examples, json_option, params_option, path_option
+from rlaifv_kedro.commands.project import project_path
+from rlaifv_kedro.commands.terminal import wide_console
+
+if TYPE_CHECKING:
+    from rlaifv_kedro.benchmarks.benchmark import Scored
 
 
-def as_json(benchmark: str, scored: Scored) -> dict[str, Any]:
-    """For programs: benchmark, items, and metrics by name, each with value, n, failed, standard_error
-    (null where not defined) and protocol.
+@click.command("score", epilog=examples("rlaifv score pope --answers answers.jsonl --annotations pope/"))
+@click.argument("benchmark")
+@path_option("--answers", "A JSON object a line: item_id or image_id, answer.", required=True)
+@path_option("--annotations", "The published files: COCO's, or the benchmark's own.", "FOLDER")
+@path_option("--vocabulary", "Words for COCO's categories.  [default: our own list]")
+@path_option("--extracted", "The objects of each answer, for object_halbench.")
+@path_option("--judgements", "A judge's replies: item_id, step, reply.")
+@click.option(
+    "--spacy",
+    metavar="NAME",
+    help="Pipeline for object_halbench with a judge, and amber; `exact` for amber without one.",
+)
+@env_option
+@params_option
+@json_option
+def command(benchmark: str, env: str | None, params: dict[str, Any], as_json: bool, **given: Any) -> None:
+    """Scores answers that were made elsewhere.
+
+    Needs no policy; docs/benchmarks.md has the files. Where a judge is needed and there are no --judgements,
+    the models.judge of --env and --params is asked.
+    """
+    from rlaifv_kedro.benchmarks.answers_elsewhere import score_file
+    from rlaifv_kedro.benchmarks.benchmark import AnswerFiles
+    from rlaifv_kedro.benchmarks.registry import benchmark_named
+
+    chosen = benchmark_named(benchmark, "BENCHMARK")
+    if env is None and not params:
+        scored = score_file(chosen, AnswerFiles(**given))
+    else:
+        from rlaifv_kedro.benchmarks.judging.judge import open_judge
+        from rlaifv_kedro.preflight.run import configured
+
+        setup = configured(project_path(), env, params, [])
+        parameters, store = setup.parameters, setup.catalog.load("judge_store")
+        judge = open_judge(parameters.models, parameters.judge, parameters.compute, store)
+        scored = score_file(chosen, AnswerFiles(**given, judge=judge, judge_label=judge.store.asked_model))
+        judge.close()
+    if as_json:
+        click.echo(json.dumps(as_json_of(benchmark, scored), indent=2))
+    else:
+        show(benchmark, scored)
+
+
+def as_json_of(benchmark: str, scored: "Scored") -> dict[str, Any]:
+    """Arranges the scores for programs.
+
+    Returns:
+        benchmark, items, and metrics by name, each with value, n, failed, standard_error (null where not
+        defined) and protocol.
     """
 
     def plain(value: Any) -> Any:
@@ -19,9 +73,8 @@ def as_json(benchmark: str, scored: Scored) -> dict[str, Any]:
     return {"benchmark": benchmark, "items": int(scored.items["item_id"].nunique()), "metrics": metrics}
 
 
-def show(benchmark: str, scored: Scored) -> None:
-    """A table for people."""
-    from rich.console import Console
+def show(benchmark: str, scored: "Scored") -> None:
+    """Prints a table, a row a metric, and the protocol."""
     from rich.table import Table
 
     table = Table(title=f"{benchmark}: {scored.items['item_id'].nunique():,} answers")
@@ -33,8 +86,7 @@ def show(benchmark: str, scored: Scored) -> None:
             "-" if math.isnan(number) else f"{number:.4f}" for number in (row.value, row.standard_error)
         )
         table.add_row(row.metric, *numbers, f"{row.n:,}", f"{row.failed:,}")
-    console = Console()
-    console.width = max(console.width, 110)
+    console = wide_console(110)
     console.print(table)
     for protocol in scored.metrics["protocol"].unique():
         console.print(protocol, markup=False, highlight=False)

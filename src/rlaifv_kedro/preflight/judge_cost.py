@@ -1,0 +1,120 @@
+"""What judging the answers of a run that has answered benchmarks would still take."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import OmegaConf
+
+from rlaifv_kedro.benchmarks.judging.dry_run import DryJudge
+from rlaifv_kedro.benchmarks.judging.judge import named_judge, open_store
+from rlaifv_kedro.benchmarks.judging.prices import Price, PriceTable, has_own_price, price_of
+from rlaifv_kedro.benchmarks.registry import BENCHMARKS
+from rlaifv_kedro.benchmarks.scoring import answered_items
+from rlaifv_kedro.datasets import ChunkedTableDataset, TableDataset
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.params import Parameters, validate_parameters
+from rlaifv_kedro.runs.manifest import Manifest, load
+from rlaifv_kedro.runs.session import load_context
+
+
+class Cost(NamedTuple):
+    """What judging one benchmark's answers takes, those of all policies of a run.
+
+    :class:`rlaifv_kedro.benchmarks.judging.dry_run.DryJudge` says what is counted.
+
+    Attributes:
+        cost: At most; None where the model has no price.
+    """
+
+    benchmark: str
+    judge: str
+    stored: int
+    calls: int
+    prompt_tokens: int
+    most_reply_tokens: int
+    cost: float | None
+    currency: str
+
+
+def judge_cost(project: Path, run_id: str, params: dict[str, Any]) -> list[Cost]:
+    """Counts the calls that judging a run's answers still needs; nothing is asked.
+
+    Args:
+        params: Parameters that are to be others than the run's: another judge, say.
+
+    Raises:
+        UserError: There is no such run, it has no answers that an LLM judges, or no judge is named.
+    """
+    run = load(project, run_id)
+    if run is None:
+        raise UserError(f"There is no run {run_id}. All runs: rlaifv runs")
+    merged = OmegaConf.to_container(OmegaConf.merge(run.parameters, params))
+    parameters = validate_parameters(merged)
+    answered = {
+        name: path
+        for name, benchmark in BENCHMARKS.items()
+        if (path := _complete(run, name)) and benchmark.is_judged(parameters.benchmarks)
+    }
+    if not answered:
+        raise UserError(
+            f"Run {run_id} has no complete answers to a benchmark that an LLM judges. To have them without "
+            "judging: kedro run --pipelines evaluation "
+            "--to-outputs benchmark.mmhal.answers --params ..."
+        )
+    named_judge(parameters.models)
+    store = _store(project, run.env)
+    price, currency = _price(parameters)
+    return [
+        _cost(
+            name,
+            project / str(run.read[f"{name}_items"].path),
+            project / path,
+            parameters,
+            store,
+            price,
+            currency,
+        )
+        for name, path in answered.items()
+    ]
+
+
+def _complete(run: Manifest, benchmark: str) -> str | None:
+    entry = run.written.get(f"benchmark.{benchmark}.answers")
+    return entry.path if entry and entry.sha256 else None
+
+
+def _store(project: Path, env: str | None) -> Path:
+    """The folder of all stored replies."""
+    return load_context(project, env, {}).catalog.load("judge_store")
+
+
+def _price(parameters: Parameters) -> tuple[Price | None, str]:
+    """Of the judge, and in which currency."""
+    judge, prices = named_judge(parameters.models), parameters.judge.prices
+    without_table = has_own_price(judge) or prices is None
+    return price_of(judge, prices), "" if without_table else PriceTable.read(prices).currency
+
+
+def _cost(
+    benchmark: str,
+    items: Path,
+    answers: Path,
+    parameters: Parameters,
+    store: Path,
+    price: Price | None,
+    currency: str,
+) -> Cost:
+    judge = DryJudge(open_store(parameters.models, store), parameters.judge)
+    rows = TableDataset(str(items), "benchmark_items").load()
+    for _, own in ChunkedTableDataset(str(answers), "answers").load().groupby("policy", sort=False):
+        BENCHMARKS[benchmark].judging.ask(answered_items(rows, own), judge, parameters.benchmarks)
+    return Cost(
+        benchmark,
+        judge.store.asked_model,
+        judge.stored,
+        judge.calls,
+        judge.prompt_tokens,
+        judge.most_reply_tokens,
+        judge.cost(price),
+        currency,
+    )
