@@ -1,37 +1,17 @@
 """Manifests: who is alive, what may be resumed, and content hashes."""
 
-import json
 import os
-import shlex
 import socket
 import subprocess
 import sys
 
 import pytest
-from click.testing import CliRunner
 
-from rlaifv_kedro.commands import cli
+from begun_runs import begin
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import content_sha256
-from rlaifv_kedro.params.command_line import read
 from rlaifv_kedro.runs import manifest as manifests
-from rlaifv_kedro.runs import resuming
-from rlaifv_kedro.runs.lineage import Lineage
 from rlaifv_kedro.runs.manifest import Entry
-from rlaifv_kedro.runs.resume_command import resume_command
-
-
-def begin(project, run_id="r", **changes):
-    usual = {
-        "command": "kedro run",
-        "env": None,
-        "pipelines": ["p"],
-        "parameters": {"a": {"b": 1}},
-        "replay": None,
-        "read": {},
-        "lineage": Lineage(recipe="base"),
-    }
-    return resuming.begin(project, resuming.Start(run_id=run_id, **{**usual, **changes}))
 
 
 def test_resumed_run_keeps_its_start_and_adds_up(tmp_path):
@@ -138,119 +118,3 @@ def test_folder_hash_goes_by_names_and_contents_not_by_time_or_leftovers(tmp_pat
     assert content_sha256(tmp_path / "two") != before
     (tmp_path / "one/sub/a").write_text("b!")
     assert content_sha256(tmp_path / "one") != before
-
-
-def test_resume_command_has_all_that_was_given():
-    given = {
-        "env": "llava15_7b",
-        "pipeline_names": ["b", "a"],
-        "from_nodes": ["x"],
-        "runtime_params": {"run_id": "old", "loop": {"k": 2}},
-    }
-    assert (
-        resume_command(given, "r")
-        == "kedro run --env llava15_7b --pipelines a,b --from-nodes x --params run_id=r,loop.k=2"
-    )
-    assert resume_command({"pipeline_names": []}, None) == "kedro run"
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "{question}",
-        "{question} Yes, or no?",
-        "0123",
-        "yes",
-        "",
-        " x ",
-        "null",
-        "it's",
-        "a: b",
-        "a=b",
-        "# no",
-        '$x `y` "z" \\',
-        "- x",
-        "1e-5",
-        None,
-        True,
-        12,
-        5e-7,
-        -1.0,
-        [],
-        {},
-        ["yes"],
-        ["yes", "No", "a, b"],
-        [1, 2],
-    ],
-)
-def test_resume_command_gives_back_every_value(value):
-    """Read as a shell, then Kedro and YAML, read it."""
-    command = shlex.split(resume_command({"runtime_params": {"a": {"b": value}, "c": 1}}, "0123"))
-    assert command[:3] == ["kedro", "run", "--params"]
-    assert read([command[3]]) == {"run_id": "0123", "a": {"b": value}, "c": 1}
-
-
-@pytest.fixture
-def with_summary(tmp_path, monkeypatch):
-    """A project whose run `old` has a summary, and the summary's path."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "pyproject.toml").write_text("[tool.kedro]\n")
-    path = tmp_path / "loop_summary.json"
-    path.write_text('[{"iteration": 0, "rate": 0.5}]')
-    old = begin(tmp_path, "old", pipelines=["__default__"], command="kedro run --params run_id=old")
-    old.written["loop_summary"] = Entry(path="loop_summary.json", version="old", sha256="1")
-    old.status, old.started = "finished", "2026-01-01"
-    old.save(tmp_path)
-    return path
-
-
-def summary(*arguments):
-    return CliRunner().invoke(cli, ["summary", *arguments])
-
-
-@pytest.mark.parametrize("content", ["", "[{", "[]", "3"])
-def test_a_damaged_summary_is_named(with_summary, content):
-    with_summary.write_text(content)
-    done = summary()
-    assert done.exit_code == 1
-    assert "Error: loop_summary.json is" in done.stderr
-    assert "kedro run --params run_id=old" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("status", "pid", "said"),
-    [("failed", os.getpid(), "failed"), ("running", 2**22 + 1, "was killed")],
-    ids=["failed", "killed"],
-)
-def test_an_older_runs_summary_says_so_beside_the_json(with_summary, status, pid, said):
-    assert summary("--json").stderr == ""
-    newer = begin(
-        with_summary.parent, "newer", pipelines=["rlaif_loop"], command="kedro run --params run_id=newer"
-    )
-    newer.model_copy(update={"status": status, "pid": pid}).save(with_summary.parent)
-    begin(with_summary.parent, "stage", pipelines=["feedback"])
-    done = summary("--json")
-    assert json.loads(done.stdout) == [{"iteration": 0, "rate": 0.5}]
-    (line,) = done.stderr.splitlines()
-    assert (
-        f"Run newer is newer, but {said}" in line
-        and "This is run old" in line
-        and "kedro run --params run_id=newer" in line
-    )
-
-
-def test_runs_command(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    outside = CliRunner().invoke(cli, ["runs"])
-    assert (outside.exit_code, "not inside a Kedro project" in outside.output) == (1, True)
-    (tmp_path / "pyproject.toml").write_text("[tool.kedro]\n")
-    assert "No runs yet" in CliRunner().invoke(cli, ["runs"]).output
-    begin(tmp_path)
-    (listed,) = json.loads(CliRunner().invoke(cli, ["runs", "--json"]).output)
-    assert (listed["run_id"], listed["status"], listed["seconds"]) == ("r", "running", None)
-    assert "running" in CliRunner().invoke(cli, ["runs"]).output
-    begin(tmp_path, "damaged")
-    manifests.path_of(tmp_path, "damaged").write_text("")
-    done = CliRunner().invoke(cli, ["runs", "--json"])
-    assert [run["run_id"] for run in json.loads(done.stdout)] == ["r"]
-    assert "data/runs/damaged/manifest.json is empty" in done.stderr

@@ -1,0 +1,60 @@
+"""``rlaifv summary``: the newest run that has one."""
+
+import json
+import os
+
+import pytest
+from click.testing import CliRunner
+
+from begun_runs import begin
+from rlaifv_kedro.commands import cli
+from rlaifv_kedro.runs.manifest import Entry
+
+
+@pytest.fixture
+def with_summary(tmp_path, monkeypatch):
+    """A project whose run `old` has a summary, and the summary's path."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("[tool.kedro]\n")
+    path = tmp_path / "loop_summary.json"
+    path.write_text('[{"iteration": 0, "rate": 0.5}]')
+    old = begin(tmp_path, "old", pipelines=["__default__"], command="kedro run --params run_id=old")
+    old.written["loop_summary"] = Entry(path="loop_summary.json", version="old", sha256="1")
+    old.status, old.started = "finished", "2026-01-01"
+    old.save(tmp_path)
+    return path
+
+
+def summary(*arguments):
+    return CliRunner().invoke(cli, ["summary", *arguments])
+
+
+@pytest.mark.parametrize("content", ["", "[{", "[]", "3"])
+def test_a_damaged_summary_is_named(with_summary, content):
+    with_summary.write_text(content)
+    done = summary()
+    assert done.exit_code == 1
+    assert "Error: loop_summary.json is" in done.stderr
+    assert "kedro run --params run_id=old" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "pid", "said"),
+    [("failed", os.getpid(), "failed"), ("running", 2**22 + 1, "was killed")],
+    ids=["failed", "killed"],
+)
+def test_an_older_runs_summary_says_so_beside_the_json(with_summary, status, pid, said):
+    assert summary("--json").stderr == ""
+    newer = begin(
+        with_summary.parent, "newer", pipelines=["rlaif_loop"], command="kedro run --params run_id=newer"
+    )
+    newer.model_copy(update={"status": status, "pid": pid}).save(with_summary.parent)
+    begin(with_summary.parent, "stage", pipelines=["feedback"])
+    done = summary("--json")
+    assert json.loads(done.stdout) == [{"iteration": 0, "rate": 0.5}]
+    (line,) = done.stderr.splitlines()
+    assert (
+        f"Run newer is newer, but {said}" in line
+        and "This is run old" in line
+        and "kedro run --params run_id=newer" in line
+    )

@@ -1,0 +1,22 @@
+"""Runs that have begun, without a pipeline behind them."""
+
+from pathlib import Path
+from typing import Any
+
+from rlaifv_kedro.runs import resuming
+from rlaifv_kedro.runs.lineage import Lineage
+from rlaifv_kedro.runs.manifest import Manifest
+
+
+def begin(project: Path, run_id: str = "r", **changes: Any) -> Manifest:
+    """Begin a run, or go on with it; ``changes`` are fields of :class:`resuming.Start`."""
+    usual = {
+        "command": "kedro run",
+        "env": None,
+        "pipelines": ["p"],
+        "parameters": {"a": {"b": 1}},
+        "replay": None,
+        "read": {},
+        "lineage": Lineage(recipe="base"),
+    }
+    return resuming.begin(project, resuming.Start(run_id=run_id, **{**usual, **changes}))
