@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.files import read_bytes, shown
+from rlaifv_kedro.files import read_bytes, read_json, shown
 
 YES_NO = ("yes", "no")
 # what the published files call it
@@ -137,10 +137,7 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         UserError: It can't be read, or is none.
     """
-    try:
-        value = json.loads(read_bytes(path, "Give the published file."))
-    except ValueError as error:
-        raise UserError(f"{shown(path)}: not JSON ({error}). The file is damaged: fetch it again.") from error
+    value = read_json(path, "Give the published file.")
     if not isinstance(value, dict):
         raise UserError(f"{shown(path)} is no JSON object. Give the published file.")
     return value
