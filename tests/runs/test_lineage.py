@@ -137,23 +137,89 @@ def test_a_manifest_without_number_and_lineage_stays_readable(toy):
     assert toy.manifest("scored")["number"] == 1
 
 
-def test_another_base_policy_is_another_lineage(tmp_path):
-    """The toy's roots are the entries `base_policy` and `prompt_pool`, here as plain files."""
+@pytest.fixture
+def pools(tmp_path):
+    """A project whose pool has been replaced: run `first` sampled for `one`, run `second` for `two`."""
     project = ToyProject(tmp_path)
     catalog = project.path / "conf/base/catalog.yml"
-    entry = "\nprompt_pool:\n  type: rlaifv_kedro.datasets.documents.TextDataset\n  filepath: data/pool.txt\n"
-    catalog.write_text(catalog.read_text() + entry)
-    pool = project.path / "data/pool.txt"
-    pool.parent.mkdir()
-    pool.write_text("one pool")
-    assert (
-        project.run("run_id=first", "--pipelines", "loop", "--to-nodes", "iteration_1.sample").returncode == 0
+    entry = (
+        "\nprompt_pool:\n  type: rlaifv_kedro.datasets.documents.TextDataset\n  filepath: data/pool.txt\n"
+        "  versioned: true\n"
     )
-    score = ("--pipelines", "loop", "--nodes", "iteration_1.score")
-    assert project.run("run_id=same", *score).returncode == 0
-    pool.write_text("another pool")
-    refused = project.run("run_id=other", *score)
+    catalog.write_text(catalog.read_text() + entry)
+    for run_id, pool in (("first", "one"), ("second", "two")):
+        write_pool(project, pool)
+        done = project.run(f"run_id={run_id}", "--pipelines", "loop", "--to-nodes", "iteration_1.sample")
+        assert done.returncode == 0, done.stderr
+    return project
+
+
+def write_pool(project: ToyProject, version: str) -> None:
+    path = project.path / f"data/pool.txt/{version}/pool.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"pool {version}")
+
+
+SCORE = ("--pipelines", "loop", "--nodes", "iteration_1.score")
+
+
+def read_by(project: ToyProject, run_id: str, *arguments: str) -> str:
+    done = project.run(f"run_id={run_id}", *arguments)
+    assert done.returncode == 0, done.stderr
+    (entry,) = project.manifest(run_id.partition(",")[0])["read"].values()
+    return entry["version"]
+
+
+def test_another_base_policy_or_pool_is_another_lineage(pools):
+    """The roots are the entries `base_policy` and `prompt_pool`; of several pools the last name is newest."""
+    assert read_by(pools, "newest", *SCORE) == "second"
+    write_pool(pools, "zzz")
+    refused = pools.run("run_id=other", *SCORE)
     assert refused.returncode == 1
-    assert "run `first` (it has another prompt_pool)" in refused.stderr
-    shutil.rmtree(project.path / "data/runs/first")  # what no run has made may be taken
-    assert project.run("run_id=other", *score).returncode == 0
+    assert "run `second` (it has another prompt_pool)" in refused.stderr
+    shutil.rmtree(pools.path / "data/runs/first")  # what no run has made may be taken
+    assert read_by(pools, "other", *SCORE) == "first"
+
+
+def lineage(project: ToyProject, run_id: str) -> dict:
+    return project.manifest(run_id)["lineage"]
+
+
+def test_a_pool_that_is_asked_for_decides_the_lineage_and_so_does_a_replayed_run(pools):
+    """Although the pipeline reads no pool."""
+    assert read_by(pools, "asked", *SCORE, "--load-versions", "prompt_pool:one") == "first"
+    assert read_by(pools, "replayed,replay=first", *SCORE) == "first"
+    assert lineage(pools, "asked") == lineage(pools, "replayed") == lineage(pools, "first")
+    assert lineage(pools, "first") != lineage(pools, "second")
+
+
+def test_another_name_for_the_same_place_is_of_the_same_lineage(pools):
+    """The toy's `candidates` are the files of `iteration_1.candidates`, as `reward_policy` is a policy's."""
+    write_pool(pools, "zzz")
+    refused = pools.run("run_id=other", "--pipelines", "feedback")
+    assert refused.returncode == 1
+    assert "`candidates` is there only from runs of another lineage" in refused.stderr
+
+
+def test_a_run_with_a_damaged_manifest_feeds_nothing(pools):
+    path = pools.path / "data/runs/second/manifest.json"
+    path.write_text("{}")
+    refused = pools.run("run_id=other", *SCORE)
+    assert refused.returncode == 1
+    assert "run `second` (its manifest is damaged)" in refused.stderr
+
+
+def test_a_run_does_not_go_on_from_another_pool_than_it_began_with(pools):
+    """Its first start read none, so that only its lineage tells."""
+    read_by(pools, "begun", *SCORE)
+    registry = pools.path / "src/toy/pipeline_registry.py"
+    reads_pool = 'Pipeline([node(len, "prompt_pool", "size_of_pool", name="measure")])'
+    registry.write_text(registry.read_text().replace("return {", f'return {{"measure": {reads_pool}, '))
+    assert pools.run("run_id=begun", "--pipelines", "measure").returncode == 0
+    write_pool(pools, "zzz")
+    read_by(pools, "again", *SCORE, "--load-versions", "prompt_pool:two")
+    refused = pools.run("run_id=again", "--pipelines", "measure")
+    assert refused.returncode == 1
+    assert "is not the one that run `again` has grown from so far" in refused.stderr
+    taken = pools.run("run_id=again", "--pipelines", "measure", "--load-versions", "prompt_pool:two")
+    assert taken.returncode == 0, taken.stderr

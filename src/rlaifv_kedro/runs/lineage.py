@@ -4,12 +4,16 @@ Artifacts of all recipes lie under the same paths, told apart by the run that wr
 took whatever is newest would train a 7B on the miniature's pairs.
 """
 
+import re
+
 from pydantic import BaseModel, ConfigDict
 
 BASE_RECIPE = "base"
 """The recipe of a run without an environment: the embedded default."""
 ROOTS = {"base_policy": "base policy", "prompt_pool": "prompt_pool"}
 """Entries of the catalog that everything in a run grows from, with how they are called in messages."""
+GROWN = re.compile(r"(iteration_\d+|base|benchmark)\.")
+"""How entries that have grown from the roots are called; all others come before them, or from elsewhere."""
 
 
 class Lineage(BaseModel):

@@ -23,9 +23,9 @@ from rlaifv_kedro.runs.kedro_private import (
     saved_version,
     set_version,
 )
-from rlaifv_kedro.runs.lineage import ROOTS, Lineage, recipe_of
+from rlaifv_kedro.runs.lineage import GROWN, ROOTS, Lineage, recipe_of
 from rlaifv_kedro.runs.manifest import Entry, Manifest
-from rlaifv_kedro.runs.missing import NAMESPACED, Missing, missing, of_other_lineage
+from rlaifv_kedro.runs.missing import Missing, missing, of_other_lineage
 
 logger = logging.getLogger(__name__)
 
@@ -113,17 +113,18 @@ class _Pinning:
         """
         if self.own is not None and self.own.lineage is not None:
             return self.own.lineage
-        hashes = {}
-        for name in ROOTS:
-            if name in self.catalog and name not in self.pipeline.all_outputs():
-                found = dataset(self.catalog, name)
-                entry = self._recorded_entry(name, found)
-                version = entry.version if entry else self._newest(name, found)
-                set_version(found, version, self.run_id)
-                path = path_of(found, version)
-                if is_there(found, version) and path is not None and path.exists():
-                    hashes[name] = sha256_of(found)(path)
-        return self.lineage.model_copy(update=hashes)
+        there = [name for name in ROOTS if name in self.catalog and name not in self.pipeline.all_outputs()]
+        return self.lineage.model_copy(update={name: self._hash_of_root(name) for name in there})
+
+    def _hash_of_root(self, name: str) -> str | None:
+        """The content of base policy or pool; None where it isn't there, or a replayed run doesn't tell."""
+        found = dataset(self.catalog, name)
+        if self.replay is not None and self._recorded_entry(name, found) is None:
+            return getattr(self.replay.grown_from(), name)
+        version = self._pin_version(name, found)
+        path = path_of(found, version)
+        there = is_there(found, version) and path is not None and path.exists()
+        return sha256_of(found)(path) if there else None
 
     def _pin_output(self, name: str) -> None:
         found = dataset(self.catalog, name)
@@ -141,8 +142,8 @@ class _Pinning:
             )
         # An input of this very pipeline may be an older version of what it makes: a loop can learn from the
         # reward of an older loop's policy.
-        others = {n: entry for n, entry in (self.own.read if self.own else {}).items()}
-        others = {n: entry for n, entry in others.items() if n not in self.pipeline.inputs()}
+        own_read = self.own.read if self.own else {}
+        others = {n: entry for n, entry in own_read.items() if n not in self.pipeline.inputs()}
         read = self._same_place(others, name, found)
         if read is not None and read.version != self.run_id:
             raise UserError(
@@ -173,16 +174,30 @@ class _Pinning:
                 f"`{name}` ({self.read[name].path}) has changed since run `{self.replay.run_id}` used it, "
                 "which therefore cannot be replayed."
             ]
+        if not recorded and name in ROOTS and self._is_another_root(name):
+            return [
+                f"`{name}` ({self.read[name].path}) is not the one that run `{self.run_id}` has grown from so"
+                " far. Choose another run_id for a new run, or take the right one with --load-versions."
+            ]
         return []
+
+    def _is_another_root(self, name: str) -> bool:
+        """Whether what is read now differs from what the run's lineage says, of an earlier start."""
+        known = getattr(self.lineage, name)
+        return known is not None and known != self.read[name].sha256
 
     def _choose(self, name: str, found: AbstractDataset) -> tuple[str | None, Missing | None]:
         """Pins an input's version: the version, and what to say where it isn't there."""
+        version = self._pin_version(name, found)
+        there = is_there(found, version) or isinstance(found, FETCHED)
+        return version, None if there else self._missing(name, found, version)
+
+    def _pin_version(self, name: str, found: AbstractDataset) -> str | None:
         recorded = self._recorded_entry(name, found)
         asked = recorded.version if recorded else self._asked(name, found)
         version = asked or self._newest(name, found)
         set_version(found, version, self.run_id)
-        there = is_there(found, version) or isinstance(found, FETCHED)
-        return version, None if there else self._missing(name, found, version)
+        return version
 
     def _asked(self, name: str, found: AbstractDataset) -> str | None:
         return (self.run_params["load_versions"] or {}).get(name) if is_versioned(found) else None
@@ -206,10 +221,16 @@ class _Pinning:
 
     def _differences(self, name: str, found: AbstractDataset, version: str) -> list[str]:
         """How the lineage of the run that made a version differs from this run's."""
-        run = self.by_id.get(version)
-        if run is None or (getattr(found, "metadata", None) or {}).get("lineage") == "any":
+        if (getattr(found, "metadata", None) or {}).get("lineage") == "any":
             return []
-        return self.lineage.differences(run.grown_from(), roots=NAMESPACED.match(name) is not None)
+        run = self.by_id.get(version)
+        if run is None:
+            damaged = manifests.path_of(self.project, version).exists()
+            return ["its manifest is damaged"] if damaged else []
+        # `reward_policy` is the last iteration's `trained_policy`, and grows from what that one grows from.
+        names = [name, *self._at_its_place(run.written, found)]
+        grown = any(GROWN.match(known) for known in names)
+        return self.lineage.differences(run.grown_from(), roots=grown)
 
     def _missing(self, name: str, found: AbstractDataset, version: str | None) -> Missing:
         others = {}
@@ -254,12 +275,18 @@ class _Pinning:
         """
         if path_of(found, None) is None:
             return entries.get(name)
-        same = {
-            other: entry
-            for other, entry in entries.items()
+        same = self._at_its_place(entries, found)
+        return same.get(name) or next(iter(same.values()), None)
+
+    def _at_its_place(self, entries: Mapping[str, Entry], found: AbstractDataset) -> dict[str, Entry]:
+        """Those of a manifest's records that lie at the dataset's path, by the names they have there."""
+        if path_of(found, None) is None:
+            return {}
+        return {
+            name: entry
+            for name, entry in entries.items()
             if entry.path == manifests.relative(self.project, path_of(found, entry.version))
         }
-        return same.get(name) or next(iter(same.values()), None)
 
     def _warn_if_mixed(self) -> None:
         """One line where the newest versions are of different runs.
