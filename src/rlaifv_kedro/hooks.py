@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kedro.framework import project
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
@@ -17,7 +18,6 @@ from kedro.pipeline.node import Node
 from pydantic_core import to_jsonable_python
 
 from rlaifv_kedro.datasets.chunks import ChunkedTableDataset
-from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.engine.outputs import Outputs, announce
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import RUNTIME_ONLY, Parameters, validate_parameters
@@ -167,8 +167,9 @@ def _outputs_of(node: Node, catalog: DataCatalog) -> Outputs:
     """The node's finished chunks, and where its outputs lie, by their names without namespace."""
     found = {name.rpartition(".")[2]: dataset(catalog, name) for name in node.outputs}
     chunked = [made.finished_chunks() for made in found.values() if isinstance(made, ChunkedTableDataset)]
-    paths = {name: made.save_path() for name, made in found.items() if isinstance(made, RunVersionedDataset)}
-    return Outputs(frozenset(set.intersection(*chunked)) if chunked else frozenset(), paths)
+    paths = {name: path_of(made, saved_version(made)) for name, made in found.items()}
+    finished = frozenset(set.intersection(*chunked)) if chunked else frozenset()
+    return Outputs(finished, {name: path for name, path in paths.items() if path is not None})
 
 
 class ProjectHooks:
@@ -187,6 +188,8 @@ class ProjectHooks:
         parameters = validate_parameters({**in_files, **given})
         _refuse_halves(in_files, runtime, context.config_loader["globals"])
         set_current(Session(parameters, _tables_without_version(context, parameters)))
+        # Kedro keeps the pipelines that a notebook's run before this one was made of.
+        project.pipelines.configure(f"{project.PACKAGE_NAME}.pipeline_registry")
         if parameters.compute.threads:
             os.environ["OMP_NUM_THREADS"] = str(parameters.compute.threads)
         _quiet()

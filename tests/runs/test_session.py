@@ -207,7 +207,10 @@ def test_inputs_of_different_runs_are_named_and_checkpoints_checked_first(tmp_pa
     (policy / "config.json").write_text("{}")
     assert project.run("run_id=a,count=3", "--pipelines", "data,generation").returncode == 0
     project.calls()
-    refused(project.run("run_id=x", "--pipelines", "audit"), "data/policy/shipped/policy holds no weights")
+    refused(
+        project.run("run_id=x", "--pipelines", "audit"),
+        "data/policy/shipped/policy: the folder holds no weights",
+    )
     assert project.calls() == []
 
     save_file({"weight": np.zeros(3)}, policy / "model.safetensors")
@@ -300,3 +303,22 @@ def test_an_unversioned_output_and_a_broken_configuration_are_refused(tmp_path):
     )
     catalog.write_text("prompts: {type: [")
     refused(project.run("run_id=u"), "catalog.yml")
+
+
+def test_a_run_from_python_may_be_named_either_way(reference):
+    """As a notebook does; Kedro's own argument comes first."""
+    script = """
+from pathlib import Path
+from kedro.framework.startup import bootstrap_project
+from rlaifv_kedro.runs.session import RunSession
+bootstrap_project(Path.cwd())
+with RunSession.create(project_path=Path.cwd()) as session:
+    session.run("named", ["data"])
+    session.run(pipeline_names=["generation"], runtime_params={"run_id": "named"})
+    session.run(run_id="a/b")
+"""
+    refused = reference.python("-c", script)
+    assert "a/b cannot be a run's id" in refused.stderr
+    named = reference.manifest("named")
+    assert (named["pipelines"], named["resumed"], named["status"]) == (["data", "generation"], 1, "finished")
+    assert named["command"] == "kedro run --pipelines generation --params run_id=named"

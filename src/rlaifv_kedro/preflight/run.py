@@ -54,10 +54,12 @@ def configured(project: Path, env: str | None, params: dict[str, Any], names: li
     Raises:
         UserError: A parameter is wrong, or there is no such pipeline.
     """
-    catalog = load_context(project, env, params).catalog  # Kedro makes a new one each time it is asked
+    context = load_context(project, env, params)
+    catalog = context.catalog  # Kedro makes a new one each time it is asked
     pipeline = _chosen(names)
     # As the run would choose, so that what only another recipe's runs have made is said here too.
-    would_be = {"run_id": generate_timestamp(), "env": env, "runtime_params": params, "load_versions": None}
+    run_id = params.get("run_id") or generate_timestamp()
+    would_be = {"run_id": run_id, "env": context.env, "runtime_params": params, "load_versions": None}
     missing = problems_of_inputs(project, pipeline, catalog, would_be)
     return RunSetup(current().parameters, pipeline, catalog, missing)
 

@@ -29,8 +29,14 @@ class RunSession(KedroServiceSession):
     and so are nodes that only those need.
     """
 
-    def run(self, *args: Any, runtime_params: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
-        """As ``KedroServiceSession.run``.
+    def run(
+        self,
+        run_id: str | None = None,
+        *args: Any,
+        runtime_params: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """As ``KedroServiceSession.run``; its ``run_id`` and the parameter of that name are one.
 
         Raises:
             UserError: For every mistake that the user can mend.
@@ -38,6 +44,8 @@ class RunSession(KedroServiceSession):
         from kedro.runner import SequentialRunner
 
         project, params = project_path(self), dict(runtime_params or {})
+        if run_id is not None:
+            params["run_id"] = run_id
         for name in RUN_NAMES:
             if params.get(name) is not None:
                 params[name] = checked_run_id(name, params[name])

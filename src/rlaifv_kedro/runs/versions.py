@@ -26,6 +26,7 @@ from rlaifv_kedro.runs.kedro_private import (
 from rlaifv_kedro.runs.lineage import GROWN, ROOTS, Lineage, recipe_of
 from rlaifv_kedro.runs.manifest import Entry, Manifest
 from rlaifv_kedro.runs.missing import Missing, missing, of_other_lineage
+from rlaifv_kedro.runs.mixture import unrelated
 
 logger = logging.getLogger(__name__)
 
@@ -289,34 +290,16 @@ class _Pinning:
         }
 
     def _warn_if_mixed(self) -> None:
-        """One line where the newest versions are of different runs.
-
-        Models often are, and versions without a manifest came with the project.
-        """
-        sources: dict[str, list[str]] = {}
-        for name, entry in self.read.items():
-            is_model = isinstance(dataset(self.catalog, name), CheckpointDataset)
-            if entry.version in self.by_id and not is_model:
-                sources.setdefault(entry.version, []).append(name)
-        # A chain of stage runs, each of which read the one before, belongs together.
-        related = any(set(sources) <= _ancestors(run, self.runs) for run in sources)
-        unasked = any(name in self.unasked for names in sources.values() for name in names)
-        if len(sources) > 1 and unasked and not related:
-            mixed = "; ".join(f"{', '.join(names)} of run {run}" for run, names in sources.items())
+        """One line where the newest versions are of different runs; models often are."""
+        tables = {
+            name: entry
+            for name, entry in self.read.items()
+            if not isinstance(dataset(self.catalog, name), CheckpointDataset)
+        }
+        mixed = unrelated(tables, self.runs)
+        if any(name in self.unasked for names in mixed.values() for name in names):
             logger.warning(
                 "The inputs are of different runs: %s. To choose: --load-versions NAME:RUN,... or --params "
                 "replay=RUN",
-                mixed,
+                "; ".join(f"{', '.join(names)} of run {run}" for run, names in mixed.items()),
             )
-
-
-def _ancestors(run_id: str, runs: list[Manifest]) -> set[str]:
-    """The run, the runs whose versions it read, those that these read, and so on."""
-    reads = {run.run_id: {entry.version for entry in run.read.values() if entry.version} for run in runs}
-    found, waiting = set(), [run_id]
-    while waiting:
-        current = waiting.pop()
-        if current not in found:
-            found.add(current)
-            waiting += reads.get(current, ())
-    return found
