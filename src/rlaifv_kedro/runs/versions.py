@@ -175,17 +175,13 @@ class _Pinning:
                 f"`{name}` ({self.read[name].path}) has changed since run `{self.replay.run_id}` used it, "
                 "which therefore cannot be replayed."
             ]
-        if not recorded and name in ROOTS and self._is_another_root(name):
+        grown_from = getattr(self.lineage, name) if name in ROOTS and not recorded else None
+        if grown_from not in (None, self.read[name].sha256):  # the lineage is that of an earlier start
             return [
                 f"`{name}` ({self.read[name].path}) is not the one that run `{self.run_id}` has grown from so"
                 " far. Choose another run_id for a new run, or take the right one with --load-versions."
             ]
         return []
-
-    def _is_another_root(self, name: str) -> bool:
-        """Whether what is read now differs from what the run's lineage says, of an earlier start."""
-        known = getattr(self.lineage, name)
-        return known is not None and known != self.read[name].sha256
 
     def _choose(self, name: str, found: AbstractDataset) -> tuple[str | None, Missing | None]:
         """Pins an input's version: the version, and what to say where it isn't there."""
