@@ -79,7 +79,8 @@ class _Pinning:
         self.runs = manifests.all_runs(project, logger.warning)
         self.by_id = {run.run_id: run for run in self.runs}
         self.replay = self._replayed()
-        self.lineage = Lineage(recipe=recipe_of(run_params["env"]), seed=self._seed())
+        seed = catalog.load("params:seed") if "params:seed" in catalog else None
+        self.lineage = Lineage(recipe=recipe_of(run_params["env"]), seed=seed)
         self.read: dict[str, Entry] = {}
         self.unasked: set[str] = set()
 
@@ -103,9 +104,6 @@ class _Pinning:
 
     def _free(self) -> list[str]:
         return sorted(name for name in self.pipeline.inputs() if not is_parameter(name))
-
-    def _seed(self) -> int | None:
-        return self.catalog.load("params:seed") if "params:seed" in self.catalog else None
 
     def _with_roots(self) -> Lineage:
         """The run's lineage with the content of base policy and pool, also where its pipeline reads neither.
