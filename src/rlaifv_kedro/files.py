@@ -104,7 +104,8 @@ def read_json(path: str | os.PathLike, remedy: str) -> Any:
         raise UserError(f"{shown(path)} is not JSON ({error}). {remedy}") from error
 
 
-_HASHES: dict[tuple[str, int, int], str] = {}
+KNOWN_HASHES: dict[tuple[str, int, int], str] = {}
+"""(path, size, mtime in ns) of a file -> its sha256; runs/hashes.py keeps those of large files."""
 
 
 def file_sha256(path: str | os.PathLike) -> str:
@@ -117,10 +118,10 @@ def file_sha256(path: str | os.PathLike) -> str:
     """
     stat = os.stat(path)
     key = (os.fspath(path), stat.st_size, stat.st_mtime_ns)
-    if key not in _HASHES:
+    if key not in KNOWN_HASHES:
         with open(path, "rb") as file:
-            _HASHES[key] = hashlib.file_digest(file, "sha256").hexdigest()
-    return _HASHES[key]
+            KNOWN_HASHES[key] = hashlib.file_digest(file, "sha256").hexdigest()
+    return KNOWN_HASHES[key]
 
 
 def content_sha256(path: str | os.PathLike) -> str:

@@ -22,8 +22,8 @@ from rlaifv_kedro.engine.outputs import Outputs, announce
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import RUNTIME_ONLY, Parameters, validate_parameters
 from rlaifv_kedro.params.current import Session, set_current
+from rlaifv_kedro.runs import hashes, versions
 from rlaifv_kedro.runs import manifest as manifests
-from rlaifv_kedro.runs import versions
 from rlaifv_kedro.runs.entries import sha256_of
 from rlaifv_kedro.runs.kedro_private import dataset, path_of, runtime_parameters, saved_version
 from rlaifv_kedro.runs.lineage import ROOTS
@@ -80,6 +80,7 @@ class RunHooks:
         self._catalog = catalog
         self._begun: dict[str, tuple[float, float]] = {}
         run_id = run_params["run_id"]
+        hashes.recall(self._project)
         pinned = versions.pin(self._project, pipeline, catalog, run_params)
         if self._before_first_node is not None:
             self._before_first_node(pipeline, catalog)
@@ -94,6 +95,7 @@ class RunHooks:
             lineage=pinned.lineage,
         )
         self._manifest = begin(self._project, start)
+        hashes.keep(self._project)
         for name in sorted(pipeline.all_outputs()):
             if dataset(catalog, name).exists():  # written just before a kill, its record was not
                 self._record(name)
@@ -161,6 +163,7 @@ class RunHooks:
     def _close(self, status: str, error: str | None = None) -> None:
         self._manifest.status, self._manifest.ended, self._manifest.error = status, manifests.now(), error
         self._manifest.save(self._project)
+        hashes.keep(self._project)
 
 
 def _outputs_of(node: Node, catalog: DataCatalog) -> Outputs:

@@ -13,6 +13,7 @@ from rlaifv_kedro.preflight.finding import Finding
 from rlaifv_kedro.preflight.resources import disk_suffices
 from rlaifv_kedro.preflight.rules import CHECKED, findings_of
 from rlaifv_kedro.preflight.setup import RunSetup
+from rlaifv_kedro.runs import hashes
 from rlaifv_kedro.runs.messages import user_message
 from rlaifv_kedro.runs.session import load_context
 from rlaifv_kedro.runs.versions import problems_of_inputs
@@ -60,7 +61,9 @@ def configured(project: Path, env: str | None, params: dict[str, Any], names: li
     # As the run would choose, so that what only another recipe's runs have made is said here too.
     run_id = params.get("run_id") or generate_timestamp()
     would_be = {"run_id": run_id, "env": context.env, "runtime_params": params, "load_versions": None}
+    hashes.recall(project)
     missing = problems_of_inputs(project, pipeline, catalog, would_be)
+    hashes.keep(project)
     return RunSetup(current().parameters, pipeline, catalog, missing)
 
 
