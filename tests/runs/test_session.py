@@ -243,6 +243,7 @@ def test_inputs_of_different_runs_are_named_and_checkpoints_checked_first(tmp_pa
         (("replay=012",), "There is no run `012` to replay"),
         (("", "--pipelines", "feedbak"), "Failed to find the pipeline named 'feedbak'"),
         (("", "--from-nodes", "nowhere"), "nowhere"),
+        (("", "--runner", "ParallelRunner"), "ParallelRunner cannot be used"),
     ],
 )
 def test_mistakes_on_the_command_line_show_no_traceback(reference, arguments, message):
@@ -322,3 +323,14 @@ with RunSession.create(project_path=Path.cwd()) as session:
     named = reference.manifest("named")
     assert (named["pipelines"], named["resumed"], named["status"]) == (["data", "generation"], 1, "finished")
     assert named["command"] == "kedro run --pipelines generation --params run_id=named"
+
+
+def test_threads_find_the_chunks_that_are_finished(reference):
+    """Each node is told of its outputs in the thread that runs it."""
+    assert reference.run("run_id=threads", "--runner", "ThreadRunner").returncode == 0
+    (reference.path / "data/rejects/threads/rejects/00003.parquet").unlink()
+    reference.calls()
+    assert reference.run("run_id=threads", "--runner", "ThreadRunner").returncode == 0
+    assert reference.calls() == ["chunk p6"]
+    assert reference.files("threads") == reference.files("whole")
+    assert sorted(reference.manifest("threads")["nodes"]) == ["make_prompts", "sample", "score"]

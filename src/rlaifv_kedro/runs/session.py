@@ -41,7 +41,7 @@ class RunSession(KedroServiceSession):
         Raises:
             UserError: For every mistake that the user can mend.
         """
-        from kedro.runner import SequentialRunner
+        from kedro.runner import ParallelRunner, SequentialRunner
 
         project, params = project_path(self), dict(runtime_params or {})
         if run_id is not None:
@@ -49,6 +49,11 @@ class RunSession(KedroServiceSession):
         for name in RUN_NAMES:
             if params.get(name) is not None:
                 params[name] = checked_run_id(name, params[name])
+        if isinstance(options.get("runner"), ParallelRunner):
+            raise UserError(
+                "ParallelRunner cannot be used: nodes in other processes cannot write the run's manifest. "
+                "Leave out --runner, or use ThreadRunner."
+            )
         run_id = params.get("run_id") or generate_timestamp()
         started_before = path_of(project, run_id).exists()
         options["only_missing_outputs"] = options.get("only_missing_outputs", False) or started_before
