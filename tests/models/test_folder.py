@@ -143,10 +143,9 @@ def test_families(tmp_path: Path, config: dict[str, object], family: str | None)
 def test_adapters_and_their_base(whole: Path, tmp_path: Path) -> None:
     adapters = tmp_path / "adapters"
     adapters.mkdir()
-    assert not CheckpointFolder(adapters).is_checkpoint
     write_json(adapters / "adapter_config.json", base_model_name_or_path=str(whole))
     folder = CheckpointFolder(adapters)
-    assert folder.is_adapter and folder.is_checkpoint
+    assert folder.is_adapter
     assert folder.with_weights().path == whole
     assert problems(adapters) == [("the adapters have no weights", "adapter_model.safetensors")]
     save_file({"lora": np.zeros(2, np.float32)}, adapters / "adapter_model.safetensors")

@@ -27,13 +27,14 @@ from transformers.models.idefics2.modeling_idefics2 import Idefics2VisionEmbeddi
 
 from rlaifv_kedro.branching import Pack, branch_log_probs, collate
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.models.backends.transformers import batched
+from rlaifv_kedro.models.encoding import EncodedImage
 from rlaifv_kedro.models.minicpm_v import register_minicpm_v
 from rlaifv_kedro.models.minicpm_v.configuration import MiniCPMVConfig
 from rlaifv_kedro.models.minicpm_v.modeling import MiniCPMV, patch_positions
 from rlaifv_kedro.models.minicpm_v.processing import (
     MiniCPMVImageProcessor,
     MiniCPMVProcessor,
-    batch_image_inputs,
 )
 from rlaifv_kedro.models.minicpm_v.resampler import sincos_positions
 from rlaifv_kedro.models.minicpm_v.slicing import Slicing, slicing
@@ -128,6 +129,11 @@ def release() -> MiniCPMV:
 @pytest.fixture(scope="module")
 def expected() -> dict[str, torch.Tensor]:
     return load_file(FIXTURE / "expected.safetensors")
+
+
+def batch_image_inputs(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Samples joined as the backend joins them."""
+    return batched([EncodedImage(sample, []) for sample in samples], "cpu")
 
 
 def fixture_inputs(expected: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -31,7 +31,7 @@ from rlaifv_kedro.models import Decoding, Question
 from rlaifv_kedro.models.backends.transformers import TransformersModel
 from rlaifv_kedro.models.omnilmm import register
 from rlaifv_kedro.models.omnilmm.configuration import OmniLMMConfig
-from rlaifv_kedro.models.omnilmm.modeling import LORA_TARGETS, OmniLMMForConditionalGeneration
+from rlaifv_kedro.models.omnilmm.modeling import OmniLMMForConditionalGeneration
 from rlaifv_kedro.models.omnilmm.processing import SYSTEM, OmniLMMProcessor, omnilmm_processor
 from rlaifv_kedro.models.omnilmm.vision import sincos_positions
 
@@ -587,7 +587,9 @@ def test_lora_on_the_language_model_alone(
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(0)
-    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=LORA_TARGETS, task_type="CAUSAL_LM"))
+    # The tower's linear layers lie under vision_tower.blocks, so ``layers`` tells the two apart.
+    layers = r".*\bmodel\.layers\.\d+\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=layers, task_type="CAUSAL_LM"))
     adapted.gradient_checkpointing_enable()
     adapted.train()
     optimiser = torch.optim.SGD([p for p in adapted.parameters() if p.requires_grad], lr=0.05)

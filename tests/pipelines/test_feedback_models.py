@@ -7,7 +7,6 @@ import pytest
 from rlaifv_kedro import models
 from rlaifv_kedro.claims import Claim
 from rlaifv_kedro.claims.llm_splitter import LLMSplitter
-from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.miniature.splitter import MiniatureSplitter
 from rlaifv_kedro.models import Decoding
 from rlaifv_kedro.params import ComputeParams, FeedbackParams, ModelsParams, TransformersParams
@@ -24,7 +23,8 @@ def open_with(
     monkeypatch: pytest.MonkeyPatch, by_role: dict[str, Scripted], params: FeedbackParams, seed: int = 0
 ) -> LLMSplitter:
     """The splitter whose models answer from scripts; all that were opened are handed on to be closed."""
-    monkeypatch.setattr(models, "open_text_model", lambda params, role, compute, batch_size: by_role[role])
+    by_path = {None: by_role["splitter"], "writer": by_role.get("question_writer")}
+    monkeypatch.setattr(models, "open_text_model", lambda params, compute, batch_size: by_path[params.path])
     writer = TransformersParams(path="writer") if "question_writer" in by_role else None
     splitter, opened = open_splitter(seed, params, ModelsParams(question_writer=writer), ComputeParams())
     assert opened == list(by_role.values())
@@ -62,8 +62,3 @@ def test_without_a_question_writer_the_divider_does_both(monkeypatch: pytest.Mon
     both = Scripted({"<answer>": DIVIDED, "The statements:\n- A dog sits.\n- It is not brown.": ASKED})
     splitter = open_with(monkeypatch, {"splitter": both}, FeedbackParams())
     assert splitter.split(["Q"], ["ANSWER"]) == [CLAIMS]
-
-
-def test_without_a_splitter_s_model_it_is_said_how_to_name_one() -> None:
-    with pytest.raises(UserError, match=r"models.splitter names no model. Set models.splitter.path"):
-        open_splitter(0, FeedbackParams(), ModelsParams(), ComputeParams())

@@ -28,7 +28,7 @@ from rlaifv_kedro.params import OpenAIParams, Parameters, TransformersParams
 from rlaifv_kedro.pipelines import feedback, training
 from rlaifv_kedro.preflight import feedback_rules, machine, training_rules
 from rlaifv_kedro.preflight.assumptions import Assumptions
-from rlaifv_kedro.preflight.checkpoints import Role, look_at
+from rlaifv_kedro.preflight.checkpoints import UsedModel, look_at
 from rlaifv_kedro.preflight.finding import Finding
 from rlaifv_kedro.preflight.inputs import Inputs, _check_entry
 from rlaifv_kedro.preflight.machine import GPU
@@ -204,8 +204,8 @@ def alter(folder: Path, name: str, **values: Any) -> None:
 def test_a_damaged_checkpoint(whole: Path, tmp_path: Path, damage: Callable[[Path], None], what: str) -> None:
     shutil.copytree(whole / POLICY, tmp_path / "policy")
     damage(tmp_path / "policy")
-    findings, _ = look_at(
-        Role(
+    findings, *_ = look_at(
+        UsedModel(
             "policy",
             str(tmp_path / "policy"),
             "the catalog's base_policy",
@@ -224,8 +224,8 @@ def test_a_damaged_checkpoint(whole: Path, tmp_path: Path, damage: Callable[[Pat
 )
 def test_the_release_s_layouts_are_known(layout: str, tokens: int, tmp_path: Path) -> None:
     """The fixtures have weights and a config of the release's, and no tokenizer."""
-    findings, size = look_at(
-        Role("labeler", str(PARITY / layout), "the catalog's labeler", TransformersParams())
+    findings, size, _ = look_at(
+        UsedModel("labeler", str(PARITY / layout), "the catalog's labeler", TransformersParams())
     )
     assert missing(findings) == ["labeler: the tokenizer is missing (tokenizer.json or tokenizer.model)"]
     tensors = read_tensors(PARITY / layout / "model.safetensors")
@@ -249,8 +249,8 @@ def test_an_original_llava_without_its_vision_tower_names_one_that_must_be_there
     )
     alter(tmp_path / "llava", "config.json", mm_vision_tower="/nowhere/clip")
     (tmp_path / "llava/tokenizer.model").write_bytes(b"x")
-    findings, _ = look_at(
-        Role("policy", str(tmp_path / "llava"), "the catalog's base_policy", TransformersParams())
+    findings, *_ = look_at(
+        UsedModel("policy", str(tmp_path / "llava"), "the catalog's base_policy", TransformersParams())
     )
     assert only(findings).where == "/nowhere/clip"
 
@@ -258,7 +258,7 @@ def test_an_original_llava_without_its_vision_tower_names_one_that_must_be_there
 def test_adapters_and_what_they_belong_to(whole: Path, tmp_path: Path) -> None:
     adapters = tmp_path / "adapters"
     adapters.mkdir()
-    role = Role("policy", str(adapters), "the catalog's base_policy", TransformersParams())
+    role = UsedModel("policy", str(adapters), "the catalog's base_policy", TransformersParams())
     write_json(adapters / "adapter_config.json", {"base_model_name_or_path": str(whole / POLICY)})
     assert missing(look_at(role)[0]) == ["policy: the adapters have no weights"]
     (adapters / "adapter_model.safetensors").write_bytes(b"x")
@@ -267,7 +267,7 @@ def test_adapters_and_what_they_belong_to(whole: Path, tmp_path: Path) -> None:
     assert missing(look_at(role)[0]) == []
     write_json(adapters / "adapter_config.json", {"base_model_name_or_path": "/nowhere/base"})
     assert only(look_at(role)[0]).where == "/nowhere/base"
-    beside = Role(
+    beside = UsedModel(
         "labeler",
         str(whole / LABELER),
         "the catalog's labeler",
@@ -275,7 +275,7 @@ def test_adapters_and_what_they_belong_to(whole: Path, tmp_path: Path) -> None:
     )
     assert [finding.where for finding in look_at(beside)[0]] == ["/nowhere/lora", "/nowhere/t.jinja"]
     write_json(adapters / "adapter_config.json", {})  # names no base: it is the role's own
-    beside = Role("labeler", str(whole / LABELER), "", TransformersParams(adapter=str(adapters)))
+    beside = UsedModel("labeler", str(whole / LABELER), "", TransformersParams(adapter=str(adapters)))
     assert missing(look_at(beside)[0]) == []
     (adapters / "adapter_config.json").unlink()
     assert missing(look_at(beside)[0]) == ["labeler: the folder holds no LoRA adapters"]
@@ -295,9 +295,9 @@ def test_a_hub_name_is_looked_for_in_the_cache_and_not_fetched(
         raise LocalEntryNotFoundError(name)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", nothing)
-    role = Role("splitter", "someone/llama", "models.splitter.path", TransformersParams(), vision=False)
+    role = UsedModel("splitter", "someone/llama", "models.splitter.path", TransformersParams(), vision=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    (note,), size = look_at(role)
+    (note,), size, _ = look_at(role)
     assert (note.ok, size, asked) == (True, None, [{"local_files_only": True}])
     assert "the run will download it" in note.what
     assert "hf download someone/llama" in note.remedy
@@ -312,8 +312,8 @@ def test_a_path_of_a_folder_that_is_there_is_no_hub_name(
 ) -> None:
     (tmp_path / "models").mkdir()
     monkeypatch.chdir(tmp_path)
-    findings, _ = look_at(
-        Role("splitter", "models/llama", "models.splitter.path", TransformersParams(), vision=False)
+    findings, *_ = look_at(
+        UsedModel("splitter", "models/llama", "models.splitter.path", TransformersParams(), vision=False)
     )
     assert only(findings).what == "splitter: the folder is not there"
 
@@ -327,8 +327,8 @@ def test_a_model_whose_size_can_t_be_told_is_no_fault(whole: Path, tmp_path: Pat
         {name: value for name, value in config.items() if name != "num_attention_heads"},
     )
     (tmp_path / "llava/tokenizer.model").write_bytes(b"x")
-    findings, size = look_at(
-        Role("policy", str(tmp_path / "llava"), "the catalog's base_policy", TransformersParams())
+    findings, size, _ = look_at(
+        UsedModel("policy", str(tmp_path / "llava"), "the catalog's base_policy", TransformersParams())
     )
     assert ([finding.what for finding in findings], size) == (
         ["policy: of unknown size, all files there, its processor loads"],

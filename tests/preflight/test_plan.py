@@ -179,7 +179,7 @@ def test_what_is_assumed_changes_the_plan_and_is_checked() -> None:
         row(planned("llava15_7b", answer_tokens=9999), "sample_candidates").generated == 40_000 * 512
     )  # data_generation.max_new_tokens
     assert row(planned("llava15_7b", pairs_per_prompt=1), "train_policy").calls["steps"] == 2000
-    with pytest.raises(UserError, match=r"mfu_prefil=0.5.*\n.*What can be assumed: answer_tokens,"):
+    with pytest.raises(UserError, match="mfu_prefil: unknown parameter; did you mean mfu_prefill"):
         assumed({"mfu_prefil": 0.5})
     with pytest.raises(UserError, match="mfu_train=2"):
         assumed({"mfu_train": 2})

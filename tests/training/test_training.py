@@ -259,18 +259,6 @@ def test_tensorboard_has_what_the_table_has(tiny: Path, run: Runner, trained: tu
         np.testing.assert_allclose([event.value for event in found], trained[2][name], rtol=1e-6)
 
 
-def test_mlflow_that_is_not_installed(
-    tiny: Path, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("transformers.integrations.integration_utils.is_mlflow_available", lambda: False)
-    params = PARAMS.model_copy(update={"report_to": ["mlflow"]})
-    with pytest.raises(
-        UserError, match=r"mlflow, which isn't installed: pip install 'rlaifv_kedro\[mlflow\]'"
-    ):
-        job = TrainingJob(tiny, tmp_path / "w", 5, params, "float32", logs=tmp_path)
-        train(load_model(tiny, device="cpu"), PairStore.of(run.pairs), run.reference, job)
-
-
 def test_a_last_step_of_fewer_pairs_counts_each_pair_alike(run: Runner, tiny: Path, tmp_path: Path) -> None:
     """11 pairs in steps of 8: the second step has 3, in one pass or in one of 2 and one of 1. At a learning
     rate of 0 every pair's loss is ln 2, so with an SFT term the loss is the mean over the step's pairs,

@@ -72,13 +72,12 @@ def pack(
     return Pack(list(prefix), [b[:room] for b in branches])
 
 
-def common_prefix(sequences: list[list[int]], at_most: int | None = None) -> int:
-    """Length of the longest prefix that all sequences share, and at most ``at_most``.
+def common_prefix(sequences: list[list[int]]) -> int:
+    """Length of the longest prefix that all sequences share.
 
     Each sequence keeps at least one token behind it.
     """
     limit = min(map(len, sequences)) - 1
-    limit = limit if at_most is None else min(limit, at_most)
     first = sequences[0]
     return next((i for i in range(limit) if any(s[i] != first[i] for s in sequences)), limit)
 

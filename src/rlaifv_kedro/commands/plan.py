@@ -90,9 +90,9 @@ def show(plan: "Plan", console: "Console | None" = None) -> None:
         else ""
     )
     console.print(Text(f"GPU hours: {hours(total)}. Hours on the clock: on one GPU as many{together}."))
-    stays = plan.total("loop_disk")
-    most = f", {gigabytes(plan.peak_disk)} at most while it runs" if plan.peak_disk > stays else ""
-    console.print(Text(f"Disk: {gigabytes(stays)} stay{most}.\n"))
+    stays, peak = gigabytes(plan.total("loop_disk")), gigabytes(plan.peak_disk)
+    most = "" if peak == stays else f", {peak} at most while it runs"
+    console.print(Text(f"Disk: {stays} stay{most}.\n"))
     for model in plan.models:
         console.print(Text(str(model)), soft_wrap=True)
     console.print()

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.chat_images import read_image
 from rlaifv_kedro.params import Count, Params
+from rlaifv_kedro.params.messages import explain
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from rlaifv_kedro.models import Answer
     from rlaifv_kedro.models.backends.transformers import TransformersModel
-    from rlaifv_kedro.models.encoding import EncodedImage
 
 
 class ChatDecoding(Params):
@@ -151,7 +151,7 @@ class RLAIFVChat:
         decoding = _overridden(self.decoding, overrides)
         module = self.model.module
         image = self.model.encoder.image(picture)
-        prompt = _prompt(self.model, question, image)
+        prompt = self.model.encoder.prompts([question], image)[0]  # ids up to where the answer begins
         ids = torch.tensor([prompt], device=module.device)  # (1, prompt)
         # generate draws from the global generator, which is the caller's.
         gpus = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
@@ -205,11 +205,6 @@ class RLAIFVChat:
         )
 
 
-def _prompt(model: "TransformersModel", question: str, image: "EncodedImage") -> list[int]:
-    """Token ids up to where the answer begins."""
-    return model.encoder.prompts([question], image)[0]
-
-
 def _penalty(penalty: float, prompt: int) -> list[Any]:
     """The repetition penalty as a logits processor.
 
@@ -228,11 +223,7 @@ def _overridden(decoding: ChatDecoding, overrides: dict[str, Any]) -> ChatDecodi
     try:
         return ChatDecoding(**{**decoding.model_dump(), **overrides})
     except ValidationError as error:
-        wrong = [
-            f"{'.'.join(map(str, p['loc']))}={p['input']!r}: {p['msg'][0].lower()}{p['msg'][1:]}"
-            for p in error.errors()
-        ]
-        raise UserError(f"{'; '.join(wrong)}. Known: {', '.join(ChatDecoding.model_fields)}.") from error
+        raise UserError("; ".join(explain(p, ChatDecoding) for p in error.errors())) from error
 
 
 def _question(inputs: Mapping[str, Any]) -> str:

@@ -89,11 +89,8 @@ def _opened(source: "bytes | Path | Image", what: str) -> "Image":
     from PIL import Image, UnidentifiedImageError
 
     try:
-        picture = (
-            source
-            if isinstance(source, Image.Image)
-            else Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        )
+        data = source.read_bytes() if isinstance(source, Path) else source
+        picture = Image.open(io.BytesIO(data)) if isinstance(data, bytes) else data
         picture.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = "that is no picture" if isinstance(error, UnidentifiedImageError) else str(error)

@@ -98,11 +98,6 @@ class CheckpointFolder:
         """
         return self.has_any((ADAPTER_CONFIG,))
 
-    @property
-    def is_checkpoint(self) -> bool:
-        """Whether it looks like a checkpoint or adapters at all."""
-        return self.has_any((CONFIG, ADAPTER_CONFIG))
-
     @cached_property
     def config(self) -> dict[str, Any]:
         """The content of ``config.json``.

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlaifv_kedro.errors import UserError
-
 if TYPE_CHECKING:
     from rlaifv_kedro.models.interface import TextModel, VisionLanguageModel
     from rlaifv_kedro.models.loading import Loading
@@ -28,22 +26,14 @@ def open_model(
     return _opened(params, checkpoint, compute, batch_size, load_model)
 
 
-def open_text_model(
-    params: "BackendParams", role: str, compute: "ComputeParams", batch_size: int
-) -> "TextModel":
+def open_text_model(params: "BackendParams", compute: "ComputeParams", batch_size: int) -> "TextModel":
     """A splitter, question writer or judge.
 
     Raises:
-        UserError: The parameters name no model, it can't be loaded, or its server doesn't answer.
+        UserError: It can't be loaded, or its server doesn't answer.
     """
     from rlaifv_kedro.models.backends.text import load_text_model
-    from rlaifv_kedro.params import WeightsParams
 
-    if isinstance(params, WeightsParams) and params.path is None:
-        raise UserError(
-            f"models.{role} names no model. Set models.{role}.path to a folder or hub name, or "
-            f"models.{role}.backend=openai with url and model."
-        )
     return _opened(params, None, compute, batch_size, load_text_model)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.params import Params, Share
+from rlaifv_kedro.params import Params
+from rlaifv_kedro.params.messages import explain
 
 
 class Assumptions(Params):
@@ -53,12 +54,12 @@ class Assumptions(Params):
     image_bytes: float = Field(
         120_000, ge=0, description="bytes of an image, where the prompt pool is missing"
     )
-    mfu_prefill: Share = Field(
-        0.4, gt=0, description="share of the GPU's peak that is reached with many tokens at once"
+    mfu_prefill: float = Field(
+        0.4, gt=0, le=1, description="share of the GPU's peak that is reached with many tokens at once"
     )
-    mfu_train: Share = Field(0.35, gt=0, description="the same in training")
-    bandwidth_share: Share = Field(
-        0.6, gt=0, description="share of the memory's peak bandwidth that decoding reaches"
+    mfu_train: float = Field(0.35, gt=0, le=1, description="the same in training")
+    bandwidth_share: float = Field(
+        0.6, gt=0, le=1, description="share of the memory's peak bandwidth that decoding reaches"
     )
     layer_ms: float = Field(
         1.2,
@@ -86,14 +87,8 @@ def assumed(given: dict[str, Any]) -> Assumptions:
     try:
         return Assumptions.model_validate(given)
     except ValidationError as error:
-        lines = [
-            f"  - {'.'.join(map(str, problem['loc']))}={problem['input']!r}: {problem['msg']}"
-            for problem in error.errors()
-        ]
-        known = ", ".join(Assumptions.model_fields)
-        raise UserError(
-            "--assume: not usable:\n" + "\n".join(lines) + f"\nWhat can be assumed: {known}."
-        ) from error
+        lines = [f"  - {explain(problem, Assumptions)}" for problem in error.errors()]
+        raise UserError("--assume: not usable:\n" + "\n".join(lines)) from error
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
@@ -36,11 +36,11 @@ LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, Runt
 
 
 @dataclass(frozen=True)
-class Role:
+class UsedModel:
     """A model of the run.
 
     Attributes:
-        name: policy, labeler, splitter, question_writer or judge.
+        role: policy, labeler, splitter, question_writer or judge.
         source: Folder, or name on the model hub.
         where: What names it: a catalog entry or a parameter.
         params: How it is loaded.
@@ -48,7 +48,7 @@ class Role:
         vision: Whether it is shown images.
     """
 
-    name: str
+    role: str
     source: str
     where: str
     params: "WeightsParams"
@@ -56,55 +56,65 @@ class Role:
     vision: bool = True
 
 
-def look_at(role: Role) -> tuple[list[Finding], ModelSize | None]:
-    """All that can be known of a model without loading its weights.
+class Look(NamedTuple):
+    """What was found out about a model.
 
-    Returns:
-        One finding that says ok, or one for each thing that is wrong; and the model's size, if its weights
-        and config could be read.
+    Attributes:
+        findings: One that says ok, or one for each thing that is wrong.
+        size: None if its weights and config couldn't be read.
+        processor: Its processor, or a text LLM's tokenizer, with the chat template that the run takes; None
+            where it can't be loaded without the weights.
     """
-    check = _RoleCheck(role)
+
+    findings: list[Finding]
+    size: ModelSize | None
+    processor: Any
+
+
+def look_at(model: UsedModel) -> Look:
+    """All that can be known of a model without loading its weights."""
+    check = _Check(model)
     check.run()
-    return check.findings, check.size
+    return Look(check.findings, check.size, check.processor)
 
 
-class _RoleCheck:
-    """The checks of one role.
+class _Check:
+    """The checks of one model; ``findings``, ``size`` and ``processor`` are what comes of them."""
 
-    ``findings`` and ``size`` are what comes of them.
-    """
-
-    def __init__(self, role: Role):
-        self.role = role
+    def __init__(self, model: UsedModel):
+        self.model = model
         self.findings: list[Finding] = []
         self.size: ModelSize | None = None
+        self.processor: Any = None
 
     def run(self) -> None:
-        """Make all checks of the role."""
-        given = self._located(self.role.source)
+        """Make all checks of the model."""
+        given = self._located(self.model.source)
         whole = None if given is None else self._with_weights(given)
-        adapter = getattr(self.role.params, "adapter", None)  # only the backend transformers takes some
+        adapter = getattr(self.model.params, "adapter", None)  # only the backend transformers takes some
         if adapter and (beside := self._located(adapter)):
             self._check_adapter(beside)
-        template = self.role.params.chat_template
+        template = self.model.params.chat_template
         if template and not Path(template).is_file():
             self._wrong(
                 "the chat template is not there",
                 template,
-                f"Put it there, or unset models.{self.role.name}.chat_template.",
+                f"Put it there, or unset models.{self.model.role}.chat_template.",
             )
         if whole is not None:
             self._check(whole)
+        if whole is not given:  # adapters may have a processor of their own
+            self.processor = None
         if given is not None and not self.findings:
             counted = f"{billions(self.size.parameters)} parameters" if self.size else "of unknown size"
-            ok = f"{self.role.name}: {counted}, all files there, its processor loads"
+            ok = f"{self.model.role}: {counted}, all files there, its processor loads"
             self.findings.append(Finding(True, ok, shown(given.path)))
 
     def _wrong(self, what: str, where: str | Path, remedy: str = "") -> None:
         remedy = (
-            remedy or self.role.fetch or f"Fetch it as docs/recipes.md says, or change {self.role.where}."
+            remedy or self.model.fetch or f"Fetch it as docs/recipes.md says, or change {self.model.where}."
         )
-        self.findings.append(Finding(False, f"{self.role.name}: {what}", shown(where), remedy))
+        self.findings.append(Finding(False, f"{self.model.role}: {what}", shown(where), remedy))
 
     def _located(self, source: str) -> CheckpointFolder | None:
         """The folder; None, with a finding, if it is not on this machine."""
@@ -120,7 +130,7 @@ class _RoleCheck:
             what = "it is not in the hub's cache, and HF_HUB_OFFLINE is set"
             self._wrong(what, source, f"hf download {source}")
             return None
-        what = f"{self.role.name}: it is not on this machine; the run will download it"
+        what = f"{self.model.role}: it is not on this machine; the run will download it"
         note = f"To fetch it now: hf download {source}. Its size isn't known here, nor counted below."
         self.findings.append(Finding(True, what, source, note))
         return None
@@ -189,16 +199,16 @@ class _RoleCheck:
             *MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
             "omnilmm",
             "minicpmv",
-            *(() if self.role.vision else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+            *(() if self.model.vision else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
         }
-        remote, kind = self.role.params.trust_remote_code, whole.family
+        remote, kind = self.model.params.trust_remote_code, whole.family
         config_file = whole.path / CONFIG
         if kind not in known and not remote:
             self._wrong(
                 f"nothing here can load its architecture, model_type {kind!r}",
                 config_file,
                 "Choose another model; or, if it brings its code, set "
-                f"models.{self.role.name}.trust_remote_code.",
+                f"models.{self.model.role}.trust_remote_code.",
             )
             return None
         try:
@@ -213,7 +223,7 @@ class _RoleCheck:
 
         from rlaifv_kedro.branching.ways import refuse_unsupported
 
-        kind = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None) if self.role.vision else None
+        kind = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None) if self.model.vision else None
         if not isinstance(kind, type):
             return
         try:
@@ -234,14 +244,17 @@ class _RoleCheck:
         from transformers import AutoProcessor, AutoTokenizer
 
         folder, multimodal = whole.path, hasattr(config, "vision_config")
+        template = self.model.params.chat_template
         own = config.model_type in ("omnilmm", "minicpmv")  # made from the tokenizer and the config
         if multimodal and not own and not whole.has_any(PROCESSORS):
             self._wrong(f"the image processor is missing ({' or '.join(PROCESSORS)})", folder / PROCESSORS[0])
             return
         try:
             loaded = (AutoProcessor if multimodal else AutoTokenizer).from_pretrained(
-                folder, trust_remote_code=self.role.params.trust_remote_code
+                folder, trust_remote_code=self.model.params.trust_remote_code
             )
+            if template and Path(template).is_file():
+                loaded.chat_template = Path(template).read_text(encoding="utf-8")
         except ImportError as error:
             self._wrong(
                 f"its processor needs a package that isn't installed: {first_line(error)}",
@@ -252,9 +265,10 @@ class _RoleCheck:
         except LOADING_ERRORS as error:
             self._wrong(f"its processor or tokenizer can't be loaded: {first_line(error)}", folder)
             return
-        if not getattr(loaded, "chat_template", None) and not self.role.params.chat_template:
+        self.processor = loaded
+        if not getattr(loaded, "chat_template", None) and not template:
             self._wrong(
                 "it has no chat template",
                 folder / "chat_template.jinja",
-                f"Copy it there, or name a file that holds one: models.{self.role.name}.chat_template.",
+                f"Copy it there, or name a file that holds one: models.{self.model.role}.chat_template.",
             )

@@ -23,14 +23,11 @@ def answers_can_be_scored(setup: RunSetup) -> Iterator[Finding]:
 
 
 def splitter_is_named(setup: RunSetup) -> Iterator[Finding]:
-    """Splitter and question writer are weights, or a server's."""
-    if Role.SPLITTER not in setup.tags:
-        return
-    for name in ("splitter", "question_writer"):
-        params = setup.asked().get(name)
-        if isinstance(params, WeightsParams) and params.path is None:
-            remedy = "Name a folder or hub name, or a server (backend, url, model)."
-            yield Finding(False, f"models.{name} names no model", f"models.{name}.path", remedy)
+    """The splitter is weights, or a server's; for the other roles the parameters see to it."""
+    params = setup.asked().get("splitter")
+    if isinstance(params, WeightsParams) and params.path is None:
+        remedy = "Name a folder or hub name, or a server (backend, url, model)."
+        yield Finding(False, "models.splitter names no model", "models.splitter.path", remedy)
 
 
 def splitter_prompts_can_be_read(setup: RunSetup) -> Iterator[Finding]:

@@ -20,19 +20,19 @@ VLLM = (
 
 def hub_models_are_fetched(setup: RunSetup) -> Iterator[Finding]:
     """Models that are named as on the model hub are fetched now; a wrong name would stop the run late."""
-    for role in setup.models:
-        for source in (role.source, getattr(role.params, "adapter", None)):
+    for model in setup.models:
+        for source in (model.source, getattr(model.params, "adapter", None)):
             try:
                 if source is not None:
                     folder_of(source)
             except UserError as error:
-                yield Finding(False, f"{role.name}: it can't be fetched", role.where, error.message)
+                yield Finding(False, f"{model.role}: it can't be fetched", model.where, error.message)
 
 
 def models_are_whole(setup: RunSetup) -> Iterator[Finding]:
     """Weights, config and processor of every model that the run loads, and its chat template."""
-    for _, findings, _ in setup.inspected:
-        yield from findings
+    for _, look in setup.inspected:
+        yield from look.findings
 
 
 def gpu_is_there(setup: RunSetup) -> Iterator[Finding]:

@@ -19,7 +19,6 @@ from rlaifv_kedro.preflight.sources import Model, models_of, tables_of
 from rlaifv_kedro.preflight.stages import NOT_COUNTED, Stage, answering, stages_of_iteration
 from rlaifv_kedro.preflight.table_rules import prompts_suffice
 from rlaifv_kedro.preflight.work import Work, seconds
-from rlaifv_kedro.runs.messages import user_message
 from rlaifv_kedro.tags import Task
 
 
@@ -138,7 +137,7 @@ def plan_run(
     Raises:
         UserError: The configuration can't be used, or no node of the run calls a model.
     """
-    setup = _configured(project, env, params, names)
+    setup = configured(project, env, params, names)
     parameters = setup.parameters
     models = models_of(setup)
     sizes = {model.role: model.size for model in models if model.size is not None}
@@ -171,16 +170,6 @@ def plan_run(
         assumptions=assumed,
         notes=list(_notes(setup, counts, GPUS[gpu])),
     )
-
-
-def _configured(project: Path, env: str | None, params: dict[str, Any], names: list[str]) -> RunSetup:
-    try:
-        return configured(project, env, params, names)
-    except Exception as error:
-        message = user_message(error)
-        if message is None or isinstance(error, UserError):
-            raise
-        raise UserError(message) from error
 
 
 @dataclass(frozen=True)

@@ -34,12 +34,9 @@ def check_run(project: Path, env: str | None, params: dict[str, Any], names: lis
     where = f"conf/{env or 'base'}"
     try:
         setup = configured(project, env, params, names)
-    except Exception as error:
-        message = user_message(error)
-        if message is None:
-            raise
+    except UserError as error:
         what = "the configuration can't be used; nothing else was looked at"
-        return [Finding(False, what, where, message)]
+        return [Finding(False, what, where, error.message)]
     valid = Finding(True, "the parameters are valid", where)
     return [valid, *findings_of(CHECKED, setup), *disk_suffices(setup, project / "data")]
 
@@ -53,8 +50,18 @@ def configured(project: Path, env: str | None, params: dict[str, Any], names: li
         names: Pipelines.
 
     Raises:
-        UserError: A parameter is wrong, or there is no such pipeline.
+        UserError: The configuration can't be used, or there is no such pipeline.
     """
+    try:
+        return _configured(project, env, params, names)
+    except Exception as error:
+        message = user_message(error)
+        if message is None or isinstance(error, UserError):
+            raise
+        raise UserError(message) from error
+
+
+def _configured(project: Path, env: str | None, params: dict[str, Any], names: list[str]) -> RunSetup:
     context = load_context(project, env, params)
     catalog = context.catalog  # Kedro makes a new one each time it is asked
     pipeline = _chosen(names)

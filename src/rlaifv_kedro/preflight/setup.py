@@ -12,14 +12,12 @@ from kedro.pipeline import Pipeline
 from rlaifv_kedro.benchmarks.registry import BENCHMARKS
 from rlaifv_kedro.datasets.checkpoint import CheckpointDataset
 from rlaifv_kedro.params import BackendParams, Parameters, WeightsParams
-from rlaifv_kedro.preflight.checkpoints import Role, look_at
-from rlaifv_kedro.preflight.finding import Finding
+from rlaifv_kedro.preflight.checkpoints import Look, UsedModel, look_at
 from rlaifv_kedro.preflight.inputs import Inputs, look_at_inputs, own_tables
 from rlaifv_kedro.preflight.sizes import ModelSize
 from rlaifv_kedro.runs.kedro_private import dataset
 from rlaifv_kedro.runs.missing import Missing
-from rlaifv_kedro.tags import Role as RoleTag
-from rlaifv_kedro.tags import Task
+from rlaifv_kedro.tags import Role, Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,17 +75,17 @@ class RunSetup:
         """The roles that the nodes ask, with how each model is loaded or asked."""
         models = self.parameters.models
         used: dict[str, BackendParams | None] = {}
-        if RoleTag.POLICY in self.tags:
+        if Role.POLICY in self.tags:
             used["policy"] = models.policy
-        if RoleTag.LABELER in self.tags:
+        if Role.LABELER in self.tags:
             used["labeler"] = models.labeler
-        if RoleTag.SPLITTER in self.tags:
+        if Role.SPLITTER in self.tags:
             used |= {"splitter": models.splitter, "question_writer": models.question_writer}
-        if RoleTag.JUDGE in self.tags:
+        if Role.JUDGE in self.tags:
             used["judge"] = models.judge
         return {name: params for name, params in used.items() if params is not None}
 
-    def checkpoint_entries(self, role: RoleTag) -> list[str]:
+    def checkpoint_entries(self, role: Role) -> list[str]:
         """The catalog's checkpoints that nodes read for a role; they need not be there."""
         read = {name for node in self.pipeline.nodes if role in node.tags for name in node.inputs}
         return [
@@ -96,7 +94,7 @@ class RunSetup:
             if name in read
             and name in self.catalog
             and isinstance(dataset(self.catalog, name), CheckpointDataset)
-            and (name == "labeler") == (role is RoleTag.LABELER)
+            and (name == "labeler") == (role is Role.LABELER)
         ]
 
     def metadata(self, name: str) -> dict[str, Any]:
@@ -109,31 +107,31 @@ class RunSetup:
         return self.metadata(name).get("fetch", "")
 
     @cached_property
-    def models(self) -> list[Role]:
+    def models(self) -> list[UsedModel]:
         """The models that the run loads itself, of those that can be looked at before."""
         return [*self._policies(), *self._other_models()]
 
-    def _policies(self) -> Iterable[Role]:
+    def _policies(self) -> Iterable[UsedModel]:
         params = self.parameters.models.policy
-        for entry in self.checkpoint_entries(RoleTag.POLICY):
+        for entry in self.checkpoint_entries(Role.POLICY):
             folder = self.folder(entry)
             if folder is not None:
-                yield Role("policy", folder, f"the catalog's {entry}", params, self.fetch(entry))
+                yield UsedModel("policy", folder, f"the catalog's {entry}", params, self.fetch(entry))
         if self.does(Task.BENCHMARK_ANSWERS):
             for named in self.parameters.evaluation.policies():
-                yield Role("policy", named, "evaluation.policy", params)
+                yield UsedModel("policy", named, "evaluation.policy", params)
 
-    def _other_models(self) -> Iterable[Role]:
+    def _other_models(self) -> Iterable[UsedModel]:
         for name, params in self.asked().items():
             if not isinstance(params, WeightsParams) or name == "policy":
                 continue
             if params.path is not None:
-                yield Role(name, params.path, f"models.{name}.path", params, vision=name == "labeler")
+                yield UsedModel(name, params.path, f"models.{name}.path", params, vision=name == "labeler")
             elif name == "labeler":
-                for entry in self.checkpoint_entries(RoleTag.LABELER):
+                for entry in self.checkpoint_entries(Role.LABELER):
                     folder = self.folder(entry)
                     if folder is not None:
-                        yield Role(name, folder, f"the catalog's {entry}", params, self.fetch(entry))
+                        yield UsedModel(name, folder, f"the catalog's {entry}", params, self.fetch(entry))
 
     def folder(self, entry: str) -> str | None:
         """Where a checkpoint of the catalog lies; None if it isn't there."""
@@ -144,14 +142,14 @@ class RunSetup:
             return None
 
     @cached_property
-    def inspected(self) -> list[tuple[Role, list[Finding], ModelSize | None]]:
+    def inspected(self) -> list[tuple[UsedModel, Look]]:
         """The models with what was found out about each."""
-        return [(role, *look_at(role)) for role in self.models]
+        return [(model, look_at(model)) for model in self.models]
 
     @cached_property
     def sizes(self) -> dict[str, ModelSize]:
         """Sizes of the models that are there, by role."""
-        return {role.name: size for role, _, size in self.inspected if size is not None}
+        return {model.role: look.size for model, look in self.inspected if look.size is not None}
 
     @cached_property
     def inputs(self) -> Inputs:

@@ -13,16 +13,15 @@ from kedro.io.core import DatasetError
 from rlaifv_kedro.datasets.tables import TableDataset
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.formats import billions
-from rlaifv_kedro.params import OpenAIParams, WeightsParams
+from rlaifv_kedro.params import OpenAIParams
 from rlaifv_kedro.preflight.assumptions import Assumptions
-from rlaifv_kedro.preflight.checkpoints import Role, look_at
 from rlaifv_kedro.preflight.counts import Tables
 from rlaifv_kedro.preflight.setup import RunSetup
 from rlaifv_kedro.preflight.shapes import LLAMA, LLAVA, known_size
 from rlaifv_kedro.preflight.sizes import ModelSize
 from rlaifv_kedro.preflight.table_rules import POOL, pool_is_drawn
 from rlaifv_kedro.runs.kedro_private import dataset, filepath
-from rlaifv_kedro.tags import Role as RoleTag
+from rlaifv_kedro.tags import Role
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -53,7 +52,7 @@ def models_of(setup: RunSetup) -> list[Model]:
 
     A size is told by the model's files, else by its name, else assumed.
     """
-    entries = {"policy": RoleTag.POLICY, "labeler": RoleTag.LABELER}
+    entries = {"policy": Role.POLICY, "labeler": Role.LABELER}
     models = []
     for role, params in setup.asked().items():
         if isinstance(params, OpenAIParams):
@@ -62,7 +61,7 @@ def models_of(setup: RunSetup) -> list[Model]:
         checkpoints = setup.checkpoint_entries(entries[role]) if role in entries else []
         source = params.path or (_source(setup.catalog, checkpoints[0]) if checkpoints else "")
         named = shown(source) if Path(source).is_absolute() else source
-        models.append(Model(role, named, *_size(role, source, params)))
+        models.append(Model(role, named, *_size(setup, role, source)))
     return models
 
 
@@ -74,14 +73,11 @@ def _source(catalog: DataCatalog, entry: str) -> str:
         return str(filepath(found))
 
 
-def _size(role: str, source: str, params: WeightsParams) -> tuple[ModelSize, str]:
+def _size(setup: RunSetup, role: str, source: str) -> tuple[ModelSize, str]:
     """(size, where it is from). Weights in ``.bin`` files don't tell their parts, which a known name does."""
     known = known_size(source)
-    measured = (
-        look_at(Role(role, source, f"models.{role}", params, vision=role in ("policy", "labeler")))[1]
-        if Path(source).is_dir()
-        else None
-    )
+    looks = (look for model, look in setup.inspected if (model.role, model.source) == (role, source))
+    measured = next((look.size for look in looks), None)
     if measured is not None and (measured.shapes or known is None):
         return measured, "its files"
     if known is not None:

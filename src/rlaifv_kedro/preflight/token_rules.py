@@ -1,21 +1,17 @@
 """Rules about what models' templates and tokenizers make of texts, without their weights."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.formats import first_line
-from rlaifv_kedro.models.folder import CheckpointFolder
-from rlaifv_kedro.models.hub import folder_here
-from rlaifv_kedro.preflight.checkpoints import LOADING_ERRORS, Role
+from rlaifv_kedro.preflight.checkpoints import LOADING_ERRORS, UsedModel
 from rlaifv_kedro.preflight.finding import Finding
 from rlaifv_kedro.preflight.setup import RunSetup
 from rlaifv_kedro.runs.kedro_private import dataset, filepath
-from rlaifv_kedro.tags import Role as RoleTag
-from rlaifv_kedro.tags import Task
+from rlaifv_kedro.tags import Role, Task
 
 if TYPE_CHECKING:
     from rlaifv_kedro.models.encoding import ChatEncoder
@@ -31,17 +27,17 @@ FAULTS = (*LOADING_ERRORS, TemplateError)
 def replies_can_be_told_apart(setup: RunSetup) -> Iterator[Finding]:
     """Words for yes and words for no begin with different tokens of the model that is asked."""
     feedback = setup.parameters.feedback
-    asked = {"labeler"} if RoleTag.LABELER in setup.tags else set()
+    asked = {"labeler"} if Role.LABELER in setup.tags else set()
     if setup.does(Task.PROBING) or (setup.does(Task.LABELING) and feedback.labeler == "self"):
         asked.add("policy")
-    for role in _whole(setup, asked):
+    for model, processor in _whole(setup, asked):
         try:
-            encoder = encoder_of(role)
+            encoder = _encoder(model, processor)
             if encoder is not None:
                 encoder.first_tokens([feedback.yes_words, feedback.no_words])
         except FAULTS as error:
             where = "feedback.yes_words, feedback.no_words"
-            yield Finding(False, f"{role.name}: yes and no can't be read", where, first_line(error))
+            yield Finding(False, f"{model.role}: yes and no can't be read", where, first_line(error))
 
 
 def answers_have_room(setup: RunSetup) -> Iterator[Finding]:
@@ -51,19 +47,19 @@ def answers_have_room(setup: RunSetup) -> Iterator[Finding]:
     longest = setup.parameters.training.max_length
     if longest is None or not setup.does(Task.REFERENCE, Task.TRAINING):
         return
-    for role in _whole(setup, {"policy"}):
+    for model, processor in _whole(setup, {"policy"}):
         try:
-            encoder = encoder_of(role)
+            encoder = _encoder(model, processor)
             if encoder is None:
                 continue
             image = encoder.image(Image.new("RGB", PICTURE))
             taken = encoder.end_of_image(encoder.prompts(["?"], image)[0], image)
         except FAULTS as error:
-            what = f"{role.name}: its processor can't write a prompt about an image"
-            yield Finding(False, what, role.where, first_line(error))
+            what = f"{model.role}: its processor can't write a prompt about an image"
+            yield Finding(False, what, model.where, first_line(error))
             continue
         if taken >= longest:
-            what = f"{role.name}: an image takes {taken} tokens, which leaves no room for an answer"
+            what = f"{model.role}: an image takes {taken} tokens, which leaves no room for an answer"
             remedy = f"It is {longest}: raise it (release: 2048)."
             yield Finding(False, what, "training.max_length", remedy)
 
@@ -72,26 +68,23 @@ def text_templates_can_be_used(setup: RunSetup) -> Iterator[Finding]:
     """The chat templates of text LLMs write a question, and an answer to it."""
     from rlaifv_kedro.models.backends.text import TextEncoder
 
-    for role in _whole(setup, {"splitter", "question_writer", "judge"}):
-        processor = processor_of(role)
-        if processor is None:
-            continue
+    for model, processor in _whole(setup, {"splitter", "question_writer", "judge"}):
         try:
-            TextEncoder(processor, role.source)
+            TextEncoder(processor, model.source)
         except FAULTS as error:
-            what = f"{role.name}: its chat template can't be used"
-            yield Finding(False, what, role.where, first_line(error))
+            what = f"{model.role}: its chat template can't be used"
+            yield Finding(False, what, model.where, first_line(error))
 
 
 def rewards_can_be_compared(setup: RunSetup) -> Iterator[Finding]:
     """An aligned policy and its reference write an answer in the same tokens."""
     if not set(REWARD) <= set(setup.read):
         return
-    by_folder = {role.source: role for role in _whole(setup, {"policy"})}
+    by_folder = {model.source: (model, processor) for model, processor in _whole(setup, {"policy"})}
     written = []
     for entry in REWARD:
-        role = by_folder.get(setup.folder(entry) or "")
-        encoder = None if role is None else encoder_of(role)
+        found = by_folder.get(setup.folder(entry) or "")
+        encoder = None if found is None else _encoder(*found)
         if encoder is None:  # what is wrong with it is another rule's
             return
         written.append(encoder.answers("?", [ANSWER], encoder.placeholder(1))[1])
@@ -104,41 +97,20 @@ def rewards_can_be_compared(setup: RunSetup) -> Iterator[Finding]:
         yield Finding(False, f"{' and '.join(REWARD)} write answers in different tokens", where, remedy)
 
 
-def _whole(setup: RunSetup, names: set[str]) -> list[Role]:
-    """The models of these roles in whose folders nothing is wrong."""
+def _whole(setup: RunSetup, roles: set[str]) -> list[tuple[UsedModel, Any]]:
+    """The models of these roles in whose folders nothing is wrong, with their processors."""
     return [
-        role
-        for role, findings, _ in setup.inspected
-        if role.name in names and all(finding.ok for finding in findings)
+        (model, look.processor)
+        for model, look in setup.inspected
+        if model.role in roles and look.processor is not None and all(finding.ok for finding in look.findings)
     ]
 
 
-def encoder_of(role: Role) -> "ChatEncoder | None":
-    """What writes a model's prompts about images; None where it can't be made without the weights.
-
-    Raises:
-        UserError: There is no chat template.
-    """
+def _encoder(model: UsedModel, processor: Any) -> "ChatEncoder | None":
+    """What writes a model's prompts about images; None where it can't be made without the weights."""
     from rlaifv_kedro.models.encoding import ChatEncoder
 
-    processor = processor_of(role)
-    return ChatEncoder(processor, role.source) if hasattr(processor, "image_token") else None
-
-
-def processor_of(role: Role) -> Any:
-    """A model's processor, or a text LLM's tokenizer; None where it can't be loaded without the weights."""
-    from transformers import AutoProcessor
-
-    folder = folder_here(role.source)
-    if folder is None or CheckpointFolder(folder).is_adapter:
-        return None
-    try:
-        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=role.params.trust_remote_code)
-        if role.params.chat_template is not None:
-            processor.chat_template = Path(role.params.chat_template).read_text(encoding="utf-8")
-    except (*LOADING_ERRORS, ImportError):
-        return None
-    return processor
+    return ChatEncoder(processor, model.source) if hasattr(processor, "image_token") else None
 
 
 RULES = (

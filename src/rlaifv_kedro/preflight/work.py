@@ -61,7 +61,6 @@ def packed(
     branches: float,
     tokens: float,
     *,
-    images: float | None = None,
     all_logits: bool = True,
 ) -> Work:
     """Packs of a prefix with its branches, in one forward pass each.
@@ -69,12 +68,11 @@ def packed(
     Args:
         branches: Of a pack.
         tokens: Of a branch.
-        images: Without it, one a pack.
         all_logits: At all tokens of a branch, or at its end only.
     """
     return Work(
         role,
-        packs if images is None else images,
+        packs,
         packs * (prefix + branches * tokens),
         packs * branches * (prefix + tokens),
         packs * (causal(prefix) + branches * (tokens * prefix + causal(tokens))),

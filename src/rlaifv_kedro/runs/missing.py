@@ -9,7 +9,7 @@ from kedro.io import DataCatalog
 
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.params import RUN_NAMES
-from rlaifv_kedro.runs.kedro_private import dataset, filepath, is_versioned, path_of
+from rlaifv_kedro.runs.kedro_private import dataset, filepath, is_versioned, overwrites, path_of
 from rlaifv_kedro.runs.lineage import Lineage
 from rlaifv_kedro.runs.manifest import Manifest
 from rlaifv_kedro.runs.resume_command import resume_command
@@ -56,7 +56,8 @@ def missing(
         return Missing(name, why, where, f"Get it with: {fetch}")
     given = run_params["runtime_params"] or {}
     runtime = {key: value for key, value in given.items() if key not in RUN_NAMES}
-    maker, iteration = _maker(name)
+    # What has no versions is the user's own, though a pipeline of another recipe makes one of the same name.
+    maker, iteration = (None, None) if overwrites(found) else _maker(name)
     if maker is None:
         remedy = "Put it there as docs/recipes.md says, or correct `filepath` in the catalog."
         return Missing(name, why, where, remedy)

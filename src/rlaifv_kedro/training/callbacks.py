@@ -96,9 +96,6 @@ def loggers(params: "TrainingParams", logs: Path | None) -> list[TrainerCallback
 
     Args:
         logs: Folder of TensorBoard's event files; without one nothing is logged.
-
-    Raises:
-        UserError: mlflow is asked for and not installed.
     """
     if logs is None or int(os.environ.get("RANK", "0")) > 0:
         return []
@@ -112,12 +109,7 @@ def loggers(params: "TrainingParams", logs: Path | None) -> list[TrainerCallback
         from transformers.integrations import MLflowCallback
 
         os.environ.setdefault("MLFLOW_TRACKING_URI", MLFLOW_STORE)
-        try:
-            found.append(MLflowCallback())
-        except RuntimeError as error:
-            raise UserError(
-                "training.report_to has mlflow, which isn't installed: pip install 'rlaifv_kedro[mlflow]'."
-            ) from error
+        found.append(MLflowCallback())
     return found
 
 

@@ -77,11 +77,6 @@ def _launched(
     from rlaifv_kedro.training.training import TrainingResult
 
     expected = {"world_size": spec.training.launch.total(), "engine": expected_engine(spec.training)}
-    if spec.model.device_map is not None:
-        raise UserError(
-            "models.policy.device_map spreads one process over several GPUs, which several training "
-            "processes can't share. Leave it out."
-        )
     folder = spec.logs
     earlier = (folder / name for name in (RESULT, PROGRESS, LOG_TABLE))
     for file in (*earlier, *folder.glob(ERROR.format("*"))):

@@ -119,10 +119,6 @@ def _trainer(
 ) -> PreferenceTrainer:
     params = job.params
     device = job.device or model.module.device.type
-    if job.dtype == "float16" and device == "cpu":
-        raise UserError(
-            "compute.dtype=float16 can't be trained on a CPU. Choose float32 or bfloat16, or a GPU."
-        )
     arguments = _arguments(job, device, len(pairs))
     set_seed(arguments.seed)  # adapters begin with random numbers, the same in every process
     merge, reduction = params.pack == "prompt", Reduction.of(params)

@@ -269,7 +269,7 @@ class TestFirstTokens:
         (found,) = model.first_token_probs([picture(0)], [["sure", "strange"]], YES_NO)
         np.testing.assert_allclose(found, [[1, 0], [0, 0]])
         assert model.account.outside_top == 3 + 4
-        assert "7 words outside the likeliest first tokens" in model.account_line()
+        assert "7 words outside the likeliest first tokens" in model.account.line()
         assert "begins with none of ['yes', 'Yes', 'no', 'No'] but with '<think>'" in caplog.text
 
     def test_a_server_without_logprobs_is_refused(self, serve: Callable[..., ChatServer]) -> None:
@@ -576,7 +576,7 @@ class TestStart:
         with pytest.raises(UserError, match="refuses the key in the environment variable MY_KEY"):
             model.complete([chat("c")], [1], WARM)
         model.close()
-        shown = [str(refused.value), str(answers), caplog.text, model.account_line(), repr(model)]
+        shown = [str(refused.value), str(answers), caplog.text, model.account.line(), repr(model)]
         assert answers[1].error == "HTTP 400: no *** for you" and not any("sk-" in text for text in shown)
 
     def test_an_impossible_key(
@@ -606,7 +606,7 @@ def test_the_account_is_logged_now_and_then(
     assert not caplog.messages
     model.close()
     line = "2 requests, 0 retries, 0 without an answer; 200 + 14 tokens; cost 0.21"
-    assert caplog.messages == [f"{model.server.where}: {line}"] and model.account_line() == line
+    assert caplog.messages == [f"{model.server.where}: {line}"] and model.account.line() == line
     monkeypatch.setattr(server_requests, "SECONDS_BETWEEN_REPORTS", 0)
     model.complete([chat("c")], [1], WARM)
     assert len(caplog.messages) == 2

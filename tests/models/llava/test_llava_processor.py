@@ -189,19 +189,13 @@ def test_a_folder_without_a_fitting_tokenizer(llama: Path, config: LlavaConfig, 
         llava_processor(llama, small)
 
 
-def test_pixels_are_the_originals(
-    processor: LlavaProcessor, saved: Path, llama: Path, config: LlavaConfig
-) -> None:
+def test_pixels_are_the_originals(processor: LlavaProcessor, saved: Path) -> None:
     expected = load_file(FIXTURE / "expected.safetensors")["pixel_values"]
     image = Image.open(FIXTURE / "image.png")
     for each in (processor, AutoProcessor.from_pretrained(saved)):
         encoded = each(text="USER: <image>\nwhat?", images=image, return_tensors="pt")
         assert torch.equal(encoded["pixel_values"], expected)
         assert int((encoded["input_ids"] == ROWS).sum()) == 36
-    cut = llava_processor(llama, config, pad_to_square=False)(
-        text="<image>", images=image, return_tensors="pt"
-    )["pixel_values"]
-    assert cut.shape == expected.shape and (cut - expected).abs().max() > 1
 
 
 QUESTION = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what is it?"}]}
@@ -236,13 +230,9 @@ def test_the_template_marks_the_answer(processor: LlavaProcessor) -> None:
     ]
 
 
-def test_the_system_sentence_is_given_or_the_folders_own_template_kept(
+def test_the_folders_own_template_is_kept_if_it_has_a_place_for_the_image(
     llama: Path, config: LlavaConfig, tmp_path: Path
 ) -> None:
-    ours = llava_processor(llama, config, system='Be "brief" {{ now }}.\nPlease: é').apply_chat_template(
-        [QUESTION], tokenize=False
-    )
-    assert ours == 'Be "brief" {{ now }}.\nPlease: é USER: <image>\nwhat is it? ASSISTANT:'
     folder = Path(shutil.copytree(llama, tmp_path / "own"))
     for template, kept in (
         ("<image> {{ messages[0]['content'][1]['text'] }}", True),
@@ -250,7 +240,6 @@ def test_the_system_sentence_is_given_or_the_folders_own_template_kept(
     ):
         (folder / "chat_template.jinja").write_text(template)
         assert (llava_processor(folder, config).chat_template == template) is kept
-        assert llava_processor(folder, config, system="x").chat_template.startswith('{{ "x " }}')
 
 
 def test_the_encoder_writes_prompts_as_the_original(processor: LlavaProcessor, llama: Path) -> None:

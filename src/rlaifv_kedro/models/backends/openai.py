@@ -152,10 +152,6 @@ class OpenAIModel:
         """Requests, tokens and costs so far."""
         return self.server.account
 
-    def account_line(self) -> str:
-        """The account as one line for people."""
-        return self.account.line()
-
     def close(self) -> None:
         """Log the account; connections are closed at the end of each call."""
         self.server.report()

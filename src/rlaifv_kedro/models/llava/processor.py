@@ -38,22 +38,17 @@ _TURNS = (
 )
 
 
-def llava_processor(
-    folder: str | Path, config: "LlavaConfig", *, system: str | None = None, pad_to_square: bool = True
-) -> "LlavaProcessor":
+def llava_processor(folder: str | Path, config: "LlavaConfig") -> "LlavaProcessor":
     """The processor of a LLaVA in its original layout, from the tokenizer that lies in ``folder``.
 
     The model is one of :func:`rlaifv_kedro.models.llava.original.load_llava_original`.
 
     A text as a whole, ``<image>`` in it, has the same ids as :func:`chunked_ids` gives, and so it has after
-    saving and loading.
+    saving and loading. A chat template in ``folder`` that has a place for the image is kept; otherwise it is
+    that of ``llava_v1``.
 
     Args:
         config: The loaded model's: sizes of the vocabulary and the images.
-        system: What a prompt begins with, in the template of ``llava_v1``. If not given, a chat template in
-            ``folder`` that has a place for the image is kept, and otherwise it is ``SYSTEM``.
-        pad_to_square: Pad images to a square with the mean colour, as the original does when it answers;
-            otherwise cut the longer side off.
 
     Raises:
         UserError: There is no tokenizer, it can't be read, or it has more tokens than the model.
@@ -62,37 +57,35 @@ def llava_processor(
 
     tokenizer = _tokenizer(Path(folder), config)
     own = tokenizer.chat_template
-    template = (
-        own
-        if system is None and isinstance(own, str) and IMAGE in own
-        else chat_template(SYSTEM if system is None else system)
-    )
     return LlavaProcessor(
-        image_processor=llava_images(config, pad_to_square=pad_to_square),
+        image_processor=llava_images(config),
         tokenizer=tokenizer,
         patch_size=config.vision_config.patch_size,
         vision_feature_select_strategy=config.vision_feature_select_strategy,
-        chat_template=template,
+        chat_template=own if isinstance(own, str) and IMAGE in own else chat_template(),
         num_additional_image_tokens=1,  # CLIP's CLS
     )
 
 
-def llava_images(config: "LlavaConfig", *, pad_to_square: bool = True) -> "LlavaImageProcessorPil":
-    """The image processor alone; see :func:`llava_processor`."""
+def llava_images(config: "LlavaConfig") -> "LlavaImageProcessorPil":
+    """The image processor alone.
+
+    It pads images to a square with the mean colour, as the original does when it answers.
+    """
     from transformers import LlavaImageProcessorPil
 
     side = config.vision_config.image_size
     return LlavaImageProcessorPil(
-        do_pad=pad_to_square, size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+        do_pad=True, size={"shortest_edge": side}, crop_size={"height": side, "width": side}
     )
 
 
-def chat_template(system: str = SYSTEM) -> str:
+def chat_template() -> str:
     """The template of LLaVA-1.5's conversations; the answer is marked as the assistant's tokens.
 
-    It writes ``{system} USER: <image>\\n{question} ASSISTANT:``, then `` {answer}</s>``.
+    It writes ``{SYSTEM} USER: <image>\\n{question} ASSISTANT:``, then `` {answer}</s>``.
     """
-    return "{{ " + json.dumps(f"{system} ", ensure_ascii=False) + " }}" + _TURNS
+    return "{{ " + json.dumps(f"{SYSTEM} ", ensure_ascii=False) + " }}" + _TURNS
 
 
 def chunked_ids(

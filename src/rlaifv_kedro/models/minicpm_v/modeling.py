@@ -77,7 +77,7 @@ class MiniCPMV(PreTrainedModel, GenerationMixin):
     Parameter names are the release's: ``llm.*``, ``vpm.*``, ``resampler.*``.
 
     Image inputs hold the slices of all samples one after the other;
-    :func:`rlaifv_kedro.models.minicpm_v.processing.batch_image_inputs` joins those of several samples:
+    :func:`rlaifv_kedro.models.backends.transformers.batched` joins those of several samples:
 
     - ``pixel_values``: float (slices, 3, patch, patch * patches), each slice's patches in a row, padded on
       the right to any common width.

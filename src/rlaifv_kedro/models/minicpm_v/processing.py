@@ -157,24 +157,6 @@ def minicpm_images(config: Any) -> MiniCPMVImageProcessor:
     )
 
 
-def batch_image_inputs(samples: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Join the image inputs of several samples along dimension 0.
-
-    Their ``pixel_values`` may differ in width and are padded. The model cuts this padding off again: it
-    attends to as much as the largest slice of a *sample* has, which it sees in ``tgt_sizes``. So the numbers
-    are exactly those of the samples one by one.
-    """
-    width = max(sample["pixel_values"].shape[-1] for sample in samples)
-    joined = {
-        name: torch.cat([sample[name] for sample in samples]) for name in samples[0] if name != "pixel_values"
-    }
-    padded = [
-        torch.nn.functional.pad(sample["pixel_values"], (0, width - sample["pixel_values"].shape[-1]))
-        for sample in samples
-    ]
-    return {"pixel_values": torch.cat(padded), **joined}
-
-
 class MiniCPMVProcessor(ProcessorMixin):
     """Image processor and tokenizer.
 

@@ -1,8 +1,7 @@
 """OmniLMM: Mistral 7B in which the resampled image stands for the embeddings of the image tokens.
 
 The language model's layers lie at ``model.layers`` as in Mistral, beside ``model.vision_tower`` and
-``model.resampler``. These are the release's names, so its weights load and save without any renaming. For
-LoRA on the language model alone take :data:`LORA_TARGETS`.
+``model.resampler``. These are the release's names, so its weights load and save without any renaming.
 """
 
 import math
@@ -18,12 +17,6 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.omnilmm.configuration import OmniLMMConfig
 from rlaifv_kedro.models.omnilmm.vision import OmniLMMResampler, OmniLMMVisionTower, sincos_positions
 from rlaifv_kedro.transformers_private import can_return_tuple, slice_logits_to_keep
-
-# peft matches a string against the whole module name. The tower's linear layers lie under
-# ``vision_tower.blocks``, so ``layers`` tells the two apart.
-LORA_TARGETS = (
-    r".*\bmodel\.layers\.\d+\.(self_attn|mlp)\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-)
 
 
 class OmniLMMPreTrainedModel(MistralPreTrainedModel):

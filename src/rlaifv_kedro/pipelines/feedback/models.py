@@ -27,7 +27,7 @@ def open_splitter(
     """The splitter of the parameter ``feedback.splitter``, and the models that it asks.
 
     Raises:
-        UserError: ``models.splitter`` names no model, or one can't be opened, or a prompt can't be used.
+        UserError: A model can't be opened, or a prompt can't be used.
     """
     if params.splitter == "miniature":
         from rlaifv_kedro.miniature.splitter import MiniatureSplitter
@@ -36,10 +36,9 @@ def open_splitter(
     from rlaifv_kedro.claims.llm_splitter import LLMSplitter
     from rlaifv_kedro.models import Decoding, open_text_model
 
-    roles = {"splitter": models.splitter, "question_writer": models.question_writer}
     opened = [
-        open_text_model(model, role, compute, params.splitter_batch_size)
-        for role, model in roles.items()
+        open_text_model(model, compute, params.splitter_batch_size)
+        for model in (models.splitter, models.question_writer)
         if model is not None
     ]
     splitter = LLMSplitter(
