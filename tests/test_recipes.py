@@ -19,9 +19,9 @@ from kedro.io.core import is_parameter
 from rlaifv_kedro.formats import flatten, gigabytes
 from rlaifv_kedro.params import LaunchParams, LoraParams, Parameters
 from rlaifv_kedro.preflight import sizes
-from rlaifv_kedro.preflight.checkpoint_size import image_patches, image_tokens
 from rlaifv_kedro.preflight.resources import memory_needs
 from rlaifv_kedro.preflight.setup import RunSetup
+from rlaifv_kedro.preflight.shapes import image_patches, image_tokens
 from rlaifv_kedro.preflight.sizes import ModelSize, run_disk
 from rlaifv_kedro.runs.kedro_private import dataset, filepath, is_versioned
 

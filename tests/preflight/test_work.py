@@ -2,12 +2,12 @@
 
 import pytest
 
-from rlaifv_kedro.params import LoraParams, TrainingParams
+from rlaifv_kedro.params import LoraParams, Parameters, TrainingParams
 from rlaifv_kedro.preflight.assumptions import GPU, Assumptions
-from rlaifv_kedro.preflight.counts import batches_of
+from rlaifv_kedro.preflight.counts import Counts, Tables, batches_of
 from rlaifv_kedro.preflight.shapes import Shape
 from rlaifv_kedro.preflight.sizes import ModelSize
-from rlaifv_kedro.preflight.work import Schedule, Work, operations, packed, sampled, seconds
+from rlaifv_kedro.preflight.work import Work, operations, packed, sampled, seconds
 
 SIZE = ModelSize(
     1000,
@@ -117,12 +117,14 @@ def test_training_reaches_its_own_share_of_the_peak() -> None:
         (10, {"batch_size": 4, "epochs": 1, "checkpoint_every": 0.5}, 3, 2),  # after 2 steps, and at the end
     ],
 )
-def test_the_schedule_is_the_training_s(pairs: int, params: dict, steps: int, checkpoints: int) -> None:
-    from rlaifv_kedro.training.training import total_steps
-
-    training = TrainingParams(micro_batch_size=1, **params)
-    assert Schedule.of(pairs, training) == Schedule(steps, checkpoints)
-    assert total_steps(pairs, training) == steps
+def test_steps_and_checkpoints(pairs: int, params: dict, steps: int, checkpoints: int) -> None:
+    parameters = Parameters(
+        data_generation={"prompts": pairs},
+        feedback={"pairs_per_prompt": 1},
+        training={"micro_batch_size": 1, **params},
+    )
+    counts = Counts(parameters, Assumptions(), Tables(None, 1, 1, 1, 0), {}, ())
+    assert (counts.steps, counts.checkpoints) == (steps, checkpoints)
 
 
 def test_the_last_batch_of_a_chunk_is_smaller() -> None:

@@ -1,5 +1,6 @@
 """Preference pairs to checkpoints."""
 
+import math
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -196,6 +197,18 @@ class TrainingParams(Params):
                 f"training.micro_batch_size={self.micro_batch()}{shared}."
             )
         return self.batch_size // together
+
+    def steps_an_epoch(self, pairs: int) -> int:
+        """Optimiser steps in which every pair is used once."""
+        return math.ceil(pairs / self.batch_size)
+
+    def steps(self, pairs: int) -> int:
+        """Optimiser steps of a whole training."""
+        return max(1, round(self.steps_an_epoch(pairs) * self.epochs))
+
+    def save_steps(self, pairs: int) -> int:
+        """Optimiser steps from one checkpoint to the next; the last step is saved too."""
+        return max(1, math.ceil(self.steps_an_epoch(pairs) * self.checkpoint_every))
 
     @model_validator(mode="after")
     def _divides(self) -> "TrainingParams":

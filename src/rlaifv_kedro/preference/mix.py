@@ -52,10 +52,10 @@ def make_mix(entries: Mapping[str, Any], params: Mapping[str, MixSource], seed: 
         seed: The run's.
 
     Raises:
-        UserError: An entry holds no pairs, a filter names what isn't there, or nothing is left.
+        UserError: A filter names what isn't there, or nothing is left.
     """
     names = list(entries)
-    sources = [_source(name, entries[name]) for name in names]
+    sources = [e if isinstance(e, PairSource) else FramePairs(e, name) for name, e in entries.items()]
     drawn = [
         drawn_rows(matching_rows(source, params[name].where, name), params[name].weight, seed, name)
         for name, source in zip(names, sources)
@@ -75,18 +75,6 @@ def make_mix(entries: Mapping[str, Any], params: Mapping[str, MixSource], seed: 
     )
     logger.info("Training on %s", counts)
     return mix
-
-
-def _source(name: str, entry: Any) -> PairSource:
-    if isinstance(entry, PairSource):
-        return entry
-    if isinstance(entry, pd.DataFrame):
-        return FramePairs(entry, name)
-    raise UserError(
-        f"training.mix.{name}: the catalog's entry holds no pairs ({type(entry).__name__}). Name a table of "
-        "preference_pairs, or an entry of type "
-        "rlaifv_kedro.datasets.PairSourceDataset."
-    )
 
 
 def matching_rows(source: PairSource, where: Mapping[str, Any], name: str) -> np.ndarray:

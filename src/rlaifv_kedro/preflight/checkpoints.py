@@ -19,8 +19,8 @@ from rlaifv_kedro.models.folder import (
 )
 from rlaifv_kedro.models.hub import folder_here, is_hub_name
 from rlaifv_kedro.models.llava.original_config import named_tower
-from rlaifv_kedro.preflight.checkpoint_size import LLAVA_TOKENS, image_patches, image_tokens, size_of
 from rlaifv_kedro.preflight.finding import Finding
+from rlaifv_kedro.preflight.shapes import LLAVA_TOKENS, image_patches, image_tokens, size_of
 from rlaifv_kedro.preflight.sizes import ModelSize
 
 if TYPE_CHECKING:

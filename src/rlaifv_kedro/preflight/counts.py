@@ -9,7 +9,7 @@ from pathlib import Path
 from rlaifv_kedro.params import Parameters
 from rlaifv_kedro.preflight.assumptions import Assumptions
 from rlaifv_kedro.preflight.sizes import QUESTION_TOKENS, ModelSize, checkpoint_disk, run_disk, staying
-from rlaifv_kedro.preflight.work import Schedule, Work
+from rlaifv_kedro.preflight.work import Work
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,15 @@ class Counts:
         prompts = min(self.prompts, self.pairs)
         return prompts, min(2 * self.pairs, prompts * self.candidates)
 
-    @cached_property
-    def schedule(self) -> Schedule:
-        """Steps and checkpoints of the training."""
-        return Schedule.of(self.pairs, self.parameters.training)
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the training."""
+        return self.parameters.training.steps(self.pairs)
+
+    @property
+    def checkpoints(self) -> int:
+        """Checkpoints that the training writes."""
+        return math.ceil(self.steps / self.parameters.training.save_steps(self.pairs))
 
     def prefix(self, role: str) -> int:
         """Tokens of an image and its question."""
@@ -100,7 +105,7 @@ class Counts:
 
     def staying(self) -> int:
         """How many checkpoints of an iteration are left when the next one begins."""
-        return staying(self.schedule.checkpoints, self.parameters, self.written)
+        return staying(self.checkpoints, self.parameters, self.written)
 
     def weights(self, role: str) -> int:
         """Bytes of a model's files: 2 a parameter.

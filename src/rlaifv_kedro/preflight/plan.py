@@ -243,7 +243,7 @@ def _notes(setup: RunSetup, counts: Counts, gpu: GPU) -> Iterator[str]:
     if not setup.does(Task.TRAINING):
         return
     yield (
-        f"{counts.schedule.steps:,} steps are for all {counts.pairs:,} pairs; answers that score "
+        f"{counts.steps:,} steps are for all {counts.pairs:,} pairs; answers that score "
         "alike, and balancing lengths, leave fewer."
     )
     beside = counts.checkpoint_bytes[1]

@@ -150,7 +150,7 @@ def _reference(counts: Counts) -> Stage:
 
 
 def _training(counts: Counts) -> Stage:
-    training, schedule = counts.parameters.training, counts.schedule
+    training = counts.parameters.training
     seen = training.epochs * counts.pairs
     prompts, answers = counts.distinct()
     packs, branches = (
@@ -163,9 +163,9 @@ def _training(counts: Counts) -> Stage:
         work,
         apart=2 * seen * (prefix + counts.answer_tokens),
         trained=True,
-        moved=2 * counts.weights("policy") + schedule.checkpoints * (checkpoint + beside),
+        moved=2 * counts.weights("policy") + counts.checkpoints * (checkpoint + beside),
     )
-    calls = {"pairs": counts.pairs, "steps": schedule.steps, "checkpoints": schedule.checkpoints}
+    calls = {"pairs": counts.pairs, "steps": counts.steps, "checkpoints": counts.checkpoints}
     merged = counts.disk({"checkpoints", "trained_policy"}).get("merged policies", 0)
     disk = {"checkpoints": counts.staying() * checkpoint, "policies": merged}
     return Stage(calls, (trained,), disk)
@@ -173,7 +173,7 @@ def _training(counts: Counts) -> Stage:
 
 def _selecting(counts: Counts, others: int) -> Stage:
     """Every checkpoint, and the policies that they are compared with."""
-    policies = counts.schedule.checkpoints + others
+    policies = counts.checkpoints + others
     on_selection = counts.parameters.evaluation.select_on == "selection"
     prompts = counts.tables.selection if on_selection else counts.tables.test
     work = _answered(counts, prompts, policies=policies)

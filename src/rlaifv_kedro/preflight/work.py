@@ -6,7 +6,6 @@ are generated one a step, which reads all weights and caches: bandwidth, or the 
 the kernels, sets the pace.
 """
 
-import math
 from dataclasses import dataclass
 
 from rlaifv_kedro.params import TrainingParams
@@ -158,19 +157,3 @@ def seconds(
             computed / (gpu.flops * assumed.mfu_prefill),
         )
     return total
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Steps of a training, as :func:`rlaifv_kedro.training.training.train` makes them."""
-
-    steps: int
-    checkpoints: int
-
-    @classmethod
-    def of(cls, pairs: float, params: TrainingParams) -> "Schedule":
-        """The schedule for so many pairs."""
-        steps_an_epoch = math.ceil(pairs / params.batch_size)
-        steps = max(1, round(steps_an_epoch * params.epochs))
-        every = max(1, math.ceil(steps_an_epoch * params.checkpoint_every))
-        return cls(steps, math.ceil(steps / every))  # the last step is saved too

@@ -57,9 +57,7 @@ def run_training(spec: TrainingSpec, pairs: "PairStore", reference: pd.DataFrame
             than was asked for.
         RuntimeError: The processes ended with another error; its message holds the end of their log.
     """
-    from rlaifv_kedro.training.training import total_steps
-
-    with tqdm(total=total_steps(len(pairs), spec.training), desc="training", unit="step", delay=2) as bar:
+    with tqdm(total=spec.training.steps(len(pairs)), desc="training", unit="step", delay=2) as bar:
 
         def on_step(step: int) -> None:
             bar.update(step - bar.n)

@@ -1,6 +1,5 @@
 """One DPO training, or one process of it: from pairs and a policy to checkpoints."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +98,7 @@ def train(
         _train(trainer, saved[-1][1] if saved else None)
         engine = running_engine(trainer)
     checkpoints = [
-        {"path": path.name, "step": step, "epoch": step / steps_an_epoch(len(pairs), job.params)}
+        {"path": path.name, "step": step, "epoch": step / job.params.steps_an_epoch(len(pairs))}
         for step, path in saved_checkpoints(job.folder)
     ]
     if trainer.is_world_process_zero():
@@ -154,18 +153,8 @@ def _train(trainer: PreferenceTrainer, checkpoint: Path | None) -> None:
         ) from error
 
 
-def steps_an_epoch(pairs: int, params: "TrainingParams") -> int:
-    """Optimiser steps in which every pair is used once."""
-    return math.ceil(pairs / params.batch_size)
-
-
-def total_steps(pairs: int, params: "TrainingParams") -> int:
-    """Optimiser steps of a whole training."""
-    return max(1, round(steps_an_epoch(pairs, params) * params.epochs))
-
-
 def _arguments(job: TrainingJob, device: str, pairs: int) -> TrainingArguments:
-    params, steps, seed = job.params, total_steps(pairs, job.params), job.seed % 2**32
+    params, steps, seed = job.params, job.params.steps(pairs), job.seed % 2**32
     return _Arguments(
         output_dir=str(job.folder),
         per_device_train_batch_size=params.micro_batch(),
@@ -189,7 +178,7 @@ def _arguments(job: TrainingJob, device: str, pairs: int) -> TrainingArguments:
         logging_steps=1,  # means over several steps would differ after a resume
         logging_nan_inf_filter=False,
         save_strategy="steps",
-        save_steps=max(1, math.ceil(steps_an_epoch(pairs, params) * params.checkpoint_every)),
+        save_steps=params.save_steps(pairs),
         seed=seed,
         data_seed=seed,
         remove_unused_columns=False,
