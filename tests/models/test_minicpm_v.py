@@ -27,9 +27,9 @@ from transformers.models.idefics2.modeling_idefics2 import Idefics2VisionEmbeddi
 
 from rlaifv_kedro.branching import Pack, branch_log_probs, collate
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.models import minicpm_v
 from rlaifv_kedro.models.backends.transformers import batched
 from rlaifv_kedro.models.encoding import EncodedImage
-from rlaifv_kedro.models.minicpm_v import register_minicpm_v
 from rlaifv_kedro.models.minicpm_v.configuration import MiniCPMVConfig
 from rlaifv_kedro.models.minicpm_v.modeling import MiniCPMV, patch_positions
 from rlaifv_kedro.models.minicpm_v.processing import (
@@ -55,7 +55,7 @@ SPECIAL = [
 ]
 LORA = r"llm\.model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
-register_minicpm_v()
+minicpm_v.register()
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -385,7 +385,7 @@ def test_transformers_has_no_model_of_this_type() -> None:
     """If it gets one, ours must give way or be checked against it."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-    register_minicpm_v()
+    minicpm_v.register()
     assert "minicpmv" not in CONFIG_MAPPING_NAMES
 
 

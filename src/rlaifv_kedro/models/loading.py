@@ -151,10 +151,10 @@ def _load(whole: CheckpointFolder, loading: Loading) -> "tuple[PreTrainedModel, 
     options = {"attn_implementation": loading.attn_implementation, "device_map": loading.device_map}
     original = family == LLAVA_ORIGINAL
     if original:
-        module, _ = load_llava_original(folder, dtype=dtype, vision_config=loading.vision_config, **options)
+        module = load_llava_original(folder, dtype=dtype, vision_config=loading.vision_config, **options)
     else:
         omnilmm.register()
-        minicpm_v.register_minicpm_v()
+        minicpm_v.register()
         module = _auto_model(folder, loading, dtype=dtype, **options)
     if family in (LLAVA_ORIGINAL, "omnilmm", "minicpmv") and not whole.has_any(TOKENIZERS):
         return module, _images_only(module, family)

@@ -194,7 +194,7 @@ class _Check:
         )
 
         omnilmm.register()
-        minicpm_v.register_minicpm_v()
+        minicpm_v.register()
         known = {
             *MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
             "omnilmm",

@@ -24,7 +24,7 @@ RANK, ALPHA = 4, 6
 
 
 def policy() -> LlavaForConditionalGeneration:
-    return load_llava_original(FIXTURE, dtype=torch.float32)[0]
+    return load_llava_original(FIXTURE, dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")

@@ -24,17 +24,16 @@ from transformers import (
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.folder import is_llava_original
 from rlaifv_kedro.models.llava.names import original_name
-from rlaifv_kedro.models.llava.original import OriginalInfo, load_llava_original
+from rlaifv_kedro.models.llava.original import load_llava_original
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "parity" / "llava_original"
 CONFIG = json.loads((FIXTURE / "config.json").read_text())
 EYES = CONFIG["_vision_config_of_this_fixture"]
 TOWER = "model.vision_tower.vision_tower."
 IMAGE = -200  # in the original
-Loaded = tuple[LlavaForConditionalGeneration, OriginalInfo]
 
 
-def load(folder: Path, **options: object) -> Loaded:
+def load(folder: Path, **options: object) -> LlavaForConditionalGeneration:
     return load_llava_original(folder, dtype=torch.float32, **options)
 
 
@@ -44,16 +43,18 @@ def expected() -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def original() -> Loaded:
+def original() -> LlavaForConditionalGeneration:
     """Read only."""
     return load(FIXTURE)
 
 
 @pytest.fixture(scope="module")
-def inputs(original: Loaded, expected: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    model, info = original
+def inputs(
+    original: LlavaForConditionalGeneration, expected: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    config = original.config
     ids = [
-        [info.image_id] * model.config.image_seq_length if i == IMAGE else [i]
+        [config.image_token_index] * config.image_seq_length if i == IMAGE else [i]
         for i in expected["input_ids"][0].tolist()
     ]
     flat = torch.tensor([[i for part in ids for i in part]])
@@ -65,8 +66,8 @@ def inputs(original: Loaded, expected: dict[str, torch.Tensor]) -> dict[str, tor
 
 
 @pytest.fixture(scope="module")
-def original_logits(original: Loaded, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    return logits_of(original[0], inputs)
+def original_logits(original: LlavaForConditionalGeneration, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    return logits_of(original, inputs)
 
 
 @pytest.fixture
@@ -126,16 +127,19 @@ def split_off_tower(folder: Path, clip: Path, *, with_text: bool = False) -> Non
 
 
 def test_logits_and_beams_are_the_originals(
-    original: Loaded, inputs: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
+    original: LlavaForConditionalGeneration,
+    inputs: dict[str, torch.Tensor],
+    expected: dict[str, torch.Tensor],
 ) -> None:
-    model, info = original
-    assert info == OriginalInfo(320, 320, 321, str(FIXTURE))
-    difference = (logits_of(model, inputs)[..., : info.vocabulary] - expected["logits"]).abs().max()
+    text = original.config.text_config
+    ids = (text.original_vocab_size, original.config.image_token_index, text.pad_token_id)
+    assert ids == (320, 320, 321)
+    difference = (logits_of(original, inputs)[..., :320] - expected["logits"]).abs().max()
     assert difference < 5e-6  # 1.4e-6 measured
-    assert [1, *beams(model, inputs)] == expected["beam3_ids"][0].tolist()
+    assert [1, *beams(original, inputs)] == expected["beam3_ids"][0].tolist()
 
 
-@pytest.mark.parametrize(("named", "with_text"), [("argument", False), ("config", True), ("beside", False)])
+@pytest.mark.parametrize(("named", "with_text"), [("config", True), ("beside", False)])
 def test_a_checkpoint_without_tower_takes_the_one_it_names(
     folder: Path,
     tmp_path: Path,
@@ -146,34 +150,30 @@ def test_a_checkpoint_without_tower_takes_the_one_it_names(
 ) -> None:
     clip = folder / "clip" if named == "beside" else tmp_path / "clip"
     split_off_tower(folder, clip, with_text=with_text)
-    configure(
-        folder,
-        mm_vision_tower={"config": str(clip), "beside": "clip"}.get(
-            named, "openai/clip-vit-large-patch14-336"
-        ),
-    )
-    model, info = load(folder, vision_tower=clip if named == "argument" else None)
-    assert info.vision_tower == str(clip)
-    assert torch.equal(logits_of(model, inputs), original_logits)
+    name = "clip" if named == "beside" else str(clip)
+    configure(folder, mm_vision_tower=name, _vision_config_of_this_fixture=None)
+    assert torch.equal(logits_of(load(folder), inputs), original_logits)
 
 
 def test_a_tower_that_cannot_be_had_is_named(folder: Path, tmp_path: Path) -> None:
     split_off_tower(folder, tmp_path / "clip")
-    with pytest.raises(UserError, match=r"no/such/clip.*vision_tower"):
-        load(folder, vision_tower="no/such/clip")
+    configure(folder, mm_vision_tower="no/such/clip", _vision_config_of_this_fixture=None)
+    with pytest.raises(UserError, match=r"no/such/clip.*Set mm_vision_tower in"):
+        load(folder)
+    configure(folder, mm_vision_tower=str(tmp_path / "clip"))
     for change, name in (
         ({"intermediate_size": 16}, "fc1"),
         ({"num_hidden_layers": 2}, r"layers\.2"),
         ({"num_hidden_layers": 4}, r"layers\.3"),
     ):
         with pytest.raises(UserError, match=rf"no vision tower, and .*clip doesn't fit: see .*{name}"):
-            load(folder, vision_tower=tmp_path / "clip", vision_config=EYES | change)
+            load(folder, vision_config=EYES | change)
     rewrite(tmp_path / "clip", lambda w: w.pop("pre_layrnorm.weight"))
     with pytest.raises(UserError, match=r"no vision tower, and .*clip doesn't fit: see pre_layrnorm\.weight"):
-        load(folder, vision_tower=tmp_path / "clip")
+        load(folder)
     (tmp_path / "clip" / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"no vision tower, and .*clip can't be loaded instead"):
-        load(folder, vision_tower=tmp_path / "clip")
+        load(folder)
 
 
 def test_half_a_tower_is_a_damaged_checkpoint(folder: Path) -> None:
@@ -187,14 +187,14 @@ def test_half_a_tower_is_a_damaged_checkpoint(folder: Path) -> None:
 
 @pytest.mark.parametrize("shard", ["5GB", "100KB"])
 def test_saved_it_is_an_ordinary_checkpoint(
-    original: Loaded,
+    original: LlavaForConditionalGeneration,
     inputs: dict[str, torch.Tensor],
     original_logits: torch.Tensor,
     tmp_path: Path,
     shard: str,
 ) -> None:
     """The state dict is given as Trainer gives it. Names are llava-hf's."""
-    model, _ = original
+    model = original
     model.save_pretrained(tmp_path, state_dict=model.state_dict(), max_shard_size=shard)
     names = {name for file in tmp_path.glob("*.safetensors") for name in load_file(file)}
     assert len(names) == len(model.state_dict())
@@ -230,7 +230,10 @@ def test_saved_it_is_an_ordinary_checkpoint(
 
 
 def test_the_old_llava_hf_layout_loads_as_ever(
-    original: Loaded, inputs: dict[str, torch.Tensor], original_logits: torch.Tensor, tmp_path: Path
+    original: LlavaForConditionalGeneration,
+    inputs: dict[str, torch.Tensor],
+    original_logits: torch.Tensor,
+    tmp_path: Path,
 ) -> None:
     prefixes = {
         "model.language_model.": "language_model.model.",
@@ -242,9 +245,9 @@ def test_the_old_llava_hf_layout_loads_as_ever(
         next(
             old + name.removeprefix(new) for new, old in prefixes.items() if name.startswith(new)
         ): weight.contiguous()
-        for name, weight in original[0].state_dict().items()
+        for name, weight in original.state_dict().items()
     }
-    original[0].config.save_pretrained(tmp_path)
+    original.config.save_pretrained(tmp_path)
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     model, report = AutoModelForImageTextToText.from_pretrained(
         tmp_path, dtype=torch.float32, output_loading_info=True
@@ -257,14 +260,15 @@ def test_added_rows_are_never_generated_and_take_no_probability(
     inputs: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
 ) -> None:
     """Even rows that every hidden state likes best leave the beams alone."""
-    model, info = load(FIXTURE)
+    model = load(FIXTURE)
+    size = model.config.text_config.original_vocab_size
     assert model.lm_head.weight.shape[0] == model.config.text_config.vocab_size == 384
     rows = model.lm_head.weight
-    assert torch.allclose(rows[info.vocabulary :], rows[: info.vocabulary].mean(0).expand(64, -1), atol=1e-7)
+    assert torch.allclose(rows[size:], rows[:size].mean(0).expand(64, -1), atol=1e-7)
     state = model.model(**inputs).last_hidden_state[0, -1]
     with torch.no_grad():
-        rows[info.vocabulary :] = state / state.norm() * 3
-    assert logits_of(model, inputs)[0, -1].argmax() >= info.vocabulary
+        rows[size:] = state / state.norm() * 3
+    assert logits_of(model, inputs)[0, -1].argmax() >= size
     assert [1, *beams(model, inputs)] == expected["beam3_ids"][0].tolist()
 
 
@@ -339,12 +343,12 @@ def test_other_dimensions_and_seeds(tmp_path: Path, design: tuple[dict, dict, di
         "mm_vision_select_feature": "cls_patch" if full else "patch",
     }
     (tmp_path / "config.json").write_text(json.dumps(values))
-    model, info = load(tmp_path, vision_config=eyes, attn_implementation="eager")
+    model = load(tmp_path, vision_config=eyes, attn_implementation="eager")
     size = text["vocab_size"]
-    assert (info.image_id, info.pad_id) == (size, size + 1)
+    assert (model.config.image_token_index, model.config.text_config.pad_token_id) == (size, size + 1)
     assert model.config.text_config.vocab_size == (192 if size > 126 else 128)
     pixels = torch.randn(1, 3, eyes["image_size"], eyes["image_size"])
-    images = [[i] * model.config.image_seq_length for i in (7, info.image_id)]
+    images = [[i] * model.config.image_seq_length for i in (7, size)]
     before, after = (
         {"input_ids": torch.tensor([[1, 5, *ids, 9, 3]]), "pixel_values": pixels} for ids in images
     )
@@ -359,7 +363,7 @@ def test_shards_and_bin_files(
     (folder / "model.safetensors").unlink()
     if layout == "bin":
         torch.save(weights, folder / "pytorch_model.bin")
-        assert torch.equal(logits_of(load(folder)[0], inputs), original_logits)
+        assert torch.equal(logits_of(load(folder), inputs), original_logits)
         (folder / "pytorch_model.bin").unlink()
     name = "model" if layout == "safetensors" else "pytorch_model"
     places = {key: f"{name}-0000{1 + i % 2}-of-00002.{layout}" for i, key in enumerate(weights)}
@@ -369,7 +373,7 @@ def test_shards_and_bin_files(
             part, folder / file
         )
     (folder / f"{name}.{layout}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
-    assert torch.equal(logits_of(load(folder)[0], inputs), original_logits)
+    assert torch.equal(logits_of(load(folder), inputs), original_logits)
     (folder / f"{name}-00002-of-00002.{layout}").write_bytes(b"not weights")
     damaged = "is damaged" if layout == "safetensors" else "can't load the checkpoint"
     with pytest.raises(UserError, match=damaged):
@@ -382,7 +386,7 @@ def test_shards_and_bin_files(
     save_file(
         weights, folder / "model.safetensors", metadata={"format": "pt"}
     )  # is preferred to an index that was left behind
-    assert torch.equal(logits_of(load(folder)[0], inputs), original_logits)
+    assert torch.equal(logits_of(load(folder), inputs), original_logits)
 
 
 def test_weights_that_do_not_fit_are_named(folder: Path) -> None:
@@ -422,9 +426,9 @@ def test_buffers_and_sampling_values_of_older_releases_do_no_harm(
     (folder / "generation_config.json").write_text(
         '{"temperature": 0.9, "top_p": 0.6, "max_length": 4096, "eos_token_id": 2, "pad_token_id": 0}'
     )
-    model, info = load(folder)
+    model = load(folder)
     assert torch.equal(logits_of(model, inputs), original_logits)
-    assert model.generation_config.pad_token_id == info.pad_id
+    assert model.generation_config.pad_token_id == model.config.text_config.pad_token_id
     model.save_pretrained(tmp_path / "saved")
 
 

@@ -10,7 +10,6 @@ Sources: the original code (github.com/haotian-liu/LLaVA: ``llava_arch.py``, ``c
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,25 +26,6 @@ if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration
 
 
-@dataclass(frozen=True)
-class OriginalInfo:
-    """What was learnt in loading.
-
-    Attributes:
-        vocabulary: Rows that the original's embeddings have; ids from here on were added and must never be
-            generated. Saved checkpoints keep it as ``config.text_config.original_vocab_size``.
-        image_id: Id of ``<image>``: the first row that was free.
-        pad_id: Id of ``<pad>``: the next one.
-        vision_tower: Where the vision tower's weights come from: the checkpoint's folder, or the folder or
-            hub name of a CLIP.
-    """
-
-    vocabulary: int
-    image_id: int
-    pad_id: int
-    vision_tower: str
-
-
 def load_llava_original(
     folder: str | Path,
     *,
@@ -53,8 +33,7 @@ def load_llava_original(
     attn_implementation: str = "sdpa",
     vision_config: Mapping[str, Any] | None = None,
     device_map: Any = None,
-    vision_tower: str | Path | None = None,
-) -> "tuple[LlavaForConditionalGeneration, OriginalInfo]":
+) -> "LlavaForConditionalGeneration":
     """Load the original's weights.
 
     What ``save_pretrained`` or Trainer writes of the model afterwards is an ordinary llava-hf checkpoint.
@@ -62,13 +41,11 @@ def load_llava_original(
     The embeddings grow by rows for ``<image>`` and ``<pad>``, to a multiple of 64 as in the llava-hf
     checkpoints (32000 to 32064): the original marks an image with id -200, which is no row. ``generate``
     excludes the new ids and normalizes over the others, so probabilities and beams are those of the original;
-    who samples or scores by other means must leave out ids from ``info.vocabulary`` on.
+    who samples or scores by other means must leave out ids from the text config's ``original_vocab_size`` on.
 
     Args:
-        vision_config: Values of the tower's ``CLIPVisionConfig``. Otherwise those of ``vision_tower``, or of
-            the one that the config names.
-        vision_tower: Folder or hub name of the CLIP to take if the checkpoint has no vision tower, instead of
-            ``mm_vision_tower``.
+        vision_config: Values of the tower's ``CLIPVisionConfig``. Otherwise those of the CLIP that the config
+            names (``mm_vision_tower``), whose weights are taken if the checkpoint has no vision tower.
 
     Raises:
         UserError: The config is one that LLaVA-1.5 doesn't have; a file is missing or damaged; a weight is
@@ -81,8 +58,8 @@ def load_llava_original(
     values = checkpoint.config
     refuse_other_designs(values, folder)
     checkpoint.refuse_damaged("Give the folder of a whole checkpoint.")  # transformers would name the hub
-    tower = str(vision_tower or named_tower(values, folder))
-    config = llava_config(values, folder, vision_config, tower, given=vision_tower is not None)
+    tower = named_tower(values, folder)
+    config = llava_config(values, folder, vision_config, tower)
     try:
         with _without_report():
             model, loaded = LlavaForConditionalGeneration.from_pretrained(
@@ -103,12 +80,13 @@ def load_llava_original(
     _refuse(folder, "hold what LLaVA-1.5 doesn't know:", loaded["unexpected_keys"])
     misshapen = [name for name, *_ in loaded["mismatched_keys"]]
     _refuse(folder, "don't have the shape that config.json gives:", misshapen)
-    missing, source = set(loaded["missing_keys"]), str(folder)
+    missing = set(loaded["missing_keys"])
     if missing == {name for name, _ in model.named_parameters() if name.startswith(TOWER)}:
         _load_tower(model, tower, folder, dtype)
-        missing, source = set(), tower
+        missing = set()
     _refuse(folder, "lack", missing)
-    return model, _grow(model, source)
+    _grow(model)
+    return model
 
 
 @contextmanager
@@ -133,7 +111,7 @@ def _load_tower(
     """
     from transformers import CLIPVisionModel
 
-    advice = "Give the folder of the CLIP that the checkpoint was trained with as vision_tower."
+    advice = "Set mm_vision_tower in config.json to the folder of the CLIP that it was trained with."
     try:
         with _without_report():
             clip, loaded = CLIPVisionModel.from_pretrained(
@@ -171,7 +149,7 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _grow(model: "LlavaForConditionalGeneration", vision_tower: str) -> OriginalInfo:
+def _grow(model: "LlavaForConditionalGeneration") -> None:
     """Add the rows for ``<image>`` and ``<pad>``.
 
     New rows are the mean of the old ones: by Jensen's inequality such a token's probability is at most the
@@ -182,20 +160,18 @@ def _grow(model: "LlavaForConditionalGeneration", vision_tower: str) -> Original
     from transformers import GenerationConfig
 
     text = model.config.text_config
-    size = text.vocab_size
-    info = OriginalInfo(size, image_id=size, pad_id=size + 1, vision_tower=vision_tower)
+    size = text.vocab_size  # the id of <image>, too; the next one is that of <pad>
     model.resize_token_embeddings(size + 2, pad_to_multiple_of=64, mean_resizing=False)
     with torch.no_grad():
         for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
             layer.weight[size:] = layer.weight[:size].float().mean(0).to(layer.weight.dtype)
-    text.original_vocab_size, text.pad_token_id = size, info.pad_id
+    text.original_vocab_size, text.pad_token_id = size, size + 1
     # A new one: the released generation_config.json holds sampling values without do_sample, which
     # save_pretrained refuses.
     model.generation_config = GenerationConfig(
         bos_token_id=text.bos_token_id,
         eos_token_id=text.eos_token_id,
-        pad_token_id=info.pad_id,
+        pad_token_id=size + 1,
         suppress_tokens=list(range(size, text.vocab_size)),
         renormalize_logits=True,
     )
-    return info

@@ -71,7 +71,7 @@ def named_tower(values: dict[str, Any], folder: Path) -> str:
 
 
 def llava_config(
-    values: dict[str, Any], folder: Path, vision: Mapping[str, Any] | None, tower: str, *, given: bool
+    values: dict[str, Any], folder: Path, vision: Mapping[str, Any] | None, tower: str
 ) -> "LlavaConfig":
     """transformers' config from the original's values.
 
@@ -80,7 +80,6 @@ def llava_config(
     Args:
         vision: Values of the vision tower, if they were given.
         tower: Folder or hub name of the vision tower.
-        given: Whether the tower was given, and not named by the config.
 
     Raises:
         UserError: The values can't be used, or the vision tower can't be read.
@@ -91,7 +90,7 @@ def llava_config(
     try:
         text = LlamaConfig(**{name: values[name] for name in _TEXT_VALUES if values.get(name) is not None})
         with_class = values.get("mm_vision_select_feature") == "cls_patch"
-        eyes = _vision_config(values, vision, tower, given=given)
+        eyes = _vision_config(values, folder, vision, tower)
         config = LlavaConfig(
             text_config=text,
             vision_config=eyes,
@@ -109,24 +108,22 @@ def llava_config(
     return config
 
 
-def _vision_config(
-    values: dict[str, Any], given_values: Mapping[str, Any] | None, tower: str, *, given: bool
-) -> Any:
+def _vision_config(values: dict[str, Any], folder: Path, given: Mapping[str, Any] | None, tower: str) -> Any:
     """The vision tower's values, which the original's ``config.json`` doesn't hold.
 
     None stands for LlavaConfig's own: CLIP ViT-L/14-336.
     """
     from transformers import CLIPVisionConfig
 
-    inline = given_values or (None if given else values.get("_vision_config_of_this_fixture"))
+    inline = given or values.get("_vision_config_of_this_fixture")
     if inline:
         return CLIPVisionConfig(**inline)
-    if not Path(tower).is_dir() and not given and tower.rstrip("/").endswith("clip-vit-large-patch14-336"):
+    if not Path(tower).is_dir() and tower.rstrip("/").endswith("clip-vit-large-patch14-336"):
         return None  # known, so that a checkpoint with its tower loads without the hub
     try:
         return CLIPVisionConfig.from_pretrained(tower)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"The vision tower {tower} can't be read: {first_line(error)} Give the folder of that CLIP as "
-            "vision_tower."
+            f"The vision tower {tower} can't be read: {first_line(error)} Set mm_vision_tower in "
+            f"{folder / 'config.json'} to the folder of that CLIP."
         ) from error

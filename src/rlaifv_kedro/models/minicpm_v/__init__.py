@@ -4,7 +4,7 @@ The model was itself trained with the method.
 """
 
 
-def register_minicpm_v() -> None:
+def register() -> None:
     """Make transformers' Auto classes know the config, the model, the image processor and the processor.
 
     Calling it again changes nothing.
@@ -25,6 +25,3 @@ def register_minicpm_v() -> None:
         MiniCPMVConfig, image_processor_classes={"pil": MiniCPMVImageProcessor}, exist_ok=True
     )
     AutoProcessor.register(MiniCPMVConfig, MiniCPMVProcessor, exist_ok=True)
-
-
-__all__ = ["register_minicpm_v"]
