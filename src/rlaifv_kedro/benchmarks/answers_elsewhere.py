@@ -11,6 +11,7 @@ from rlaifv_kedro.benchmarks.benchmark import (
     AnswerFiles,
     Benchmark,
     Item,
+    Judging,
     PublishedFile,
     Scored,
     Submission,
@@ -177,7 +178,7 @@ def _judgements(
     """The judgements of the file, or else of the judge; and who judged."""
     judging = benchmark.judging
     if files.judgements is not None:
-        table = judged_replies(files.judgements, set(answered["item_id"]), judging.is_step, judging.step)
+        table = judged_replies(files.judgements, set(answered["item_id"]), judging)
         return judgements_of(table, judging.read), files.judgements.name
     if files.judge is None:
         raise UserError(
@@ -192,14 +193,11 @@ def _judgements(
     return judging.ask(answered, files.judge, params), files.judge_label
 
 
-def judged_replies(
-    path: str | Path, known: set[str], is_step: Callable[[str], bool], example: str
-) -> pd.DataFrame:
+def judged_replies(path: str | Path, known: set[str], judging: Judging) -> pd.DataFrame:
     """item_id, step, reply (None: none came) and error of a file of a judge's replies.
 
     Args:
         known: The items that were answered.
-        is_step: Whether the benchmark has a step of that name; ``example`` is one.
 
     Raises:
         UserError: A record is damaged, of no answer, of no step of the benchmark, or there twice; names the
@@ -213,9 +211,9 @@ def judged_replies(
                 f"{record.where}: there is no answer with the item_id {short(item_id)}. Give both files of "
                 "the same run."
             )
-        if not is_step(step):
+        if not judging.is_step(step):
             raise UserError(
-                f"{record.where}: {step!r} is no step of this benchmark. A step of it is {example!r}."
+                f"{record.where}: {step!r} is no step of this benchmark. A step of it is {judging.step!r}."
             )
         if (item_id, step) in rows:
             raise UserError(

@@ -5,21 +5,20 @@ lists them. Nothing else knows a benchmark by its name.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 
 from rlaifv_kedro.benchmarks.judgement import Judge, Judgement
 from rlaifv_kedro.benchmarks.records import Record
+from rlaifv_kedro.datasets.images import Images
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import BenchmarkDataParams, BenchmarksParams
 from rlaifv_kedro.schemas import check, table
-
-ITEM_COLUMNS = ("item_id", "kind", "metric", "value", "weight", "note")
-METRIC_COLUMNS = ("metric", "value", "n", "failed", "standard_error", "protocol")
 
 
 @dataclass(frozen=True)
@@ -45,14 +44,6 @@ class Item:
     image_id: int | None = None
     picture: bytes | str | None = None
     image_key: str | None = None
-
-
-class Pictures(Protocol):
-    """Pictures by name, as ``datasets.Images`` finds them."""
-
-    def find(self, names: Iterable[str]) -> dict[str, Any]:
-        """The pictures, as an ``image`` column holds them, by the names as given."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -91,14 +82,6 @@ class Scored:
     metrics: pd.DataFrame
 
 
-def _always(*_: Any) -> bool:
-    return True
-
-
-def _never(*_: Any) -> bool:
-    return False
-
-
 @dataclass(frozen=True)
 class Judging:
     """What a benchmark asks a text LLM.
@@ -106,7 +89,8 @@ class Judging:
     Attributes:
         ask: Asks the judge all there is to ask about the answers (``Submission.answered``).
         read: The verdict in a reply; None if it holds none.
-        is_step: Whether a question of this benchmark is called so; ``step`` is an example.
+        step: What one of its questions about an item is called, for messages.
+        steps: A regular expression of what all of them are called; None where ``step`` is the only one.
         prompts: Parameter that names another wording (``benchmarks.NAME``) -> the places for texts in it.
         wanted: Whether these parameters want a judge at all.
         instead: What to say of doing without a judge, where none is named.
@@ -116,11 +100,15 @@ class Judging:
     ask: Callable[[pd.DataFrame, Judge, BenchmarksParams], list[Judgement]]
     read: Callable[[str], Any]
     step: str
-    is_step: Callable[[str], bool]
+    steps: str | None = None
     prompts: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    wanted: Callable[[BenchmarksParams], bool] = _always
+    wanted: Callable[[BenchmarksParams], bool] = lambda params: True
     instead: str = ""
     not_counted: str = ""
+
+    def is_step(self, name: str) -> bool:
+        """Whether one of its questions is called so."""
+        return name == self.step if self.steps is None else re.fullmatch(self.steps, name) is not None
 
 
 @dataclass(frozen=True)
@@ -216,7 +204,7 @@ class Benchmark:
     judging: Judging | None = None
     knowledge: Callable[[BenchmarkDataParams], Mapping[str, str]] = lambda params: {}
     refuse_unready: Callable[[BenchmarksParams], None] = lambda params: None
-    is_yes_no: Callable[[str | None], bool] = _never
+    is_yes_no: Callable[[str | None], bool] = lambda kind: False
     image_key: Callable[[str], str] = str
     elsewhere: AnswersElsewhere = AnswersElsewhere()
 
@@ -229,7 +217,7 @@ class Benchmark:
         return f"by {params.beams} beams" if self.is_judged(params) and params.beams > 1 else "greedy"
 
     def item_table(
-        self, pictures: Pictures | None = None, params: BenchmarkDataParams | None = None, **inputs: Any
+        self, pictures: Images | None = None, params: BenchmarkDataParams | None = None, **inputs: Any
     ) -> pd.DataFrame:
         """The table ``benchmark_items``.
 
@@ -246,7 +234,7 @@ class Benchmark:
         return item_table(self, self.items(**inputs), pictures)
 
 
-def item_table(benchmark: Benchmark, items: Sequence[Item], pictures: Pictures | None = None) -> pd.DataFrame:
+def item_table(benchmark: Benchmark, items: Sequence[Item], pictures: Images | None = None) -> pd.DataFrame:
     """The table ``benchmark_items`` of some items; see :meth:`Benchmark.item_table`."""
     found = {} if pictures is None else pictures.find([_picture_name(item) for item in items])
     rows = [

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from rlaifv_kedro.benchmarks.benchmark import ITEM_COLUMNS, METRIC_COLUMNS, Scored
+from rlaifv_kedro.benchmarks.benchmark import Scored
 from rlaifv_kedro.benchmarks.statistics import Estimate, mean, ratio, share
+from rlaifv_kedro.schemas import table
+
+# The tables' columns but for policy and benchmark, which :mod:`rlaifv_kedro.benchmarks.scoring` puts before.
+ITEM_COLUMNS, METRIC_COLUMNS = (table(name).schema.names[2:] for name in ("item_scores", "metrics"))
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ def scored(
         _items(item_ids, kinds, measure, [""] * count if notes is None else list(notes))
         for measure in measures
     ]
-    return Scored(pd.concat(tables, ignore_index=True), metrics[list(METRIC_COLUMNS)])
+    return Scored(pd.concat(tables, ignore_index=True), metrics[METRIC_COLUMNS])
 
 
 def _items(item_ids: pd.Series, kinds: list[str | None], measure: Measure, notes: list[str]) -> pd.DataFrame:

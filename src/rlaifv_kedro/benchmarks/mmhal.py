@@ -177,7 +177,6 @@ MMHAL = Benchmark(
         ask=lambda answered, judge, params: rate(answered, judge, params.mmhal_prompt),
         read=read_rating,
         step=STEP,
-        is_step=lambda name: name == STEP,
         prompts={"mmhal_prompt": PLACEHOLDERS},
     ),
     score=lambda submission: score_mmhal(

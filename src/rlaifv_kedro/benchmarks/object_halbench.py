@@ -271,7 +271,6 @@ OBJECT_HALBENCH = Benchmark(
         ask=lambda answered, judge, params: extract_objects(answered, judge, params.object_halbench_prompt),
         read=read_objects,
         step=STEP,
-        is_step=lambda name: name == STEP,
         prompts={"object_halbench_prompt": PLACEHOLDERS},
         wanted=lambda params: params.extraction == "llm",
         instead="Or take benchmarks.extraction=rules.",

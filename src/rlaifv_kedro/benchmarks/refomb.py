@@ -78,11 +78,6 @@ def read_items(
     return items
 
 
-def is_step(name: str) -> bool:
-    """Whether a step of this benchmark is called so."""
-    return _STEP.fullmatch(name) is not None
-
-
 def step(aspect: str, run: int, swapped: bool) -> str:
     """``overall/run 1``, ``trustworthiness/run 2/swapped``, ..."""
     return f"{aspect}/run {run}{'/swapped' if swapped else ''}"
@@ -258,7 +253,7 @@ REFOMB = Benchmark(
         ask=_ask,
         read=read_verdict,
         step=step(OVERALL, 1, False),
-        is_step=is_step,
+        steps=_STEP.pattern,
         prompts={
             "refomb_overall_prompt": OVERALL_PLACES,
             "refomb_trustworthiness_prompt": TRUSTWORTHINESS_PLACES,
