@@ -33,7 +33,7 @@ from pair_memory import memory
 from rlaifv_kedro.datasets.export_formats import write_published
 from rlaifv_kedro.datasets.pair_sources import ParquetPairs
 from rlaifv_kedro.datasets.pair_store import PairStore
-from rlaifv_kedro.pipelines.export.nodes import published_rows
+from rlaifv_kedro.pipelines.export.nodes import PublishedRows
 
 COLUMNS = ["image", "question", "chosen", "rejected", "origin_dataset", "origin_split"]
 CHUNK = 256
@@ -125,14 +125,14 @@ def store_dataset(folder: Path, scratch: Path) -> Iterator[str]:
 
 
 def export_ours(folder: Path, scratch: Path) -> Iterator[str]:
-    write_published(scratch, published_rows(PairStore.open(chunks_of(folder))))
+    write_published(scratch, PublishedRows(PairStore.open(chunks_of(folder))))
     yield "written"
 
 
 def export_to_parquet(folder: Path, scratch: Path) -> Iterator[str]:
     from datasets import Features, Image, IterableDataset, Value
 
-    rows = published_rows(PairStore.open(chunks_of(folder)))
+    rows = PublishedRows(PairStore.open(chunks_of(folder)))
     features = dict.fromkeys(next(iter(rows)), Value("string")) | {"image": Image(), "idx": Value("int64")}
     dataset = IterableDataset.from_generator(lambda: iter(rows), features=Features(features))
     dataset.to_parquet(str(scratch / "train.parquet"))

@@ -22,7 +22,7 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import load_model
 from rlaifv_kedro.params import ExportParams, Parameters
 from rlaifv_kedro.pipelines.export import create_pipeline
-from rlaifv_kedro.pipelines.export.nodes import published_rows
+from rlaifv_kedro.pipelines.export.nodes import PublishedRows
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def pairs(pictures: list[Image.Image]) -> pd.DataFrame:
 
 def export(folder: Path, name: str, pairs: pd.DataFrame | PairStore) -> Path:
     entry = ExportFolderDataset(str(folder / name), name, Version("run", "run"))
-    entry.save(published_rows(pairs))
+    entry.save(PublishedRows(pairs))
     return entry.load()
 
 
@@ -78,7 +78,7 @@ def test_published_columns_come_back_with_a_picture(pairs: pd.DataFrame, tmp_pat
     assert rows[4]["image"].tobytes() == Image.open(io.BytesIO(pairs["image"][4]["bytes"])).tobytes()
     plain = rows.remove_columns("image").to_pandas()
     pd.testing.assert_frame_equal(plain, pairs.drop(columns="image"), check_dtype=False)
-    again = published_rows(
+    again = PublishedRows(
         load(tmp_path / "published/run/published", tmp_path)
         .cast_column("image", datasets.Image(decode=False))
         .to_pandas()
@@ -214,7 +214,7 @@ def test_rows_are_written_as_they_come(
 
     def rows() -> Iterator[Row]:
         for _ in range(20):
-            yield from (Row(row) for row in published_rows(pairs))
+            yield from (Row(row) for row in PublishedRows(pairs))
 
     for name in formats.FORMATS:
         ExportFolderDataset(str(tmp_path / name), name, Version("run", "run")).save(rows())

@@ -4,32 +4,29 @@ An image's categories are bits of one number while the files are read: 120,000 i
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from rlaifv_kedro.benchmarks.benchmark import AnswerFiles
 from rlaifv_kedro.benchmarks.coco.vocabulary import Vocabulary
+from rlaifv_kedro.datasets.coco_annotations import CocoAnnotations, CocoDocuments
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import BenchmarkDataParams
 from rlaifv_kedro.schemas import FINGERPRINT
 
 
-class Annotations(Protocol):
-    """Annotation files as ``datasets.coco_annotations`` reads them."""
+def make_coco_truth(annotations: CocoAnnotations, vocabulary: Path | None = None) -> pd.DataFrame:
+    """The table ``coco_truth`` by a vocabulary file, or by the project's own list.
 
-    splits: list[str]
-
-    def where(self, kind: str, split: str) -> str:
-        """Which file it is, for people."""
-        ...
-
-    def entries(self, kind: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The entries of a file's lists: (list, entry)."""
-        ...
+    Raises:
+        UserError: See :func:`coco_truth`.
+    """
+    return coco_truth(annotations, Vocabulary.of(vocabulary))
 
 
-def coco_truth(annotations: Annotations, vocabulary: Vocabulary) -> pd.DataFrame:
+def coco_truth(annotations: CocoAnnotations | CocoDocuments, vocabulary: Vocabulary) -> pd.DataFrame:
     """The categories of each image: those of its instances, and the objects that its captions mention.
 
     Args:
@@ -77,8 +74,6 @@ def truth_of_split(split: str, instances: dict[str, Any], captions: dict[str, An
     Raises:
         UserError: See :func:`coco_truth`.
     """
-    from rlaifv_kedro.datasets.coco_annotations import CocoDocuments
-
     return coco_truth(CocoDocuments(split, instances, captions), Vocabulary.own())
 
 
@@ -94,16 +89,13 @@ def truth_of_files(files: AnswerFiles, answered: pd.DataFrame) -> dict[str, Any]
     Raises:
         UserError: There are no annotations, or they are damaged.
     """
-    from rlaifv_kedro.datasets.coco_annotations import CocoAnnotations
-
     if files.annotations is None:
         raise UserError(
             "--annotations is missing: give the folder (or zip) with COCO's instances_*2014.json and "
             "captions_*2014.json."
         )
     known = {} if files.vocabulary is None else {"vocabulary": files.vocabulary}
-    vocabulary = Vocabulary.of(files.vocabulary)
-    return known | {"truth": coco_truth(CocoAnnotations(files.annotations), vocabulary)}
+    return known | {"truth": make_coco_truth(CocoAnnotations(files.annotations), files.vocabulary)}
 
 
 def read_truth(known: Mapping[str, Any]) -> tuple[dict[int, frozenset[str]], Vocabulary]:

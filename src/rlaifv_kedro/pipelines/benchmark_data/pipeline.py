@@ -8,9 +8,9 @@ from kedro.pipeline import Pipeline, node
 from kedro.pipeline.node import Node
 
 from rlaifv_kedro.benchmarks.benchmark import Benchmark
+from rlaifv_kedro.benchmarks.coco.truth import make_coco_truth
 from rlaifv_kedro.benchmarks.registry import BENCHMARKS
 from rlaifv_kedro.params import Parameters
-from rlaifv_kedro.pipelines.benchmark_data import nodes
 
 TRUTH = "coco_truth"
 
@@ -24,7 +24,7 @@ def create_pipeline(parameters: Parameters) -> Pipeline:
         if TRUTH in {*benchmark.inputs.values(), *benchmark.knowledge(params).values()}
     ]
     truth = node(
-        nodes.make_coco_truth,
+        make_coco_truth,
         inputs=["coco_annotations", *(["chair_vocabulary"] if params.vocabulary == "published" else [])],
         outputs=TRUTH,
         name="make_coco_truth",

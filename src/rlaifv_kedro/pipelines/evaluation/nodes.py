@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from rlaifv_kedro.benchmarks.best_of import choose_answers, decoding_of, sample_answers
+from rlaifv_kedro.benchmarks.best_of import choose_answers, decoding_of
 from rlaifv_kedro.benchmarks.coco.truth import truth_of_split
 from rlaifv_kedro.benchmarks.loop import (
     answer_probes,
@@ -21,22 +21,8 @@ from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.engine.outputs import scratch_folder
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, FeedbackParams, ModelsParams, RewardParams
 from rlaifv_kedro.preference.selection import BASE, START, checkpoints_to_keep, choose
-from rlaifv_kedro.reporting.curve import draw_curve
 from rlaifv_kedro.schemas import table
 from rlaifv_kedro.training.policy import keep_checkpoints, whole_policy
-
-__all__ = [
-    "answer_test_probes",
-    "answer_test_prompts",
-    "choose_best_answers",
-    "draw_curve",
-    "measure_checkpoints",
-    "prune_checkpoints",
-    "sample_answers",
-    "score_answers",
-    "score_best_answers",
-    "select_checkpoint",
-]
 
 logger = logging.getLogger(__name__)
 

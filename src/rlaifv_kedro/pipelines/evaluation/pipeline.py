@@ -2,9 +2,12 @@
 
 from kedro.pipeline import Pipeline, node
 
+from rlaifv_kedro.benchmarks.best_of import sample_answers
+from rlaifv_kedro.benchmarks.loop import score_answers
 from rlaifv_kedro.params import Parameters
 from rlaifv_kedro.pipelines.evaluation import nodes
 from rlaifv_kedro.pipelines.reward.nodes import compute_rewards
+from rlaifv_kedro.reporting.curve import draw_curve
 from rlaifv_kedro.tags import Role, Task
 
 OWN_REWARD = ("trained_policy", "base_policy")
@@ -66,7 +69,7 @@ def selection_pipeline(split: str = "selection") -> Pipeline:
                 name="select_checkpoint",
             ),
             node(
-                nodes.draw_curve,
+                draw_curve,
                 inputs=["checkpoint_metrics", "selection"],
                 outputs="selection_curve",
                 name="draw_selection_curve",
@@ -134,7 +137,7 @@ def _greedy() -> Pipeline:
                 tags=[Role.POLICY, Task.ANSWERING],
             ),
             node(
-                nodes.score_answers,
+                score_answers,
                 inputs=["answers", "test_prompts", "test_truth"],
                 outputs=["item_scores", "metrics"],
                 name="score_answers",
@@ -147,7 +150,7 @@ def _best_of(policy: str, reference: str) -> Pipeline:
     return Pipeline(
         [
             node(
-                nodes.sample_answers,
+                sample_answers,
                 inputs=[
                     "trained_policy",
                     "test_prompts",

@@ -54,8 +54,3 @@ class PublishedRows:
                 "idx": pair.idx,
                 "image_path": pair.image.get("path"),
             }
-
-
-def published_rows(pairs: pd.DataFrame | PairStore) -> PublishedRows:
-    """The pairs as records, in their order, for one of the exports."""
-    return PublishedRows(pairs)

@@ -7,7 +7,7 @@ from kedro.pipeline import Pipeline, node
 
 from rlaifv_kedro.datasets.export_formats import FORMATS
 from rlaifv_kedro.params import Parameters
-from rlaifv_kedro.pipelines.export import nodes
+from rlaifv_kedro.pipelines.export.nodes import PublishedRows
 
 
 def create_pipeline(parameters: Parameters) -> Pipeline:
@@ -15,7 +15,7 @@ def create_pipeline(parameters: Parameters) -> Pipeline:
     source = parameters.export.source
     return Pipeline(
         [
-            node(nodes.published_rows, inputs=source, outputs=f"export_{name}", name=f"export_{name}")
+            node(PublishedRows, inputs=source, outputs=f"export_{name}", name=f"export_{name}")
             for name in FORMATS
         ]
     )

@@ -2,8 +2,11 @@
 
 from kedro.pipeline import Pipeline, node
 
+from rlaifv_kedro.benchmarks.loop import policy_name
 from rlaifv_kedro.params import Parameters
-from rlaifv_kedro.pipelines.reporting import nodes
+from rlaifv_kedro.reporting.figures import draw_figure
+from rlaifv_kedro.reporting.metrics import collect_metrics, summarise
+from rlaifv_kedro.reporting.report import write_report
 
 
 def create_pipeline(parameters: Parameters) -> Pipeline:
@@ -12,7 +15,7 @@ def create_pipeline(parameters: Parameters) -> Pipeline:
     Without a labeler (``feedback.scoring``) there are no rejects of its stages.
     """
     iterations = parameters.loop.iterations
-    names = {0: "base"} | {k: f"iteration_{k}" for k in range(1, iterations + 1)}
+    names = {k: policy_name(k) for k in range(iterations + 1)}
     metrics = {
         f"{kind}_{k}": f"{name}.{kind}" for k, name in names.items() for kind in ("metrics", "probe_metrics")
     }
@@ -25,7 +28,7 @@ def create_pipeline(parameters: Parameters) -> Pipeline:
     if parameters.feedback.scoring != "reward":
         rejects |= {"rejects_feedback": "feedback_rejects", "rejects_verdicts": "verdict_rejects"}
     steps = {
-        f"{short}_{k}": f"iteration_{k}.{full}"
+        f"{short}_{k}": f"{names[k]}.{full}"
         for k in range(1, iterations + 1)
         for short, full in (
             ("pairs", "pair_statistics"),
@@ -37,12 +40,10 @@ def create_pipeline(parameters: Parameters) -> Pipeline:
     report = {"metrics": "loop_metrics", "prompts": "test_prompts", "params": "params:reporting"}
     return Pipeline(
         [
-            node(nodes.collect_metrics, inputs=metrics, outputs="loop_metrics", name="collect_metrics"),
-            node(nodes.summarise, inputs="loop_metrics", outputs="loop_summary", name="summarise"),
-            node(nodes.draw_figure, inputs="loop_metrics", outputs="loop_figure", name="draw_figure"),
-            node(
-                nodes.write_report, inputs=report | shown | steps, outputs="loop_report", name="write_report"
-            ),
+            node(collect_metrics, inputs=metrics, outputs="loop_metrics", name="collect_metrics"),
+            node(summarise, inputs="loop_metrics", outputs="loop_summary", name="summarise"),
+            node(draw_figure, inputs="loop_metrics", outputs="loop_figure", name="draw_figure"),
+            node(write_report, inputs=report | shown | steps, outputs="loop_report", name="write_report"),
         ],
         namespace="reporting",
         prefix_datasets_with_namespace=False,
