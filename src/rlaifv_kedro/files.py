@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -56,6 +57,27 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(unfinished, path)
         sync_folder(path.parent)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Gives the place of a new folder, which takes that of ``folder`` when the block ends.
+
+    So a kill leaves the old one or the new one, never a part. The new one's place has a fixed name, so what a
+    kill left behind is removed by the next try.
+
+    Raises:
+        UserError: The folder cannot be made or written.
+    """
+    unfinished = folder.with_name(f".{folder.name}.tmp")
+    with writing(folder):
+        shutil.rmtree(unfinished, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        yield unfinished
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(unfinished, folder)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

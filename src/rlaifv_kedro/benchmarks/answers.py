@@ -69,7 +69,7 @@ def answer_items(
                     (name, benchmark, r.item_id, r.question, a.text, a.token_count, a.finish_reason)
                     for r, a in zip(group, answers)
                 ]
-        frame = pd.DataFrame(rows, columns=table("answers").schema.names)
+        frame = table("answers").frame(rows)
         frame.attrs[FINGERPRINT] = weights
         return frame
 

@@ -251,8 +251,8 @@ def item_table(benchmark: Benchmark, items: Sequence[Item], pictures: Images | N
         )
         for item in items
     ]
-    frame = pd.DataFrame(rows, columns=table("benchmark_items").schema.names)
-    return check("benchmark_items", frame.astype({"image_id": "Int64"}), where=benchmark.title)
+    frame = table("benchmark_items").frame(rows).astype({"image_id": "Int64"})
+    return check("benchmark_items", frame, where=benchmark.title)
 
 
 def _picture_name(item: Item) -> str:

@@ -47,9 +47,7 @@ def sample_answers(
             for i, (row, answers) in enumerate(zip(rows, model.sample(questions, seeds, decoding)))
             for k, answer in enumerate(answers)
         ]
-        return pd.DataFrame(
-            candidates, columns=["prompt_id", "candidate", "answer", "token_count", "finish_reason", "seed"]
-        )
+        return table("candidates").frame(candidates)
 
     yield from map_chunks(list(prompts.itertuples(index=False)), reward.chunk_size, work, "sampling answers")
 

@@ -47,7 +47,7 @@ def answer_prompts(
             (policy, CHAIR.name, p.prompt_id, p.question, a.text, a.token_count, a.finish_reason)
             for p, [a] in zip(part, sampled)
         ]
-    return pd.DataFrame(rows, columns=table("answers").schema.names)
+    return table("answers").frame(rows)
 
 
 def score_answers(

@@ -14,8 +14,8 @@ from rlaifv_kedro.files import (
     file_hashes,
     files_of,
     read_json,
+    replacing_folder,
     shown,
-    sync_folder,
     write_atomically,
     writing,
 )
@@ -68,20 +68,13 @@ class CheckpointDataset(RunVersionedDataset[Path, Path]):
         check_checkpoint(source, "Give a folder with a whole Hugging Face checkpoint.")
         if target.exists() and target.samefile(source):
             return
-        unfinished = target.with_name(f".{target.name}.tmp")
-        with writing(target):
-            shutil.rmtree(unfinished, ignore_errors=True)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            scratch = target.parent / SCRATCH
+        scratch = target.parent / SCRATCH
+        with replacing_folder(target) as unfinished:
             if source.is_relative_to(scratch):
                 os.replace(source, unfinished)
             else:
                 link_folder(source, unfinished)
-            if target.exists():
-                shutil.rmtree(target)
-            os.replace(unfinished, target)
-            shutil.rmtree(scratch, ignore_errors=True)
-            sync_folder(target.parent)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def link_folder(source: Path, target: Path, without: tuple[str, ...] = ()) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rlaifv_kedro.datasets.export_formats import FORMATS
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.files import sync_folder, writing
+from rlaifv_kedro.files import replacing_folder
 
 if TYPE_CHECKING:
     from kedro.io.core import Version
@@ -58,16 +56,9 @@ class ExportFolderDataset(RunVersionedDataset[Iterable[Mapping[str, Any]], Path]
         Raises:
             UserError: An image is no picture, a text can't be written in that form, or the disk is full.
         """
-        target = self.save_path()
-        unfinished = target.with_name(f".{target.name}.tmp")
-        with writing(target):
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir(parents=True)
+        with replacing_folder(self.save_path()) as unfinished:
+            unfinished.mkdir()
             FORMATS[self._format](unfinished, data)
-            if target.exists():
-                shutil.rmtree(target)
-            os.replace(unfinished, target)
-            sync_folder(target.parent)
 
     def _describe(self) -> dict[str, Any]:
         return {**super()._describe(), "format": self._format}

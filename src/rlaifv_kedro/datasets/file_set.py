@@ -1,14 +1,12 @@
 """Folders: of files that are made together, and of what runs share."""
 
-import os
-import shutil
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kedro.io import AbstractDataset
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.files import sync_folder, write_atomically, writing
+from rlaifv_kedro.files import replacing_folder, write_atomically, writing
 
 
 class FileSetDataset(AbstractDataset[dict[str, bytes], Path]):
@@ -33,15 +31,9 @@ class FileSetDataset(AbstractDataset[dict[str, bytes], Path]):
         Raises:
             UserError: The folder can't be written.
         """
-        folder = Path(self._filepath)
-        unfinished = folder.with_name(f".{folder.name}.tmp")
-        with writing(folder):
-            shutil.rmtree(unfinished, ignore_errors=True)
+        with replacing_folder(Path(self._filepath)) as unfinished:
             for name, content in data.items():
                 write_atomically(unfinished / name, content)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(unfinished, folder)
-            sync_folder(folder.parent)
 
     def load(self) -> Path:
         """The folder.

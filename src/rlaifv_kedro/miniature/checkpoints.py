@@ -6,13 +6,12 @@
 Each stage is a checkpoint in the work folder, so a killed run loses one stage at most.
 """
 
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from rlaifv_kedro.files import replacing_folder
 from rlaifv_kedro.miniature import language
 from rlaifv_kedro.miniature.pretraining import (
     AlignmentStage,
@@ -92,11 +91,9 @@ class _Stages:
         else:
             model = build_model(self.processor, seed_for(self.seed, "weights"))
         train(model)
-        unfinished = self.folder / f".{name}.tmp"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        (model.half() if half else model).save_pretrained(unfinished)
-        self.processor.save_pretrained(unfinished)
-        os.replace(unfinished, target)
+        with replacing_folder(target) as unfinished:
+            (model.half() if half else model).save_pretrained(unfinished)
+            self.processor.save_pretrained(unfinished)
         return target
 
     def align(self, model: "LlavaForConditionalGeneration") -> None:

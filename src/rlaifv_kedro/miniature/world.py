@@ -10,6 +10,7 @@ from rlaifv_kedro.images import png_bytes
 from rlaifv_kedro.miniature import language
 from rlaifv_kedro.miniature.coco_format import coco_annotations, file_name
 from rlaifv_kedro.miniature.scenes import NAMES, Scene, draw_scene
+from rlaifv_kedro.schemas import table
 from rlaifv_kedro.seeds import generator_for
 
 # First image id of each split, far enough apart that the ids of a world are unique.
@@ -92,4 +93,4 @@ def probe_questions(scenes: list[Scene], split: str, seed: int) -> pd.DataFrame:
             (f"{split}-{i:06d}-{k:02d}", image_id, kind, question, answer)
             for k, (kind, question, answer) in enumerate(asked)
         ]
-    return pd.DataFrame(rows, columns=["item_id", "image_id", "kind", "question", "answer"])
+    return table("probes").frame(rows)

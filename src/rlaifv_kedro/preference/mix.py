@@ -17,6 +17,7 @@ from rlaifv_kedro.datasets.pair_store import PairStore, with_keys
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import embed_image, open_image
 from rlaifv_kedro.params import MixSource
+from rlaifv_kedro.schemas import table
 from rlaifv_kedro.seeds import seed_for
 
 logger = logging.getLogger(__name__)
@@ -179,9 +180,7 @@ def gather(mix: Mix, positions: Sequence[int]) -> tuple[pd.DataFrame, pd.DataFra
                 else:
                     pairs.append({**vars(pair), "idx": position, "source": name, "source_idx": row})
     columns = [*PairRow.__dataclass_fields__, "idx", "source", "source_idx"]
-    return pd.DataFrame(rejects, columns=["stage", "key", "why"]), with_keys(
-        pd.DataFrame(pairs, columns=columns)
-    )
+    return table("rejects").frame(rejects), with_keys(pd.DataFrame(pairs, columns=columns))
 
 
 def _checker(source: PairSource) -> Callable[[int, PairRow | str], PairRow | str]:

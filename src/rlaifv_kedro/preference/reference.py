@@ -23,6 +23,7 @@ from rlaifv_kedro.preference.data import (
 )
 from rlaifv_kedro.preference.objective import reduced
 from rlaifv_kedro.preference.weights import SUM, Reduction
+from rlaifv_kedro.schemas import table
 
 if TYPE_CHECKING:
     from rlaifv_kedro.models.backends.transformers import TransformersModel
@@ -127,4 +128,4 @@ def reference_log_probs(
         log_probs = reduced(scored, branches[:, 0], branches[:, 1], weights)
         columns = (*log_probs, *scored.counts[branches].unbind(1))
         rows += zip((pair.idx for group in part for pair in group), *(column.tolist() for column in columns))
-    return pd.DataFrame(rows, columns=["idx", "chosen", "rejected", "chosen_tokens", "rejected_tokens"])
+    return table("reference_log_probs").frame(rows)

@@ -1,8 +1,9 @@
 """The project's tables: columns, types, keys."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import pandas as pd
 import pyarrow as pa
 
 from rlaifv_kedro.errors import UserError
@@ -27,6 +28,10 @@ class Table:
     key: tuple[str, ...]
     filled: tuple[str, ...] = ()
     optional: frozenset[str] = frozenset()
+
+    def frame(self, rows: Sequence[Sequence[object]]) -> pd.DataFrame:
+        """Rows of values in the order of the columns, as a frame; types are checked when it is saved."""
+        return pd.DataFrame(rows, columns=self.schema.names)
 
 
 def _schema(columns: dict[str, pa.DataType], nullable: Iterable[str] = ()) -> pa.Schema:

@@ -19,6 +19,7 @@ from rlaifv_kedro.params import (
     JudgeParams,
     ModelsParams,
 )
+from rlaifv_kedro.schemas import table
 
 
 def answer_benchmark(
@@ -98,11 +99,10 @@ def compare_policies(metrics: pd.DataFrame, **scores: pd.DataFrame) -> pd.DataFr
     from rlaifv_kedro.benchmarks.statistics import paired_bootstrap
 
     rows = []
-    for table in scores.values():
-        benchmark = table["benchmark"].iloc[0]
+    for values in scores.values():
+        benchmark = values["benchmark"].iloc[0]
         known = set(metrics.loc[metrics["benchmark"] == benchmark, "metric"])
-        by_policy = dict(iter(table.groupby("policy", sort=False)))
-        for metric, own in table.groupby("metric", sort=False):
+        for metric, own in values.groupby("metric", sort=False):
             parts = (
                 {metric: own}
                 if metric in known
@@ -110,12 +110,10 @@ def compare_policies(metrics: pd.DataFrame, **scores: pd.DataFrame) -> pd.DataFr
             )
             for name, part in parts.items():
                 items = dict(iter(part.groupby("policy", sort=False)))
-                for a, b in combinations(by_policy, 2):
+                for a, b in combinations(items, 2):
                     found = paired_bootstrap(items[a], items[b], metric)
                     rows.append((benchmark, name, a, b, found.difference, found.low, found.high, found.n))
-    return pd.DataFrame(
-        rows, columns=["benchmark", "metric", "policy", "other", "difference", "low", "high", "n"]
-    )
+    return table("policy_comparisons").frame(rows)
 
 
 def collect_benchmarks(**metrics: pd.DataFrame) -> pd.DataFrame:

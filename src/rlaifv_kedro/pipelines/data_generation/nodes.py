@@ -12,10 +12,8 @@ from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import readable_images
 from rlaifv_kedro.params import ComputeParams, DataGenerationParams, LoopParams, ModelsParams, missing_prompts
+from rlaifv_kedro.schemas import table
 from rlaifv_kedro.seeds import generator_for, seed_for
-
-_CANDIDATE = ["prompt_id", "candidate", "answer", "token_count", "finish_reason", "seed"]
-_REJECT = ["stage", "key", "why"]
 
 
 def draw_prompts(
@@ -71,7 +69,7 @@ def sample_candidates(
                 else:
                     why = answer.error or "the policy gave an empty answer"
                     rejects.append(("data_generation", json.dumps([row.prompt_id, k]), why))
-        return pd.DataFrame(rejects, columns=_REJECT), pd.DataFrame(candidates, columns=_CANDIDATE)
+        return table("rejects").frame(rejects), table("candidates").frame(candidates)
 
     rows = list(prompts.itertuples(index=False))
     yield from map_chunks(rows, params.chunk_size, work, "sampling candidates", 2)

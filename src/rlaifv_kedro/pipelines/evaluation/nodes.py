@@ -72,7 +72,7 @@ def measure_checkpoints(
                 "takes no part",
                 path.name,
             )
-            return pd.DataFrame(columns=table("checkpoint_metrics").schema.names)
+            return table("checkpoint_metrics").frame([])
         if path not in measured:  # in the first iteration base and start are one
             model = load_policy(path, params.batch_size, models, compute)
             answers = answer_prompts(model, checkpoint["name"], prompts, params)

@@ -24,10 +24,10 @@ from rlaifv_kedro.preference.pairs import (
     refuse_unknown_prompts,
     score_candidates,
 )
+from rlaifv_kedro.schemas import table
 from rlaifv_kedro.seeds import seed_for
 
 _CANDIDATE = ["prompt_id", "candidate"]
-_REJECT = ["stage", "key", "why"]
 
 
 def divide(
@@ -69,9 +69,7 @@ def divide(
                     (c.prompt_id, c.candidate, k, claim.text, claim.question)
                     for k, claim in enumerate(result)
                 ]
-        return pd.DataFrame(rejects, columns=_REJECT), pd.DataFrame(
-            claims, columns=[*_CANDIDATE, "claim", "text", "question"]
-        )
+        return table("rejects").frame(rejects), table("claims").frame(claims)
 
     yield from map_chunks(
         list(prompts.itertuples(index=False)),
@@ -130,9 +128,7 @@ def verify_claims(
         ]
         keys = pd.MultiIndex.from_frame(frame[_CANDIDATE])
         frame = frame[~keys.isin(pd.MultiIndex.from_frame(failed))].reset_index(drop=True)
-        return pd.DataFrame(rejects, columns=_REJECT), frame.assign(
-            accepted=accepted(frame["p_yes"], frame["p_no"])
-        )
+        return table("rejects").frame(rejects), frame.assign(accepted=accepted(frame["p_yes"], frame["p_no"]))
 
     yield from map_chunks(asked_about, params.chunk_size, work, "checking claims", 2)
     close_model(model)
