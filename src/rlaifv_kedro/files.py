@@ -126,6 +126,23 @@ def read_json(path: str | os.PathLike, remedy: str) -> Any:
         raise UserError(f"{shown(path)} is not JSON ({error}). {remedy}") from error
 
 
+def json_lines(text: str) -> list[tuple[int, Any]]:
+    """The documents of JSON lines with their lines, counted from 1; blank lines are passed over.
+
+    Only a line feed ends a line: a text in JSON may hold other separators, such as U+2028, as they are.
+
+    Raises:
+        ValueError: A line is not JSON; names it.
+    """
+    documents = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        try:
+            documents += [(number, json.loads(line))] if line.strip() else []
+        except json.JSONDecodeError as error:
+            raise ValueError(f"line {number}: not JSON ({error.msg}, column {error.colno})") from error
+    return documents
+
+
 KNOWN_HASHES: dict[tuple[str, int, int], str] = {}
 """(path, size, mtime in ns) of a file -> its sha256; runs/hashes.py keeps those of large files."""
 

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+UNITS = {"mean_words": "", "score": ", 0 to 6"}
+"""Of the metrics that are no shares, as a table shows them behind the metric's name."""
+
 
 def cell(name: str, row: Mapping[str, Any]) -> str:
     """A metric's value with its standard error: words and ratings as they are, shares in percent.
@@ -13,7 +16,7 @@ def cell(name: str, row: Mapping[str, Any]) -> str:
     """
     if _is_missing(row["value"]):
         return "-"
-    scale, digits = (1, 2) if name in ("mean_words", "score") else (100, 1)
+    scale, digits = (1, 2) if name in UNITS else (100, 1)
     error = "-" if _is_missing(row["standard_error"]) else f"{row['standard_error'] * scale:.{digits}f}"
     return f"{row['value'] * scale:.{digits}f} ± {error}"
 

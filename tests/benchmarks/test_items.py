@@ -232,6 +232,10 @@ def changed(records: list[dict[str, Any]], row: int, **values: Any) -> list[dict
             lambda: mmhal(changed(MMHAL, 2, question=" ")),
             "row 2 has an empty text in the column `question`",
         ),
+        (
+            lambda: refomb(changed(REFOMB, 1, id=None), GPT4V),
+            "record 2 .*'id' should be a text or a whole number, but is missing",
+        ),
         (lambda: refomb(REFOMB, GPT4V[:2]), "record 3 .*have none to this question, id 2"),
         (
             lambda: refomb(REFOMB, changed(GPT4V, 1, question="Another?")),

@@ -67,6 +67,13 @@ def test_one_line_is_a_document(tmp_path: Path) -> None:
     assert RemoteFileDataset(str(tmp_path / "a.jsonl"), form="json").load() == [{"dog": ["puppy"]}]
 
 
+def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
+    lines = [{"a": "one\u2028two\x85"}, {"a": "three"}]
+    text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    (tmp_path / "a.jsonl").write_text(text, encoding="utf-8")
+    assert RemoteFileDataset(str(tmp_path / "a.jsonl"), form="json").load() == lines
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

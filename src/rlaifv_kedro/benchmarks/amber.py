@@ -25,10 +25,10 @@ from rlaifv_kedro.benchmarks.benchmark import (
     Submission,
 )
 from rlaifv_kedro.benchmarks.measures import binary_measures, both, mean_words, ratio_of, scored, share_of
-from rlaifv_kedro.benchmarks.records import YES_NO, Record, as_records, image_number, read_object
+from rlaifv_kedro.benchmarks.records import YES_NO, Record, as_records, image_number
 from rlaifv_kedro.benchmarks.spacy_pipeline import load_pipeline
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.files import read_bytes
+from rlaifv_kedro.files import read_bytes, read_json
 from rlaifv_kedro.params import BenchmarksParams
 
 PIPELINE, EXACT = "en_core_web_lg", "exact"  # EXACT: words are compared as they are, without any model
@@ -58,10 +58,10 @@ def read_items(
     """
     noted = {record.identifier("id"): record for record in as_records(annotations, "AMBER's annotations")}
     if questions is None:
-        return [_item(record, item_id or "", record.text("type")) for item_id, record in noted.items()]
+        return [_item(record, item_id, record.text("type")) for item_id, record in noted.items()]
     items = []
     for record in as_records(questions, "AMBER's questions"):
-        item_id = record.identifier("id") or ""
+        item_id = record.identifier("id")
         if item_id not in noted:
             raise UserError(
                 f"{record.where}: AMBER's annotations have none of id {item_id}. Give both files of the "
@@ -238,7 +238,7 @@ def _known(files: AnswerFiles, answered: pd.DataFrame) -> dict[str, Any]:
     folder = files.annotations
     safe_words = read_bytes(folder / "safe_words.txt", "Give AMBER's folder data.")
     return {
-        "relation": read_object(folder / "relation.json"),
+        "relation": read_json(folder / "relation.json", "Give the published file."),
         "safe_words": safe_words.decode("utf-8", errors="replace"),
     }
 

@@ -37,13 +37,15 @@ class Words:
         return frozenset(self.related).union(*self.related.values())
 
 
-def read_words(relation: Mapping[str, Any], safe_words: str) -> Words:
+def read_words(relation: Any, safe_words: str) -> Words:
     """AMBER's words, as its files have them: ``relation.json``, and ``safe_words.txt`` with a word a line.
 
     Raises:
-        UserError: What a word is related to is no list of words; names it.
+        UserError: The former is no JSON object, or what a word is related to is no list of words; names it.
     """
-    record = Record(dict(relation), "AMBER's relation.json")
+    if not isinstance(relation, dict):
+        raise UserError("AMBER's relation.json is no JSON object. Give the published file.")
+    record = Record(relation, "AMBER's relation.json")
     related = {word: record.texts(word) for word in record.fields}
     return Words(related, frozenset(filter(None, map(str.strip, safe_words.split("\n")))))
 

@@ -158,10 +158,10 @@ def _keys(item: Item) -> list[tuple[str, ...]]:
 
 
 def _key(record: Record, image_key: Callable[[str], str]) -> tuple[str, ...]:
-    item_id = record.identifier(*ITEM_NAMES)
+    item_id = record.identifier_if_any(*ITEM_NAMES)
     if item_id is not None:
         return "item_id", item_id
-    image_id = record.identifier("image_id", "image", "image_url")
+    image_id = record.identifier_if_any("image_id", "image", "image_url")
     if image_id is None:
         raise UserError(
             f"{record.where}: it has neither item_id nor image_id. Add one, to say what it answers."
@@ -205,7 +205,7 @@ def judged_replies(path: str | Path, known: set[str], judging: Judging) -> pd.Da
     """
     rows: dict[tuple[str, str], tuple] = {}
     for record in read_records(path):
-        item_id, step = record.identifier(*ITEM_NAMES), record.text("step")
+        item_id, step = record.identifier_if_any(*ITEM_NAMES), record.text("step")
         if item_id not in known:
             raise UserError(
                 f"{record.where}: there is no answer with the item_id {short(item_id)}. Give both files of "

@@ -57,7 +57,7 @@ def read_items(questions: Sequence[Mapping[str, Any] | Record]) -> list[Item]:
     """
     items = []
     for number, record in enumerate(as_records(questions, "Object HalBench's questions")):
-        image_id = record.identifier("image_id") or ""
+        image_id = record.identifier_if_any("image_id") or ""
         if not image_id.isdecimal():
             raise UserError(
                 f"{record.where}: 'image_id' should be COCO's number of the image, but is {image_id!r}. "

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.files import read_bytes, read_json, shown
+from rlaifv_kedro.files import json_lines, read_bytes, shown
+from rlaifv_kedro.formats import shortened
 
 YES_NO = ("yes", "no")
 # what the published files call it
@@ -44,17 +45,19 @@ class Record:
             )
         return value
 
-    def identifier(self, *names: str) -> str | None:
-        """A text or whole number, as text; None if there is none.
+    def identifier_if_any(self, *names: str) -> str | None:
+        """As :meth:`identifier`; None if there is none."""
+        return None if self.get(*names) is None else self.identifier(*names)
+
+    def identifier(self, *names: str) -> str:
+        """A text or whole number, as text.
 
         Raises:
-            UserError: It is something else.
+            UserError: There is none, or it is something else.
         """
         value = self.get(*names)
-        if value is None or (
-            isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip()
-        ):
-            return None if value is None else str(value).strip()
+        if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
+            return str(value).strip()
         raise UserError(
             f"{self.where}: {names[0]!r} should be a text or a whole number, but is {short(value)}. Mend "
             "the record, or leave it out."
@@ -131,18 +134,6 @@ def as_records(entries: Any, name: str) -> list[Record]:
     ]
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """A file that is one JSON object.
-
-    Raises:
-        UserError: It can't be read, or is none.
-    """
-    value = read_json(path, "Give the published file.")
-    if not isinstance(value, dict):
-        raise UserError(f"{shown(path)} is no JSON object. Give the published file.")
-    return value
-
-
 def answers_alone(records: Sequence[Record]) -> pd.DataFrame:
     """What answers say about themselves, where there are no published files.
 
@@ -154,7 +145,7 @@ def answers_alone(records: Sequence[Record]) -> pd.DataFrame:
     """
     rows: dict[str, tuple] = {}
     for position, record in enumerate(records):
-        item_id = record.identifier(*ITEM_NAMES) or str(position)
+        item_id = record.identifier_if_any(*ITEM_NAMES) or str(position)
         if item_id in rows:
             raise UserError(f"{record.where}: item {item_id!r} was there before. Leave one of the two out.")
         kind = record.get("kind", "split", "question_type", "type")
@@ -173,16 +164,11 @@ def image_number(name: str) -> str:
 
 
 def _lines(text: str, name: str) -> Iterator[tuple[Any, str]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            where = f"{name}, line {number}"
-            try:
-                yield json.loads(line), where
-            except json.JSONDecodeError as error:
-                raise UserError(
-                    f"{where}: not JSON ({error.msg}, column {error.colno}). Each line should be one JSON "
-                    "object."
-                ) from error
+    try:
+        documents = json_lines(text)
+    except ValueError as error:
+        raise UserError(f"{name}, {error}. Each line should be one JSON object.") from error
+    yield from ((document, f"{name}, line {number}") for number, document in documents)
 
 
 def _list(text: str, name: str) -> Iterator[tuple[Any, str]]:
@@ -207,5 +193,4 @@ def _record(value: Any, where: str) -> Record:
 
 def short(value: Any) -> str:
     """A value as messages show it."""
-    text = "missing" if value is None else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return "missing" if value is None else shortened(repr(value), 60)

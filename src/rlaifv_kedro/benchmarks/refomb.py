@@ -55,7 +55,7 @@ def read_items(
     answers = {record.identifier("id"): record for record in as_records(reference, "GPT-4V's answers")}
     items = []
     for record in as_records(questions, "RefoMB's questions"):
-        item_id, question = record.identifier("id") or "", record.text("question")
+        item_id, question = record.identifier("id"), record.text("question")
         answered = answers.get(item_id)
         if answered is None or answered.text("question") != question or not answered.text("answer").strip():
             raise UserError(

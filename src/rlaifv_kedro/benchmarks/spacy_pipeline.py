@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.formats import first_line
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -30,7 +31,7 @@ def load_pipeline(name: str) -> "Language":
         pipeline = spacy.load(name)
     except (OSError, ValueError, ImportError) as error:
         raise UserError(
-            f"The spaCy pipeline {name!r} can't be loaded: {str(error).splitlines()[0]} {_remedy(name)}"
+            f"The spaCy pipeline {name!r} can't be loaded: {first_line(error)} {_remedy(name)}"
         ) from error
     doc = pipeline("a dog")
     missing = [what for what in ("TAG", "LEMMA") if not doc.has_annotation(what)]

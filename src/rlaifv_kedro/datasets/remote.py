@@ -9,7 +9,7 @@ from typing import Any, Literal
 from rlaifv_kedro.datasets.download import DownloadError, download
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.files import file_sha256, read_bytes, shown
+from rlaifv_kedro.files import file_sha256, json_lines, read_bytes, shown
 
 Form = Literal["file", "text", "json"]
 
@@ -118,7 +118,7 @@ class RemoteFileDataset(RunVersionedDataset[Any, None]):
         if self._form == "text":
             return text
         try:
-            document = read_json(text, lines=path.suffix == ".jsonl")
+            document = documents_of(text, lines=path.suffix == ".jsonl")
         except ValueError as error:
             raise UserError(f"{where}, {error}. {self._anew()}") from error
         if self._rows is not None and (not isinstance(document, list) or len(document) != self._rows):
@@ -136,7 +136,7 @@ class RemoteFileDataset(RunVersionedDataset[Any, None]):
         return {**super()._describe(), "url": self._urls, "sha256": self._sha256, "form": self._form}
 
 
-def read_json(text: str, lines: bool = False) -> Any:
+def documents_of(text: str, lines: bool = False) -> Any:
     """A JSON document, or the list of the documents of a JSON lines file.
 
     Args:
@@ -152,10 +152,4 @@ def read_json(text: str, lines: bool = False) -> Any:
         # A second document begins where the first one ends: one a line, or the only one is damaged.
         if not error.msg.startswith("Extra data"):
             raise ValueError(f"line {error.lineno}: not JSON ({error.msg})") from error
-    documents = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        try:
-            documents += [json.loads(line)] if line.strip() else []
-        except json.JSONDecodeError as error:
-            raise ValueError(f"line {number}: not JSON ({error.msg})") from error
-    return documents
+    return [document for _, document in json_lines(text)]

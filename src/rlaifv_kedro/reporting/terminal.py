@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from rlaifv_kedro.benchmarks.registry import BENCHMARKS
-from rlaifv_kedro.formats import cell, in_words
+from rlaifv_kedro.formats import UNITS, cell, in_words
 from rlaifv_kedro.reporting.metrics import chair_by_iteration
 
 if TYPE_CHECKING:
@@ -70,8 +70,7 @@ def benchmarks_table(metrics: pd.DataFrame) -> Any:
             values = [
                 cell(name, row) + (f" ({row['failed']} failed)" if row["failed"] else "") for row in rows
             ]
-            unit = {"mean_words": "", "score": ", 0 to 6"}.get(name, " %")
-            table.add_row("" if number else benchmark, in_words(name) + unit, *values)
+            table.add_row("" if number else benchmark, in_words(name) + UNITS.get(name, " %"), *values)
         table.add_section()
     return table
 

@@ -21,7 +21,7 @@ def coco_ids(records: Sequence[Record]) -> list[tuple[str, int]]:
     seen: Counter[int] = Counter()
     ids: dict[str, tuple[int, str]] = {}
     for record in records:
-        image_id = record.identifier("image_id")
+        image_id = record.identifier_if_any("image_id")
         if image_id is None or not image_id.isdecimal():
             raise UserError(
                 f"{record.where}: 'image_id' should be COCO's number of the image, but is "
@@ -29,7 +29,7 @@ def coco_ids(records: Sequence[Record]) -> list[tuple[str, int]]:
             )
         number = int(image_id)
         seen[number] += 1
-        item_id = record.identifier("item_id") or (
+        item_id = record.identifier_if_any("item_id") or (
             str(number) if seen[number] == 1 else f"{number}/{seen[number]}"
         )
         if item_id in ids:
@@ -66,7 +66,7 @@ def extracted_objects(path: str | Path, answers: pd.DataFrame) -> dict[str, list
     known = set(answers["item_id"])
     by_item = all(record.get("item_id") is not None for record in records)
     ids = (
-        [str(record.identifier("item_id")) for record in records]
+        [record.identifier("item_id") for record in records]
         if by_item
         else [item_id for item_id, _ in coco_ids(records)]
     )

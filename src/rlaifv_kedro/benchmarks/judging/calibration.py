@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from rlaifv_kedro.benchmarks.statistics import NOTHING, mean, share
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.formats import first_line
 
 ONE_CLASS = "All verdicts of both are {verdict}, so chance alone would agree as well: kappa is not defined."
 ONE_SIDED = (
@@ -166,10 +167,10 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             return pq.read_table(path).to_pandas()
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise UserError(
-            f"{path}: can't read the verdicts: {str(error).splitlines()[0]}. Give a .parquet or .jsonl file."
+            f"{path}: can't read the verdicts: {first_line(error)}. Give a .parquet or .jsonl file."
         ) from error
     rows = []
     for number, line in enumerate(lines, start=1):

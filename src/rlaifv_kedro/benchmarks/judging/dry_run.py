@@ -71,18 +71,6 @@ class DryJudge:
 
     def cost(self, price: Price | None) -> float | None:
         """What the calls cost at most, in the currency of the price; None without one."""
-        return (
-            None
-            if price is None
-            else (self.prompt_tokens * price.input + self.most_reply_tokens * price.output) / 1e6
-        )
-
-    def summary(self, price: Price | None, currency: str = "") -> str:
-        """One line, for people."""
-        cost = self.cost(price)
-        money = "price unknown" if cost is None else f"at most {cost:.2f} {currency}".rstrip()
-        return (
-            f"{self.store.asked_model}: {self.calls:,} calls to make ({self.stored:,} judgements are "
-            f"stored), about {self.prompt_tokens:,} tokens of "
-            f"prompts, at most {self.most_reply_tokens:,} of replies; {money}"
-        )
+        if price is None:
+            return None
+        return (self.prompt_tokens * price.input + self.most_reply_tokens * price.output) / 1e6
