@@ -13,12 +13,12 @@ from rlaifv_kedro.datasets.checkpoint import (
     REMOVED,
     CheckpointDataset,
     CheckpointSetDataset,
-    check_checkpoint,
     link_folder,
     remove_checkpoints,
 )
 from rlaifv_kedro.engine.outputs import Outputs, running, work_folder
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.models.folder import CheckpointFolder
 
 
 @pytest.fixture
@@ -93,10 +93,10 @@ def test_a_checkpoint_has_weights(tmp_path, name, whole):
     if name == "adapter_model.safetensors":
         (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "base"}')
     if whole:
-        check_checkpoint(folder, "")
+        CheckpointFolder(folder).refuse_damaged("")
     else:
         with pytest.raises(UserError, match="holds no weights"):
-            check_checkpoint(folder, "")
+            CheckpointFolder(folder).refuse_damaged("")
 
 
 def test_a_training_works_in_the_folder_of_its_set(tmp_path):
@@ -109,7 +109,7 @@ def test_a_training_works_in_the_folder_of_its_set(tmp_path):
     assert found.exists()
     assert found.load() == [{"path": folder / "checkpoint-10", "step": 10, "own": True}]
     with pytest.raises(UserError, match="checkpoint-20"):
-        found.save(["checkpoint-20"])
+        found.save([{"path": "checkpoint-20"}])
     (folder / "checkpoint-10").rmdir()
     assert not found.exists()
     with pytest.raises(UserError, match="checkpoint-10 is missing"):

@@ -14,7 +14,7 @@ from kedro.io.core import Version
 from PIL import Image
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
-from pair_files import picture
+from pair_files import picture, store_of
 from rlaifv_kedro.datasets import PairStore
 from rlaifv_kedro.datasets import export_formats as formats
 from rlaifv_kedro.datasets.export import ExportFolderDataset
@@ -166,7 +166,7 @@ def test_ms_swift_s_documented_form(pairs: pd.DataFrame, tmp_path: Path) -> None
 
 def test_a_mix_is_exported_as_it_was_trained_on(pairs: pd.DataFrame, tmp_path: Path) -> None:
     """training_pairs keep where they come from."""
-    store = PairStore.of(pairs.assign(idx=range(10, 15)))
+    store = store_of(pairs.assign(idx=range(10, 15)))
     rows = load(export(tmp_path, "published", store), tmp_path).to_pandas()
     assert rows.columns.tolist() == [
         "ds_name",

@@ -5,11 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from rlaifv_kedro.schemas import IMAGE
+from rlaifv_kedro.datasets.pair_store import PairStore, with_keys
+from rlaifv_kedro.schemas import IMAGE, conform, table
 
 TEXTS = ("ds_name", "question", "chosen", "rejected", "origin_dataset", "origin_split", "idx", "image_path")
 PUBLISHED = pa.schema(
@@ -83,3 +85,15 @@ def write_trl(path: Path, rows: list[dict[str, Any]], plain: bool = False) -> Pa
     )
     pq.write_table(pa.Table.from_pylist(rows, schema), path)
     return path
+
+
+def store_of(pairs: pd.DataFrame) -> PairStore:
+    """The rows of a frame in memory, with their keys.
+
+    Args:
+        pairs: With the columns idx, image, question, chosen and rejected at least.
+    """
+    names = [name for name in table("training_pairs").schema.names if name in pairs.columns]
+    plain = {"origin_dataset": "", "origin_split": None, "source": "", "source_idx": pairs["idx"]}
+    filled = pairs[names].assign(**{name: value for name, value in plain.items() if name not in names})
+    return PairStore(conform("training_pairs", with_keys(filled), where="pairs"))

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from rlaifv_kedro.datasets import PairStore
+from pair_files import store_of
 from rlaifv_kedro.models import load_model
 from rlaifv_kedro.models.backends.transformers import TransformersModel
 from rlaifv_kedro.params import TrainingParams
@@ -40,7 +40,7 @@ def make_pairs(images: list[dict[str, Any]], rows: Iterable[tuple[int, int, str,
 def reference_of(
     model: TransformersModel, pairs: pd.DataFrame, truncation: Truncation = WHOLE, reduction: Reduction = SUM
 ) -> pd.DataFrame:
-    store = PairStore.of(pairs)
+    store = store_of(pairs)
     return reference_log_probs(model, store, store.by_prompt(), truncation, reduction)
 
 
@@ -58,7 +58,7 @@ class Runner:
         pairs, reference = changes.pop("pairs", self.pairs), changes.pop("reference", self.reference)
         model = load_model(policy, device="cpu", dtype=dtype)
         job = TrainingJob(policy, folder, 5, PARAMS.model_copy(update=changes), dtype)
-        result = train(model, PairStore.of(pairs), reference, job)
+        result = train(model, store_of(pairs), reference, job)
         return result.checkpoints, result.log
 
 

@@ -16,7 +16,6 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rlaifv_kedro import RLAIFVChat
 from rlaifv_kedro.commands import cli
-from rlaifv_kedro.datasets.checkpoint import check_checkpoint
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import load_model, merging
 from rlaifv_kedro.models.folder import CheckpointFolder
@@ -138,7 +137,7 @@ def test_plain_transformers_computes_what_the_adapted_model_did(
     base = wide(bases[layout], tmp_path / "base")  # float32, so that only the order of sums differs
     adapted = train_adapters(base, LAYOUTS[layout], tmp_path / "adapter")
     out = merge_adapters(tmp_path / "adapter", tmp_path / "merged")
-    check_checkpoint(out, "")
+    CheckpointFolder(out).refuse_damaged("")
     module, report = AutoModelForImageTextToText.from_pretrained(out, output_loading_info=True)
     assert not any(report.values()) and module.dtype == torch.float32
     inputs = question(AutoProcessor.from_pretrained(out), pictures[0])
@@ -226,7 +225,7 @@ def test_large_weights_are_cut_into_shards(
     whole = merge_adapters(tmp_path / "adapter", tmp_path / "whole")
     monkeypatch.setattr(merging, "SHARD", "500KB")
     cut = merge_adapters(tmp_path / "adapter", tmp_path / "cut")
-    check_checkpoint(cut, "")
+    CheckpointFolder(cut).refuse_damaged("")
     shards = sorted(cut.glob("model-*.safetensors"))
     assert len(shards) > 2 and not (cut / "model.safetensors").exists()
     parts = {name: weight for shard in shards for name, weight in load_file(shard).items()}

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from transformers import TrainingArguments
 
+from pair_files import store_of
 from rlaifv_kedro.branching import Pack
-from rlaifv_kedro.datasets import PairStore
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import load_model
 from rlaifv_kedro.models.backends.transformers import TransformersModel
@@ -60,7 +60,7 @@ def dataset(images: list[dict[str, Any]]) -> PreferenceDataset:
     """
     frame = make_pairs(images, ROWS)
     return PreferenceDataset(
-        PairStore.of(frame),
+        store_of(frame),
         pd.DataFrame(
             {"idx": frame["idx"], "chosen": frame["idx"] + 0.25, "rejected": -frame["idx"].astype(float)}
         ),
@@ -100,12 +100,12 @@ def expect_pairs(
 def test_a_prompt_is_an_image_and_a_question(images: list[dict[str, Any]]) -> None:
     """The image by its bytes, whatever its name, else by its path."""
     frame = make_pairs(images, ROWS)
-    assert PairStore.of(frame).prompts.tolist() == [0, 1, 0, 2, 1, 0, 3]
+    assert store_of(frame).prompts.tolist() == [0, 1, 0, 2, 1, 0, 3]
     frame["image"] = [{**image, "path": f"copy {i}"} for i, image in enumerate(frame["image"])]
-    assert PairStore.of(frame).prompts.tolist() == [0, 1, 0, 2, 1, 0, 3]
+    assert store_of(frame).prompts.tolist() == [0, 1, 0, 2, 1, 0, 3]
     frame["image"] = [{"bytes": None, "path": f"{image}.png"} for _, image, *_ in ROWS]
-    assert PairStore.of(frame).prompts.tolist() == [0, 1, 0, 2, 1, 0, 3]
-    assert PairStore.of(frame.iloc[:0]).prompts.tolist() == []
+    assert store_of(frame).prompts.tolist() == [0, 1, 0, 2, 1, 0, 3]
+    assert store_of(frame.iloc[:0]).prompts.tolist() == []
 
 
 @pytest.mark.parametrize(
@@ -192,9 +192,9 @@ def test_pairs_are_numbered_once_and_all_have_a_reference(images: list[dict[str,
     frame = make_pairs(images, ROWS)
     reference = pd.DataFrame({"idx": frame["idx"], "chosen": 0.0, "rejected": 0.0})
     with pytest.raises(UserError, match="idx=3 comes twice"):
-        PairStore.of(pd.concat([frame, frame[frame["idx"] == 3]]))
+        store_of(pd.concat([frame, frame[frame["idx"] == 3]]))
     with pytest.raises(UserError, match="no row for pair idx 4"):
-        PreferenceDataset(PairStore.of(frame), reference[reference["idx"] != 4])
+        PreferenceDataset(store_of(frame), reference[reference["idx"] != 4])
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +295,7 @@ def test_batches_count_pairs(
         data_seed=1,
     )
     collate = PreferenceCollator(model.encoder, WHOLE, merge)
-    dataset = PreferenceDataset(PairStore.of(run.pairs), run.reference)
+    dataset = PreferenceDataset(store_of(run.pairs), run.reference)
     loader = PreferenceTrainer(
         objective=Objective(beta=0.1),
         model=model.module,

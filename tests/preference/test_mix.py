@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pair_files import picture, published, write_published
+from pair_files import picture, published, store_of, write_published
 from rlaifv_kedro.datasets.pair_sources import FramePairs, PairSource, ParquetPairs
-from rlaifv_kedro.datasets.pair_store import PairStore
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import ComputeParams, MixSource, ModelsParams, TrainingParams, validate_parameters
 from rlaifv_kedro.pipelines.training.nodes import compute_reference
@@ -67,7 +66,7 @@ def test_a_mix_holds_the_sources_one_after_the_other() -> None:
         ("published", 1),
     ]
     assert pairs["chosen"].tolist() == ["A colour, 3.", "A colour, 3.", "A colour, 0.", "A colour, 1."]
-    store = PairStore.of(pairs)
+    store = store_of(pairs)
     assert store.prompts.tolist() == [0, 0, 1, 2]
     assert store.origin(0) == ("drawn", published(3)["origin_split"])
 
@@ -156,7 +155,7 @@ def test_paths_count_from_the_source_s_folder_then_from_the_working_folder(
 
 def test_too_many_rejects_stop_the_training() -> None:
     pairs, rejects = (
-        PairStore.of(frame(9)),
+        store_of(frame(9)),
         pd.DataFrame({"stage": ["training"], "key": ["3"], "why": ["a.parquet, row 3: bad"]}),
     )
     refuse_too_many(pairs, rejects, 0.1)
@@ -165,7 +164,7 @@ def test_too_many_rejects_stop_the_training() -> None:
     ):
         refuse_too_many(pairs, rejects, 0.05)
     with pytest.raises(UserError, match="1 of 1 pairs"):
-        refuse_too_many(PairStore.of(frame(1)[:0]), rejects, 1.0)
+        refuse_too_many(store_of(frame(1)[:0]), rejects, 1.0)
     params = TrainingParams(max_reject_share=0.05)
     with pytest.raises(UserError, match="1 of 10 pairs"):  # before the model is looked for
         next(compute_reference(pairs, rejects, Path("nowhere"), params, ModelsParams(), ComputeParams()))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from kedro.io.core import Version
 
-from rlaifv_kedro.datasets import PairStore
+from pair_files import store_of
 from rlaifv_kedro.datasets.chunks import Chunk, ChunkedTableDataset, Complete
 from rlaifv_kedro.engine.outputs import Outputs, running
 from rlaifv_kedro.errors import UserError
@@ -100,29 +100,29 @@ def test_a_prompts_distinct_answers_are_computed_once(
 def test_fingerprint_names_the_part_that_differs(
     tiny: Path, pairs: pd.DataFrame, tmp_path: Path, trained: tuple
 ) -> None:
-    stored = fingerprint(tiny, PairStore.of(pairs), "template", "float32", WHOLE)
+    stored = fingerprint(tiny, store_of(pairs), "template", "float32", WHOLE)
     refuse_mismatch(
         stored,
         fingerprint(
-            Path(shutil.copytree(tiny, tmp_path / "copy")), PairStore.of(pairs), "template", "float32", WHOLE
+            Path(shutil.copytree(tiny, tmp_path / "copy")), store_of(pairs), "template", "float32", WHOLE
         ),
     )
     other = {
-        "another policy": fingerprint(last(*trained[:2]), PairStore.of(pairs), "template", "float32", WHOLE),
-        "another chat template": fingerprint(tiny, PairStore.of(pairs), "template ", "float32", WHOLE),
-        "another dtype": fingerprint(tiny, PairStore.of(pairs), "template", "bfloat16", WHOLE),
+        "another policy": fingerprint(last(*trained[:2]), store_of(pairs), "template", "float32", WHOLE),
+        "another chat template": fingerprint(tiny, store_of(pairs), "template ", "float32", WHOLE),
+        "another dtype": fingerprint(tiny, store_of(pairs), "template", "bfloat16", WHOLE),
     }
     swapped = pairs.rename(columns={"chosen": "rejected", "rejected": "chosen"})
     one_word = pairs.assign(chosen=[*pairs["chosen"][:-1], "a cup."])
     one_image = pairs.assign(image=[*pairs["image"][:-1], pairs["image"][0]])
     for frame in (swapped, one_word, one_image, pairs.iloc[::-1], pairs.iloc[:-1]):
         with pytest.raises(UserError, match="belongs to other preference pairs or another truncation "):
-            refuse_mismatch(stored, fingerprint(tiny, PairStore.of(frame), "template", "float32", WHOLE))
+            refuse_mismatch(stored, fingerprint(tiny, store_of(frame), "template", "float32", WHOLE))
     for truncation in (Truncation(64), Truncation(None, "left")):
         with pytest.raises(UserError, match="belongs to other preference pairs or another truncation "):
-            refuse_mismatch(stored, fingerprint(tiny, PairStore.of(pairs), "template", "float32", truncation))
+            refuse_mismatch(stored, fingerprint(tiny, store_of(pairs), "template", "float32", truncation))
     mean, weighted = (
-        fingerprint(tiny, PairStore.of(pairs), "template", "float32", WHOLE, Reduction(kind))
+        fingerprint(tiny, store_of(pairs), "template", "float32", WHOLE, Reduction(kind))
         for kind in ("mean", "weighted")
     )
     with pytest.raises(
@@ -181,7 +181,7 @@ class Node:
         params = PARAMS.model_copy(update={"chunk_size": 2, **changes})
         saved = []
         stream = compute_reference(
-            PairStore.of(self.pairs),
+            store_of(self.pairs),
             NO_REJECTS,
             policy or self.tiny,
             params,
@@ -210,7 +210,7 @@ def test_chunks_are_of_prompts_and_the_table_is_the_whole(
     table = node.table.load()
     pd.testing.assert_frame_equal(table, reference, rtol=1e-5, check_dtype=False)
     assert table.attrs["fingerprint"] == fingerprint(
-        tiny, PairStore.of(pairs), load_model(tiny).processor.chat_template, "float32", Truncation(2048)
+        tiny, store_of(pairs), load_model(tiny).processor.chat_template, "float32", Truncation(2048)
     )
 
 
@@ -282,7 +282,7 @@ def test_training_refuses_a_reference_of_another_truncation_or_reduction(
     with pytest.raises(UserError, match=f"belongs to {named} .*Compute it again"):
         _train(
             tmp_path,
-            PairStore.of(pairs),
+            store_of(pairs),
             node.table.load(),
             tiny,
             0,
@@ -303,7 +303,7 @@ def test_training_refuses_a_reference_of_another_policy(
     with pytest.raises(UserError, match="belongs to another policy "):
         _train(
             tmp_path,
-            PairStore.of(pairs),
+            store_of(pairs),
             node.table.load(),
             last(*trained[:2]),
             0,
@@ -332,7 +332,7 @@ def test_the_node_and_the_training_agree(
     params = PARAMS.model_copy(update={**changes, "epochs": 1 / 3})
     _, log = _train(
         tmp_path,
-        PairStore.of(pairs),
+        store_of(pairs),
         node.table.load(),
         tiny,
         0,

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from rlaifv_kedro.datasets import PairStore
+from pair_files import store_of
 from rlaifv_kedro.models import load_model
 from rlaifv_kedro.params import LoraParams
 from rlaifv_kedro.preference.data import PreferenceCollator, PromptSampler
@@ -108,7 +108,7 @@ def test_a_resume_in_the_second_epoch_goes_on_with_its_order(
     assert all(sorted(epoch) == sorted(run.pairs["idx"]) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
     if pack == "prompt":  # the sampler is told the epoch
-        sampler = PromptSampler(PairStore.of(run.pairs).prompts, seed=5)
+        sampler = PromptSampler(store_of(run.pairs).prompts, seed=5)
         for number, epoch in enumerate(epochs):
             sampler.set_epoch(number)
             assert [run.pairs["idx"][row] for row in sampler] == epoch

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import Idefics3Config, Idefics3ForConditionalGeneration
 
-from rlaifv_kedro.datasets import PairStore
+from pair_files import store_of
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import load_model
 from rlaifv_kedro.models.backends.transformers import TransformersModel
@@ -242,7 +242,7 @@ def test_tensorboard_has_what_the_table_has(tiny: Path, run: Runner, trained: tu
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     job = TrainingJob(tiny, tmp_path / "work", 5, PARAMS, "float32", logs=tmp_path)
-    train(load_model(tiny, device="cpu"), PairStore.of(run.pairs), run.reference, job)
+    train(load_model(tiny, device="cpu"), store_of(run.pairs), run.reference, job)
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     for name in (

@@ -68,17 +68,12 @@ class Difference:
         low, high: Ends of the interval; NaN if a resample without a defined value is as likely as the
             interval's tails.
         n: Items.
-        samples, seed: Of the bootstrap.
     """
 
-    metric: str
     difference: float
     low: float
     high: float
     n: int
-    confidence: float
-    samples: int
-    seed: int
 
 
 def paired_bootstrap(
@@ -127,7 +122,7 @@ def paired_bootstrap(
     # isn't, nothing can be said.
     too_many = math.isnan(difference) or undefined.mean() > tail / 100
     low, high = (math.nan, math.nan) if too_many else np.percentile(resampled[~undefined], [tail, 100 - tail])
-    return Difference(metric, float(difference), float(low), float(high), n, confidence, samples, seed)
+    return Difference(float(difference), float(low), float(high), n)
 
 
 def _parts_and_wholes(items: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -25,16 +25,6 @@ REMOVED = "_removed.json"
 """Beside a set's marker: which of its checkpoints were removed, why, and the hashes of their files."""
 
 
-def check_checkpoint(folder: Path, remedy: str) -> None:
-    """Stop if a Hugging Face checkpoint isn't whole; reads only the headers of its weights.
-
-    Raises:
-        UserError: ``config.json``, the weights, a shard that the index names, or the weights' header is
-            missing or damaged.
-    """
-    CheckpointFolder(folder).refuse_damaged(remedy)
-
-
 class CheckpointDataset(RunVersionedDataset[Path, Path]):
     """A folder with a Hugging Face checkpoint, which loads as its path and is saved from one.
 
@@ -52,10 +42,10 @@ class CheckpointDataset(RunVersionedDataset[Path, Path]):
         """The folder.
 
         Raises:
-            UserError: See :func:`check_checkpoint`.
+            UserError: It is damaged, or not whole.
         """
         folder = self.load_path()
-        check_checkpoint(folder, self.remedy())
+        CheckpointFolder(folder).refuse_damaged(self.remedy())
         return folder
 
     def save(self, data: Path) -> None:
@@ -65,7 +55,7 @@ class CheckpointDataset(RunVersionedDataset[Path, Path]):
             UserError: It holds no whole checkpoint, or can't be written.
         """
         source, target = Path(data), self.save_path()
-        check_checkpoint(source, "Give a folder with a whole Hugging Face checkpoint.")
+        CheckpointFolder(source).refuse_damaged("Give a folder with a whole Hugging Face checkpoint.")
         if target.exists() and target.samefile(source):
             return
         scratch = target.parent / SCRATCH
@@ -104,7 +94,7 @@ def _link_or_copy(source: str, target: str) -> None:
 class CheckpointSetDataset(RunVersionedDataset[list, list]):
     """The checkpoints in a work folder, complete with the marker that ``save`` writes there.
 
-    ``save`` takes folder names, or dicts with ``path`` (relative to the folder, or inside it) and whatever
+    ``save`` takes dicts with ``path`` (relative to the folder, or inside it) and whatever
     else is worth knowing (JSON); ``load`` gives dicts with ``path`` as an absolute :class:`pathlib.Path`,
     ``own`` (whether this run made them) and, for those that :func:`remove_checkpoints` has removed,
     ``removed``: why, as it was told.
@@ -133,14 +123,14 @@ class CheckpointSetDataset(RunVersionedDataset[list, list]):
         own = folder.absolute() == self.save_path().absolute()
         return [{**entry, "own": own} for entry in entries]
 
-    def save(self, data: list[str] | list[dict[str, Any]]) -> None:
+    def save(self, data: list[dict[str, Any]]) -> None:
         """Writes the marker.
 
         Raises:
             UserError: A checkpoint is not a folder inside the work folder.
         """
         folder = self.save_path()
-        entries = [dict(entry) if isinstance(entry, dict) else {"path": entry} for entry in data]
+        entries = [dict(entry) for entry in data]
         for entry in entries:
             path = (folder / entry["path"]).resolve()
             if not path.is_relative_to(folder.resolve()) or not path.is_dir():

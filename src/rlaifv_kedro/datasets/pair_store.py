@@ -57,23 +57,6 @@ class PairStore(Sequence[PreferencePair]):
         tables = [pa.ipc.open_file(pa.memory_map(str(file))).read_all() for file in files]
         return cls(pa.concat_tables(tables) if tables else table(_TABLE).schema.empty_table(), files)
 
-    @classmethod
-    def of(cls, pairs: pd.DataFrame) -> PairStore:
-        """The rows of a frame in memory, with its keys.
-
-        Args:
-            pairs: With the columns idx, image, question, chosen and rejected at least.
-        """
-        names = [name for name in table(_TABLE).schema.names if name in pairs.columns]
-        plain = {"origin_dataset": "", "origin_split": None, "source": "", "source_idx": pairs["idx"]}
-        return cls(
-            conform(
-                _TABLE,
-                with_keys(pairs[names].assign(**{k: v for k, v in plain.items() if k not in names})),
-                where="pairs",
-            )
-        )
-
     def __len__(self) -> int:
         return len(self.idx)
 

@@ -24,9 +24,6 @@ class PublishedRows:
     def __init__(self, pairs: pd.DataFrame | PairStore):
         self._pairs = pairs
 
-    def __len__(self) -> int:
-        return len(self._pairs)
-
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The records, in order.
 
