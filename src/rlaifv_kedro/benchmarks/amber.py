@@ -24,7 +24,7 @@ from rlaifv_kedro.benchmarks.benchmark import (
     Scored,
     Submission,
 )
-from rlaifv_kedro.benchmarks.measures import binary_measures, both, mean_words, ratio_of, scored, share_of
+from rlaifv_kedro.benchmarks.measures import binary_measures, mean_words, ratio_of, scored, share_of
 from rlaifv_kedro.benchmarks.records import YES_NO, Record, as_records, image_number
 from rlaifv_kedro.benchmarks.spacy_pipeline import load_pipeline
 from rlaifv_kedro.errors import UserError
@@ -111,7 +111,7 @@ def score_amber(answers: pd.DataFrame, words: Words, matcher: Matcher) -> Scored
         parts.append(_score_descriptions(answers[described], words, matcher))
     if not described.all():
         parts.append(_score_questions(answers[~described]))
-    return parts[0] if len(parts) == 1 else both(*parts)
+    return Scored.joined(parts)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A policy's answers to a benchmark's items.
 
-They are searched by beams where an LLM judges them (protocol), else greedy, an image computed once for its
-questions.
+Answers that an LLM judges are found by beam search, as the protocols want it. All others are greedy, and an
+image is computed once for all of its questions.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -81,6 +81,12 @@ class Scored:
     items: pd.DataFrame
     metrics: pd.DataFrame
 
+    @classmethod
+    def joined(cls, parts: Sequence["Scored"]) -> "Scored":
+        """The tables of several in one: of a benchmark's parts, or of all policies."""
+        tables = ([part.items for part in parts], [part.metrics for part in parts])
+        return cls(*(pd.concat(each, ignore_index=True) for each in tables))
+
 
 @dataclass(frozen=True)
 class Judging:

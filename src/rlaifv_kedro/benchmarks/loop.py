@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rlaifv_kedro.models.backends.transformers import TransformersModel
 
 PROBES = "yes_no"
-"""What the metrics of yes/no questions with a known answer have for a benchmark."""
+"""The name in the column ``benchmark`` of the metrics of yes/no questions with a known answer."""
 
 
 def policy_name(iteration: int) -> str:

@@ -155,13 +155,3 @@ def _items(item_ids: pd.Series, kinds: list[str | None], measure: Measure, notes
 def suffix_of(group: str) -> str:
     """What stands for a group in a metric's name: fine_grained_perception for "Fine-grained perception"."""
     return re.sub(r"\W+", "_", group.strip().lower())
-
-
-def both(first: Scored, second: Scored) -> Scored:
-    """The tables of a benchmark's two parts in one."""
-    return Scored(
-        *(
-            pd.concat(tables, ignore_index=True)
-            for tables in ((first.items, second.items), (first.metrics, second.metrics))
-        )
-    )

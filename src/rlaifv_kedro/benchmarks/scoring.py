@@ -82,14 +82,12 @@ def score_policies(
     Raises:
         UserError: A spaCy pipeline isn't installed, or the answers are to other items.
     """
-    items_scored, metrics = [], []
+    parts = []
     for policy, own in answers.groupby("policy", sort=False):
         found, judge = _stored_judgements(benchmark, judgements, policy)
         submission = Submission(answered_items(items, own), found, judge, known, params)
-        scored = scores_of(benchmark, policy, submission, benchmark.decoding(params))
-        items_scored.append(scored.items)
-        metrics.append(scored.metrics)
-    return Scored(pd.concat(items_scored, ignore_index=True), pd.concat(metrics, ignore_index=True))
+        parts.append(scores_of(benchmark, policy, submission, benchmark.decoding(params)))
+    return Scored.joined(parts)
 
 
 def scores_of(benchmark: Benchmark, policy: str, submission: Submission, decoding: str) -> Scored:

@@ -174,7 +174,7 @@ class ImagesDataset(AbstractDataset[Images, None]):
         return self._archive is not None and self._archive.waits()
 
     def grows(self) -> bool:
-        """Whether single pictures that lack are fetched when they are asked for."""
+        """Whether pictures that the folder lacks are fetched, one by one, when they are asked for."""
         return self._archive is None and bool(self._base_url or self._from_addresses)
 
     def load(self) -> Images:
@@ -198,7 +198,7 @@ class ImagesDataset(AbstractDataset[Images, None]):
         raise TypeError("pictures are read only")
 
     def _exists(self) -> bool:
-        return True  # what isn't there is fetched when it is asked for, or named then
+        return True  # a picture that isn't there is fetched, or named in a message, when it is asked for
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self.folder), "base_url": self._base_url}

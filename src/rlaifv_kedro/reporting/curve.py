@@ -7,6 +7,7 @@ import pandas as pd
 
 from rlaifv_kedro.formats import in_words
 from rlaifv_kedro.preference.selection import BASE, START
+from rlaifv_kedro.reporting.figures import show_percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,15 +64,11 @@ def _draw_checkpoints(axis: "Axes", trained: pd.DataFrame, selection: Mapping[st
 
 def _finish(axis: "Axes", rows: pd.DataFrame, trained: pd.DataFrame, selection: Mapping[str, Any]) -> None:
     """Limits, labels and legend."""
-    from matplotlib.ticker import PercentFormatter
-
     first = min(0, trained["epoch"].min() if len(trained) else 0)
     axis.set_xlim(left=first - 0.02 * max(trained["epoch"].max(), 1e-9))
     axis.set_ylim(0, 1.08 * (rows["value"] + rows["standard_error"]).max())
     axis.set_xlabel("epoch")
     title = f"{in_words(selection['criterion'])} on the {selection['split']} split"
     axis.set_title(title, loc="left", fontsize=10)
-    axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axis.grid(alpha=0.25)
-    axis.spines[["top", "right"]].set_visible(False)
+    show_percent(axis)
     axis.legend(frameon=False, fontsize=8, markerscale=0.6)

@@ -34,7 +34,7 @@ def draw_figure(metrics: pd.DataFrame) -> Any:
 
 def _draw(axis: Any, chair: pd.DataFrame, shown: dict[str, tuple[str, str]]) -> None:
     """Lines of some metrics, each with its label and colour."""
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from matplotlib.ticker import MaxNLocator
 
     for name, (label, colour) in shown.items():
         rows = chair.xs(name, level="metric").sort_index()
@@ -49,7 +49,14 @@ def _draw(axis: Any, chair: pd.DataFrame, shown: dict[str, tuple[str, str]]) -> 
         )
     axis.set_xlabel("iteration (0 = base policy)")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    show_percent(axis)
+    axis.legend(frameon=False)
+
+
+def show_percent(axis: Any) -> None:
+    """Percent on the vertical axis, a pale grid, and no frame above and at the right."""
+    from matplotlib.ticker import PercentFormatter
+
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False)

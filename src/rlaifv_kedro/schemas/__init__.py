@@ -5,6 +5,6 @@ beyond the schema are kept, after the schema's own.
 """
 
 from rlaifv_kedro.schemas.checks import check, conform, to_frame
-from rlaifv_kedro.schemas.tables import FINGERPRINT, IMAGE, TABLES, Table, table
+from rlaifv_kedro.schemas.tables import FINGERPRINT, IMAGE, TABLES, table
 
-__all__ = ["FINGERPRINT", "IMAGE", "TABLES", "Table", "check", "conform", "table", "to_frame"]
+__all__ = ["FINGERPRINT", "IMAGE", "TABLES", "check", "conform", "table", "to_frame"]

@@ -1,4 +1,7 @@
-"""How far a judge agrees with known verdicts: the scores that two judges give differ by more than 10 %."""
+"""How far a judge agrees with known verdicts.
+
+That is worth knowing, as the scores that two judges give differ by more than 10 %.
+"""
 
 import json
 import math

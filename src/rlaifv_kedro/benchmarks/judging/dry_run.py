@@ -52,7 +52,7 @@ class DryJudge:
     def calls(self) -> int:
         """Requests that would be sent.
 
-        What a trouble of the server or a reply without a verdict makes necessary isn't counted.
+        Not counted are those that a failing server or a reply without a verdict would make necessary.
         """
         return len(self._to_ask)
 
