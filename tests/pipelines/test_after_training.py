@@ -178,20 +178,17 @@ def measure(
         finished: set[str], start: str = "start", removed: tuple[int, ...] = ()
     ) -> tuple[list[str], list[Chunk | Complete]]:
         asked: list[str] = []
-        monkeypatch.setattr(nodes, "answer_prompts", lambda path, *_: asked.append(Path(path).name))
-        monkeypatch.setattr(
-            nodes,
-            "score_answers",
-            lambda *_: (None, pd.DataFrame({"metric": ["faulty_rate"], "value": [0.1]})),
-        )
+        scored = pd.DataFrame({"policy": ["p"], "metric": ["faulty_rate"], "value": [0.1]})
+        monkeypatch.setattr(nodes, "load_policy", lambda path, *_: asked.append(Path(path).name))
+        monkeypatch.setattr(nodes, "answer_prompts", lambda *_: None)
+        monkeypatch.setattr(nodes, "score_answers", lambda *_: (None, scored))
         listed = [{**c, "removed": {}} if c["step"] in removed else c for c in checkpoints]
         yielded = nodes.measure_checkpoints(
             listed,
             tmp_path / start,
             tmp_path / "base",
             None,
-            {},
-            {},
+            None,
             EvaluationParams(),
             ModelsParams(),
             ComputeParams(),
