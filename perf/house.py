@@ -10,6 +10,7 @@ that import each other, also inside functions or for type checkers alone (tests/
 import argparse
 import ast
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -39,6 +40,27 @@ def catalog(conf: Path) -> int:
     return sum(not name.startswith("_") for name in entries)
 
 
+def crowded(path: Path) -> int:
+    """Functions with more than seven parameters, ``self`` and ``cls`` not counted."""
+    functions = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef))
+    arguments = ([*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs] for f in functions)
+    return sum(len([a for a in own if a.arg not in ("self", "cls")]) > 7 for own in arguments)
+
+
+def parameters(source: Path) -> int:
+    """Parameters with their defaults, those in groups one by one; asked of that checkout's own code."""
+    code = (
+        "from rlaifv_kedro.params import Parameters\n"
+        "def leaves(d): return sum(leaves(v) if isinstance(v, dict) and v else 1 for v in d.values())\n"
+        "print(leaves(Parameters().model_dump(mode='json')))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(source)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
 def report(root: Path) -> None:
     """Prints the figures of a checkout as a Markdown table."""
     source = root / "src"
@@ -57,6 +79,8 @@ def report(root: Path) -> None:
     lines, stated = (sum(column) for column in zip(*size.values()))
     print(f"| all | {len(files)} | {lines:,} | {stated:,} |")
     long = [path for path in files if len(path.read_text().splitlines()) > 300]
+    print(f"functions of more than 7 parameters: {sum(crowded(path) for path in files)}, nodes among them")
+    print(f"parameters: {parameters(source)}")
     conf = sum(len(path.read_text().splitlines()) for path in (root / "conf/base").glob("*.yml"))
     found = circles(imports(source / PACKAGE, PACKAGE))
     print(f"\ncircles: {len(found)}", *(f"  {' <-> '.join(group)}" for group in found), sep="\n")
