@@ -4,12 +4,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image
 from torch import nn
 
 from rlaifv_kedro.miniature.scenes import Scene, draw_scene
 
 torch.set_num_threads(1)
+
+# The same examples each time, and no clock: a busy machine fails no test. A test may lower `max_examples`.
+settings.register_profile(
+    "project",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")

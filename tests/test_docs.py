@@ -34,3 +34,18 @@ def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs/README.md").read_text()
     pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
     assert [page for page in sorted(pages) if f"({page})" not in index] == []
+
+
+def test_each_edge_is_held_by_a_test_that_exists() -> None:
+    rows = [line for line in (ROOT / "docs/edges.md").read_text().splitlines() if line.startswith("| ")]
+    rows = [row for row in rows if not row.startswith(("| what comes in", "| ---"))]
+    wrong = []
+    for row in rows:
+        tests = re.findall(r"`tests/([\w/]+\.py)::(\w+)`", row.rsplit("|", 2)[1])
+        found = [
+            (ROOT / "tests" / file).is_file() and f"def {name}(" in (ROOT / "tests" / file).read_text()
+            for file, name in tests
+        ]
+        if not found or not all(found):
+            wrong.append(row)
+    assert wrong == []
