@@ -27,7 +27,14 @@ from rlaifv_kedro.runs.kedro_private import dataset, filepath, is_versioned
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ["llava15_7b", "llava15_7b_minicpm", "rlaifv_12b", "qwen"]
-OWN_CHOICE = {"compute.device", "training.micro_batch_size", "training.freeze", "feedback.labeler"}
+OWN_CHOICE = {
+    "compute.device",
+    "training.micro_batch_size",
+    "training.freeze",
+    "feedback.labeler",
+    "data_generation.repetition_penalty",
+    "evaluation.best_of_repetition_penalty",
+}
 """Beside the models' paths: what a recipe may set otherwise than the method's defaults."""
 MODELS = ("base_policy", "labeler", "reward_policy", "reward_reference")
 

@@ -1,6 +1,7 @@
 """Best-of-N: which answers are sampled, and which is taken."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -113,11 +114,20 @@ def test_order_is_the_prompts(prompts: pd.DataFrame):
     assert chosen[["item_id", "answer"]].values.tolist() == [["p0", "y"], ["p1", "z"], ["p2", "x"]]
 
 
-def test_the_protocol_names_number_temperature_and_reward():
+@pytest.mark.parametrize(
+    ("settings", "sampling"),
+    [
+        ({"best_of_top_k": None}, ""),
+        ({}, ", top-k 50"),
+        ({"best_of_repetition_penalty": 1.1}, ", top-k 50, repetition penalty 1.1"),
+    ],
+)
+def test_the_protocol_names_number_sampling_and_reward(settings: dict[str, Any], sampling: str):
     said = decoding_of(
-        EvaluationParams(best_of=8, best_of_temperature=0.5, best_of_reward="catalog"),
+        EvaluationParams(best_of=8, best_of_temperature=0.5, best_of_reward="catalog", **settings),
         RewardParams(ranking="summed"),
     )
-    assert (
-        said == "best of 8 at temperature 0.5 by the summed reward of reward_policy against reward_reference"
+    assert said == (
+        f"best of 8 at temperature 0.5{sampling}, by the summed reward of reward_policy against "
+        "reward_reference"
     )

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import GenerationConfig, TopPLogitsWarper
+from transformers import GenerationConfig, RepetitionPenaltyLogitsProcessor
 
-from rlaifv_kedro.branching.drawing import SamplingSettings, pick
+from rlaifv_kedro.branching.drawing import SamplingSettings
 from rlaifv_kedro.branching.sampling import sample_branches
 from rlaifv_kedro.models import load_model
 from rlaifv_kedro.models.backends.transformers import TransformersModel
@@ -151,17 +151,6 @@ def test_first_tokens_follow_the_tempered_softmax(sampler: Sampler, temperature:
     assert value > freedom + 5 * (2 * freedom) ** 0.5
 
 
-@pytest.mark.parametrize(
-    ("uniform", "token"), [(0.0, 0), (0.19, 0), (0.21, 2), (0.69, 2), (0.71, 3), (1 - 2**-53, 3)]
-)
-def test_pick_inverts_the_cumulated_probabilities(uniform: float, token: int) -> None:
-    """p = 0.2, 0, 0.5, 0.3: cumulated 0.2, 0.2, 0.7, 1. A token without probability is never drawn, the
-    largest uniform stays inside.
-    """
-    logits = torch.tensor([[0.2, 0.0, 0.5, 0.3]]).log()
-    assert pick(logits, 1.0, torch.tensor([uniform], dtype=torch.float64)).item() == token
-
-
 @pytest.fixture(params=["packed", "separate"])
 def either(sampler: Sampler, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Sampler:
     """The model made to go either way."""
@@ -267,45 +256,6 @@ def test_suppressed_tokens_are_never_drawn(either: Sampler) -> None:
     assert greedy == [int(logits.topk(2).indices[1])]
 
 
-@pytest.mark.parametrize(
-    ("top_p", "uniform", "token"),
-    [
-        (0.45, 0.0, 2),
-        (0.45, 1 - 2**-53, 2),  # the likeliest one alone
-        (0.6, 0.0, 2),
-        (0.6, 0.62, 2),
-        (0.6, 0.63, 3),
-        (0.6, 1 - 2**-53, 3),  # 0.5 and 0.3, of 0.8: cumulated 0.625, 1
-        (0.9, 0.19, 0),
-        (0.9, 0.21, 2),  # all three are needed
-    ],
-)
-def test_the_nucleus_is_the_fewest_tokens_that_hold_top_p(top_p: float, uniform: float, token: int) -> None:
-    logits = torch.tensor([[0.2, 0.0, 0.5, 0.3]]).log()
-    assert pick(logits, 1.0, torch.tensor([uniform], dtype=torch.float64), top_p).item() == token
-
-
-def test_of_equally_likely_tokens_the_nucleus_takes_the_first() -> None:
-    """Four of 0.25, of which two hold a half: cumulated 0.5, 1. The temperature doesn't matter to them."""
-    uniforms = torch.tensor([0.0, 0.49, 0.51, 1 - 2**-53], dtype=torch.float64)
-    for temperature in (0.2, 1.0):
-        assert pick(torch.zeros(4, 4), temperature, uniforms, 0.5).tolist() == [0, 0, 1, 1]
-
-
-@pytest.mark.parametrize("top_p", [0.1, 0.5, 0.9, 0.999])
-def test_the_nucleus_is_transformers_one(top_p: float) -> None:
-    """Its warper comes after the temperature as well. Drawn at 2000 numbers, every token gets its share to
-    1/2000.
-    """
-    logits = torch.randn(5, 30, generator=torch.Generator().manual_seed(0)) * 3
-    expected = TopPLogitsWarper(top_p)(None, logits / 0.7).softmax(-1)
-    uniforms = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
-    for row, probs in zip(logits, expected):
-        drawn = pick(row.expand(2000, -1), 0.7, uniforms, top_p).bincount(minlength=30) / 2000
-        assert not drawn[probs == 0].any()
-        torch.testing.assert_close(drawn.float(), probs, atol=1.01 / 2000, rtol=0)
-
-
 def test_samples_stay_in_the_nucleus(either: Sampler) -> None:
     """First tokens of 200 samples by hand; greedy answers and ``top_p`` 1 are as without it."""
 
@@ -330,3 +280,38 @@ def test_samples_stay_in_the_nucleus(either: Sampler) -> None:
     assert {ids[0] for ids in within} == set(nucleus)
     assert sample(seeds, 2.0, top_p=1.0) == plain != within
     assert sample([0], 0, top_p=0.1) == sample([0], 0)
+
+
+def test_generate_s_top_k_and_repetition_penalty(either: Sampler) -> None:
+    """Greedy answers with a penalty are those of ``generate``, whose penalty is told to leave the prompt out.
+    With top-k 1 a sample is the greedy answer. What a sample is doesn't depend on its neighbours.
+    """
+
+    def sample(rows: list[int], seeds: list[list[int]], **options: float) -> list[list[list[int]]]:
+        pixels = torch.cat([either.images[i].inputs["pixel_values"] for i in rows])
+        options = {"temperature": 1.0, "max_new_tokens": 12, **options}
+        drawing = SamplingSettings(**options, pad=either.encoder.pad_id, stop=set())
+        prompts = [either.prompt(i) for i in rows]
+        return sample_branches(either.model, prompts, seeds, drawing, {"pixel_values": pixels})
+
+    greedy = sample([0, 1, 2], [[0]] * 3, temperature=0, repetition_penalty=1.7)
+    for i in range(3):
+        prompt = torch.tensor([either.prompt(i)])
+        size = prompt.shape[1]
+        expected = either.model.generate(
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            pixel_values=either.images[i].inputs["pixel_values"],
+            generation_config=GenerationConfig(do_sample=False, max_new_tokens=12, pad_token_id=0),
+            logits_processor=[RepetitionPenaltyLogitsProcessor(1.7, prompt_ignore_length=size)],
+        )
+        assert greedy[i][0] == expected[0, size:].tolist()
+    assert greedy != sample([0, 1, 2], [[0]] * 3, temperature=0)
+    assert sample([0, 1, 2], SEEDS, top_k=1) == [
+        row * 3 for row in sample([0, 1, 2], [[0]] * 3, temperature=0)
+    ]
+
+    both = {"top_k": 20, "repetition_penalty": 1.3}
+    together = sample([0, 1, 2], SEEDS, **both)
+    assert [[sample([i], [[s]], **both)[0][0] for s in row] for i, row in enumerate(SEEDS)] == together
+    assert together != sample([0, 1, 2], SEEDS, top_k=20) != sample([0, 1, 2], SEEDS)

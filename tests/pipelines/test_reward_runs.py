@@ -128,7 +128,7 @@ def test_best_of_takes_the_answer_with_the_highest_reward(finished):
     )
     assert (
         len(protocol) == 1
-        and "best of 4 at temperature 0.7 by the normalised reward of the policy itself" in protocol[0]
+        and "best of 4 at temperature 0.7, by the normalised reward of the policy itself" in protocol[0]
     )
     assert "greedy" in table(project, "08_reporting/iteration_2/metrics.parquet", "first")["protocol"].iloc[0]
 

@@ -37,7 +37,12 @@ def sample_answers(
     from rlaifv_kedro.models import Decoding, Question
 
     model = load_policy(policy, max(1, params.batch_size // params.best_of), models, compute)
-    decoding = Decoding(params.best_of_temperature, params.max_new_tokens)
+    decoding = Decoding(
+        params.best_of_temperature,
+        params.max_new_tokens,
+        top_k=params.best_of_top_k,
+        repetition_penalty=params.best_of_repetition_penalty,
+    )
 
     def work(rows: list[Any]) -> pd.DataFrame:
         questions = [Question(open_image(row.image, f"prompt {row.prompt_id}"), row.question) for row in rows]
@@ -78,7 +83,9 @@ def decoding_of(params: EvaluationParams, reward: RewardParams) -> str:
     """How the answers were come by, for a metric's protocol."""
     own = "the policy itself (for the base policy the loop's last) against the base policy"
     models = own if params.best_of_reward == "own" else "reward_policy against reward_reference"
-    return (
-        f"best of {params.best_of} at temperature {params.best_of_temperature:g} by the {reward.ranking} "
-        f"reward of {models}"
-    )
+    sampling = f"temperature {params.best_of_temperature:g}"
+    if params.best_of_top_k is not None:
+        sampling += f", top-k {params.best_of_top_k}"
+    if params.best_of_repetition_penalty != 1:
+        sampling += f", repetition penalty {params.best_of_repetition_penalty:g}"
+    return f"best of {params.best_of} at {sampling}, by the {reward.ranking} reward of {models}"

@@ -20,6 +20,11 @@ class SamplingSettings:
         suppress: Token ids that are never drawn.
         top_p: Above 0. Below 1 only the likeliest tokens are drawn, as few as hold this much of the tempered
             probability (nucleus sampling).
+        top_k: Only so many of the likeliest tokens are drawn, before ``top_p``; None for all.
+        repetition_penalty: Of tokens that the sample has already, positive logits are divided and negative
+            ones multiplied by it, before the temperature (arXiv 1909.05858); 1 for none. The prompt's tokens
+            don't count: the release generates from embeddings, where transformers' ``generate`` knows the
+            answer's tokens only.
     """
 
     temperature: float
@@ -28,6 +33,8 @@ class SamplingSettings:
     stop: Collection[int]
     suppress: Collection[int] = ()
     top_p: float = 1.0
+    top_k: int | None = None
+    repetition_penalty: float = 1.0
 
 
 class TokenChooser:
@@ -64,27 +71,50 @@ class TokenChooser:
         """The same for some of the rows."""
         return TokenChooser(self.settings, self.uniforms[rows])
 
-    def __call__(self, logits: torch.Tensor, step: int) -> torch.Tensor:
-        """Token ``step`` of every sample, int64 (rows, samples), from logits (rows, samples, vocabulary)."""
+    def __call__(self, logits: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+        """The next token of every sample, int64 (rows, samples).
+
+        Args:
+            logits: (rows, samples, vocabulary).
+            drawn: The samples' tokens so far, int64 (rows, samples, steps).
+        """
         # Rows that were added to LLaVA's vocabulary are cut off already.
         suppress = self._suppress[: bisect_left(self._suppress, logits.shape[-1])]
         if suppress:
             logits = logits.index_fill(-1, torch.tensor(suppress, device=logits.device), -torch.inf)
-        return pick(logits, self.settings.temperature, self.uniforms[..., step], self.settings.top_p)
+        if self.settings.repetition_penalty != 1:
+            # A sample that has ended goes on with padding, which may lie outside the vocabulary.
+            seen = drawn.clamp(max=logits.shape[-1] - 1)
+            logits = penalised(logits, seen, self.settings.repetition_penalty)
+        return pick(logits, self.uniforms[..., drawn.shape[-1]], self.settings)
 
 
-def pick(
-    logits: torch.Tensor, temperature: float, uniforms: torch.Tensor, top_p: float = 1.0
-) -> torch.Tensor:
+def penalised(logits: torch.Tensor, drawn: torch.Tensor, penalty: float) -> torch.Tensor:
+    """Logits with a repetition penalty; see :class:`SamplingSettings`.
+
+    Args:
+        logits: (..., vocabulary).
+        drawn: The tokens that count as repeated, int64 (..., any number).
+    """
+    theirs = logits.gather(-1, drawn)  # (..., any number)
+    return logits.scatter(-1, drawn, torch.where(theirs < 0, theirs * penalty, theirs / penalty))
+
+
+def pick(logits: torch.Tensor, uniforms: torch.Tensor, settings: SamplingSettings) -> torch.Tensor:
     """One token a row: greedy at temperature 0, else where the cumulated probabilities pass a uniform number.
 
     Args:
         logits: (..., vocabulary).
         uniforms: float64 (...), one a row.
+        settings: Their temperature, ``top_k`` and ``top_p`` count.
     """
-    if temperature == 0:
+    if settings.temperature == 0:
         return logits.argmax(-1)
-    probs = (logits.float() / temperature).softmax(-1)
+    if settings.top_k is not None:
+        # As in transformers, tokens that are as likely as the last of them stay too: ties have no order.
+        least = logits.topk(min(settings.top_k, logits.shape[-1]), dim=-1).values[..., -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    probs, top_p = (logits.float() / settings.temperature).softmax(-1), settings.top_p
     cumulated = (probs if top_p >= 1 else _nucleus(probs, top_p)).cumsum(-1, dtype=torch.float64)
     # The scale keeps a number near 1 inside the last token even if rounding leaves the sum a little below 1.
     found = torch.searchsorted(cumulated, (uniforms * cumulated[..., -1])[..., None], right=True)

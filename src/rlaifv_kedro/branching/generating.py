@@ -54,8 +54,9 @@ def _generate(
 
     def chosen(tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """A logits processor that leaves generate's greedy search only the token that was drawn."""
-        drawn = choose(scores.view(len(prompts), samples, -1), tokens.shape[1] - start).view(-1, 1)
-        return torch.full_like(scores, -torch.inf).scatter(1, drawn, 0.0)
+        shape = (len(prompts), samples, -1)
+        token = choose(scores.view(shape), tokens[:, start:].reshape(*shape[:2], tokens.shape[1] - start))
+        return torch.full_like(scores, -torch.inf).scatter(1, token.view(-1, 1), 0.0)
 
     types = type_ids(model, prompts, torch.zeros_like(prompts))
     repeated = {

@@ -176,10 +176,10 @@ def _continue(model: "PreTrainedModel", begun: _Begun, choose: TokenChooser) -> 
     rows, samples = begun.position.shape
     own = torch.eye(samples, dtype=torch.bool, device=mask.device).expand(rows, 1, -1, -1)
     stops = torch.tensor(sorted(settings.stop), device=mask.device)
-    drawn: list[torch.Tensor] = []
+    drawn = begun.position.new_zeros(rows, samples, 0)
     for step in range(settings.max_new_tokens):
-        token = torch.where(finished, settings.pad, choose(logits, step))  # (rows, samples)
-        drawn.append(token)
+        token = torch.where(finished, settings.pad, choose(logits, drawn))  # (rows, samples)
+        drawn = torch.cat([drawn, token[..., None]], dim=-1)
         finished = finished | torch.isin(token, stops)
         if step + 1 == settings.max_new_tokens or bool(finished.all()):
             break
@@ -187,7 +187,7 @@ def _continue(model: "PreTrainedModel", begun: _Begun, choose: TokenChooser) -> 
         here = begun.position + step
         positions = here.expand(3, -1, -1) if begun.spatial else here
         logits = _last_logits(model, token, mask, positions, keep=samples, past_key_values=begun.cache)
-    return torch.stack(drawn, dim=-1)
+    return drawn
 
 
 def _last_logits(

@@ -21,13 +21,17 @@ class Question:
 class Decoding:
     """How to decode.
 
-    ``temperature`` 0 is greedy. Otherwise tokens are drawn from the tempered softmax: from all of it for
-    candidates; for splitters from the likeliest tokens that hold ``top_p`` of the probability.
+    ``temperature`` 0 is greedy. Otherwise tokens are drawn from the tempered softmax, of the ``top_k``
+    likeliest tokens (None: of all), and of these from the likeliest that hold ``top_p`` of the probability.
+    ``repetition_penalty`` makes tokens less likely that the answer has already; 1 for none. See
+    :class:`rlaifv_kedro.branching.drawing.SamplingSettings`; a server counts the prompt's tokens too.
     """
 
     temperature: float
     max_new_tokens: int
     top_p: float = 1.0
+    top_k: int | None = None
+    repetition_penalty: float = 1.0
 
 
 @dataclass(frozen=True)

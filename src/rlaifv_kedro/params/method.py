@@ -12,8 +12,18 @@ class DataGenerationParams(Params):
 
     prompts: Count = Field(4000, description="prompts an iteration (paper)")
     candidates: int = Field(10, strict=True, ge=2, le=1000, description="answers a prompt (paper)")
-    temperature: float = Field(
-        0.7, gt=0, le=5, description="plain sampling, the same for all candidates (release)"
+    temperature: float = Field(0.7, gt=0, le=5, description="the same for all candidates (release)")
+    top_k: Count | None = Field(
+        50,
+        description="tokens are drawn from so many of the likeliest, null for all (release: it names none, "
+        "and its transformers 4.35 takes 50 then)",
+    )
+    repetition_penalty: float = Field(
+        1,
+        gt=0,
+        le=10,
+        description="divides the logits of tokens that the answer has already, 1 for none (release: 1.1 for "
+        "OmniLMM)",
     )
     max_new_tokens: Count = Field(512, description="at most so many tokens an answer (release)")
     chunk_size: Count = Field(100, description="prompts a chunk: what a kill can lose")
@@ -136,6 +146,12 @@ class EvaluationParams(Params):
     )
     best_of_temperature: float = Field(
         0.7, gt=0, le=5, description="of these samples; that of the candidates"
+    )
+    best_of_top_k: Count | None = Field(
+        50, description="of these samples; that of the candidates, null for all tokens"
+    )
+    best_of_repetition_penalty: float = Field(
+        1, gt=0, le=10, description="of these samples; that of the candidates"
     )
     best_of_reward: Literal["own", "catalog"] = Field(
         "own",

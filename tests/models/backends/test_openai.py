@@ -11,6 +11,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from email.utils import formatdate
 from typing import Any
 
@@ -134,6 +135,25 @@ class TestAsking:
                 np.testing.assert_array_equal(
                     np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), np.asarray(question.image)
                 )
+
+    def test_settings_that_only_some_servers_know_are_sent_where_they_do_something(
+        self, serve: Callable[..., ChatServer]
+    ) -> None:
+        server = serve()
+        sampling = replace(WARM, top_k=50, repetition_penalty=1.1)
+        model_of(server).complete([chat("A dog.")], [1], sampling)
+        model_of(server).complete([chat("A dog.")], [1], replace(WARM, top_k=50))
+        first, second = server.bodies
+        assert first["top_k"] == second["top_k"] == 50
+        assert first["repetition_penalty"] == 1.1 and "repetition_penalty" not in second
+
+    def test_a_server_that_refuses_a_setting_stops_the_work(self, serve: Callable[..., ChatServer]) -> None:
+        refused = always(chat_server.status(400, "Unrecognized request argument supplied: top_k"))
+        model = model_of(serve(fault=refused))
+        with pytest.raises(UserError, match=r"doesn't know top_k .*data_generation\.top_k=null"):
+            model.complete([chat("a"), chat("b")], [1, 2], replace(WARM, top_k=50))
+        [answer] = model.complete([chat("a")], [1], WARM)  # not sent, so not what was wrong
+        assert answer.error == "HTTP 400: Unrecognized request argument supplied: top_k"
 
     def test_chats(self, serve: Callable[..., ChatServer]) -> None:
         server = serve(reply=lambda body: completion(text_for(body), finish="length"))

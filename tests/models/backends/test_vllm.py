@@ -4,7 +4,7 @@ its own.
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -45,6 +45,8 @@ class OldSamplingParams:
 
     temperature: float = 1.0
     top_p: float = 1.0
+    top_k: int = -1
+    repetition_penalty: float = 1.0
     max_tokens: int = 16
     seed: int | None = None
     logprobs: int | None = None
@@ -126,6 +128,7 @@ def test_sampling(vllm: type, tiny: Path, pictures: list[Image.Image]) -> None:
     ]
     (call,) = model.engine.calls
     assert [(s.temperature, s.top_p, s.max_tokens) for s in call.settings] == [(0.7, 0.9, 16)] * 3
+    assert [(s.top_k, s.repetition_penalty) for s in call.settings] == [(-1, 1.0)] * 3
     assert [s.seed for s in call.settings] == [7, (2**64 + 8) % (2**63 - 1), 9]
     for prompt, text, image in zip(
         call.prompts, ["what?", "what?", "where?"], [pictures[0], pictures[0], pictures[1]]
@@ -135,6 +138,9 @@ def test_sampling(vllm: type, tiny: Path, pictures: list[Image.Image]) -> None:
         assert prompt["prompt_token_ids"] == expected.prompts([text], expected.placeholder(1))[0]
         assert prompt["prompt_token_ids"].count(expected.image_id) == 1
         np.testing.assert_array_equal(np.asarray(prompt["multi_modal_data"]["image"]), np.asarray(image))
+    model.sample([Question(pictures[0], "what?")], [[7]], replace(WARM, top_k=50, repetition_penalty=1.1))
+    [settings] = model.engine.calls[1].settings
+    assert (settings.top_k, settings.repetition_penalty) == (50, 1.1)
 
 
 def test_first_tokens(vllm: type, tiny: Path, pictures: list[Image.Image]) -> None:

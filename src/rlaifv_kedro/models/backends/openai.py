@@ -4,9 +4,9 @@ Where a server differs from the transformers backend (vLLM's ways are read from 
 
 - **Seeds** are a wish. vLLM's own draws follow them, yet its sums depend on the batch, so now and then a
   token differs; other servers ignore them.
-- **Decoding**: what a request leaves out, vLLM takes from the model's ``generation_config.json`` (``top_k``,
-  ``repetition_penalty``). Requests can't name these without being refused elsewhere: start it with
-  ``--generation-config vllm``.
+- **Decoding**: what a request leaves out, vLLM takes from the model's ``generation_config.json``. ``top_k``
+  and ``repetition_penalty`` are named only where they are asked for, since other servers refuse them, which
+  is an error then: start vLLM with ``--generation-config vllm``. Its penalty counts the prompt's tokens too.
 - **Templates**: the server's chat template writes the prompt, and vLLM adds no beginning-of-sequence token to
   it. LLaVA-1.5's template has none: give ``--chat-template`` a copy that begins with ``{{ bos_token }}``.
 - **Thinking** must be switched off on the server: the first token of a reply that thinks is no yes or no.
@@ -163,7 +163,19 @@ class OpenAIModel:
             if on_answer:
                 on_answer(index, _or_error(outcome))
 
-        return [_or_error(outcome) for outcome in self._ask_once(items, body, _answer, on_outcome=on_outcome)]
+        outcomes = self._ask_once(items, body, _answer, self._refuse_setting, on_outcome)
+        return [_or_error(outcome) for outcome in outcomes]
+
+    def _refuse_setting(self, sent: Body, refusal: NoAnswer) -> bool:
+        """Stop if it is a setting that was refused: it would be for every item."""
+        named = [name for name in sent.get("extra_body", {}) if name in str(refusal)]
+        if named:
+            raise UserError(
+                f"{self.server.where}: the server doesn't know {' and '.join(named)} ({refusal}). Serve the "
+                "model with vLLM or SGLang, or sample without: data_generation.top_k=null and "
+                "data_generation.repetition_penalty=1, for best-of-N those of evaluation.best_of_."
+            )
+        return False
 
     def _ask_once(
         self,

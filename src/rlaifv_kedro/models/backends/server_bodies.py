@@ -46,8 +46,16 @@ def about_image(url: str, text: str) -> dict[str, Any]:
 
 
 def generation(messages: list[dict[str, Any]], seed: int, decoding: Decoding) -> Body:
-    """The body of a request for an answer."""
+    """The body of a request for an answer.
+
+    ``top_k`` and ``repetition_penalty`` are vLLM's additions to OpenAI's interface, so they are sent only
+    where they do something.
+    """
+    more: Body = {} if decoding.top_k is None else {"top_k": decoding.top_k}
+    if decoding.repetition_penalty != 1:
+        more["repetition_penalty"] = decoding.repetition_penalty
     return {
+        **({"extra_body": more} if more else {}),
         "messages": messages,
         "seed": seed,
         "temperature": decoding.temperature,

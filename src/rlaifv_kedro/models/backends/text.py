@@ -77,6 +77,8 @@ class TransformersText:
         settings = SamplingSettings(
             temperature=decoding.temperature,
             top_p=decoding.top_p,
+            top_k=decoding.top_k,
+            repetition_penalty=decoding.repetition_penalty,
             max_new_tokens=decoding.max_new_tokens,
             pad=self.encoder.pad_id,
             stop=self._stop_ids(),

@@ -124,6 +124,8 @@ class TransformersModel:
         return SamplingSettings(
             temperature=decoding.temperature,
             top_p=decoding.top_p,
+            top_k=decoding.top_k,
+            repetition_penalty=decoding.repetition_penalty,
             max_new_tokens=decoding.max_new_tokens,
             pad=self.encoder.pad_id,
             stop=self.encoder.ends,

@@ -171,10 +171,13 @@ class VLLMModel:
         }
 
     def _settings(self, decoding: Decoding, seed: int) -> Any:
+        top_k = {} if decoding.top_k is None else {"top_k": decoding.top_k}  # how none is said has changed
         # Seeds must fit into 64 bits with a sign, and -1 means none.
         return self._vllm.SamplingParams(
             temperature=decoding.temperature,
             top_p=decoding.top_p,
+            **top_k,
+            repetition_penalty=decoding.repetition_penalty,
             max_tokens=decoding.max_new_tokens,
             seed=seed % (2**63 - 1),
         )

@@ -51,7 +51,12 @@ def sample_candidates(
     from rlaifv_kedro.models import Decoding, Question, close_model, open_model
 
     model = open_model(models.policy, policy, compute, params.batch_size)
-    decoding = Decoding(params.temperature, params.max_new_tokens)
+    decoding = Decoding(
+        params.temperature,
+        params.max_new_tokens,
+        top_k=params.top_k,
+        repetition_penalty=params.repetition_penalty,
+    )
 
     def work(rows: list[Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
         readable, rejects = readable_images(rows, stage="data_generation")
