@@ -96,6 +96,22 @@ def test_the_highest_reward_is_taken_worked_by_hand(prompts: pd.DataFrame):
     ].tolist() == ["c", "d", ""]
 
 
+def test_a_cut_off_answer_is_taken_only_without_a_better_one(prompts: pd.DataFrame):
+    """Cut-off answers have no reward. p0: one is whole. p1: all are cut off or empty. p2: all are empty."""
+    candidates = pd.DataFrame(
+        {
+            "prompt_id": ["p0"] * 2 + ["p1"] * 2 + ["p2"] * 2,
+            "candidate": [0, 1] * 3,
+            "answer": ["a cup and a", "a cup.", "", "a dog and a", "", ""],
+            "token_count": 4,
+            "finish_reason": ["length", "stop", "stop", "length", "stop", "stop"],
+        }
+    )
+    rewards = pd.DataFrame({"prompt_id": ["p0"], "candidate": [1], "reward": [-9.0], "reward_sum": [-9.0]})
+    chosen = choose_answers(prompts, candidates, rewards, "base", RewardParams())
+    assert chosen["answer"].tolist() == ["a cup.", "a dog and a", ""]
+
+
 def test_order_is_the_prompts(prompts: pd.DataFrame):
     """A chunked table may come in another order."""
     candidates = pd.DataFrame(

@@ -32,7 +32,7 @@ def sample_answers(
     prompt's.
 
     Yields:
-        Chunks of ``answer_candidates``, by prompts; empty answers among them.
+        Chunks of ``answer_candidates``, by prompts; empty and cut-off answers among them.
     """
     from rlaifv_kedro.models import Decoding, Question
 
@@ -62,14 +62,16 @@ def choose_answers(
 ) -> pd.DataFrame:
     """The answer with the highest reward to every prompt, the first on a tie: the ``answers`` table.
 
-    Empty answers have no reward; one is taken only where all answers to a prompt are empty.
+    Answers that are cut off or empty have no reward: one is taken only where no answer to a prompt has one,
+    and an empty one only where all are empty.
 
     Args:
         policy: How the table calls the policy.
     """
     key = ["prompt_id", "candidate"]
-    ranked = candidates.merge(rewards[[*key, COLUMN[reward.ranking]]], on=key, how="left").sort_values(
-        [COLUMN[reward.ranking], "candidate"], ascending=[False, True], na_position="last"
+    known = candidates.merge(rewards[[*key, COLUMN[reward.ranking]]], on=key, how="left")
+    ranked = known.assign(empty=known["answer"].str.strip() == "").sort_values(
+        [COLUMN[reward.ranking], "empty", "candidate"], ascending=[False, True, True], na_position="last"
     )
     best = ranked.drop_duplicates("prompt_id")[["prompt_id", "answer", "token_count", "finish_reason"]]
     answers = prompts[["prompt_id", "question"]].merge(

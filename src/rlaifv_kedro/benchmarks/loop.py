@@ -7,7 +7,7 @@ import pandas as pd
 
 from rlaifv_kedro.benchmarks.benchmark import Submission
 from rlaifv_kedro.benchmarks.chair import CHAIR, prompt_items
-from rlaifv_kedro.benchmarks.scoring import answered_items, scores_of
+from rlaifv_kedro.benchmarks.scoring import answered_items, log_cut_off, scores_of
 from rlaifv_kedro.benchmarks.statistics import share
 from rlaifv_kedro.claims import yes_no_probs
 from rlaifv_kedro.engine.progress import batches
@@ -64,7 +64,9 @@ def score_answers(
         Tables ``item_scores`` and ``metrics``.
     """
     [policy] = answers["policy"].unique()
-    answered = answered_items(prompt_items(prompts), answers)
+    items = prompt_items(prompts)
+    log_cut_off(CHAIR, items, answers, "evaluation.max_new_tokens")
+    answered = answered_items(items, answers)
     scored = scores_of(CHAIR, policy, Submission(answered, known={"truth": truth}), decoding)
     return scored.items, scored.metrics
 

@@ -1,6 +1,7 @@
 """From a policy's answers to judgements and scores, whatever the benchmark."""
 
 import json
+import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ from rlaifv_kedro.benchmarks.judgement import Judgement, judgements_of
 from rlaifv_kedro.benchmarks.registry import BENCHMARKS
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import BenchmarksParams, ModelsParams
+from rlaifv_kedro.preference.candidates import is_cut_off
+
+log = logging.getLogger(__name__)
 
 
 def refuse_unready(
@@ -63,6 +67,26 @@ def answered_items(items: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     return known.merge(answers[["item_id", "answer"]], on="item_id", validate="one_to_one")
 
 
+def log_cut_off(benchmark: Benchmark, items: pd.DataFrame, answers: pd.DataFrame, limit: str) -> None:
+    """Log how many of one policy's answers are cut off; a yes or no stands at an answer's beginning.
+
+    Args:
+        items: Table ``benchmark_items`` of the benchmark.
+        limit: The parameter that sets most tokens of an answer.
+    """
+    yes_no = items["item_id"][items["kind"].map(benchmark.is_yes_no, na_action=None).astype(bool)]
+    written = answers[~answers["item_id"].isin(yes_no)]
+    count = int(is_cut_off(written).sum())
+    if count:
+        log.warning(
+            "%s: %d of %d answers are cut off at %s, and are scored as they are",
+            written["policy"].iloc[0],
+            count,
+            len(written),
+            limit,
+        )
+
+
 def score_policies(
     benchmark: Benchmark,
     items: pd.DataFrame,
@@ -84,6 +108,7 @@ def score_policies(
     """
     parts = []
     for policy, own in answers.groupby("policy", sort=False):
+        log_cut_off(benchmark, items, own, "benchmarks.max_new_tokens")
         found, judge = _stored_judgements(benchmark, judgements, policy)
         submission = Submission(answered_items(items, own), found, judge, known, params)
         parts.append(scores_of(benchmark, policy, submission, benchmark.decoding(params)))

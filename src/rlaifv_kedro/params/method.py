@@ -26,6 +26,11 @@ class DataGenerationParams(Params):
         "OmniLMM)",
     )
     max_new_tokens: Count = Field(512, description="at most so many tokens an answer (release)")
+    cut_off: Literal["reject", "keep"] = Field(
+        "reject",
+        description="candidates that reach max_new_tokens. reject (ours): they get no score and make no "
+        "pairs. keep (release): they count as complete answers, and teach the policy to stop in mid-sentence",
+    )
     chunk_size: Count = Field(100, description="prompts a chunk: what a kill can lose")
     batch_size: Count = Field(8, description="prompts a forward pass")
 

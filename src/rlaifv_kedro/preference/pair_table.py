@@ -5,6 +5,8 @@ from typing import Any
 
 import pandas as pd
 
+from rlaifv_kedro.preference.candidates import is_cut_off
+
 
 def pair_table(prompts: pd.DataFrame, pairs: pd.DataFrame, iteration: int, labeler: str) -> pd.DataFrame:
     """Rows of ``preference_pairs``: the published dataset's columns, then what each answer comes from.
@@ -45,18 +47,23 @@ def pair_table(prompts: pd.DataFrame, pairs: pd.DataFrame, iteration: int, label
 
 def pair_statistics(
     prompts: pd.DataFrame,
+    candidates: pd.DataFrame,
     possible: pd.DataFrame,
     drawn: pd.DataFrame,
     kept: pd.DataFrame,
     threshold: float | None,
 ) -> dict[str, Any]:
-    """How many pairs were possible, drawn and kept, and how long their answers are, in words.
+    """How many candidates are cut off, how many pairs were possible, drawn and kept, and their mean lengths.
+
+    Lengths are in words.
 
     Args:
         threshold: The one of :func:`rlaifv_kedro.preference.pairs.balance_lengths`; None without balancing.
     """
     return {
         "prompts": len(prompts),
+        "candidates": len(candidates),
+        "cut_off_candidates": int(is_cut_off(candidates).sum()),
         "prompts_with_pairs": int(kept["prompt_id"].nunique()),
         "possible_pairs": len(possible),
         "drawn_pairs": len(drawn),

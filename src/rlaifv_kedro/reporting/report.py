@@ -11,6 +11,7 @@ from rlaifv_kedro.benchmarks.loop import PROBES
 from rlaifv_kedro.formats import cell, in_words
 from rlaifv_kedro.images import open_image, png_bytes
 from rlaifv_kedro.params import ReportingParams
+from rlaifv_kedro.preference.candidates import is_cut_off
 from rlaifv_kedro.reporting.figures import draw_figure
 from rlaifv_kedro.reporting.metrics import chair_by_iteration
 
@@ -40,6 +41,7 @@ def write_report(metrics: pd.DataFrame, prompts: pd.DataFrame, params: Reporting
         steps=[_step(k, tables) for k in iterations if f"pairs_{k}" in tables],
         examples=_examples(prompts, tables, iterations[-1], params.examples),
         rejects=_rejects(tables),
+        cut_off=_cut_off(tables, iterations[-1]),
         protocol=metrics["protocol"].iloc[0],
         n=int(chair.at[(0, "mean_words"), "n"]),
     )
@@ -84,6 +86,14 @@ def _examples(prompts: pd.DataFrame, tables: dict[str, Any], last: int, count: i
         }
         for row in chosen.itertuples()
     ]
+
+
+def _cut_off(tables: dict[str, Any], last: int) -> str:
+    """How many answers of the base and the last policy are cut off; empty if none is."""
+    answers = {"base": tables["answers_0"], f"iteration {last}": tables[f"answers_{last}"]}
+    counts = {name: int(is_cut_off(table).sum()) for name, table in answers.items()}
+    shown = (f"{count} of {len(answers[name])} answers ({name})" for name, count in counts.items() if count)
+    return ", ".join(shown)
 
 
 def _rejects(tables: dict[str, Any]) -> list[tuple[str, str, int, str]]:

@@ -171,6 +171,7 @@ def _best_of(policy: str, reference: str) -> Pipeline:
                     "answer_candidates",
                     policy,
                     reference,
+                    "params:data_generation",
                     "params:reward",
                     "params:training",
                     "params:models",

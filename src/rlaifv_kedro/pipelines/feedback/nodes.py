@@ -13,8 +13,15 @@ from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.engine.progress import batches
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import open_image
-from rlaifv_kedro.params import ComputeParams, FeedbackParams, ModelsParams, RewardParams
+from rlaifv_kedro.params import (
+    ComputeParams,
+    DataGenerationParams,
+    FeedbackParams,
+    ModelsParams,
+    RewardParams,
+)
 from rlaifv_kedro.pipelines.feedback.models import open_labeler, open_splitter
+from rlaifv_kedro.preference.candidates import cut_off_rejects
 from rlaifv_kedro.preference.pair_table import pair_statistics, pair_table
 from rlaifv_kedro.preference.pairs import (
     accepted,
@@ -34,6 +41,7 @@ def divide(
     prompts: pd.DataFrame,
     candidates: pd.DataFrame,
     seed: int,
+    generation: DataGenerationParams,
     params: FeedbackParams,
     models: ModelsParams,
     compute: ComputeParams,
@@ -41,16 +49,20 @@ def divide(
     """Split every answer into claims with their questions.
 
     Yields:
-        (rejects, claims) of a chunk of prompts. Answers that can't be split are in rejects.
+        (rejects, claims) of a chunk of prompts. Answers that are cut off or can't be split are in rejects.
 
     Raises:
-        UserError: Candidates belong to other prompts.
+        UserError: Candidates belong to other prompts, or more than ``max_reject_share`` are cut off.
     """
     from rlaifv_kedro.models import close_model
 
     refuse_unknown_prompts(prompts, candidates)
+    cut_off = cut_off_rejects(candidates, generation)
+    _refuse_too_many(prompts, candidates, len(candidates) - len(cut_off), cut_off, params)
     splitter, opened = open_splitter(seed, params, models, compute)
-    by_prompt = dict(iter(candidates.groupby("prompt_id", sort=False)))
+    complete = candidates.drop(index=cut_off.index)
+    by_prompt = dict(iter(complete.groupby("prompt_id", sort=False)))
+    cut_off_of = dict(iter(cut_off.groupby(candidates["prompt_id"], sort=False)))
 
     def work(rows: list[Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
         answered = [
@@ -60,7 +72,13 @@ def divide(
             for c in by_prompt[row.prompt_id].itertuples(index=False)
         ]
         results = splitter.split([question for question, _ in answered], [c.answer for _, c in answered])
-        claims, rejects = [], []
+        claims: list[tuple[Any, ...]] = []
+        rejects = [
+            tuple(reject)
+            for row in rows
+            if row.prompt_id in cut_off_of
+            for reject in cut_off_of[row.prompt_id].itertuples(index=False)
+        ]
         for (_, c), result in zip(answered, results):
             if isinstance(result, str):
                 rejects.append(("feedback", json.dumps([c.prompt_id, int(c.candidate)]), result))
@@ -180,6 +198,7 @@ def score_rewards(
     prompts: pd.DataFrame,
     candidates: pd.DataFrame,
     rewards: pd.DataFrame,
+    generation: DataGenerationParams,
     params: FeedbackParams,
     reward: RewardParams,
 ) -> pd.DataFrame:
@@ -190,7 +209,8 @@ def score_rewards(
     """
     from rlaifv_kedro.preference.reward import reward_scores
 
-    _refuse_too_many(prompts, candidates, len(rewards), pd.DataFrame(), params)
+    cut_off = cut_off_rejects(candidates, generation)
+    _refuse_too_many(prompts, candidates, len(rewards), cut_off, params)
     return reward_scores(rewards, reward.ranking)
 
 
@@ -204,18 +224,23 @@ def _refuse_too_many(
     """Raise UserError if too large a share of the answers that were asked for can't be used."""
     asked = len(prompts) * (int(candidates["candidate"].max()) + 1 if len(candidates) else 1)
     if asked - usable > params.max_reject_share * asked:
-        first = (
-            f"{rejects.iloc[0]['key']}: {rejects.iloc[0]['why']}"
-            if len(rejects)
-            else "see data_generation_rejects"
-        )
+        known = "; ".join(_reasons(rejects)) or "see data_generation_rejects"
         raise UserError(
-            f"{asked - usable} of {asked} answers can't be used (damaged images, empty answers, answers "
-            "that can't be divided, questions without "
-            f"a reply), more than feedback.max_reject_share={params.max_reject_share}. The first: {first}. "
-            "Mend the images; or the policy "
-            "has collapsed, or the splitter is not made for its answers, or a server fails."
+            f"{asked - usable} of {asked} answers can't be used (damaged images, empty or cut-off answers, "
+            "answers that can't be divided, questions without a reply), more than "
+            f"feedback.max_reject_share={params.max_reject_share}. {known}. "
+            "Mend the images; or the policy has collapsed, or the splitter is not made for its answers, or a "
+            "server fails."
         )
+
+
+def _reasons(rejects: pd.DataFrame) -> list[str]:
+    """The three most frequent reasons, each with its first item."""
+    if rejects.empty:
+        return []
+    kinds = rejects.groupby(rejects["why"].str.partition(":")[0], sort=False)
+    frequent = sorted(kinds, key=lambda kind: -len(kind[1]))[:3]
+    return [f"{len(rows)} times: {rows['why'].iloc[0]} (first {rows['key'].iloc[0]})" for _, rows in frequent]
 
 
 def build_pairs(
@@ -252,5 +277,5 @@ def build_pairs(
             "data_generation.temperature, or check the labeler."
         )
     labeler = "reward" if params.scoring == "reward" else params.labeler
-    statistics = pair_statistics(prompts, possible, drawn, kept, threshold)
+    statistics = pair_statistics(prompts, candidates, possible, drawn, kept, threshold)
     return pair_table(prompts, kept, iteration, labeler), statistics

@@ -46,6 +46,7 @@ def _by_labeler(params: FeedbackParams) -> Pipeline:
                     "prompts",
                     "candidates",
                     "params:seed",
+                    "params:data_generation",
                     "params:feedback",
                     "params:models",
                     "params:compute",
@@ -97,7 +98,14 @@ def _by_reward() -> Pipeline:
         [
             node(
                 nodes.score_rewards,
-                inputs=["prompts", "candidates", "candidate_rewards", "params:feedback", "params:reward"],
+                inputs=[
+                    "prompts",
+                    "candidates",
+                    "candidate_rewards",
+                    "params:data_generation",
+                    "params:feedback",
+                    "params:reward",
+                ],
                 outputs="scores",
                 name="score_rewards",
             )

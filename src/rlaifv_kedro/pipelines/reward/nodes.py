@@ -9,7 +9,14 @@ import pandas as pd
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.images import open_image
-from rlaifv_kedro.params import ComputeParams, ModelsParams, RewardParams, TrainingParams
+from rlaifv_kedro.params import (
+    ComputeParams,
+    DataGenerationParams,
+    ModelsParams,
+    RewardParams,
+    TrainingParams,
+)
+from rlaifv_kedro.preference.candidates import cut_off_rejects
 from rlaifv_kedro.preference.pairs import refuse_unknown_prompts
 
 
@@ -18,16 +25,18 @@ def compute_rewards(
     candidates: pd.DataFrame,
     policy: Path,
     reference: Path,
+    generation: DataGenerationParams,
     params: RewardParams,
     training: TrainingParams,
     models: ModelsParams,
     compute: ComputeParams,
 ) -> Iterator[Chunk | Complete]:
-    """The reward of every candidate that isn't empty, by two models that are in memory together.
+    """The reward of every candidate that is neither empty nor cut off, by two models in memory together.
 
     Args:
         policy: pi, the aligned model.
         reference: pi_ref, the model that it started from.
+        generation: ``cut_off=keep`` gives cut-off answers a reward too.
 
     Yields:
         Chunks of ``candidate_rewards``, by prompts.
@@ -42,7 +51,8 @@ def compute_rewards(
     refuse_unknown_prompts(prompts, candidates)
     loading = Loading.of(models.policy, compute, params.batch_size)
     reward = Reward(load_model(policy, loading), load_model(reference, loading), training.beta)
-    said = candidates[candidates["answer"].str.strip() != ""]
+    complete = candidates.drop(index=cut_off_rejects(candidates, generation).index)
+    said = complete[complete["answer"].str.strip() != ""]
     by_prompt = dict(iter(said.groupby("prompt_id", sort=False)))
     answered = [row for row in prompts.itertuples(index=False) if row.prompt_id in by_prompt]
 

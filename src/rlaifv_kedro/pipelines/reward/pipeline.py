@@ -17,6 +17,7 @@ def create_pipeline() -> Pipeline:
                     "candidates",
                     "reward_policy",
                     "reward_reference",
+                    "params:data_generation",
                     "params:reward",
                     "params:training",
                     "params:models",

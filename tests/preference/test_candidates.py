@@ -1,0 +1,45 @@
+"""Candidates that are cut off: left out by one rule, or kept by a parameter, and counted either way."""
+
+import json
+import logging
+
+import pandas as pd
+import pytest
+
+from rlaifv_kedro.params import DataGenerationParams
+from rlaifv_kedro.preference.candidates import cut_off_rejects, is_cut_off
+from rlaifv_kedro.schemas import check, table
+
+CANDIDATES = pd.DataFrame(
+    [
+        ("p0", 0, "a cup.", 4, "stop", 1),
+        ("p0", 1, "a cup and a", 4, "length", 2),
+        ("p1", 0, "a dog and a", 4, "length", 3),
+    ],
+    columns=table("candidates").schema.names,
+    index=[7, 8, 9],
+)
+
+
+def test_a_cut_off_candidate_is_a_reject_that_says_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        rejects = cut_off_rejects(CANDIDATES, DataGenerationParams())
+    assert is_cut_off(CANDIDATES).tolist() == [False, True, True]
+    assert rejects.index.tolist() == [8, 9]
+    assert [json.loads(key) for key in rejects["key"]] == [["p0", 1], ["p1", 0]]
+    assert rejects["why"].str.contains("data_generation.max_new_tokens").all()
+    assert "2 of 3 candidates are cut off" in caplog.text and "leaves them out" in caplog.text
+    check("rejects", rejects, "rejects")
+
+
+def test_kept_ones_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        rejects = cut_off_rejects(CANDIDATES, DataGenerationParams(cut_off="keep"))
+    assert rejects.empty and list(rejects.columns) == table("rejects").schema.names
+    assert "2 of 3 candidates are cut off" in caplog.text and "keep" in caplog.text
+
+
+def test_nothing_is_said_of_whole_answers(caplog: pytest.LogCaptureFixture) -> None:
+    assert cut_off_rejects(CANDIDATES[:1], DataGenerationParams()).empty
+    assert cut_off_rejects(CANDIDATES[:0], DataGenerationParams()).empty
+    assert caplog.text == ""
