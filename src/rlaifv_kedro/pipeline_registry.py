@@ -41,7 +41,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     """
     parameters = current().parameters
     iterations, this = parameters.loop.iterations, parameters.iteration
-    stages = _stages(parameters)
+    stages = _stages(this, parameters)
     report = reporting.create_pipeline(parameters)
     last = {"base_policy": "base_policy", "last_policy": f"iteration_{iterations}.trained_policy"}
     loop = rlaif_loop(parameters) + _benchmarks(parameters, last)
@@ -76,14 +76,14 @@ def rlaif_loop(parameters: Parameters) -> Pipeline:
         measured |= dict(zip(CATALOG_REWARD, (f"iteration_{iterations}.trained_policy", "base_policy")))
     base = measurement_pipeline(params.best_of, CATALOG_REWARD)
     loop = _truth(parameters) + _namespaced(base, "base", measured, parameters)
-    stages = _stages(parameters)
-    return sum((_iteration(stages, k, parameters) for k in range(1, iterations + 1)), loop)
+    numbers = range(1, iterations + 1)
+    return sum((_iteration(_stages(k, parameters), k, parameters) for k in numbers), loop)
 
 
-def _stages(parameters: Parameters) -> dict[str, Pipeline]:
+def _stages(number: int, parameters: Parameters) -> dict[str, Pipeline]:
     """The stages of an iteration."""
     return {
-        "data_generation": data_generation.create_pipeline(),
+        "data_generation": data_generation.create_pipeline(first=number == 1),
         "feedback": feedback.create_pipeline(parameters),
         "training": training.create_pipeline(parameters),
         "evaluation": evaluation.create_pipeline(parameters),
@@ -93,11 +93,15 @@ def _stages(parameters: Parameters) -> dict[str, Pipeline]:
 def _iteration(stages: dict[str, Pipeline], number: int, parameters: Parameters) -> Pipeline:
     """Some stages of one iteration, each a box, under the iteration's name.
 
-    The first starts from ``base_policy``, the others from what the one before selected.
+    The first starts from ``base_policy``, the others from what the one before selected, and with the prompts
+    that it and those before it have left.
     """
-    policy = "base_policy" if number == 1 else f"iteration_{number - 1}.trained_policy"
+    inputs = {"policy": "base_policy"}
+    if number > 1:
+        before = f"iteration_{number - 1}"
+        inputs = {"policy": f"{before}.trained_policy", "earlier_prompts": f"{before}.drawn_prompts"}
     boxes = sum((_box(name, stage) for name, stage in stages.items()), Pipeline([]))
-    return _namespaced(boxes, f"iteration_{number}", {"policy": policy}, parameters)
+    return _namespaced(boxes, f"iteration_{number}", inputs, parameters)
 
 
 def _evaluation(stage: Pipeline, parameters: Parameters) -> Pipeline:

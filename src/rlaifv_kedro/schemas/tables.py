@@ -109,6 +109,9 @@ TABLES: dict[str, Table] = {
         key=("prompt_id",),
         filled=("prompt_id", "question"),
     ),
+    "drawn_prompts": Table(
+        _schema({"prompt_id": _TEXT, "iteration": _I32}), key=("prompt_id",), filled=("prompt_id",)
+    ),
     "candidates": Table(
         _schema({**_CANDIDATE, "answer": _TEXT, "token_count": _I32, "finish_reason": _TEXT, "seed": _I64}),
         key=("prompt_id", "candidate"),

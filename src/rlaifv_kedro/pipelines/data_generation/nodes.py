@@ -13,15 +13,27 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import readable_images
 from rlaifv_kedro.params import ComputeParams, DataGenerationParams, LoopParams, ModelsParams, missing_prompts
 from rlaifv_kedro.schemas import table
-from rlaifv_kedro.seeds import generator_for, seed_for
+from rlaifv_kedro.seeds import seed_for
 
 
 def draw_prompts(
-    pool: pd.DataFrame, iteration: int, seed: int, params: DataGenerationParams, loop: LoopParams
-) -> pd.DataFrame:
-    """The prompts of one iteration.
+    pool: pd.DataFrame,
+    iteration: int,
+    seed: int,
+    params: DataGenerationParams,
+    loop: LoopParams,
+    drawn: pd.DataFrame | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The prompts of one iteration, none of which an earlier iteration had.
 
-    The pool is shuffled once by the seed, and each iteration takes the next ones, so none comes twice.
+    Each prompt has a number of its own from (seed, prompt_id), and an iteration takes those with the smallest
+    numbers that are left: the pool's order doesn't matter, and a pool that has grown repeats none.
+
+    Args:
+        drawn: Which prompts earlier iterations have drawn; None for the first.
+
+    Returns:
+        prompts, in the order of their numbers; and drawn_prompts, of this and all earlier iterations.
 
     Raises:
         UserError: The pool is too small for all iterations of the loop; said at the first one.
@@ -29,9 +41,17 @@ def draw_prompts(
     missing = missing_prompts(len(pool), iteration, params, loop)
     if missing:
         raise UserError(missing)
-    order = generator_for(seed, "prompt pool").permutation(len(pool))
-    own = order[(iteration - 1) * params.prompts : iteration * params.prompts]
-    return pool.iloc[own].reset_index(drop=True)
+    drawn = table("drawn_prompts").frame([]) if drawn is None else drawn
+    left = pool[~pool["prompt_id"].isin(drawn["prompt_id"])]
+    if len(left) < params.prompts:
+        raise UserError(
+            f"prompt_pool has {len(left):,} prompts that no earlier iteration has drawn, and iteration "
+            f"{iteration} needs data_generation.prompts={params.prompts}. Add prompts, or lower "
+            "data_generation.prompts."
+        )
+    numbers = left["prompt_id"].map(lambda prompt: seed_for(seed, "prompt pool", prompt))
+    own = left.loc[numbers.sort_values(kind="stable").index[: params.prompts]].reset_index(drop=True)
+    return own, pd.concat([drawn, own[["prompt_id"]].assign(iteration=iteration)], ignore_index=True)
 
 
 def sample_candidates(

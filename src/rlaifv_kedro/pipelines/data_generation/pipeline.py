@@ -1,4 +1,4 @@
-"""data_generation: prompt_pool, policy -> prompts, candidates."""
+"""data_generation: prompt_pool, policy -> prompts, candidates; and which prompts are used up."""
 
 from kedro.pipeline import Pipeline, node
 
@@ -6,8 +6,12 @@ from rlaifv_kedro.pipelines.data_generation import nodes
 from rlaifv_kedro.tags import Role, Task
 
 
-def create_pipeline() -> Pipeline:
-    """The stage."""
+def create_pipeline(first: bool) -> Pipeline:
+    """The stage.
+
+    Args:
+        first: Whether it is the first iteration's, before which no prompt has been drawn.
+    """
     return Pipeline(
         [
             node(
@@ -18,8 +22,9 @@ def create_pipeline() -> Pipeline:
                     "params:seed",
                     "params:data_generation",
                     "params:loop",
+                    *([] if first else ["earlier_prompts"]),
                 ],
-                outputs="prompts",
+                outputs=["prompts", "drawn_prompts"],
                 name="draw_prompts",
             ),
             node(
