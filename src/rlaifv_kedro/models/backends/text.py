@@ -18,6 +18,7 @@ from rlaifv_kedro.branching.sampling import sample_branches
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import first_line
 from rlaifv_kedro.models.encoding import FIXED_DATE
+from rlaifv_kedro.models.finite import watch_numbers
 from rlaifv_kedro.models.folder import CheckpointFolder
 from rlaifv_kedro.models.hub import folder_of
 from rlaifv_kedro.models.interface import Answer, Decoding, OnAnswer
@@ -49,6 +50,7 @@ class TransformersText:
     ):
         self.module, self.batch_size, self.encoder = module.eval(), batch_size, TextEncoder(processor, where)
         choose_way(module)
+        watch_numbers(module, where)
 
     @torch.no_grad()
     def complete(

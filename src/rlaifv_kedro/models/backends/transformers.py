@@ -21,6 +21,7 @@ from rlaifv_kedro.branching.forward import BranchLogProbs
 from rlaifv_kedro.branching.sampling import can_sample_after_branches, sample_after_branches, sample_branches
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.encoding import ChatEncoder, EncodedImage
+from rlaifv_kedro.models.finite import watch_numbers
 from rlaifv_kedro.models.interface import Answer, Decoding, Question
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class TransformersModel:
         )
         self.where = where
         choose_way(module)
+        watch_numbers(module, where)
         if processor.tokenizer is not None:
             _ = self.encoder  # what is wrong with it is said now
 
