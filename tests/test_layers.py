@@ -17,6 +17,7 @@ BOTTOM = {
     "models.folder",
     "models.hub",
     "params",
+    "pixels",
     "prompts",
     "schemas",
     "seeds",

@@ -1,4 +1,6 @@
-"""Reading the pictures of a table, by Pillow.
+"""The pictures of a table: from the bytes, file or data URL that a row names to pixels.
+
+Policy, labeler, servers, chat, exports and benchmarks get the same ones; see :mod:`rlaifv_kedro.pixels`.
 
 Neither ``transformers.image_utils.load_image`` nor the datasets library's ``Image.decode_example`` takes this
 place. Both fetch an image whose path is an http address, unasked; then what a run needs depends on strangers'
@@ -6,44 +8,43 @@ servers. ``load_image`` also takes no bytes, takes a path that isn't there for b
 makes 16-bit greys white, and imports torch (5 s, where Pillow takes 0.07).
 """
 
+import base64
 import io
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.formats import shortened
+from rlaifv_kedro.pixels import PictureError, as_seen, opened_picture, orientation
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_NAME = 100  # characters of a path or address in a message
+
 
 def open_image(image: dict[str, Any], where: str) -> "Image":
-    """The picture of an ``image`` column: its bytes if there, else the file that it names.
+    """The picture of an ``image`` column, in RGB: its bytes if there, else the file that it names.
 
     The column is the datasets library's Image feature, a dict with ``bytes`` and ``path``.
 
     Raises:
         UserError: It can't be read; the message names ``where``.
     """
-    from PIL import Image, UnidentifiedImageError
-
-    source = io.BytesIO(image["bytes"]) if image.get("bytes") else image.get("path")
-    if not source:
-        raise UserError(f"{where}: the image has neither bytes nor a path.")
-    try:
-        picture = Image.open(source)
-        picture.load()
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{where}: the image can't be read ({_reason(error, image)}). Replace it or remove the row."
-        ) from error
-    return picture
+    embedded = embed_image(image, None, where)
+    with _saying(where, embedded["path"]):
+        return as_seen(opened_picture(embedded["bytes"]))
 
 
 def embed_image(image: dict[str, Any], folder: Path | None, where: str) -> dict[str, Any]:
     """The image with its bytes, which are read from the file that it names where it has none.
 
-    Nothing depends on that file any more then.
+    Nothing depends on that file any more then. A data URL in a file's place is decoded.
 
     Args:
         image: As of an ``image`` column.
@@ -52,18 +53,32 @@ def embed_image(image: dict[str, Any], folder: Path | None, where: str) -> dict[
     Raises:
         UserError: The file can't be read; the message names ``where``.
     """
+    path = image.get("path")
     if image.get("bytes"):
+        return {"bytes": image["bytes"], "path": path}
+    with _saying(where):
+        if path and path.startswith("data:"):
+            return {"bytes": data_url_bytes(path), "path": None}
+        return {"bytes": _file_bytes(path, folder), "path": path}
+
+
+def portable_image(image: dict[str, Any], where: str) -> dict[str, Any]:
+    """The image for other programs: with other bytes where these would be read as other pixels elsewhere.
+
+    That is so if it has an orientation, transparency, colours other than 8 bits of RGB or grey, or several
+    frames. It then becomes a PNG of what is seen.
+
+    Args:
+        image: With its bytes.
+
+    Raises:
+        UserError: It is no picture.
+    """
+    with _saying(where, image["path"]):
+        again = _portable(image["bytes"])
+    if again is None:
         return image
-    path = Path(image.get("path") or "")
-    inside = folder / path if folder is not None else path
-    try:
-        return {"bytes": (inside if inside.is_file() else path).read_bytes(), "path": image.get("path")}
-    except OSError as error:
-        places = dict.fromkeys([inside.as_posix(), path.as_posix()])
-        raise UserError(
-            f"{where}: the image can't be read ({error.strerror or error}: {' or '.join(places)}). Put the "
-            "file there, or remove the row."
-        ) from error
+    return {"bytes": again, "path": image["path"] and f"{image['path']}.png"}
 
 
 def png_bytes(picture: "Image") -> bytes:
@@ -71,6 +86,33 @@ def png_bytes(picture: "Image") -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def base64_bytes(text: str) -> bytes:
+    """What a base64 text holds, in the standard or the URL-safe alphabet; padding may be missing.
+
+    Raises:
+        PictureError: It is no base64.
+    """
+    plain = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
+    wrong = re.search("[^A-Za-z0-9+/]", plain)
+    if wrong:
+        raise PictureError(f"{wrong[0]!r} isn't a character of base64")
+    if len(plain) % 4 == 1:
+        raise PictureError(f"no base64 text has {len(plain):,} characters, so some are missing")
+    return base64.b64decode(plain + "=" * (-len(plain) % 4))
+
+
+def data_url_bytes(url: str) -> bytes:
+    """What a ``data:`` address holds.
+
+    Raises:
+        PictureError: It isn't one of base64.
+    """
+    head, _, payload = url.partition(",")
+    if not head.endswith(";base64"):
+        raise PictureError("no data URL with base64 text, like data:image/png;base64,...")
+    return base64_bytes(payload)
 
 
 def readable_images(
@@ -86,10 +128,40 @@ def readable_images(
     return readable, rejects
 
 
-def _reason(error: Exception, image: dict[str, Any]) -> str:
-    """Pillow names the buffer's address, which differs from run to run; name the file instead."""
-    return (
-        f"not a picture: {image.get('path') or 'no file name'}"
-        if "cannot identify" in str(error)
-        else str(error)
-    )
+@contextmanager
+def _saying(where: str, path: str | None = None) -> Iterator[None]:
+    try:
+        yield
+    except PictureError as error:
+        name = f"{shortened(path, _NAME)}: " if path else ""
+        raise UserError(
+            f"{where}: the image can't be read ({name}{error.message}). Replace it or remove the row."
+        ) from error
+
+
+def _file_bytes(path: str | None, folder: Path | None) -> bytes:
+    if not path:
+        raise PictureError("it has neither bytes nor a path")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path):
+        raise PictureError(
+            f"{shortened(path, _NAME)} is an address, and only files are read: fetch it, and name the file"
+        )
+    places = dict.fromkeys([str(folder / path), path] if folder is not None else [path])
+    # Not a folder, nor a pipe, which would wait for ever; no error for a name that no file can have.
+    place = next(filter(os.path.isfile, places), None)
+    if place is None:
+        raise PictureError("no such file: " + " or ".join(shortened(repr(p)[1:-1], _NAME) for p in places))
+    try:
+        return Path(place).read_bytes()
+    except OSError as error:
+        raise PictureError(f"{shortened(place, _NAME)}: {error.strerror or error}") from error
+
+
+@lru_cache(maxsize=8)  # pairs of one prompt follow each other
+def _portable(content: bytes) -> bytes | None:
+    """A PNG of what is seen; None if any program sees that in the file itself."""
+    picture = opened_picture(content)
+    plain = picture.mode in ("RGB", "L") and not getattr(picture, "is_animated", False)
+    if plain and orientation(picture) == 1 and not picture.has_transparency_data:
+        return None
+    return png_bytes(as_seen(picture))

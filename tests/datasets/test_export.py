@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pandas as pd
 import pytest
 from kedro.io.core import Version
@@ -19,6 +20,7 @@ from rlaifv_kedro.datasets import PairStore
 from rlaifv_kedro.datasets import export_formats as formats
 from rlaifv_kedro.datasets.export import ExportFolderDataset
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.images import open_image
 from rlaifv_kedro.models import load_model
 from rlaifv_kedro.params import ExportParams, Parameters
 from rlaifv_kedro.pipelines.export import create_pipeline
@@ -275,3 +277,44 @@ def test_the_pipeline_has_a_node_a_tool() -> None:
         == pipeline.outputs()
         == {f"export_{name}" for name in formats.FORMATS}
     )
+
+
+def test_other_tools_get_the_pixels_that_the_policy_gets(
+    pairs: pd.DataFrame, pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    """A photograph on its side, a drawing on nothing and greys of 16 bits, read by ``datasets`` and by plain
+    Pillow. The others keep their bytes.
+    """
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    odd = pictures[0].convert("RGBA")
+    odd.putalpha(pictures[1].convert("L"))
+    grey = Image.frombytes("I;16", (64, 64), bytes(range(256)) * 32)
+    files = [
+        saved(pictures[0], "JPEG", exif=exif),
+        saved(odd, "WEBP", lossless=True),
+        saved(grey, "PNG"),
+        saved(pictures[2], "JPEG"),
+        saved(pictures[2], "PNG"),
+    ]
+    pairs["image"] = [{"bytes": content, "path": "p"} for content in files]
+    ours = [np.asarray(open_image(image, "row")) for image in pairs["image"]]
+    for name, column in (("trl", "images"), ("published", "image")):
+        for row, pixels in zip(load(export(tmp_path, name, pairs), tmp_path), ours):
+            picture = row[column][0] if name == "trl" else row[column]
+            assert np.array_equal(np.asarray(picture.convert("RGB")), pixels)
+    for name, table in (("llama_factory", "pairs.json"), ("ms_swift", "pairs.jsonl")):
+        folder = export(tmp_path, name, pairs)
+        rows = (folder / table).read_text()
+        rows = json.loads(rows) if name == "llama_factory" else list(map(json.loads, rows.splitlines()))
+        for row, pixels in zip(rows, ours):
+            with Image.open(folder / row["images"][0]) as picture:
+                assert np.array_equal(np.asarray(picture.convert("RGB")), pixels)
+        assert [Path(row["images"][0]).suffix for row in rows] == [".png", ".png", ".png", ".jpg", ".png"]
+        assert (folder / rows[3]["images"][0]).read_bytes() == files[3]
+
+
+def saved(picture: Image.Image, form: str, **settings: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **settings)
+    return buffer.getvalue()

@@ -4,13 +4,17 @@ import copy
 
 import pytest
 from PIL import Image
-from transformers import LlavaProcessor
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, LlavaConfig, LlavaProcessor
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.miniature import language
 from rlaifv_kedro.miniature.pretraining import IGNORE, Encoder
 from rlaifv_kedro.miniature.tiny_llava import IMAGE_TOKENS, build_processor
 from rlaifv_kedro.models.encoding import ChatEncoder, EncodedImage
+from rlaifv_kedro.models.llava.processor import llava_images
+from rlaifv_kedro.models.minicpm_v.processing import MiniCPMVImageProcessor
+from rlaifv_kedro.models.omnilmm.configuration import OmniLMMConfig
+from rlaifv_kedro.models.omnilmm.processing import omnilmm_images
 
 CAPTION = (
     "this photo shows a living room. i see a potted plant and a sofa. it also contains an umbrella and a tv."
@@ -127,3 +131,21 @@ def test_a_template_that_changes_its_prompt_is_refused(processor: LlavaProcessor
     fickle.chat_template = "{% if messages|length > 1 %}i see {% endif %}" + processor.chat_template
     with pytest.raises(UserError, match="writes a prompt differently"):
         ChatEncoder(fickle, "x").answers("is there a cup?", ["yes"], EncodedImage({}, [4]))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 3), (500, 1), (1, 500), (500, 3), (3, 500), (1600, 32)])
+def test_thin_pictures_have_pixels_in_every_family(size: tuple[int, int]) -> None:
+    """A picture of one or three rows is no channels: each family's image processor is told what it gets."""
+    processors = [
+        build_processor().image_processor,
+        llava_images(LlavaConfig(vision_config=CLIPVisionConfig(image_size=28))),
+        CLIPImageProcessorPil(
+            size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}
+        ),  # llava-hf's
+        omnilmm_images(OmniLMMConfig(vision_config={"image_size": 28})),
+        MiniCPMVImageProcessor(scale_resolution=56),
+    ]
+    noise = Image.effect_noise(size, 60).convert("RGB")
+    for processor in processors:
+        pixels = processor(noise, return_tensors="pt")["pixel_values"]
+        assert pixels.shape[1] == 3 and pixels.isfinite().all(), type(processor).__name__

@@ -1,6 +1,7 @@
 """Pairs as other tools read them.
 
-Each writer takes records of the published dataset's columns, one after the other, and fills a folder.
+Each writer takes records of the published dataset's columns, one after the other, with pictures that any
+program reads alike (:func:`rlaifv_kedro.images.portable_image`), and fills a folder.
 
 Where the forms come from:
 
@@ -17,7 +18,6 @@ Where the forms come from:
 """
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.pixels import file_ending
 from rlaifv_kedro.schemas import table
 
 Records = Iterable[Mapping[str, Any]]
@@ -152,19 +153,10 @@ class _Pictures:
 
     def write(self, record: Mapping[str, Any]) -> str:
         """The picture's path in the folder."""
-        from PIL import Image, UnidentifiedImageError
-
         content = record["image"]["bytes"]
         digest = hashlib.sha256(content)
         if digest.digest() not in self._names:
-            try:
-                with Image.open(io.BytesIO(content)) as picture:
-                    kind = (picture.format or "png").lower().replace("jpeg", "jpg")
-            except UnidentifiedImageError as error:
-                raise UserError(
-                    f"pair idx {record['idx']}: the image is not a picture. Replace it or remove the row."
-                ) from error
-            name = f"images/{digest.hexdigest()[:32]}.{kind}"
+            name = f"images/{digest.hexdigest()[:32]}.{file_ending(content)}"
             (self._folder / name).write_bytes(content)
             self._names[digest.digest()] = name
         return self._names[digest.digest()]

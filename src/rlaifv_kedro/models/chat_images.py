@@ -1,13 +1,15 @@
 """The forms in which a picture may be given to a chat."""
 
-import base64
-import io
 import os
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.images import base64_bytes, data_url_bytes
+from rlaifv_kedro.pixels import PictureError, as_seen, opened_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,26 +43,21 @@ def read_image(image: "str | Path | bytes | Image | None") -> "Image":
 
 
 def _from_file(path: Path) -> "Image":
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path's it knows no error
         raise UserError(f"there is no file {path}. Correct the path of the image.")
     return _opened(path, str(path))
 
 
 def _from_text(text: str) -> "Image":
     shown = text if len(text) <= 80 else f"{text[:40]}... ({len(text):,} characters)"
-    if os.path.isfile(text):  # unlike Path's it returns False for a text that is too long for a path
+    if os.path.isfile(text):
         return _opened(Path(text), text)
     if text.startswith("data:"):
-        head, _, payload = text.partition(",")
-        if not head.endswith(";base64"):
-            raise UserError(
-                f"the image {shown} is no data URL with base64 text, like data:image/png;base64,..."
-            )
-        return _decoded(payload, f"the image {shown}")
+        return _decoded(data_url_bytes, text, f"the image {shown}")
     # Base64 has no full stop; a separator would tell nothing, because base64 has "/".
     if re.search(r"\.\w{1,5}$", text):
         raise UserError(f"there is no file {shown}. Correct the path of the image.")
-    return _decoded(text, f"there is no file {shown}, and as base64 text it")
+    return _decoded(base64_bytes, text, f"there is no file {shown}, and as base64 text it")
 
 
 def _from_bytes(data: bytes) -> "Image":
@@ -69,30 +66,27 @@ def _from_bytes(data: bytes) -> "Image":
     except UserError:
         if not data.isascii():
             raise
-        return _decoded(data.decode("ascii"), "the image")
+        return _decoded(base64_bytes, data.decode("ascii"), "the image")
 
 
-def _decoded(text: str, what: str) -> "Image":
-    """The picture in a base64 text, whose padding may be missing."""
-    plain = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
-    wrong = re.search("[^A-Za-z0-9+/]", plain)
-    if wrong:
-        raise UserError(f"{what} can't be read: {wrong[0]!r} isn't a character of base64.")
-    if len(plain) % 4 == 1:
-        raise UserError(
-            f"{what} can't be read: no base64 text has {len(plain):,} characters, so some are missing."
-        )
-    return _opened(base64.b64decode(plain + "=" * (-len(plain) % 4)), what)
+def _decoded(decode: Callable[[str], bytes], text: str, what: str) -> "Image":
+    with _saying(what):
+        data = decode(text)
+    return _opened(data, what)
 
 
 def _opened(source: "bytes | Path | Image", what: str) -> "Image":
-    from PIL import Image, UnidentifiedImageError
+    with _saying(what):
+        try:
+            data = source.read_bytes() if isinstance(source, Path) else source
+        except OSError as error:
+            raise PictureError(error.strerror or str(error)) from error
+        return as_seen(opened_picture(data) if isinstance(data, bytes) else data)
 
+
+@contextmanager
+def _saying(what: str) -> Iterator[None]:
     try:
-        data = source.read_bytes() if isinstance(source, Path) else source
-        picture = Image.open(io.BytesIO(data)) if isinstance(data, bytes) else data
-        picture.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "that is no picture" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise UserError(f"{what} can't be read: {reason}.") from error
-    return picture
+        yield
+    except PictureError as error:
+        raise UserError(f"{what} can't be read: {error.message}.") from error

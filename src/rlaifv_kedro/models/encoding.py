@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.llava.processor import chunked_ids
+from rlaifv_kedro.pixels import as_seen
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -77,7 +78,7 @@ class ChatEncoder:
 
     def image(self, image: "Image") -> EncodedImage:
         """Encode an image."""
-        picture = image.convert("RGB")
+        picture = as_seen(image)
         encoded = dict(self.processor(text=self.prompt_text(_TRIAL), images=picture, return_tensors="pt"))
         ids = encoded.pop("input_ids")[0].tolist()
         of_tokens = (1, len(ids))  # what belongs to the trial's tokens is left out

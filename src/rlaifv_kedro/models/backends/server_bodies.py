@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.images import png_bytes
 from rlaifv_kedro.models.interface import Decoding
+from rlaifv_kedro.pixels import as_seen
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,7 +32,7 @@ def data_urls(images: "Sequence[Image]") -> list[str]:
 
 
 def _data_url(image: "Image") -> str:
-    return "data:image/png;base64," + base64.b64encode(png_bytes(image.convert("RGB"))).decode()
+    return "data:image/png;base64," + base64.b64encode(png_bytes(as_seen(image))).decode()
 
 
 def about_image(url: str, text: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.encoding import ChatEncoder
 from rlaifv_kedro.models.interface import Answer, Decoding, OnAnswer, Question
 from rlaifv_kedro.params import VLLMParams
+from rlaifv_kedro.pixels import as_seen
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -167,7 +168,7 @@ class VLLMModel:
     def _prompt(self, image: "Image", text: str) -> dict[str, Any]:
         return {
             "prompt_token_ids": self._encoder.prompts([text], self._encoder.placeholder(1))[0],
-            "multi_modal_data": {"image": image.convert("RGB")},
+            "multi_modal_data": {"image": as_seen(image)},
         }
 
     def _settings(self, decoding: Decoding, seed: int) -> Any:

@@ -24,6 +24,7 @@ from transformers.image_utils import ImageInput, make_flat_list_of_images
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.folder import PROCESSORS, CheckpointFolder
 from rlaifv_kedro.models.minicpm_v.slicing import Slicing, slicing
+from rlaifv_kedro.pixels import as_seen
 
 # A message's parts are joined by newlines and trimmed, as the release's chat code does; an image is one
 # placeholder until it is known.
@@ -90,7 +91,7 @@ class MiniCPMVImageProcessor(BaseImageProcessor):
 
     def slices(self, image: Image.Image) -> list[Image.Image]:
         """The overview and then the cells of the grid, row by row."""
-        image = image.convert("RGB")
+        image = as_seen(image)
         plan = self.slicing(image.size)
         result = [image.resize(plan.overview, Image.Resampling.BICUBIC)]
         if plan.grid != (0, 0):

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from rlaifv_kedro.datasets.pair_store import PairStore
-from rlaifv_kedro.images import embed_image
+from rlaifv_kedro.images import embed_image, portable_image
 from rlaifv_kedro.schemas import table
 
 DS_NAME = "rlaifv_kedro"
@@ -17,6 +17,8 @@ DS_NAME = "rlaifv_kedro"
 
 class PublishedRows:
     """Pairs as records of the published dataset's columns, each with its image's bytes.
+
+    A picture that other programs would see otherwise than the policy did becomes a PNG of what it saw.
 
     Records are made when they are asked for, each time anew.
     """
@@ -28,10 +30,11 @@ class PublishedRows:
         """The records, in order.
 
         Raises:
-            UserError: An image is neither in the row nor in the file that it names.
+            UserError: An image is neither in the row nor in the file that it names, or is no picture.
         """
         for record in self._of_store() if isinstance(self._pairs, PairStore) else self._of_frame():
-            yield {**record, "image": embed_image(record["image"], None, f"pair idx {record['idx']}")}
+            where = f"pair idx {record['idx']}"
+            yield {**record, "image": portable_image(embed_image(record["image"], None, where), where)}
 
     def _of_frame(self) -> Iterator[Mapping[str, Any]]:
         names = [name for name in table("preference_pairs").schema.names if name in self._pairs.columns]
