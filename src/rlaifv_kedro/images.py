@@ -41,6 +41,15 @@ def open_image(image: dict[str, Any], where: str) -> "Image":
         return as_seen(opened_picture(embedded["bytes"]))
 
 
+def image_fault(image: dict[str, Any]) -> str | None:
+    """Why an image of such a column can't be read; None if it can."""
+    try:
+        as_seen(opened_picture(_embedded(image, None)["bytes"]))
+    except PictureError as error:
+        return error.message
+    return None
+
+
 def embed_image(image: dict[str, Any], folder: Path | None, where: str) -> dict[str, Any]:
     """The image with its bytes, which are read from the file that it names where it has none.
 
@@ -53,13 +62,8 @@ def embed_image(image: dict[str, Any], folder: Path | None, where: str) -> dict[
     Raises:
         UserError: The file can't be read; the message names ``where``.
     """
-    path = image.get("path")
-    if image.get("bytes"):
-        return {"bytes": image["bytes"], "path": path}
     with _saying(where):
-        if path and path.startswith("data:"):
-            return {"bytes": data_url_bytes(path), "path": None}
-        return {"bytes": _file_bytes(path, folder), "path": path}
+        return _embedded(image, folder)
 
 
 def portable_image(image: dict[str, Any], where: str) -> dict[str, Any]:
@@ -137,6 +141,15 @@ def _saying(where: str, path: str | None = None) -> Iterator[None]:
         raise UserError(
             f"{where}: the image can't be read ({name}{error.message}). Replace it or remove the row."
         ) from error
+
+
+def _embedded(image: dict[str, Any], folder: Path | None) -> dict[str, Any]:
+    path = image.get("path")
+    if image.get("bytes"):
+        return {"bytes": image["bytes"], "path": path}
+    if path and path.startswith("data:"):
+        return {"bytes": data_url_bytes(path), "path": None}
+    return {"bytes": _file_bytes(path, folder), "path": path}
 
 
 def _file_bytes(path: str | None, folder: Path | None) -> bytes:

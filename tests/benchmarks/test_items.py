@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from pair_files import picture
 from rlaifv_kedro.benchmarks.mmhal import TYPES
 from rlaifv_kedro.benchmarks.registry import BENCHMARKS
 from rlaifv_kedro.errors import UserError
@@ -59,7 +60,7 @@ HALBENCH = [
         "org_idx": 4,
         "image_id": 139,
         "question": "Describe it.",
-        "image": base64.b64encode(b"\xff\xd8 a").decode(),
+        "image": base64.b64encode(picture(0)).decode(),
     }
 ]
 MMHAL = [
@@ -114,8 +115,13 @@ def test_object_halbench() -> None:
         "Describe it.",
         139,
     ]
-    assert pictures(frame) == [b"\xff\xd8 a"]
+    assert pictures(frame) == [picture(0)]
     assert reference(frame) == [{}]
+    damaged = [{**HALBENCH[0], "image": base64.b64encode(picture(0)[:40]).decode()}]
+    with pytest.raises(
+        UserError, match=r"record 1 \(from 1\): the picture can't be read \(.*Give the published"
+    ):
+        halbench(damaged)
 
 
 def test_mmhal() -> None:

@@ -13,6 +13,7 @@ import yaml
 from kedro.io import DataCatalog
 
 from file_server import FileServer
+from pair_files import picture
 from rlaifv_kedro.datasets import ImagesDataset, RemoteFileDataset
 from rlaifv_kedro.datasets import download as module
 from rlaifv_kedro.errors import UserError
@@ -130,7 +131,7 @@ def test_impossible_entries(tmp_path: Path, wrong: dict) -> None:
 
 @pytest.fixture
 def pictures() -> Iterator[FileServer]:
-    with FileServer({f"/p/{i}.jpg": f"picture {i}".encode() for i in range(20)}) as server:
+    with FileServer({f"/p/{i}.jpg": picture(i) for i in range(20)}) as server:
         yield server
 
 
@@ -139,14 +140,14 @@ def test_pictures_of_a_folder_are_fetched_when_they_are_asked_for(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images/sub").mkdir(parents=True)
-    (tmp_path / "images/sub/0.jpg").write_bytes(b"by hand")
+    (tmp_path / "images/sub/0.jpg").write_bytes(picture(77))
     dataset = ImagesDataset(str(tmp_path / "images"), base_url=pictures.url("/p"))
     found = dataset.load().find([f"{i}.jpg" for i in (0, 1, 2, 1)])
     assert found["0.jpg"] == {"bytes": None, "path": "images/sub/0.jpg"}
     assert {name: Path(image["path"]).read_bytes() for name, image in found.items()} == {
-        "0.jpg": b"by hand",
-        "1.jpg": b"picture 1",
-        "2.jpg": b"picture 2",
+        "0.jpg": picture(77),
+        "1.jpg": picture(1),
+        "2.jpg": picture(2),
     }
     dataset.load().find([f"{i}.jpg" for i in range(20)])
     assert sorted(path for path, _ in pictures.requests) == sorted(
@@ -163,9 +164,9 @@ def test_pictures_by_their_addresses(pictures: FileServer, tmp_path: Path) -> No
     urls = [pictures.url(f"/p/{i}.jpg") for i in range(3)]
     found = ImagesDataset(str(tmp_path / "images"), from_addresses=True).load().find(urls)
     assert [Path(found[url]["path"]).read_bytes() for url in urls] == [
-        b"picture 0",
-        b"picture 1",
-        b"picture 2",
+        picture(0),
+        picture(1),
+        picture(2),
     ]
 
 
@@ -176,7 +177,8 @@ def test_missing_pictures_are_counted_and_the_others_kept(pictures: FileServer, 
         metadata={"manual": "Unpack the archive there."},
     )
     with pytest.raises(
-        UserError, match=r"lacks 5 of 10 pictures.* First: http.*20.jpg: 404.*; .*Unpack the archive there\."
+        UserError,
+        match=r"5 of 10 pictures can't be had\. First: 20\.jpg: http.*20.jpg: 404.*; .*Unpack the archive there\.",
     ):
         dataset.load().find([f"{i}.jpg" for i in range(15, 25)])
     assert len(list((tmp_path / "images").glob("*.jpg"))) == 5
@@ -185,7 +187,7 @@ def test_missing_pictures_are_counted_and_the_others_kept(pictures: FileServer, 
 def test_a_server_that_gives_nothing_is_not_asked_for_everything(
     pictures: FileServer, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="lacks 500 of 500 pictures"):
+    with pytest.raises(UserError, match="500 of 500 pictures can't be had"):
         ImagesDataset(str(tmp_path / "images"), base_url=pictures.url("/elsewhere")).load().find(
             [f"{i}.jpg" for i in range(500)]
         )
@@ -194,16 +196,16 @@ def test_a_server_that_gives_nothing_is_not_asked_for_everything(
 
 def test_pictures_of_an_archive(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "made.zip", "w") as archive:
-        archive.writestr("images/a.jpg", b"picture a")
+        archive.writestr("images/a.jpg", picture(1))
     url = "https://example.org/b.jpg"
     with FileServer({"/all.zip": (tmp_path / "made.zip").read_bytes()}) as server:
         dataset = ImagesDataset(str(tmp_path / "all.zip"), url=server.url("/all.zip"))
         assert dataset.waits()
         images = dataset.load()
     assert images.find(["https://example.org/x/a.jpg?size=o"]) == {
-        "https://example.org/x/a.jpg?size=o": {"bytes": b"picture a", "path": "a.jpg"}
+        "https://example.org/x/a.jpg?size=o": {"bytes": picture(1), "path": "images/a.jpg"}
     }
-    with pytest.raises(UserError, match="lacks 1 of 1 pictures"):
+    with pytest.raises(UserError, match="1 of 1 pictures can't be had"):
         images.find([url])
     (tmp_path / "all.zip").write_bytes(b"no archive")
     with pytest.raises(UserError, match="no zip archive"):
@@ -225,3 +227,110 @@ def test_every_published_entry_names_licence_and_the_way_by_hand() -> None:
         assert entry["metadata"]["licence"] and entry["metadata"]["manual"], name
         assert len(entry.get("sha256", "0" * 64)) == 64, name
         DataCatalog.from_config({name: entry}).get(name)
+
+
+def test_two_addresses_that_end_alike_are_two_pictures(tmp_path: Path) -> None:
+    """Also in a folder in which an older version left one picture under that last part."""
+    files = {"/a/1.jpg": picture(1), "/b/1.jpg": picture(2), "/a/1.jpg?id=2": picture(3)}
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/1.jpg").write_bytes(picture(9))
+    dataset = ImagesDataset(str(tmp_path / "images"), from_addresses=True)
+    with FileServer(files) as server:
+        urls = {server.url(path): content for path, content in files.items()}
+        for _ in range(2):  # the second time nothing is fetched
+            found = dataset.load().find(urls)
+            assert {url: Path(found[url]["path"]).read_bytes() for url in urls} == urls
+        assert len(server.requests) == 3
+    (tmp_path / "images/by hand.jpg").write_bytes(picture(4))
+    by_hand = "https://example.org/by%20hand.jpg"
+    assert Path(dataset.load().find([by_hand])[by_hand]["path"]).read_bytes() == picture(4)
+
+
+def test_names_that_mean_several_files_are_refused(tmp_path: Path) -> None:
+    for path in ("x/1.jpg", "y/1.jpg", "y/2.jpg"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(picture(len(path)))
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for path in ("x/1.jpg", "y/1.jpg", "y/2.jpg"):
+            archive.write(tmp_path / path, path)
+    for place in (tmp_path, tmp_path / "all.zip"):
+        images = ImagesDataset(str(place)).load()
+        assert len(images.find(["x/1.jpg", "y/1.jpg", "2.jpg"])) == 3
+        with pytest.raises(
+            UserError, match=r"1 of 1 pictures can't be had. First: 1\.jpg: several files .* x/1\.jpg and y/1"
+        ):
+            images.find(["1.jpg"])
+        with pytest.raises(
+            UserError, match=r"a/2\.jpg: y/2\.jpg is the file of its last part, and of.* b/2\.jpg"
+        ):
+            images.find(["a/2.jpg", "b/2.jpg"])
+        with pytest.raises(UserError, match=r"2\.jpg\?id=1: y/2\.jpg is the file of its last part"):
+            images.find(["https://example.org/2.jpg?id=1", "https://example.org/2.jpg?id=2"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../out.jpg", "/out.jpg", "a\\out.jpg", "a\0.jpg", "CON", "x" * 5000, "..%2fout.jpg", "x/../../o"],
+)
+def test_names_that_lead_out_of_the_folder_are_not_fetched(tmp_path: Path, name: str) -> None:
+    (tmp_path / "images").mkdir()
+    with FileServer({}) as server:
+        dataset = ImagesDataset(str(tmp_path / "images"), base_url=server.url("/p"))
+        with pytest.raises(UserError, match="1 of 1 pictures can't be had") as error:
+            dataset.load().find([name])
+    assert len(error.value.message) < 700 and "\0" not in error.value.message
+    assert {path.name for path in tmp_path.iterdir()} == {"images"}
+    assert {path.name for path in (tmp_path / "images").iterdir()} <= {".lock"}
+
+
+def test_an_address_can_t_write_outside_of_the_folder(tmp_path: Path) -> None:
+    with FileServer({"/..%2F..%2Fout.jpg": picture(1)}) as server:
+        url = server.url("/..%2f..%2fout.jpg")
+        found = ImagesDataset(str(tmp_path / "a/images"), from_addresses=True).load().find([url])
+    assert Path(found[url]["path"]).parent == tmp_path / "a/images"
+
+
+@pytest.mark.parametrize(
+    "address", ["http://", "http://[::1/a.jpg", "http://host:99999/a.jpg", "http://a\0b/c.jpg"]
+)
+def test_what_is_no_address_is_said_at_once(tmp_path: Path, address: str) -> None:
+    with pytest.raises(UserError, match="1 of 1 pictures can't be had"):
+        ImagesDataset(str(tmp_path), from_addresses=True).load().find([address])
+
+
+def test_a_page_that_says_gone_is_no_picture(tmp_path: Path) -> None:
+    """Status 200: it gets no picture's name, the message shows what came, and the next run asks again."""
+    page = b"<!DOCTYPE html><html>This photo is no longer available</html>"
+    with FileServer({"/p/1.jpg": page}) as server:
+        images = ImagesDataset(str(tmp_path / "images"), base_url=server.url("/p")).load()
+        with pytest.raises(
+            UserError,
+            match=r"First: 1\.jpg: http://.*/p/1\.jpg: it gives .*: not a picture: it begins with b'<!DOCTYPE html>",
+        ):
+            images.find(["1.jpg"])
+        assert {path.name for path in (tmp_path / "images").iterdir()} == {".lock"}
+        server.files["/p/1.jpg"] = picture(1)
+        assert Path(images.find(["1.jpg"])["1.jpg"]["path"]).read_bytes() == picture(1)
+
+
+def test_a_damaged_picture_is_named_when_it_is_asked_for(tmp_path: Path) -> None:
+    """Before any model answers questions about it."""
+    for i in range(3):
+        (tmp_path / f"{i}.jpg").write_bytes(picture(i))
+    (tmp_path / "1.jpg").write_bytes(b"<html>gone</html>")
+    names = [f"{i}.jpg" for i in range(3)]
+    with pytest.raises(
+        UserError, match=r"1 of 3 pictures can't be read\. First: 1\.jpg: not a picture: .*<html>.*by hand"
+    ):
+        ImagesDataset(str(tmp_path)).load().find(names)
+    with pytest.raises(UserError, match=r"Delete them, and they are fetched anew\."):
+        ImagesDataset(str(tmp_path), base_url="http://example.org").load().find(names)
+
+
+@pytest.mark.parametrize(("file", "form"), [("a.json", "json"), ("a.zip", "file")])
+def test_a_page_in_place_of_a_published_file_is_not_kept(tmp_path: Path, file: str, form: str) -> None:
+    with FileServer({"/a": b"<html>log in</html>"}) as server:
+        dataset = RemoteFileDataset(str(tmp_path / file), url=server.url("/a"), form=form)
+        with pytest.raises(UserError, match=r"can't be fetched \(.*it gives .*begins with b'<html>log in"):
+            dataset.load()
+    assert not (tmp_path / file).exists()

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from file_server import FileServer
+from pair_files import picture
 from whole_project import Project, make_project
 
 RAW = Path("data/01_raw/benchmarks")
@@ -48,7 +49,7 @@ def published() -> dict[str, bytes]:
         annotations__instances_val2014_json=json.dumps(instances).encode(),
         annotations__captions_val2014_json=json.dumps(captions).encode(),
     )
-    question = {"image_id": 11, "question": "Describe it.", "image": base64.b64encode(b"picture 11").decode()}
+    question = {"image_id": 11, "question": "Describe it.", "image": base64.b64encode(picture(11)).decode()}
     pope = {"question_id": 0, "image": IMAGES[2][1], "text": "Is there a dog?", "label": "no"}
     return {
         "/coco.zip": coco,
@@ -58,7 +59,7 @@ def published() -> dict[str, bytes]:
             f"/pope_{split}.json": json.dumps([pope]).encode()
             for split in ("random", "popular", "adversarial")
         },
-        **{f"/val2014/{name}": f"picture {i}".encode() for i, name in IMAGES},
+        **{f"/val2014/{name}": picture(i) for i, name in IMAGES},
     }
 
 
@@ -143,10 +144,10 @@ def test_a_run_fetches_and_makes_tables(place: Place) -> None:
         12: ["dog", "chair"],
         13: [],
     }
-    assert place.table("object_halbench_items", "first")["image"][0]["bytes"] == b"picture 11"
+    assert place.table("object_halbench_items", "first")["image"][0]["bytes"] == picture(11)
     pope = place.table("pope_items", "first")
     assert pope["item_id"].tolist() == ["random/0", "popular/0", "adversarial/0"]
-    assert (place.project.path / pope["image"][0]["path"]).read_bytes() == b"picture 13"
+    assert (place.project.path / pope["image"][0]["path"]).read_bytes() == picture(13)
     assert len(place.table("chair_items", "first")) == 2
     read = json.loads((place.project.path / "data/runs/first/manifest.json").read_text())["read"]
     assert read["coco_annotations"]["sha256"] == hashlib.sha256(place.server.files["/coco.zip"]).hexdigest()

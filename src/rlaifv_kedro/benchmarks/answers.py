@@ -87,7 +87,7 @@ def _by_image(items: pd.DataFrame) -> list[list[Any]]:
                 f"{row.benchmark} item {row.item_id} has no picture. Make the items with pictures: kedro "
                 "run --pipelines benchmark_data"
             )
-        key = (row.image["path"] or row.image["bytes"], _is_yes_no(row))
+        key = (row.image["bytes"] or row.image["path"], _is_yes_no(row))
         groups.setdefault(key, []).append(row)
     return list(groups.values())
 

@@ -17,6 +17,7 @@ from rlaifv_kedro.benchmarks.judgement import Judge, Judgement
 from rlaifv_kedro.benchmarks.records import Record
 from rlaifv_kedro.datasets.images import Images
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.images import image_fault
 from rlaifv_kedro.params import BenchmarkDataParams, BenchmarksParams
 from rlaifv_kedro.schemas import check, table
 
@@ -234,10 +235,15 @@ class Benchmark:
             inputs: The other inputs of ``items``.
 
         Raises:
-            UserError: A published file is of another form, or a picture is missing; names the record.
+            UserError: A published file is of another form, or a picture is missing or damaged; names the
+                record or the picture.
         """
         inputs |= {} if params is None else {"params": params}
-        return item_table(self, self.items(**inputs), pictures)
+        items = self.items(**inputs)
+        for item in items:
+            if isinstance(item.picture, bytes) and (why := image_fault({"bytes": item.picture})):
+                raise UserError(f"{item.where}: the picture can't be read ({why}). Give the published file.")
+        return item_table(self, items, pictures)
 
 
 def item_table(benchmark: Benchmark, items: Sequence[Item], pictures: Images | None = None) -> pd.DataFrame:

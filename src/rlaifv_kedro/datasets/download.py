@@ -5,13 +5,13 @@ import logging
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from rlaifv_kedro.files import file_sha256, sync_folder, writing
-from rlaifv_kedro.formats import first_line
+from rlaifv_kedro.formats import first_line, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,13 @@ class _Cut(Exception):
     """The answer broke off or the server is busy: worth another try."""
 
 
-def download(urls: Sequence[str], target: Path, sha256: str | None = None, lock: bool = True) -> None:
+def download(
+    urls: Sequence[str],
+    target: Path,
+    sha256: str | None = None,
+    lock: bool = True,
+    check: Callable[[Path], str | None] = lambda _: None,
+) -> None:
     """Fetch a file to ``target``; does nothing if it is there.
 
     What came before a cut stays beside it, in ``.<name>.part``, and is continued by HTTP's Range, in this
@@ -47,9 +53,11 @@ def download(urls: Sequence[str], target: Path, sha256: str | None = None, lock:
         sha256: Of the whole file, hexadecimal.
         lock: Whether others that want the same file wait, by a ``.<name>.lock`` beside it. False: the caller
             sees to that.
+        check: Says why what came is not what is wanted, such as a page that says "gone"; None if it is. It
+            looks at it before it gets the target's name.
 
     Raises:
-        DownloadError: No address gives the file, or what they give has another sha256.
+        DownloadError: No address gives the file, or what they give has another sha256 or fails the check.
         UserError: The disk can't be written.
     """
     from filelock import FileLock
@@ -63,9 +71,9 @@ def download(urls: Sequence[str], target: Path, sha256: str | None = None, lock:
                 if target.exists():
                     return
                 try:
-                    _fetch(url, part, sha256)
+                    _fetch(url, part, sha256, check)
                 except DownloadError as error:
-                    reasons.append(f"{url}: {error}")
+                    reasons.append(f"{shortened(url, 200)}: {error}")
                     continue
                 os.replace(part, target)
                 _notes_of(part).unlink(missing_ok=True)
@@ -74,8 +82,8 @@ def download(urls: Sequence[str], target: Path, sha256: str | None = None, lock:
     raise DownloadError("; ".join(reasons))
 
 
-def _fetch(url: str, part: Path, sha256: str | None) -> None:
-    """Fill ``part`` from this address, with retries, and compare its hash."""
+def _fetch(url: str, part: Path, sha256: str | None, check: Callable[[Path], str | None]) -> None:
+    """Fill ``part`` from this address, with retries, compare its hash, and check it."""
     logger.info("Fetching %s", url)
     failures, again = 0, False
     while True:
@@ -88,15 +96,22 @@ def _fetch(url: str, part: Path, sha256: str | None) -> None:
                 raise DownloadError(f"{cut}, {failures} times") from cut
             time.sleep(PAUSE * 2 ** (failures - 1))
             continue
-        found = file_sha256(part) if sha256 is not None else None
-        if found == sha256:
+        fault = _fault(part, sha256, check)
+        if fault is None:
             return
         _forget(part)
         if again or not start:
-            raise DownloadError(
-                f"what it gives has the sha256 {found}, not {sha256}: it is not the published file any more"
-            )
+            raise DownloadError(fault)
         again = True  # the beginning may have been of another file, or damaged: once more from the start
+
+
+def _fault(part: Path, sha256: str | None, check: Callable[[Path], str | None]) -> str | None:
+    """Why what came is not the file; None if it is."""
+    found = file_sha256(part) if sha256 is not None else None
+    if found != sha256:
+        return f"what it gives has the sha256 {found}, not {sha256}: it is not the published file any more"
+    why = check(part)
+    return why and f"it gives {_read_notes(part).get('type') or 'something'}: {why}"
 
 
 def _stream(url: str, part: Path, trusted: bool) -> None:
@@ -128,6 +143,8 @@ def _stream(url: str, part: Path, trusted: bool) -> None:
         if error.status in BUSY or error.status >= 500:
             raise _Cut(f"{error.status} {error.message}") from error
         raise DownloadError(f"{error.status} {error.message}") from error
+    except ValueError as error:  # of aiohttp's and of the libraries under it, InvalidURL among them
+        raise DownloadError(f"that is no address ({shortened(first_line(error), 80)})") from error
     except aiohttp.ClientConnectorDNSError as error:
         raise DownloadError("its host is not known here; is there a network?") from error
     except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
@@ -168,10 +185,15 @@ def _beyond_the_end(part: Path, content_range: str, trusted: bool) -> None:
 
 
 def _write_notes(part: Path, url: str, headers: Mapping[str, str]) -> None:
-    """Keep what tells two versions of a file apart. A weak ETag doesn't (RFC 9110, 13.1.5)."""
+    """Keep what tells two versions of a file apart, and what kind of file the server says it is.
+
+    A weak ETag tells nothing (RFC 9110, 13.1.5).
+    """
     etag = headers.get("ETag", "")
     validator = etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
-    _notes_of(part).write_text(json.dumps({"url": url, "validator": validator}))
+    _notes_of(part).write_text(
+        json.dumps({"url": url, "validator": validator, "type": headers.get("Content-Type")})
+    )
 
 
 def _read_notes(part: Path) -> dict[str, Any]:

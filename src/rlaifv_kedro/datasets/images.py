@@ -4,31 +4,43 @@ from __future__ import annotations
 
 import posixpath
 import zipfile
-from collections.abc import Iterable
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from kedro.io import AbstractDataset
 
 from rlaifv_kedro.datasets.download import DownloadError, download
+from rlaifv_kedro.datasets.picture_names import (
+    HTTP,
+    Places,
+    address_below,
+    file_of_address,
+    is_relative_path,
+)
 from rlaifv_kedro.datasets.remote import RemoteFileDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown, writing
+from rlaifv_kedro.formats import first_line, shortened
+from rlaifv_kedro.images import image_fault
 
 AT_ONCE = 8  # downloads
 BATCH = 16
 NAMED = 3  # of the missing pictures, in a message
-HTTP = ("http://", "https://")
+NAME = 100  # characters of a name in a message
 BY_HAND = "Put them there by hand, or change `filepath` in the catalog."
 
 Image = dict[str, Any]
 
 
 class Images:
-    """Pictures by their file names, wherever in the folder or archive they lie.
+    """Pictures by their names, wherever in the folder or archive they lie.
 
     Args:
         path: Folder or zip archive.
@@ -46,91 +58,144 @@ class Images:
     def find(self, names: Iterable[str]) -> dict[str, Image]:
         """The pictures by the names as given, for an ``image`` column.
 
-        Those of a folder are given as their paths, those of an archive as bytes.
+        Those of a folder are given as their paths, those of an archive as bytes. Each is decoded once.
 
         Args:
-            names: File names, or http addresses, whose last part is the file name.
+            names: Paths in the folder or archive, or their ends, or file names alone; or http addresses. An
+                address has a file of its own; a file that a person put there under the address's last part
+                counts if it is the only one, and no other address ends so.
 
         Raises:
-            UserError: Some can't be had; names how many, the first of them, and what to do.
+            UserError: Some can't be had, a name means several files, or a file is no picture; names how
+                many, the first of them, and what to do.
         """
-        files = {name: file_name(name) for name in names}
-        missing = {file: self._address(name) for name, file in files.items() if file not in self._places}
-        problems = [f"{file}: not there" for file, url in missing.items() if not url]
-        problems += self._fetch({file: url for file, url in missing.items() if url})
+        names = list(dict.fromkeys(names))
+        places, problems = self._known(names)
+        missing = [name for name in names if name not in places and name not in problems]
+        problems |= self._fetch(missing, places)
+        by_hand = self._manual or BY_HAND
+        self._refuse(problems, len(names), "can't be had", by_hand)
+        images = self._images(names, places)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            faults = zip(names, pool.map(image_fault, images.values()))
+        damaged = {name: why for name, why in faults if why}
+        again = (
+            "Delete them, and they are fetched anew." if self._base_url or self._from_addresses else by_hand
+        )
+        self._refuse(damaged, len(names), "can't be read", again)
+        return images
+
+    def _known(self, names: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+        """The paths of the pictures that are there, and what is wrong with names that mean several."""
+        places: dict[str, str] = {}
+        problems: dict[str, str] = {}
+        by_last_part: dict[str, list[str]] = defaultdict(list)
+        for name in names:
+            own = self._places.of(file_of_address(name)) if self._is_fetched(name) else []
+            found = own or self._places.of(name)
+            if len(found) > 1 and not self._is_fetched(name):
+                problems[name] = f"several files are called so, {found[0].path} and {found[1].path}"
+            elif len(found) == 1:
+                places[name] = found[0].path
+                if not own and not found[0].by_path:
+                    by_last_part[found[0].path].append(name)
+        for path, same in by_last_part.items():
+            for name in same if len(same) > 1 else []:
+                del places[name]
+                if not self._is_fetched(name):
+                    other = next(each for each in same if each != name)
+                    problems[name] = f"{path} is the file of its last part, and of that of {other}, too"
+        return places, problems
+
+    def _refuse(self, problems: Mapping[str, str], count: int, what: str, remedy: str) -> None:
         if problems:
-            some = "; ".join(problems[:NAMED])
+            first = islice(problems.items(), NAMED)
+            some = "; ".join(f"{shortened(repr(name)[1:-1], NAME)}: {problem}" for name, problem in first)
             raise UserError(
-                f"{shown(self._path)} lacks {len(problems):,} of {len(set(files.values())):,} pictures, and "
-                f"they can't be fetched. First: {some}. "
-                f"{self._manual or BY_HAND}"
+                f"{shown(self._path)}: {len(problems):,} of {count:,} pictures {what}. First: {some}. "
+                f"{remedy}"
             )
+
+    def _images(self, names: Sequence[str], places: Mapping[str, str]) -> dict[str, Image]:
         if not self._path.is_file():
-            return {name: {"bytes": None, "path": shown(self._places[file])} for name, file in files.items()}
-        with zipfile.ZipFile(self._path) as archive:
-            return {
-                name: {"bytes": archive.read(self._places[file]), "path": file}
-                for name, file in files.items()
-            }
+            return {name: {"bytes": None, "path": shown(self._path / places[name])} for name in names}
+        with self._archive() as archive:
+            return {name: {"bytes": archive.read(places[name]), "path": places[name]} for name in names}
 
     @cached_property
-    def _places(self) -> dict[str, str]:
-        """File name -> member of the archive, or path in the folder."""
+    def _places(self) -> Places:
         if self._path.is_file():
-            try:
-                with zipfile.ZipFile(self._path) as archive:
-                    return {
-                        posixpath.basename(member): member
-                        for member in archive.namelist()
-                        if not member.endswith("/")
-                    }
-            except (zipfile.BadZipFile, OSError) as error:
-                raise UserError(
-                    f"{shown(self._path)} is damaged or no zip archive ({error}). Delete it, and it is "
-                    "fetched anew."
-                ) from error
-        return {
-            path.name: str(path)
-            for path in sorted(self._path.rglob("*"))
-            if path.is_file() and not path.name.startswith(".")
-        }
+            with self._archive() as archive:
+                members = [member for member in archive.namelist() if not member.endswith("/")]
+        else:
+            files = sorted(path for path in self._path.rglob("*") if path.is_file())
+            members = [path.relative_to(self._path).as_posix() for path in files]
+        return Places(member for member in members if not posixpath.basename(member).startswith("."))
 
-    def _address(self, name: str) -> str | None:
-        if self._path.is_file():
-            return None
-        if name.startswith(HTTP):
-            return name if self._from_addresses else None
-        return posixpath.join(self._base_url, name) if self._base_url else None
+    @contextmanager
+    def _archive(self) -> Iterator[zipfile.ZipFile]:
+        try:
+            with zipfile.ZipFile(self._path) as archive:
+                yield archive
+        # A member that is cut or encrypted is a zlib.error, an EOFError, a RuntimeError.
+        except (zipfile.BadZipFile, OSError, zlib.error, EOFError, RuntimeError) as error:
+            raise UserError(
+                f"{shown(self._path)} is damaged or no zip archive ({first_line(error)}). Delete it, and it "
+                "is fetched anew."
+            ) from error
 
-    def _fetch(self, missing: dict[str, str]) -> list[str]:
-        """Fetch pictures into the folder, by file name and address; returns why some couldn't be. Gives up
-        after a batch of which none came.
+    def _is_fetched(self, name: str) -> bool:
+        """Whether a name is an address from which the picture is fetched."""
+        return self._from_addresses and name.startswith(HTTP) and not self._path.is_file()
+
+    def _source(self, name: str) -> tuple[str, str]:
+        """The path that a missing picture gets in the folder, and its address.
+
+        Raises:
+            DownloadError: It can't be fetched.
         """
+        if self._is_fetched(name):
+            return file_of_address(name), name
+        if self._path.is_file() or not self._base_url or name.startswith(HTTP):
+            raise DownloadError("not there")
+        if not is_relative_path(name):
+            raise DownloadError("not there, and no path that a file below a folder can have on any system")
+        return name, address_below(self._base_url, name)
 
+    def _fetch(self, names: Sequence[str], places: dict[str, str]) -> dict[str, str]:
+        """Fetch pictures into the folder and add their paths; returns why some couldn't be.
+
+        Gives up after a batch of which none came.
+        """
         from filelock import FileLock
 
-        def fetch(file: str) -> str | None:
+        def fetch(name: str) -> str | None:
             try:
-                download([missing[file]], self._path / file, lock=False)
+                path, url = self._source(name)
+                download([url], self._path / path, lock=False, check=_fault_of_file)
             except DownloadError as error:
                 return str(error)
-            self._places[file] = str(self._path / file)
+            self._places.add(path)
+            places[name] = path
             return None
 
-        problems: list[str] = []
-        files = list(missing)
-        if not files:
-            return problems
+        problems: dict[str, str] = {}
+        if not (self._base_url or self._from_addresses) or self._path.is_file() or not names:
+            return dict.fromkeys(names, "not there")
         with writing(self._path):
             self._path.mkdir(parents=True, exist_ok=True)
         with FileLock(self._path / ".lock"), ThreadPoolExecutor(AT_ONCE) as pool:
-            for start in range(0, len(files), BATCH):
-                batch = files[start : start + BATCH]
-                failed = list(filter(None, pool.map(fetch, batch)))
-                problems += failed
+            for start in range(0, len(names), BATCH):
+                batch = names[start : start + BATCH]
+                failed = {name: why for name, why in zip(batch, pool.map(fetch, batch)) if why}
+                problems |= failed
                 if len(failed) == len(batch):
-                    return problems + [f"{missing[file]}: not tried" for file in files[start + BATCH :]]
+                    return problems | dict.fromkeys(names[start + BATCH :], "not tried")
         return problems
+
+
+def _fault_of_file(path: Path) -> str | None:
+    return image_fault({"bytes": None, "path": str(path)})
 
 
 class ImagesDataset(AbstractDataset[Images, None]):
@@ -202,12 +267,3 @@ class ImagesDataset(AbstractDataset[Images, None]):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self.folder), "base_url": self._base_url}
-
-
-def file_name(name: str) -> str:
-    """The file name in an address, or the name itself."""
-    return (
-        unquote(posixpath.basename(urlsplit(name).path))
-        if name.startswith(HTTP)
-        else posixpath.basename(name)
-    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import zipfile
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from rlaifv_kedro.datasets.download import DownloadError, download
@@ -99,7 +100,7 @@ class RemoteFileDataset(RunVersionedDataset[Any, None]):
         if not self._urls:
             raise UserError(f"{shown(path)} is not there, and can't be fetched by a program. {self.remedy()}")
         try:
-            download(self._urls, path, self._sha256)
+            download(self._urls, path, self._sha256, check=self._fault)
         except DownloadError as error:
             raise UserError(
                 f"{shown(path)} is not there and can't be fetched ({error}). {self.remedy()}"
@@ -109,25 +110,44 @@ class RemoteFileDataset(RunVersionedDataset[Any, None]):
         """What to do about a file that is there and no good."""
         return f"Delete it, and it is fetched anew. {self.remedy()}" if self._urls else self.remedy()
 
-    def _parse(self, content: bytes, path: Path) -> Any:
-        where = shown(path)
+    def _fault(self, path: Path) -> str | None:
+        """Why a file that came is not of this entry's form, such as a page that wants a login."""
         try:
-            text = content.decode()
-        except UnicodeDecodeError as error:
-            raise UserError(f"{where} is not UTF-8 text ({error.reason}). {self._anew()}") from error
-        if self._form == "text":
-            return text
-        try:
-            document = documents_of(text, lines=path.suffix == ".jsonl")
+            if PurePath(self._filepath).suffix == ".zip" and not zipfile.is_zipfile(path):
+                raise ValueError("no zip archive")
+            if self._form != "file":
+                self._content(path.read_bytes())
         except ValueError as error:
-            raise UserError(f"{where}, {error}. {self._anew()}") from error
+            with open(path, "rb") as file:
+                return f"{error}; it begins with {file.read(24)!r}"
+        return None
+
+    def _parse(self, content: bytes, path: Path) -> Any:
+        try:
+            document = self._content(content)
+        except ValueError as error:
+            raise UserError(f"{shown(path)}, {error}. {self._anew()}") from error
         if self._rows is not None and (not isinstance(document, list) or len(document) != self._rows):
             found = f"{len(document):,} entries" if isinstance(document, list) else "no list"
             raise UserError(
-                f"{where} holds {found}, and should hold {self._rows:,}. {self._anew()} Where fewer are "
-                "meant, take out `rows`."
+                f"{shown(path)} holds {found}, and should hold {self._rows:,}. {self._anew()} Where fewer "
+                "are meant, take out `rows`."
             )
         return document
+
+    def _content(self, content: bytes) -> Any:
+        """The text or document.
+
+        Raises:
+            ValueError: It is none; names the line.
+        """
+        try:
+            text = content.decode()
+        except UnicodeDecodeError as error:
+            line = content[: error.start].count(b"\n") + 1
+            raise ValueError(f"line {line}: not UTF-8 text ({error.reason})") from error
+        lines = PurePath(self._filepath).suffix == ".jsonl"
+        return text if self._form == "text" else documents_of(text, lines)
 
     def _exists(self) -> bool:
         return Path(self._filepath).exists()
