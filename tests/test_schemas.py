@@ -17,9 +17,16 @@ def verdicts(**changes):
             "p_yes": [0.9, 0.1],
             "p_no": [0.1, 0.9],
             "accepted": [True, False],
+            "first_token": ["Yes", "No"],
         }
     )
     return frame.assign(**changes)
+
+
+def scores(**changes):
+    return pd.DataFrame({"prompt_id": ["a", "a"], "candidate": [0, 1], "score": [-1.0, 0.0]}).assign(
+        **changes
+    )
 
 
 def pair(**changes):
@@ -39,7 +46,7 @@ def pair(**changes):
 
 def test_orders_casts_and_keeps_other_columns():
     frame = verdicts(note=["x", None])[
-        ["note", "accepted", "p_no", "p_yes", "claim", "candidate", "prompt_id"]
+        ["note", "first_token", "accepted", "p_no", "p_yes", "claim", "candidate", "prompt_id"]
     ]
     checked = check("verdicts", frame.set_index(pd.Index([7, 9])), "here")
     assert list(checked.columns) == [*TABLES["verdicts"].schema.names, "note"]
@@ -74,6 +81,14 @@ def test_whole_numbers_stay_whole_where_one_is_missing():
     assert check("benchmark_items", frame, "here").loc[1, "image_id"] == 2**60 + 1  # not rounded to a float
 
 
+def test_a_verdict_may_be_missing():
+    """Booleans stay booleans beside it."""
+    missing = verdicts(accepted=[True, None], p_yes=[0.9, float("nan")], first_token=["yes", None])
+    checked = check("verdicts", missing, "here")
+    assert checked["accepted"].dtype == "boolean" and checked["accepted"].isna().tolist() == [False, True]
+    assert check("verdicts", verdicts(), "here")["accepted"].dtype == bool
+
+
 @pytest.mark.parametrize(
     ("name", "frame", "message"),
     [
@@ -82,7 +97,7 @@ def test_whole_numbers_stay_whole_where_one_is_missing():
             verdicts().drop(columns=["p_no", "claim"]),
             "here: a table of verdicts needs the columns `claim`, `p_no`",
         ),
-        ("verdicts", verdicts(p_yes=[0.5, float("nan")]), "here: row 1 has no value in the column `p_yes`"),
+        ("scores", scores(score=[0.5, float("nan")]), "here: row 1 has no value in the column `score`"),
         (
             "verdicts",
             verdicts(p_yes=[0.5, "maybe"]),

@@ -41,12 +41,14 @@ compute: {{device: cpu, dtype: float32, threads: 1}}
 loop: {{iterations: 1}}
 models:
   splitter: {{backend: openai, url: "{url}", model: tiny, concurrency: 4, retries: 0}}
-data_generation: {{prompts: 6, candidates: 4, temperature: 1.0, max_new_tokens: 12, chunk_size: 4, batch_size: 3}}
+data_generation: {{prompts: 6, candidates: 4, temperature: 1.0, max_new_tokens: 12, cut_off: keep,
+                  chunk_size: 4, batch_size: 3}}   # random weights seldom end an answer
 feedback:
   splitter: llm
   question_template: "{{question}} Please answer yes or no."
   yes_words: ["yes", "Yes"]
   no_words: ["no"]   # with "No" random weights accept next to nothing
+  min_verdict_mass: 0   # and say neither as a rule
   chunk_size: 4
   batch_size: 2
 training:

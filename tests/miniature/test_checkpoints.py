@@ -75,12 +75,11 @@ def balanced_accuracy(folder: Path, scenes: list[Scene], kinds: tuple[str, str])
     """Mean of the accuracies on two kinds of probe, one with the answer yes, one with no; 0.5 is chance."""
     probes = probe_questions(scenes, "selection", 0)
     groups = [group for _, group in probes.groupby("image_id")]
-    probs = load_model(folder, device="cpu").first_token_probs(
+    replies = load_model(folder, device="cpu").first_tokens(
         pictures(scenes), [g["question"].tolist() for g in groups], [["yes"], ["no"]]
     )
-    correct = (np.concatenate(probs)[:, 0] > np.concatenate(probs)[:, 1]) == (
-        probes["answer"] == "yes"
-    ).to_numpy()
+    probs = np.array([reply.probs for own in replies for reply in own])
+    correct = (probs[:, 0] > probs[:, 1]) == (probes["answer"] == "yes").to_numpy()
     return float(np.mean([correct[(probes["kind"] == kind).to_numpy()].mean() for kind in kinds]))
 
 

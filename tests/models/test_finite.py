@@ -40,7 +40,7 @@ ROLES: dict[str, Callable[[TransformersModel, Image.Image], Any]] = {
     "policy": lambda m, p: m.sample([Question(p, "what?")], [[0, 1]], Decoding(0.7, 4)),
     "greedy": lambda m, p: m.sample([Question(p, "what?")], [[0]], Decoding(0, 4)),
     "benchmark": lambda m, p: m.sample_about([p], [["what?", "who?"]], [[0, 0]], Decoding(0, 4)),
-    "labeler": lambda m, p: m.first_token_probs([p], [["is it?"]], [["yes"], ["no"]]),
+    "labeler": lambda m, p: m.first_tokens([p], [["is it?"]], [["yes"], ["no"]]),
     "reference": lambda m, p: m.branch_log_probs([Question(p, "what?")], [["a cup.", "a dog."]]),
     "chat": lambda m, p: RLAIFVChat.of(m, ChatDecoding(max_new_tokens=4)).answer(p, "what?"),
     "beams": lambda m, p: RLAIFVChat.of(m, ChatDecoding(num_beams=2, max_new_tokens=4)).answer(p, "what?"),

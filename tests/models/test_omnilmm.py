@@ -840,7 +840,7 @@ def test_the_backend_samples(
 def test_the_backend_scores(backend: TransformersModel, pictures: list[Image.Image]) -> None:
     questions = [Question(p, q) for p, q in zip(pictures, ["Is there a cup?", "The image shows?", "a?"])]
     yes, no = backend.encoder.first_tokens([["yes"], ["no"]])
-    probs = backend.first_token_probs(
+    probs = backend.first_tokens(
         pictures[:3], [[q.text, "Is there a dog?"] for q in questions], [["yes"], ["no"]]
     )
     scores = backend.branch_log_probs(questions, [["yes", "a dog and a cat"]] * 3)
@@ -850,7 +850,7 @@ def test_the_backend_scores(backend: TransformersModel, pictures: list[Image.Ima
         before, answers = backend.encoder.answers(question.text, ["yes", "a dog and a cat"], image)
         softmax = logits(backend.module, [before], image.inputs["pixel_values"])[0, -1].softmax(-1)
         assert_close(
-            torch.from_numpy(found[0]).float(),
+            torch.tensor(found[0].probs),
             torch.stack([softmax[yes].sum(), softmax[no].sum()]),
             atol=1e-6,
             rtol=0,

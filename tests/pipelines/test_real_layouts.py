@@ -157,11 +157,12 @@ def test_verdicts_are_the_labelers_first_tokens(finished: Finished) -> None:
     one = verdicts[verdicts["prompt_id"] == finished.prompts["prompt_id"][1]]
     [question] = finished.questions(one["prompt_id"][:1])
     labeler = load_model(finished.project.labeler, device="cpu")
-    [expected] = labeler.first_token_probs(
+    [replies] = labeler.first_tokens(
         [question.image],
         [[f"{q} Please answer yes or no." for q in one["question"]]],
         [["yes", "Yes"], ["no"]],
     )
+    expected = np.array([reply.probs for reply in replies])
     np.testing.assert_allclose(one[["p_yes", "p_no"]].to_numpy(), expected, rtol=0, atol=1e-6)
     assert np.ptp(expected, axis=0).min() > 1e-4  # so that verdicts of other claims would be seen
     assert (verdicts["accepted"] == (verdicts["p_yes"] > verdicts["p_no"])).all()

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rlaifv_kedro.preference.pairs import accepted, all_pairs, balance_lengths, draw_pairs, score_candidates
+from rlaifv_kedro.preference.pairs import all_pairs, balance_lengths, draw_pairs, score_candidates
+from rlaifv_kedro.preference.verdicts import accepted
 
 # (prompt, candidate) -> whether each of its claims was accepted
 VERDICTS = {
@@ -29,15 +30,6 @@ def verdicts() -> pd.DataFrame:
 
 def words(count: int, word: str = "w") -> str:
     return " ".join([word] * count)
-
-
-def test_a_tie_between_yes_and_no_is_a_reject() -> None:
-    assert accepted(np.array([0.5, 0.3, 0.2, 0.0]), np.array([0.4, 0.3, 0.3, 0.0])).tolist() == [
-        True,
-        False,
-        False,
-        False,
-    ]
 
 
 def test_score_is_minus_the_rejected_claims() -> None:
@@ -162,7 +154,7 @@ def test_agrees_with_the_original_code_on_its_own_example() -> None:
     """
     example = json.loads((Path(__file__).parents[1] / "fixtures/pairs.json").read_text())
     candidates, verdicts = pd.DataFrame(example["candidates"]), pd.DataFrame(example["verdicts"])
-    verdicts["accepted"] = accepted(verdicts["yes"] + verdicts["Yes"], verdicts["no"] + verdicts["No"])
+    verdicts["accepted"] = accepted(verdicts["yes"] + verdicts["Yes"], verdicts["no"] + verdicts["No"], 0)
     pairs = all_pairs(score_candidates(verdicts, candidates))
     assert pairs.to_numpy().tolist() == example["all_pairs"]
     answers = candidates.set_index(["prompt_id", "candidate"])["answer"]

@@ -9,11 +9,11 @@ from rlaifv_kedro.benchmarks.benchmark import Submission
 from rlaifv_kedro.benchmarks.chair import CHAIR, prompt_items
 from rlaifv_kedro.benchmarks.scoring import answered_items, log_cut_off, scores_of
 from rlaifv_kedro.benchmarks.statistics import share
-from rlaifv_kedro.claims import yes_no_probs
+from rlaifv_kedro.claims import ask_yes_no
 from rlaifv_kedro.engine.progress import batches
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, FeedbackParams, ModelsParams
-from rlaifv_kedro.preference.pairs import accepted
+from rlaifv_kedro.preference.verdicts import accepted
 from rlaifv_kedro.schemas import table
 
 if TYPE_CHECKING:
@@ -85,29 +85,32 @@ def answer_probes(
         policy: How the table calls it.
 
     Returns:
-        Table ``metrics``, of the benchmark ``yes_no``.
+        Table ``metrics``, of the benchmark ``yes_no``. ``failed`` are the replies that are neither yes nor no
+        (``feedback.min_verdict_mass``), which aren't in the rate.
     """
     images = {row.image_id: open_image(row.image, f"prompt {row.prompt_id}") for row in prompts.itertuples()}
     judged = []
     for part in batches(
         list(probes.groupby("image_id", sort=False)), params.batch_size, "answering yes/no questions"
     ):
-        probs = yes_no_probs(
+        replies = ask_yes_no(
             model,
             [images[image_id] for image_id, _ in part],
             [group["question"].tolist() for _, group in part],
             feedback,
         )
-        judged += [group.assign(yes=accepted(p[:, 0], p[:, 1])) for (_, group), p in zip(part, probs)]
+        for (_, group), own in zip(part, replies):
+            p_yes, p_no = ([reply.probs[number] for reply in own] for number in (0, 1))
+            judged.append(group.assign(yes=accepted(p_yes, p_no, feedback.min_verdict_mass)))
     answered = pd.concat(judged)
     right = answered["yes"] == (answered["answer"] == "yes")
     rows = [
-        (f"accuracy_{kind}", *share(hits.to_numpy()))
+        (f"accuracy_{kind}", *share(hits.dropna().to_numpy(dtype=bool)), int(hits.isna().sum()))
         for kind, hits in right.groupby(answered["kind"], sort=True)
     ]
-    metrics = pd.DataFrame(rows, columns=["metric", "value", "n", "standard_error"])
+    metrics = pd.DataFrame(rows, columns=["metric", "value", "n", "standard_error", "failed"])
     protocol = "p(yes) > p(no), one question a prompt"
-    return metrics.assign(policy=policy, benchmark=PROBES, failed=0, protocol=protocol)
+    return metrics.assign(policy=policy, benchmark=PROBES, protocol=protocol)
 
 
 def load_policy(

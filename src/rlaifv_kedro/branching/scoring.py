@@ -36,7 +36,7 @@ def branch_log_probs(
 def next_token_probs(
     model: torch.nn.Module,
     packed: PackedBatch,
-    token_ids: list[int],
+    token_ids: list[int] | None = None,
     *,
     max_tokens_per_pack: int | None = None,
     **inputs: Any,
@@ -44,10 +44,11 @@ def next_token_probs(
     """p(token | prefix, branch) after the end of every branch, from the softmax over the whole vocabulary.
 
     Args:
+        token_ids: The tokens; None for all.
         max_tokens_per_pack: See :func:`branch_log_probs`.
 
     Returns:
-        (branches, len(token_ids)).
+        (branches, len(token_ids)), or (branches, vocabulary).
 
     Raises:
         ValueError: A branch is empty.
@@ -55,14 +56,15 @@ def next_token_probs(
     if any(n == 0 for lengths in packed.branch_lengths for n in lengths):
         raise ValueError("next_token_probs: a branch has no tokens")
     if not packed.branches:
-        return torch.zeros(0, len(token_ids), device=packed.input_ids.device)
+        return torch.zeros(0, len(token_ids or ()), device=packed.input_ids.device)
     if not _packable(model, packed):
         logits = separate_next_logits(model, packed, **inputs)
     elif _over(packed, max_tokens_per_pack):
         logits = cached_next_logits(model, packed, max_tokens_per_pack, **inputs)
     else:
         logits = packed_logits(model, packed, ends_of_branches(packed.segments), inputs)
-    return logits.softmax(-1)[:, token_ids]
+    probs = logits.softmax(-1)
+    return probs if token_ids is None else probs[:, token_ids]
 
 
 def _packable(model: torch.nn.Module, packed: PackedBatch) -> bool:

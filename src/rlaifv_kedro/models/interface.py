@@ -1,11 +1,11 @@
 """What a stage may ask of a multimodal LLM, whatever runs it."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    import numpy as np
     from PIL.Image import Image
 
 
@@ -54,6 +54,30 @@ class Answer:
     model: str | None = field(default=None, compare=False)
 
 
+@dataclass(frozen=True)
+class FirstToken:
+    """How a reply begins.
+
+    Attributes:
+        probs: For each group of words the probability that the reply begins with one of them, from the
+            softmax over the whole vocabulary; NaN where there is no reply.
+        likeliest: The likeliest first tokens with their probabilities, best first; a few of them.
+        error: Why there is no reply.
+    """
+
+    probs: tuple[float, ...]
+    likeliest: tuple[tuple[str, float], ...] = ()
+    error: str | None = None
+
+    @classmethod
+    def missing(cls, groups: int, error: str) -> "FirstToken":
+        """That there is no reply."""
+        return cls((math.nan,) * groups, error=error)
+
+
+LIKELIEST = 5
+"""How many of the likeliest tokens a :class:`FirstToken` holds, where a backend can tell so many."""
+
 OnAnswer = Callable[[int, Answer], None]
 
 
@@ -69,13 +93,14 @@ class VisionLanguageModel(Protocol):
         """
         ...
 
-    def first_token_probs(
+    def first_tokens(
         self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], words: Sequence[Sequence[str]]
-    ) -> "list[np.ndarray]":
-        """For each image and question the probabilities that the reply begins with one of a group's words.
+    ) -> list[list[FirstToken]]:
+        """How the reply to each question about each image begins.
 
-        The arrays are float64 (questions, groups), one an image; NaN for a question that a server
-        gave no reply to.
+        Args:
+            questions: Of each image.
+            words: Groups of words, e.g. those for yes and those for no.
 
         Raises:
             UserError: A word is unknown, or words of two groups begin with the same token.

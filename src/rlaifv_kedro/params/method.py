@@ -77,6 +77,11 @@ class FeedbackParams(Params):
         ["yes", "Yes"], min_length=1, description="replies counted as yes by their first token (release)"
     )
     no_words: list[str] = Field(["no", "No"], min_length=1, description="replies counted as no")
+    min_verdict_mass: Share = Field(
+        0.5,
+        description="a reply with less of its probability on yes and no together is no verdict: it more "
+        "likely begins with something else, such as a refusal (ours; the release takes any)",
+    )
     min_score_gap: float = Field(
         1,
         gt=0,

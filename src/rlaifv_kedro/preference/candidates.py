@@ -1,11 +1,12 @@
-"""Which candidates are answers that can be compared."""
+"""Which candidates are answers that can be compared, and whether they are enough."""
 
 import json
 import logging
 
 import pandas as pd
 
-from rlaifv_kedro.params import DataGenerationParams
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.params import DataGenerationParams, FeedbackParams
 from rlaifv_kedro.schemas import table
 
 log = logging.getLogger(__name__)
@@ -42,3 +43,45 @@ def cut_off_rejects(candidates: pd.DataFrame, params: DataGenerationParams) -> p
         for prompt_id, number in zip(rejected["prompt_id"], rejected["candidate"])
     ]
     return table("rejects").frame(rows).set_index(rejected.index)
+
+
+def refuse_too_few(
+    prompts: pd.DataFrame,
+    candidates: pd.DataFrame,
+    usable: int,
+    rejects: pd.DataFrame,
+    params: FeedbackParams,
+    unread: str = "",
+) -> None:
+    """Raise UserError if too large a share of the answers that were asked for can't be used.
+
+    Args:
+        usable: How many can be used.
+        rejects: Table ``rejects``; the most frequent reasons are in the message.
+        unread: See :func:`rlaifv_kedro.preference.verdicts.unread_line`.
+    """
+    asked = len(prompts) * (int(candidates["candidate"].max()) + 1 if len(candidates) else 1)
+    if asked - usable <= params.max_reject_share * asked:
+        return
+    known = "; ".join(_reasons(rejects)) or "see data_generation_rejects"
+    labeler = (
+        f" {unread}. If one of these words means yes or no, add it to feedback.yes_words or "
+        "feedback.no_words. Otherwise see that the labeler doesn't think first, that its chat template and "
+        "feedback.question_template ask for yes or no, or lower feedback.min_verdict_mass."
+    )
+    raise UserError(
+        f"{asked - usable} of {asked} answers can't be used (damaged images, empty or cut-off answers, "
+        "answers that can't be divided, claims without a verdict), more than "
+        f"feedback.max_reject_share={params.max_reject_share}. {known}. "
+        "Mend the images; or the policy has collapsed, or the splitter is not made for its answers, or a "
+        f"server fails.{labeler if unread else ''}"
+    )
+
+
+def _reasons(rejects: pd.DataFrame) -> list[str]:
+    """The three most frequent reasons, each with its first item; of a kind is what is alike up to a colon."""
+    if rejects.empty:
+        return []
+    kinds = rejects.groupby(rejects["why"].str.partition(":")[0], sort=False)
+    frequent = sorted(kinds, key=lambda kind: -len(kind[1]))[:3]
+    return [f"{len(rows)} times: {rows['why'].iloc[0]} (first {rows['key'].iloc[0]})" for _, rows in frequent]

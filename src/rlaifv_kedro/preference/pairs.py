@@ -38,11 +38,6 @@ def score_candidates(verdicts: pd.DataFrame, candidates: pd.DataFrame) -> pd.Dat
     return scores.reset_index(drop=True)
 
 
-def accepted(p_yes: np.ndarray, p_no: np.ndarray) -> np.ndarray:
-    """A claim is accepted iff p_yes > p_no; a tie is a reject."""
-    return np.asarray(p_yes) > np.asarray(p_no)
-
-
 def refuse_unknown_prompts(prompts: pd.DataFrame, candidates: pd.DataFrame) -> None:
     """Raise UserError if candidates answer prompts that aren't there."""
     unknown = set(candidates["prompt_id"]) - set(prompts["prompt_id"])

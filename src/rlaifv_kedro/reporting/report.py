@@ -12,6 +12,7 @@ from rlaifv_kedro.formats import cell, in_words
 from rlaifv_kedro.images import open_image, png_bytes
 from rlaifv_kedro.params import ReportingParams
 from rlaifv_kedro.preference.candidates import is_cut_off
+from rlaifv_kedro.preference.verdicts import unread_line
 from rlaifv_kedro.reporting.figures import draw_figure
 from rlaifv_kedro.reporting.metrics import chair_by_iteration
 
@@ -21,7 +22,7 @@ def write_report(metrics: pd.DataFrame, prompts: pd.DataFrame, params: Reporting
 
     Args:
         tables: ``answers_<k>``, ``scores_<k>`` (k = 0 and the last iteration), ``pairs_<k>``,
-            ``selection_<k>``, ``curve_<k>`` (a PNG), ``rejects_<stage>_<k>``.
+            ``selection_<k>``, ``curve_<k>`` (a PNG), ``rejects_<stage>_<k>``, ``verdicts_<k>``.
     """
     from jinja2 import Environment
 
@@ -41,6 +42,7 @@ def write_report(metrics: pd.DataFrame, prompts: pd.DataFrame, params: Reporting
         steps=[_step(k, tables) for k in iterations if f"pairs_{k}" in tables],
         examples=_examples(prompts, tables, iterations[-1], params.examples),
         rejects=_rejects(tables),
+        unread=_unread(tables),
         cut_off=_cut_off(tables, iterations[-1]),
         protocol=metrics["protocol"].iloc[0],
         n=int(chair.at[(0, "mean_words"), "n"]),
@@ -94,6 +96,13 @@ def _cut_off(tables: dict[str, Any], last: int) -> str:
     counts = {name: int(is_cut_off(table).sum()) for name, table in answers.items()}
     shown = (f"{count} of {len(answers[name])} answers ({name})" for name, count in counts.items() if count)
     return ", ".join(shown)
+
+
+def _unread(tables: dict[str, Any]) -> list[tuple[str, str]]:
+    """(iteration, how many of the labeler's replies are no verdict) of every iteration with such replies."""
+    named = sorted((n.removeprefix("verdicts_"), t) for n, t in tables.items() if n.startswith("verdicts_"))
+    lines = [(k, unread_line(verdicts)) for k, verdicts in named]
+    return [(k, line) for k, line in lines if line]
 
 
 def _rejects(tables: dict[str, Any]) -> list[tuple[str, str, int, str]]:

@@ -8,6 +8,8 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import shortened
 from rlaifv_kedro.schemas.tables import Table, table
 
+_NULLABLE = {pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+
 
 def check(table_name: str, frame: pd.DataFrame, where: str) -> pd.DataFrame:
     """The frame with the schema's column order and types.
@@ -25,15 +27,13 @@ def check(table_name: str, frame: pd.DataFrame, where: str) -> pd.DataFrame:
 
 
 def to_frame(rows: pa.Table) -> pd.DataFrame:
-    """Arrow to pandas: lists stay lists, whole numbers stay whole (``Int64`` where one is missing)."""
+    """Arrow to pandas: lists stay lists; whole numbers and booleans stay such where one is missing."""
     columns = {}
     for field, column in zip(rows.schema, rows.columns, strict=True):
         if pa.types.is_list(field.type):
             columns[field.name] = pd.Series(column.to_pylist(), dtype=object)
-        elif pa.types.is_integer(field.type) and column.null_count:
-            columns[field.name] = column.to_pandas(
-                types_mapper={pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype()}.get
-            )
+        elif field.type in _NULLABLE and column.null_count:
+            columns[field.name] = column.to_pandas(types_mapper=_NULLABLE.get)
         else:
             columns[field.name] = column.to_pandas()
     return pd.DataFrame(columns, columns=rows.column_names)

@@ -43,6 +43,7 @@ def _schema(columns: dict[str, pa.DataType], nullable: Iterable[str] = ()) -> pa
 _TEXT, _I32, _I64, _F64, _BOOL = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.bool_()
 _CANDIDATE = {"prompt_id": _TEXT, "candidate": _I32}
 _CLAIM = {**_CANDIDATE, "claim": _I32}
+_VERDICT = {"p_yes": _F64, "p_no": _F64, "accepted": _BOOL, "first_token": _TEXT}  # missing in no verdict
 _METRIC = {
     "benchmark": _TEXT,
     "metric": _TEXT,
@@ -122,8 +123,9 @@ TABLES: dict[str, Table] = {
         filled=("text", "question"),
     ),
     "verdicts": Table(
-        _schema({**_CLAIM, "p_yes": _F64, "p_no": _F64, "accepted": _BOOL}),
+        _schema({**_CLAIM, **_VERDICT}, nullable=_VERDICT),
         key=("prompt_id", "candidate", "claim"),
+        optional=frozenset(("first_token",)),  # earlier versions didn't keep it
     ),
     "scores": Table(
         _schema({**_CANDIDATE, "claim_count": _I32, "rejected_count": _I32, "score": _F64}),

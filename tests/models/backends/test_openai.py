@@ -180,8 +180,8 @@ class TestAsking:
             and len({a.text for row in answers[:2] for a in row}) == 1
             and answers[2] != answers[1]
         )
-        found = model.first_token_probs(same, [["x", "y", "x"], ["x"], []], YES_NO)
-        assert len(server.bodies) == 7 and [f.shape for f in found] == [(3, 2), (1, 2), (0, 2)]
+        found = model.first_tokens(same, [["x", "y", "x"], ["x"], []], YES_NO)
+        assert len(server.bodies) == 7 and [len(f) for f in found] == [3, 1, 0]
         assert model.account.requests == 7
 
     def test_nothing_to_ask(self, serve: Callable[..., ChatServer]) -> None:
@@ -190,7 +190,7 @@ class TestAsking:
         assert (
             model.sample([], [], WARM)
             == model.complete([], [], WARM)
-            == model.first_token_probs([], [], YES_NO)
+            == model.first_tokens([], [], YES_NO)
             == []
         )
         assert model.sample([Question(picture(0), "?")], [[]], WARM) == [[]]
@@ -267,9 +267,9 @@ class TestFirstTokens:
         """
         server = serve(reply=yes)
         model = model_of(server)
-        (found,) = model.first_token_probs([picture(0)], [["is it?"]], YES_NO)
-        assert found.dtype == np.float64
-        np.testing.assert_allclose(found, [[0.75, 0.11]])
+        [[found]] = model.first_tokens([picture(0)], [["is it?"]], YES_NO)
+        np.testing.assert_allclose(found.probs, [0.75, 0.11])
+        assert found.likeliest[:2] == (("Yes", pytest.approx(0.5)), (" yes", pytest.approx(0.2)))
         (body,) = server.bodies
         settings = {k: v for k, v in body.items() if k != "messages"}
         assert settings == {
@@ -286,8 +286,9 @@ class TestFirstTokens:
     ) -> None:
         tops = {"sure": {"Yes": 0.0}, "strange": {"<think>": 0.0}}
         model = model_of(serve(reply=lambda body: completion("", top=tops[question_of(body)])))
-        (found,) = model.first_token_probs([picture(0)], [["sure", "strange"]], YES_NO)
-        np.testing.assert_allclose(found, [[1, 0], [0, 0]])
+        (found,) = model.first_tokens([picture(0)], [["sure", "strange"]], YES_NO)
+        assert [reply.probs for reply in found] == [(1, 0), (0, 0)]
+        assert found[1].likeliest == (("<think>", 1.0),)
         assert model.account.outside_top == 3 + 4
         assert "7 words outside the likeliest first tokens" in model.account.line()
         assert "begins with none of ['yes', 'Yes', 'no', 'No'] but with '<think>'" in caplog.text
@@ -301,7 +302,7 @@ class TestFirstTokens:
             with pytest.raises(
                 UserError, match=r"tiny at http.*returns no logprobs.*vLLM, SGLang or llama.cpp"
             ):
-                model_of(server, concurrency=1).first_token_probs([picture(0)], [["a", "b", "c"]], YES_NO)
+                model_of(server, concurrency=1).first_tokens([picture(0)], [["a", "b", "c"]], YES_NO)
             assert len(server.bodies) == 1
 
     def test_a_single_reply_without_logprobs_is_asked_again(self, serve: Callable[..., ChatServer]) -> None:
@@ -312,8 +313,8 @@ class TestFirstTokens:
             reply=yes, fault=lambda body, before: bad if question_of(body) == "b" and before == 0 else None
         )
         model = model_of(server, concurrency=1)
-        (found,) = model.first_token_probs([picture(0)], [["a", "b"]], YES_NO)
-        np.testing.assert_allclose(found, [[0.75, 0.11]] * 2)
+        (found,) = model.first_tokens([picture(0)], [["a", "b"]], YES_NO)
+        np.testing.assert_allclose([reply.probs for reply in found], [[0.75, 0.11]] * 2)
         assert (model.account.retries, model.account.failed) == (1, 0)
 
     @pytest.mark.parametrize("most", [20, 5])
@@ -324,31 +325,33 @@ class TestFirstTokens:
         )
         server = serve(reply=yes, fault=lambda body, before: refusal if body["top_logprobs"] > most else None)
         model = model_of(server, top_logprobs=100)
-        (found,) = model.first_token_probs([picture(0)], [[f"{i}" for i in range(12)]], YES_NO)
-        np.testing.assert_allclose(found, [[0.75, 0.11]] * 12)
-        assert model.top_logprobs == most and model.account.failed == 0
+        (found,) = model.first_tokens([picture(0)], [[f"{i}" for i in range(12)]], YES_NO)
+        np.testing.assert_allclose([reply.probs for reply in found], [[0.75, 0.11]] * 12)
+        assert model.first.top_logprobs == most and model.account.failed == 0
         before = len(server.bodies)
-        model.first_token_probs([picture(0)], [["remembered"]], YES_NO)
+        model.first_tokens([picture(0)], [["remembered"]], YES_NO)
         assert len(server.bodies) == before + 1
 
     def test_logprobs_refused_altogether(self, serve: Callable[..., ChatServer]) -> None:
         server = serve(fault=always(chat_server.status(400, "logprobs are not supported with this model")))
         with pytest.raises(UserError, match=r"refuses logprobs \(HTTP 400: logprobs are not supported"):
-            model_of(server).first_token_probs([picture(0)], [["a"]], YES_NO)
+            model_of(server).first_tokens([picture(0)], [["a"]], YES_NO)
         assert [b["top_logprobs"] for b in server.bodies] == [20, 5]
 
     def test_a_question_without_a_reply_is_nan(self, serve: Callable[..., ChatServer]) -> None:
-        model = model_of(serve(reply=yes, fault=always(chat_server.status(400, "content filter"), "b")))
-        first, second = model.first_token_probs([picture(0), picture(1)], [["a", "b"], ["c"]], YES_NO)
-        np.testing.assert_allclose(first, [[0.75, 0.11], [np.nan, np.nan]])
-        np.testing.assert_allclose(second, [[0.75, 0.11]])
+        model = model_of(serve(reply=yes, fault=always(chat_server.status(400, "sorry, no"), "b")))
+        first, second = model.first_tokens([picture(0), picture(1)], [["a", "b"], ["c"]], YES_NO)
+        np.testing.assert_allclose(
+            [reply.probs for reply in (*first, *second)], [[0.75, 0.11], [np.nan, np.nan], [0.75, 0.11]]
+        )
+        assert [reply.error for reply in first] == [None, "HTTP 400: sorry, no"]
 
     @pytest.mark.parametrize("words", [[["yes"], ["no", " yes"]], [["yes", ""], ["no"]]])
     def test_words_that_cannot_be_told_apart(
         self, serve: Callable[..., ChatServer], words: list[list[str]]
     ) -> None:
         with pytest.raises(UserError, match="can't be told apart"):
-            model_of(serve()).first_token_probs([picture(0)], [["a"]], words)
+            model_of(serve()).first_tokens([picture(0)], [["a"]], words)
 
 
 class TestTroubles:

@@ -52,7 +52,7 @@ def test_answers_do_not_depend_on_the_batch(
         assert "</s>" not in answer.text
 
 
-def test_first_token_probs_are_the_softmax_after_the_prompt(
+def test_first_tokens_are_the_softmax_after_the_prompt(
     model: TransformersModel, pictures: list[Image.Image]
 ) -> None:
     """Images with different numbers of questions, one question asked alone, in more batches than one."""
@@ -63,18 +63,22 @@ def test_first_token_probs_are_the_softmax_after_the_prompt(
         ["is this a park?"],
         ["a?"],
     ]
-    found = model.first_token_probs(pictures[:5], questions, [["yes"], ["no", "a"]])
-    assert [f.shape for f in found] == [(len(q), 2) for q in questions]
+    found = model.first_tokens(pictures[:5], questions, [["yes"], ["no", "a"]])
+    assert [len(f) for f in found] == [len(q) for q in questions]
     yes, no = model.encoder.first_tokens([["yes"], ["no", "a"]])
-    for picture, asked, probs in zip(pictures, questions, found):
-        for question, row in zip(asked, probs):
+    for picture, asked, replies in zip(pictures, questions, found):
+        for question, reply in zip(asked, replies):
             prompt = torch.tensor(model.encoder.prompts([question], model.encoder.placeholder(36)))
             with torch.no_grad():
                 last = model.module(
                     input_ids=prompt, pixel_values=model.encoder.image(picture).inputs["pixel_values"]
                 ).logits[0, -1]
             softmax = last.softmax(-1)
-            np.testing.assert_allclose(row, [softmax[yes].sum(), softmax[no].sum()], atol=1e-6)
+            np.testing.assert_allclose(reply.probs, [softmax[yes].sum(), softmax[no].sum()], atol=1e-6)
+            best = softmax.topk(5)
+            np.testing.assert_allclose([p for _, p in reply.likeliest], best.values, atol=1e-5)
+            words = [model.encoder.tokenizer.decode([i]) for i in best.indices.tolist()]
+            assert [word for word, _ in reply.likeliest] == words and reply.error is None
 
 
 def test_log_probs_come_back_question_by_question(

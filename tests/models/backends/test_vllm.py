@@ -146,13 +146,18 @@ def test_sampling(vllm: type, tiny: Path, pictures: list[Image.Image]) -> None:
 def test_first_tokens(vllm: type, tiny: Path, pictures: list[Image.Image]) -> None:
     model = VLLMModel(tiny, VLLMParams(top_logprobs=100))
     words = [["yes"], ["no", "a"]]
-    found = model.first_token_probs(pictures[:3], [["b?", "c?"], [], ["d?"]], words)
+    found = model.first_tokens(pictures[:3], [["b?", "c?"], [], ["d?"]], words)
     groups = load_model(tiny, device="cpu").encoder.first_tokens(words)
     known = range(100) if vllm is OldSamplingParams else [t for group in groups for t in group]
     row = [sum(2.0 ** -(1 + t % 8) for t in group if t in known) for group in groups]
-    for probs, count in zip(found, [2, 0, 1]):
-        assert probs.dtype == np.float64 and probs.shape == (count, 2)
-        np.testing.assert_allclose(probs, [row] * count if count else np.empty((0, 2)))
+    assert [len(replies) for replies in found] == [2, 0, 1]
+    tokenizer = load_model(tiny, device="cpu").encoder.tokenizer
+    likeliest = sorted(known, key=lambda t: t % 8)[:5]
+    for reply in (reply for replies in found for reply in replies):
+        np.testing.assert_allclose(reply.probs, row)
+        expected = [(tokenizer.decode([t]), 2.0 ** -(1 + t % 8)) for t in likeliest]
+        assert [token for token, _ in reply.likeliest] == [token for token, _ in expected]
+        np.testing.assert_allclose([p for _, p in reply.likeliest], [p for _, p in expected])
     assert model.outside_top == 3 * sum(t not in known for group in groups for t in group)
     (call,) = model.engine.calls
     assert {(s.temperature, s.max_tokens) for s in call.settings} == {(0, 1)}
@@ -172,9 +177,19 @@ def test_words_outside_the_likeliest_are_counted(
     module.LLM, module.SamplingParams = LLM, OldSamplingParams  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", module)
     model = VLLMModel(tiny, VLLMParams(top_logprobs=1))  # token 0, padding, is no word
-    (probs,) = model.first_token_probs(pictures[:1], [["b?"]], [["yes"], ["no", "a"]])
-    np.testing.assert_array_equal(probs, [[0, 0]])
+    [[reply]] = model.first_tokens(pictures[:1], [["b?"]], [["yes"], ["no", "a"]])
+    assert reply.probs == (0, 0) and reply.likeliest[0][0] == "<pad>"
     assert model.outside_top == 3
+
+
+def test_numbers_that_are_none_are_no_reply(
+    vllm: type, tiny: Path, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = VLLMModel(tiny, VLLMParams(top_logprobs=5))
+    spoiled = RequestOutput([CompletionOutput("", [5], "length", [{5: Logprob(math.nan), 6: Logprob(0.0)}])])
+    monkeypatch.setattr(model.engine, "_output", lambda number, settings: spoiled)
+    [[reply]] = model.first_tokens(pictures[:1], [["b?"]], [["yes"], ["no"]])
+    assert all(map(math.isnan, reply.probs)) and "NaN" in reply.error
 
 
 def test_chats(vllm: type, tiny: Path, tmp_path: Path) -> None:

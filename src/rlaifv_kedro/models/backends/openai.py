@@ -14,43 +14,35 @@ Where a server differs from the transformers backend (vLLM's ways are read from 
   refused there.
 """
 
-import logging
-import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.backends.server_bodies import Body, about_image, data_urls, generation, server_seed
-from rlaifv_kedro.models.backends.server_replies import Account, NoAnswer, PassingTrouble, Reply
+from rlaifv_kedro.models.backends.server_first_tokens import FirstTokens, checked_words
+from rlaifv_kedro.models.backends.server_replies import (
+    Account,
+    NoAnswer,
+    PassingTrouble,
+    Reply,
+    refuse_filtered,
+)
 from rlaifv_kedro.models.backends.server_requests import OnOutcome, Result, RetryRefused, Server
-from rlaifv_kedro.models.interface import Answer, Decoding, OnAnswer, Question
+from rlaifv_kedro.models.interface import Answer, Decoding, FirstToken, OnAnswer, Question
 from rlaifv_kedro.params import OpenAIParams
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-log = logging.getLogger(__name__)
-
 Item = TypeVar("Item", bound=Hashable)
-
-_LOWER_TOP = (20, 5)  # most top_logprobs: vLLM's default and OpenAI's now; OpenAI's before and some vendors'
-_WORD_MARKS = (
-    " \t\r\n\u2581\u0120\u010a"  # blanks, and what SentencePiece (▁) and byte-level BPE (Ġ, Ċ) write for them
-)
-_LOGPROBS_REMEDY = (
-    "Serve the model with vLLM, SGLang or llama.cpp (transformers serve and some vendors leave them out), "
-    "or take backend=transformers under models.<role>."
-)
 
 
 class OpenAIModel:
     """See :class:`rlaifv_kedro.models.VisionLanguageModel` and :class:`rlaifv_kedro.models.TextModel`.
 
-    An item that the server doesn't answer is an ``Answer`` with an ``error``, or NaN probabilities; the rest
+    An item that the server doesn't answer is an ``Answer`` with an ``error``, or of a first token; the rest
     goes on. Identical items of a call are asked once. ``account`` counts requests, tokens and costs; it is
     logged once a minute and by ``close``.
 
@@ -66,8 +58,8 @@ class OpenAIModel:
     """
 
     def __init__(self, params: OpenAIParams, first_pause: float = 0.5):
-        self.server, self.top_logprobs = Server(params, first_pause), params.top_logprobs
-        self._has_logprobs = self._warned_of_strange_replies = False
+        self.server = Server(params, first_pause)
+        self.first = FirstTokens(self.server, params.top_logprobs)
         self.server.check()
 
     def sample(
@@ -108,10 +100,10 @@ class OpenAIModel:
             on_answer,
         )
 
-    def first_token_probs(
+    def first_tokens(
         self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], words: Sequence[Sequence[str]]
-    ) -> list[np.ndarray]:
-        """See :meth:`rlaifv_kedro.models.VisionLanguageModel.first_token_probs`.
+    ) -> list[list[FirstToken]]:
+        """See :meth:`rlaifv_kedro.models.VisionLanguageModel.first_tokens`.
 
         Servers return texts of tokens, not ids, and only the likeliest:
 
@@ -121,22 +113,18 @@ class OpenAIModel:
           ``account.outside_top``; a server that refuses so many is asked for 20, then for 5.
         - A word of several tokens is never found, nor is it known that two words begin with the same one:
           words must be single tokens.
-        - Requests are greedy: then servers return the softmax over the whole vocabulary without temperature
-          (vLLM with its default ``--logprobs-mode raw_logprobs``; for others
-          github.com/standardcompletions/rfcs/issues/11).
 
         Raises:
             UserError: The server returns no logprobs or refuses to; a word stands in two groups.
         """
-        groups = _checked(words)
+        groups, first = checked_words(words), self.first
         items = [(url, text) for url, asked in zip(data_urls(images), questions) for text in asked]
-        rows = iter(self._ask_once(items, self._first_token, partial(self._probs, groups), self._lower_top))
-        nothing = [math.nan] * len(groups)
-        replies = [
-            [nothing if isinstance(row := next(rows), NoAnswer) else row for _ in asked]
-            for asked in questions
+        outcomes = iter(self._ask_once(items, first.body, partial(first.read, groups), first.lower_top))
+        replies = [[next(outcomes) for _ in asked] for asked in questions]
+        return [
+            [FirstToken.missing(len(groups), str(r)) if isinstance(r, NoAnswer) else r for r in row]
+            for row in replies
         ]
-        return [np.array(r, dtype=np.float64).reshape(len(r), len(groups)) for r in replies]
 
     def branch_log_probs(
         self, questions: Sequence[Question], answers: Sequence[Sequence[str]]
@@ -200,64 +188,12 @@ class OpenAIModel:
         known = dict(zip(different, outcomes))
         return [known[item] for item in items]
 
-    def _first_token(self, item: tuple[str, str]) -> Body:
-        return {
-            "messages": [about_image(*item)],
-            "temperature": 0,
-            "max_tokens": 1,
-            "logprobs": True,
-            "top_logprobs": self.top_logprobs,
-        }
-
-    def _probs(self, groups: list[list[str]], reply: Reply) -> list[float]:
-        """For each group the summed probabilities of its words."""
-        logprobs = reply.choices[0].logprobs
-        likeliest = logprobs.content[0].top_logprobs if logprobs and logprobs.content else None
-        if not likeliest:
-            if not self._has_logprobs:
-                raise UserError(
-                    f"{self.server.where}: the server returns no logprobs, so yes and no can't be read. "
-                    f"{_LOGPROBS_REMEDY}"
-                )
-            raise PassingTrouble("the reply has no logprobs")
-        self._has_logprobs = True
-        found: defaultdict[str, float] = defaultdict(float)
-        for token in likeliest:
-            found[token.token.lstrip(_WORD_MARKS)] += math.exp(min(token.logprob, 0.0))
-        outside = [word for group in groups for word in group if word not in found]
-        self.account.outside_top += len(outside)
-        if len(outside) == sum(map(len, groups)) and not self._warned_of_strange_replies:
-            self._warned_of_strange_replies = True
-            log.warning(
-                "%s: a reply begins with none of %s but with %r: does the model think first?",
-                self.server.where,
-                outside,
-                likeliest[0].token,
-            )
-        return [sum(found.get(word, 0.0) for word in group) for group in groups]
-
-    def _lower_top(self, sent: Body, refusal: NoAnswer) -> bool:
-        """Ask for fewer of the likeliest tokens, if that is what was refused."""
-        if "logprobs" not in str(refusal):
-            return False
-        if sent["top_logprobs"] == self.top_logprobs:
-            lower = next((top for top in _LOWER_TOP if top < self.top_logprobs), None)
-            if lower is None:
-                raise UserError(
-                    f"{self.server.where}: the server refuses logprobs ({refusal}), so yes and no can't be "
-                    f"read. {_LOGPROBS_REMEDY}"
-                )
-            log.warning(
-                "%s: top_logprobs=%d is refused; asking for %d", self.server.where, self.top_logprobs, lower
-            )
-            self.top_logprobs = lower
-        return True
-
 
 def _answer(reply: Reply) -> Answer:
     choice, message = reply.choices[0], reply.choices[0].message
-    if choice.finish_reason == "content_filter" or message.refusal:
-        raise NoAnswer(f"refused: {message.refusal or 'content filter'}")
+    refuse_filtered(choice)
+    if "content" not in message.model_fields_set:
+        raise PassingTrouble("the reply has no content")
     if message.content is None and (message.reasoning or message.reasoning_content):
         raise NoAnswer("the reply is thinking only: switch it off on the server")
     tokens = reply.usage.completion_tokens if reply.usage else 0
@@ -270,15 +206,3 @@ def _answer(reply: Reply) -> Answer:
 
 def _or_error(outcome: Answer | NoAnswer) -> Answer:
     return Answer("", 0, "error", str(outcome)) if isinstance(outcome, NoAnswer) else outcome
-
-
-def _checked(words: Sequence[Sequence[str]]) -> list[list[str]]:
-    """The words of each group, each once and without blanks before it."""
-    groups = [list(dict.fromkeys(word.lstrip(_WORD_MARKS) for word in group)) for group in words]
-    flat = [word for group in groups for word in group]
-    if "" in flat or len(set(flat)) < len(flat):
-        raise UserError(
-            f"{list(map(list, words))}: an empty word, or one in two groups: replies can't be told apart. "
-            "Correct yes_words and no_words."
-        )
-    return groups

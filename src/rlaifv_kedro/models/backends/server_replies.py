@@ -1,6 +1,7 @@
 """What comes back from an OpenAI-compatible server, and the account of it."""
 
 import math
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -34,11 +35,11 @@ class LogProbs(BaseModel):
 class Message(BaseModel):
     """What the model says.
 
-    ``content`` must be there, but SGLang sends null for an empty text. The names of thinking are SGLang's
-    and vLLM's.
+    ``content`` is there where a text is wanted, but SGLang sends null for an empty one. The names of thinking
+    are SGLang's and vLLM's.
     """
 
-    content: str | None
+    content: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -102,6 +103,32 @@ class PassingTrouble(Exception):
     def __init__(self, why: str, retry_after: float = 0.0, disconnected: bool = False):
         super().__init__(why)
         self.retry_after, self.disconnected = retry_after, disconnected
+
+
+def refuse_filtered(choice: Choice) -> None:
+    """Raise NoAnswer if a content filter gave the reply, or the server says that the model refuses."""
+    if choice.finish_reason == "content_filter" or choice.message.refusal:
+        raise NoAnswer(f"refused: {choice.message.refusal or 'content filter'}")
+
+
+_FILTER = re.compile(
+    r"content.?(filter|management|policy)|moderation|data_inspection|input was flagged", re.IGNORECASE
+)
+
+
+def is_content_filter(status: int, body: object) -> bool:
+    """Whether an error says that a content filter refused the request.
+
+    Azure sends HTTP 400 with the code ``content_filter``, DashScope with ``data_inspection_failed``,
+    OpenRouter HTTP 403 that speaks of moderation.
+    """
+    return status in (400, 403, 422) and bool(_FILTER.search(str(body)))
+
+
+def one_line(text: str, key: str) -> str:
+    """A server's words as one short line, without the key."""
+    text = " ".join((text.replace(key, "***") if key else text).split())
+    return text if len(text) <= 300 else text[:300] + " ..."
 
 
 @dataclass

@@ -21,6 +21,8 @@ from rlaifv_kedro.models.backends.server_replies import (
     PassingTrouble,
     Reply,
     cause_of,
+    is_content_filter,
+    one_line,
     retry_after,
     shown_address,
 )
@@ -221,6 +223,8 @@ class Server:
                 f"no reply: {cause_of(error)}", disconnected=not isinstance(error, APITimeoutError)
             ) from None
         except APIStatusError as error:
+            if is_content_filter(error.status_code, error.body):
+                raise NoAnswer(f"refused: content filter (HTTP {error.status_code})") from None
             if error.status_code in _KEY_REFUSED:
                 raise self._refused_key(error) from None
             if error.status_code in _ALL_REFUSED:
@@ -235,7 +239,7 @@ class Server:
             raise NoAnswer(self._why(error)) from None
         except ValidationError:
             raise PassingTrouble(
-                f"the reply is no chat completion: {self._one_line(content.decode(errors='replace'))}"
+                f"the reply is no chat completion: {one_line(content.decode(errors='replace'), self._key)}"
             ) from None
         if reply.usage:
             self.account.prompt_tokens += reply.usage.prompt_tokens
@@ -292,8 +296,4 @@ class Server:
 
     def _why(self, error: APIStatusError) -> str:
         said = error.body.get("message") or error.body if isinstance(error.body, dict) else error.body
-        return f"HTTP {error.status_code}" + (f": {self._one_line(str(said))}" if said else "")
-
-    def _one_line(self, text: str) -> str:
-        text = " ".join((text.replace(self._key, "***") if self._key else text).split())
-        return text if len(text) <= 300 else text[:300] + " ..."
+        return f"HTTP {error.status_code}" + (f": {one_line(str(said), self._key)}" if said else "")

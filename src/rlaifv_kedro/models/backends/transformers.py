@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from rlaifv_kedro.branching import (
@@ -22,7 +21,7 @@ from rlaifv_kedro.branching.sampling import can_sample_after_branches, sample_af
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.encoding import ChatEncoder, EncodedImage
 from rlaifv_kedro.models.finite import watch_numbers
-from rlaifv_kedro.models.interface import Answer, Decoding, Question
+from rlaifv_kedro.models.interface import LIKELIEST, Answer, Decoding, FirstToken, Question
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -134,14 +133,12 @@ class TransformersModel:
             suppress=self.module.generation_config.suppress_tokens or (),
         )
 
-    def first_token_probs(
+    def first_tokens(
         self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], words: Sequence[Sequence[str]]
-    ) -> list[np.ndarray]:
-        """See :meth:`rlaifv_kedro.models.VisionLanguageModel.first_token_probs`; one pass a batch."""
+    ) -> list[list[FirstToken]]:
+        """See :meth:`rlaifv_kedro.models.VisionLanguageModel.first_tokens`; one pass a batch."""
         groups = self.encoder.first_tokens(words)
-        ids = [token for group in groups for token in group]
-        starts = np.cumsum([0, *map(len, groups)])[:-1]
-        result: list[np.ndarray] = []
+        result: list[list[FirstToken]] = []
         for start in range(0, len(images), self.batch_size):
             encoded = [self.encoder.image(i) for i in images[start : start + self.batch_size]]
             asked = questions[start : start + self.batch_size]
@@ -149,12 +146,23 @@ class TransformersModel:
             packed = collate(packs, self.encoder.pad_id).to(self._device)
             images_of_batch = batched(encoded, self._device)
             probs = next_token_probs(
-                self.module, packed, ids, max_tokens_per_pack=self.max_tokens_per_pack, **images_of_batch
-            )
-            found = probs.double().cpu().numpy()  # (questions of all images, words)
-            summed = np.add.reduceat(found, starts, axis=1)  # (questions of all images, groups)
-            result += np.split(summed, np.cumsum([len(p.branches) for p in packs])[:-1])
+                self.module, packed, max_tokens_per_pack=self.max_tokens_per_pack, **images_of_batch
+            )  # (questions of all images, vocabulary)
+            found = iter(self._first_tokens(probs, groups))
+            result += [[next(found) for _ in p.branches] for p in packs]
         return result
+
+    def _first_tokens(self, probs: torch.Tensor, groups: list[list[int]]) -> list[FirstToken]:
+        """Of each question, from (questions, vocabulary)."""
+        of_groups = [probs[:, group].double().sum(-1) for group in groups]  # each (questions,)
+        best, ids = probs.topk(min(LIKELIEST, probs.shape[-1]))  # both (questions, LIKELIEST)
+        decode = self.encoder.tokenizer.decode
+        return [
+            FirstToken(tuple(sums), tuple((decode([i]), p) for i, p in zip(tokens, likeliest)))
+            for sums, tokens, likeliest in zip(
+                torch.stack(of_groups, -1).tolist(), ids.tolist(), best.tolist(), strict=True
+            )
+        ]
 
     def branch_log_probs(
         self, questions: Sequence[Question], answers: Sequence[Sequence[str]]

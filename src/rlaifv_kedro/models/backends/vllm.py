@@ -12,11 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.encoding import ChatEncoder
-from rlaifv_kedro.models.interface import Answer, Decoding, OnAnswer, Question
+from rlaifv_kedro.models.interface import LIKELIEST, Answer, Decoding, FirstToken, OnAnswer, Question
 from rlaifv_kedro.params import VLLMParams
 from rlaifv_kedro.pixels import as_seen
 
@@ -108,26 +106,19 @@ class VLLMModel:
             on_answer(index, answer)
         return answers
 
-    def first_token_probs(
+    def first_tokens(
         self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], words: Sequence[Sequence[str]]
-    ) -> list[np.ndarray]:
-        """See :meth:`rlaifv_kedro.models.VisionLanguageModel.first_token_probs`.
+    ) -> list[list[FirstToken]]:
+        """See :meth:`rlaifv_kedro.models.VisionLanguageModel.first_tokens`.
 
-        vLLM's logprobs are those before temperature and penalties.
+        vLLM's logprobs are those before temperature and penalties. Of the likeliest tokens it names those
+        that were asked for, and always the one that it takes, which here is the likeliest.
         """
         groups = self._encoder.first_tokens(words)
         settings = self._first_token_settings([token for group in groups for token in group])
         prompts = [self._prompt(image, text) for image, asked in zip(images, questions) for text in asked]
-        rows = iter(
-            [
-                self._probs(output, groups)
-                for output in self._run(self.engine.generate, prompts, [settings] * len(prompts))
-            ]
-        )
-        return [
-            np.array([next(rows) for _ in asked], dtype=np.float64).reshape(len(asked), len(groups))
-            for asked in questions
-        ]
+        outputs = iter(self._run(self.engine.generate, prompts, [settings] * len(prompts)))
+        return [[self._first_token(next(outputs), groups) for _ in asked] for asked in questions]
 
     def branch_log_probs(
         self, questions: Sequence[Question], answers: Sequence[Sequence[str]]
@@ -191,10 +182,17 @@ class VLLMModel:
         except TypeError:  # a vLLM that can only be asked for the likeliest
             return self._vllm.SamplingParams(temperature=0, max_tokens=1, logprobs=self.params.top_logprobs)
 
-    def _probs(self, output: Any, groups: list[list[int]]) -> list[float]:
-        known = {token: math.exp(value.logprob) for token, value in output.outputs[0].logprobs[0].items()}
+    def _first_token(self, output: Any, groups: list[list[int]]) -> FirstToken:
+        found = output.outputs[0].logprobs[0]
+        if any(math.isnan(value.logprob) for value in found.values()):
+            return FirstToken.missing(len(groups), "vLLM's log-probs are NaN: the model's numbers overflow")
+        known = {token: math.exp(value.logprob) for token, value in found.items()}
         self.outside_top += sum(token not in known for group in groups for token in group)
-        return [sum(known.get(token, 0.0) for token in group) for group in groups]
+        likeliest = sorted(known, key=lambda token: -known[token])[:LIKELIEST]
+        return FirstToken(
+            tuple(sum(known.get(token, 0.0) for token in group) for group in groups),
+            tuple((self._encoder.tokenizer.decode([token]), known[token]) for token in likeliest),
+        )
 
 
 def _answer(output: Any) -> Answer:

@@ -1,13 +1,14 @@
 """Candidates to claims, verdicts, scores and preference pairs."""
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rlaifv_kedro.claims import yes_no_probs
+from rlaifv_kedro.claims import ask_yes_no, why_no_verdict
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.engine.progress import batches
@@ -21,18 +22,23 @@ from rlaifv_kedro.params import (
     RewardParams,
 )
 from rlaifv_kedro.pipelines.feedback.models import open_labeler, open_splitter
-from rlaifv_kedro.preference.candidates import cut_off_rejects
+from rlaifv_kedro.preference.candidates import cut_off_rejects, refuse_too_few
 from rlaifv_kedro.preference.pair_table import pair_statistics, pair_table
 from rlaifv_kedro.preference.pairs import (
-    accepted,
     all_pairs,
     balance_lengths,
     draw_pairs,
     refuse_unknown_prompts,
     score_candidates,
 )
+from rlaifv_kedro.preference.verdicts import accepted, judged_candidates, unread_line
 from rlaifv_kedro.schemas import table
 from rlaifv_kedro.seeds import seed_for
+
+if TYPE_CHECKING:
+    from rlaifv_kedro.models import FirstToken, VisionLanguageModel
+
+log = logging.getLogger(__name__)
 
 _CANDIDATE = ["prompt_id", "candidate"]
 
@@ -58,7 +64,7 @@ def divide(
 
     refuse_unknown_prompts(prompts, candidates)
     cut_off = cut_off_rejects(candidates, generation)
-    _refuse_too_many(prompts, candidates, len(candidates) - len(cut_off), cut_off, params)
+    refuse_too_few(prompts, candidates, len(candidates) - len(cut_off), cut_off, params)
     splitter, opened = open_splitter(seed, params, models, compute)
     complete = candidates.drop(index=cut_off.index)
     by_prompt = dict(iter(complete.groupby("prompt_id", sort=False)))
@@ -114,42 +120,62 @@ def verify_claims(
     """Ask the labeler every claim's question about the image; identical questions about an image once.
 
     Yields:
-        (rejects, verdicts) of a chunk of prompts. A candidate of which one question got no reply from a
-        server is in rejects, and has no verdicts.
+        (rejects, verdicts) of a chunk of prompts. A reply that is neither yes nor no is no verdict
+        (``min_verdict_mass``); a candidate of which one claim has none is in rejects.
 
     Raises:
-        UserError: More than ``max_reject_share`` of the answers asked for are missing or couldn't be split.
+        UserError: More than ``max_reject_share`` of the answers asked for are missing or couldn't be split,
+            or get no verdict, which is said as soon as there are so many.
     """
     from rlaifv_kedro.models import close_model
 
-    _refuse_too_many(prompts, candidates, len(claims[_CANDIDATE].drop_duplicates()), divide_rejects, params)
+    usable = len(claims[_CANDIDATE].drop_duplicates())
+    refuse_too_few(prompts, candidates, usable, divide_rejects, params)
     model = open_labeler(labeler, policy, params, models, compute)
     by_prompt = dict(iter(claims.groupby("prompt_id", sort=False)))
     asked_about = [row for row in prompts.itertuples(index=False) if row.prompt_id in by_prompt]
+    finished: list[tuple[pd.DataFrame, pd.DataFrame]] = []
 
     def work(rows: list[Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+        if finished:  # a labeler that can't be read is known long before the last chunk
+            rejected, replied = (pd.concat(frames) for frames in zip(*finished))
+            unread_so_far = unread_line(replied)
+            refuse_too_few(prompts, candidates, usable - len(rejected), rejected, params, unread_so_far)
         groups = [by_prompt[row.prompt_id] for row in rows]
         questions = [list(dict.fromkeys(group["question"])) for group in groups]
         images = [open_image(row.image, f"prompt {row.prompt_id}") for row in rows]
-        verdicts = []
-        for group, qs, probs in zip(groups, questions, yes_no_probs(model, images, questions, params)):
-            known = dict(zip(qs, probs))
-            both = [known[q] for q in group["question"]]
-            verdicts.append(
-                group[[*_CANDIDATE, "claim"]].assign(p_yes=[b[0] for b in both], p_no=[b[1] for b in both])
-            )
-        frame = pd.concat(verdicts, ignore_index=True)
-        failed = frame.loc[frame["p_yes"].isna(), _CANDIDATE].drop_duplicates()
+        replies = ask_yes_no(model, images, questions, params)
+        verdicts = pd.concat(
+            [_verdicts(g, dict(zip(qs, own)), params) for g, qs, own in zip(groups, questions, replies)],
+            ignore_index=True,
+        )
+        unread = verdicts[verdicts["accepted"].isna()].drop_duplicates(_CANDIDATE)
         rejects = [
-            ("verdicts", json.dumps([p, int(c)]), "the labeler's server gave no reply to a question")
-            for p, c in failed.itertuples(index=False)
+            ("verdicts", json.dumps([row.prompt_id, int(row.candidate)]), row.why)
+            for row in unread.itertuples(index=False)
         ]
-        keys = pd.MultiIndex.from_frame(frame[_CANDIDATE])
-        frame = frame[~keys.isin(pd.MultiIndex.from_frame(failed))].reset_index(drop=True)
-        return table("rejects").frame(rejects), frame.assign(accepted=accepted(frame["p_yes"], frame["p_no"]))
+        finished.append((table("rejects").frame(rejects), verdicts[table("verdicts").schema.names]))
+        return finished[-1]
 
     yield from map_chunks(asked_about, params.chunk_size, work, "checking claims", 2)
     close_model(model)
+
+
+def _verdicts(claims: pd.DataFrame, replies: "dict[str, FirstToken]", params: FeedbackParams) -> pd.DataFrame:
+    """The verdicts on one prompt's claims, with a column ``why`` that says why one is missing.
+
+    Args:
+        replies: By question.
+    """
+    own = [replies[question] for question in claims["question"]]
+    p_yes, p_no = ([reply.probs[group] for reply in own] for group in (0, 1))
+    return claims[[*_CANDIDATE, "claim"]].assign(
+        p_yes=p_yes,
+        p_no=p_no,
+        accepted=accepted(p_yes, p_no, params.min_verdict_mass),
+        first_token=[reply.likeliest[0][0] if reply.likeliest else None for reply in own],
+        why=[why_no_verdict(question, reply) for question, reply in zip(claims["question"], own)],
+    )
 
 
 def score(
@@ -163,35 +189,54 @@ def score(
     models: ModelsParams,
     compute: ComputeParams,
 ) -> pd.DataFrame:
-    """Scores of the candidates that have verdicts: minus their rejected claims.
+    """Scores of the candidates of which every claim has a verdict: minus their rejected claims.
 
-    As an ablation: the labeler's mean log-prob of the whole answer.
+    As an ablation: the labeler's mean log-prob of the whole answer. What is a verdict is decided by
+    ``min_verdict_mass`` anew, so another share asks no labeler again.
 
     Raises:
         UserError: More than ``max_reject_share`` of the answers asked for have no verdicts.
     """
-    _refuse_too_many(
-        prompts, candidates, len(verdicts[_CANDIDATE].drop_duplicates()), verdict_rejects, params
-    )
-    verified = candidates.merge(verdicts[_CANDIDATE].drop_duplicates(), on=_CANDIDATE)
-    scores = score_candidates(verdicts, verified)
+    mass = params.min_verdict_mass
+    replies = verdicts.assign(accepted=accepted(verdicts["p_yes"], verdicts["p_no"], mass))
+    unread, judged = unread_line(replies), judged_candidates(replies)
+    if unread:
+        log.warning("%s", unread)
+    known = judged[_CANDIDATE].drop_duplicates()
+    refuse_too_few(prompts, candidates, len(known), verdict_rejects, params, unread)
+    scored = candidates.merge(known, on=_CANDIDATE)
+    scores = score_candidates(judged, scored)
     if params.scoring == "claims":
         return scores
+    model = open_labeler(labeler, policy, params, models, compute)
+    answers = _answer_scores(prompts, scored, model, params.batch_size)
+    return scores.drop(columns="score").merge(answers, on=_CANDIDATE, validate="one_to_one")
+
+
+def _answer_scores(
+    prompts: pd.DataFrame,
+    candidates: pd.DataFrame,
+    model: "VisionLanguageModel",
+    batch_size: int,
+) -> pd.DataFrame:
+    """prompt_id, candidate and as ``score`` the mean log-prob of a token of the answer."""
     from rlaifv_kedro.models import Question
 
-    model = open_labeler(labeler, policy, params, models, compute)
     asked = prompts.set_index("prompt_id")
-    values: list[float] = []
-    for part in batches(
-        list(verified.groupby("prompt_id", sort=False)), params.batch_size, "scoring whole answers"
-    ):
+    groups = list(candidates.groupby("prompt_id", sort=False))
+    rows: list[tuple[str, int, float]] = []
+    for part in batches(groups, batch_size, "scoring whole answers"):
         questions = [
             Question(open_image(asked.at[p, "image"], f"prompt {p}"), asked.at[p, "question"])
             for p, _ in part
         ]
         log_probs = model.branch_log_probs(questions, [group["answer"].tolist() for _, group in part])
-        values += [total / tokens for row in log_probs for total, tokens in row]
-    return scores.assign(score=values)
+        rows += [
+            (p, number, total / tokens)
+            for (p, group), own in zip(part, log_probs)
+            for number, (total, tokens) in zip(group["candidate"], own, strict=True)
+        ]
+    return pd.DataFrame(rows, columns=[*_CANDIDATE, "score"])
 
 
 def score_rewards(
@@ -210,37 +255,8 @@ def score_rewards(
     from rlaifv_kedro.preference.reward import reward_scores
 
     cut_off = cut_off_rejects(candidates, generation)
-    _refuse_too_many(prompts, candidates, len(rewards), cut_off, params)
+    refuse_too_few(prompts, candidates, len(rewards), cut_off, params)
     return reward_scores(rewards, reward.ranking)
-
-
-def _refuse_too_many(
-    prompts: pd.DataFrame,
-    candidates: pd.DataFrame,
-    usable: int,
-    rejects: pd.DataFrame,
-    params: FeedbackParams,
-) -> None:
-    """Raise UserError if too large a share of the answers that were asked for can't be used."""
-    asked = len(prompts) * (int(candidates["candidate"].max()) + 1 if len(candidates) else 1)
-    if asked - usable > params.max_reject_share * asked:
-        known = "; ".join(_reasons(rejects)) or "see data_generation_rejects"
-        raise UserError(
-            f"{asked - usable} of {asked} answers can't be used (damaged images, empty or cut-off answers, "
-            "answers that can't be divided, questions without a reply), more than "
-            f"feedback.max_reject_share={params.max_reject_share}. {known}. "
-            "Mend the images; or the policy has collapsed, or the splitter is not made for its answers, or a "
-            "server fails."
-        )
-
-
-def _reasons(rejects: pd.DataFrame) -> list[str]:
-    """The three most frequent reasons, each with its first item."""
-    if rejects.empty:
-        return []
-    kinds = rejects.groupby(rejects["why"].str.partition(":")[0], sort=False)
-    frequent = sorted(kinds, key=lambda kind: -len(kind[1]))[:3]
-    return [f"{len(rows)} times: {rows['why'].iloc[0]} (first {rows['key'].iloc[0]})" for _, rows in frequent]
 
 
 def build_pairs(

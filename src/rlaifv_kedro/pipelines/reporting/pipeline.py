@@ -12,7 +12,7 @@ from rlaifv_kedro.reporting.report import write_report
 def create_pipeline(parameters: Parameters) -> Pipeline:
     """The report on the base policy and all iterations of the loop.
 
-    Without a labeler (``feedback.scoring``) there are no rejects of its stages.
+    Without a labeler (``feedback.scoring``) there are neither verdicts nor rejects of its stages.
     """
     iterations = parameters.loop.iterations
     names = {k: policy_name(k) for k in range(iterations + 1)}
@@ -24,9 +24,11 @@ def create_pipeline(parameters: Parameters) -> Pipeline:
         for k in (0, iterations)
         for short, full in (("answers", "answers"), ("scores", "item_scores"))
     }
+    verdicts = []
     rejects = {"rejects_data_generation": "data_generation_rejects", "rejects_training": "training_rejects"}
     if parameters.feedback.scoring != "reward":
         rejects |= {"rejects_feedback": "feedback_rejects", "rejects_verdicts": "verdict_rejects"}
+        verdicts = [("verdicts", "verdicts")]
     steps = {
         f"{short}_{k}": f"{names[k]}.{full}"
         for k in range(1, iterations + 1)
@@ -35,6 +37,7 @@ def create_pipeline(parameters: Parameters) -> Pipeline:
             ("selection", "selection"),
             ("curve", "selection_curve"),
             *rejects.items(),
+            *verdicts,
         )
     }
     report = {"metrics": "loop_metrics", "prompts": "test_prompts", "params": "params:reporting"}
