@@ -57,7 +57,7 @@ def test_defaults_are_the_method_s() -> None:
         True,
     )
     assert (training.dpo_weight, training.sft_weight, training.lora, training.pack) == (1, 0, None, "pair")
-    assert "vision_tower" in training.freeze
+    assert training.freeze is None and LoraParams().projector
     assert (LoraParams().rank, LoraParams().alpha, LoraParams().dropout) == (64, 16, 0.05)
     assert parameters.compute.dtype == "bfloat16"
 
@@ -81,7 +81,11 @@ def test_unknown_keys_are_named_with_a_suggestion(raw: dict, line: str) -> None:
 @pytest.mark.parametrize(
     ("raw", "value", "allowed"),
     [
-        ({"training": {"beta": 0}}, "training.beta=0: ", "> 0"),
+        ({"training": {"beta": 0}}, "training.beta=0: ", "> 0 and <= 10000"),
+        ({"training": {"epochs": 1e300}}, "training.epochs=1e+300: ", "> 0 and <= 10000"),
+        ({"training": {"checkpoint_every": 1e300}}, "training.checkpoint_every=1e+300: ", "<= 10000"),
+        ({"training": {"lora": {"rank": 10**9}}}, "training.lora.rank=1000000000: ", "<= 8192"),
+        ({"training": {"freeze": [""]}}, "training.freeze.0='': ", "at least 1 character"),
         ({"training": {"learning_rate": 1.0}}, "training.learning_rate=1.0: ", "> 0 and < 1"),
         ({"training": {"label_smoothing": 0.5}}, "training.label_smoothing=0.5: ", ">= 0 and < 0.5"),
         (
@@ -110,6 +114,11 @@ def test_unknown_keys_are_named_with_a_suggestion(raw: dict, line: str) -> None:
 def test_impossible_values_are_named_with_the_allowed_range(raw: dict, value: str, allowed: str) -> None:
     line = next(line for line in refusal(raw).splitlines() if value in line)
     assert allowed in line.partition(value)[2].replace("\\", "")
+
+
+def test_a_training_without_an_objective_is_refused() -> None:
+    """Every gradient would be 0, and only the weight decay would move the weights."""
+    assert "dpo_weight and sft_weight are both 0" in refusal({"training": {"dpo_weight": 0}})
 
 
 def test_all_mistakes_are_told_at_once() -> None:

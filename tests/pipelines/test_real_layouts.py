@@ -207,7 +207,8 @@ def test_training_moves_the_language_model_towards_the_chosen_answers(
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     layers = {name for name in before if re.search(r"language_model\.layers\..*_proj\.weight", name)}
     learning = {name for name in before if "vision_tower" not in name}
-    assert before.keys() == after.keys() and changed == (layers if run_id == "lora" else learning)
+    adapted = layers | {name for name in before if "multi_modal_projector" in name}
+    assert before.keys() == after.keys() and changed == (adapted if run_id == "lora" else learning)
 
 
 def test_what_is_saved_is_an_ordinary_checkpoint(
@@ -220,7 +221,8 @@ def test_what_is_saved_is_an_ordinary_checkpoint(
         assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
             finished.project.policy
         )
-        assert all("language_model" in name for name in load_file(folder / "adapter_model.safetensors"))
+        names = load_file(folder / "adapter_model.safetensors")
+        assert all(re.search(r"language_model.*lora_[AB]|multi_modal_projector", name) for name in names)
         folder = tmp_path
         model.module.save_pretrained(folder)
         model.processor.save_pretrained(folder)

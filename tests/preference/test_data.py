@@ -212,7 +212,12 @@ def loss_and_gradients(
     collate = PreferenceCollator(model.encoder, WHOLE, merge, reduction)
     objective = Objective(beta=0.02, label_smoothing=0.2, sft_weight=0.3)
     trainer = PreferenceTrainer(
-        objective=objective, model=model.module, args=arguments, train_dataset=dataset, data_collator=collate
+        policy=Path("policy"),
+        objective=objective,
+        model=model.module,
+        args=arguments,
+        train_dataset=dataset,
+        data_collator=collate,
     )
     trainer.state.global_step = 1  # the check of the reference is for the first step
     model.module.zero_grad()
@@ -297,6 +302,7 @@ def test_batches_count_pairs(
     collate = PreferenceCollator(model.encoder, WHOLE, merge)
     dataset = PreferenceDataset(store_of(run.pairs), run.reference)
     loader = PreferenceTrainer(
+        policy=Path("policy"),
         objective=Objective(beta=0.1),
         model=model.module,
         args=arguments,

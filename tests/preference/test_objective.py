@@ -163,7 +163,7 @@ def test_mean_log_probs_in_the_loss_by_hand() -> None:
         result.reward_margin,
         result.log_ratio_chosen,
         result.log_ratio_rejected,
-        result.largest_log_ratio,
+        result.log_ratios.abs().max(),
     )
     assert [w.item() for w in watched] == pytest.approx([2.8, 2.5, -0.8, 2.5], abs=1e-5)
 
@@ -227,18 +227,19 @@ def test_reference_log_probs_are_reduced(
 def test_what_is_watched_is_in_nats_an_answer(
     run: Runner, model: TransformersModel, pairs: pd.DataFrame, tmp_path: Path
 ) -> None:
-    """Chosen answers have 9 tokens: 0.02 nats a token are 0.18 nats an answer, too far off, though 0.02 nats
-    an answer would pass. Rejected ones have 6 or 10: 0.005 nats a token are 0.03 or 0.05 nats an answer,
-    which pass, and are below a threshold of 0.02 for a collapse.
+    """Chosen answers have 9 tokens: 0.002 nats a token are 0.018 nats an answer, too far off, though 0.002
+    nats an answer would pass. Rejected ones have 6 or 10: 0.0002 nats a token are 0.0012 or 0.002 nats an
+    answer, which pass, and are below a threshold of 0.001 for a collapse.
     """
     reference = reference_of(model, pairs, WHOLE, MEAN)
-    with pytest.raises(UserError, match=r"log-prob is 0\.18 nats off"):
-        run(tmp_path / "off", reference=reference.assign(chosen=reference["chosen"] - 0.02), log_probs="mean")
-    off = reference.assign(rejected=reference["rejected"] + 0.005)
+    off = reference.assign(chosen=reference["chosen"] - 0.002)
+    with pytest.raises(UserError, match=r"an answer of 9 tokens is 0\.02 nats off"):
+        run(tmp_path / "off", reference=off, log_probs="mean")
+    off = reference.assign(rejected=reference["rejected"] + 0.0002)
     with pytest.raises(
         UserError, match="training collapsed at step 1: the mean log-ratio of the rejected answers"
     ):
-        run(tmp_path / "collapsed", reference=off, log_probs="mean", collapse_log_ratio=-0.02)
+        run(tmp_path / "collapsed", reference=off, log_probs="mean", collapse_log_ratio=-0.001)
 
 
 def test_a_reference_of_sums_is_refused_for_means(

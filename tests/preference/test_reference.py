@@ -110,7 +110,7 @@ def test_fingerprint_names_the_part_that_differs(
     other = {
         "another policy": fingerprint(last(*trained[:2]), store_of(pairs), "template", "float32", WHOLE),
         "another chat template": fingerprint(tiny, store_of(pairs), "template ", "float32", WHOLE),
-        "another dtype": fingerprint(tiny, store_of(pairs), "template", "bfloat16", WHOLE),
+        "another way to compute": fingerprint(tiny, store_of(pairs), "template", "bfloat16", WHOLE),
     }
     swapped = pairs.rename(columns={"chosen": "rejected", "rejected": "chosen"})
     one_word = pairs.assign(chosen=[*pairs["chosen"][:-1], "a cup."])

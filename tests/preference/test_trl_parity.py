@@ -252,6 +252,7 @@ def test_four_steps_of_a_text_model(
     theirs = DPOTrainer(model=language_model(), args=config, train_dataset=rows, processing_class=tokenizer)
     theirs.train()
     ours = PreferenceTrainer(
+        policy=Path("policy"),
         objective=Objective.of(params),
         model=language_model(),
         train_dataset=theirs.train_dataset,

@@ -2,7 +2,9 @@
 recipe.
 """
 
+import json
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,10 @@ def test_a_run_tells_all_that_is_wrong_at_once_and_begins_nothing(project: Path)
         ),
         ({"training": {"deepspeed": "conf/zero.json"}}, "training.deepspeed=conf/zero.json can't be used"),
         ({"training": {"freeze": ["."]}}, "training.freeze=['.'] freezes the whole policy"),
+        (
+            {"training": {"freeze": ["vision_tower", "vison"]}},
+            "training.freeze: 'vison' is part of no weight's name in the policy",
+        ),
         (
             {"training": {"mix": {"preference_pairs": {"where": {"iteraton": 1}}}}},
             "the origin_split of an iteration's own pairs has no key iteraton",
@@ -191,6 +197,37 @@ def test_a_gpu_that_is_not_there(project: Path, monkeypatch: pytest.MonkeyPatch)
     training = {"launch": {"processes": 4}, "micro_batch_size": 2}
     [told] = refused(project, {"compute": {"device": "cuda"}, "training": training})
     assert "4 processes are to train on each host, and this one has 2 GPUs" in told
+
+
+def test_a_port_that_is_in_use(project: Path) -> None:
+    with socket.create_server(("localhost", 0)) as server:
+        address = f"localhost:{server.getsockname()[1]}"
+        [told] = refused(project, {"training": {"launch": {"hosts": 2, "address": address}}})
+    assert f"{address}: the port is in use on this host (training.launch.address)" in told
+    start(project, {"training": {"launch": {"hosts": 2, "address": address}}})
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        (
+            {"zero_optimization": {"stage": 2}, "train_batch_size": 64},
+            "train_batch_size is 64, but by training.",
+        ),
+        ({"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}}, "by compute.dtype it is float32"),
+        (
+            {"zero_optimization": {"stage": 2, "overlap_com": True}},
+            "overlap_com: Extra inputs are not permitted",
+        ),
+    ],
+)
+def test_a_deepspeed_file_that_would_stop_the_training(
+    project: Path, config: dict[str, Any], line: str
+) -> None:
+    (project / "zero.json").write_text(json.dumps(config))
+    compute = {"device": "cpu", "dtype": "float32"}
+    found = refused(project, {"training": {"deepspeed": "zero.json"}, "compute": compute})
+    assert any(line in told for told in found), found
 
 
 def test_a_hub_name_is_fetched_at_the_start(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,14 @@ several must, whatever spreads them.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import load_model
 from rlaifv_kedro.params import ComputeParams, LaunchParams, LoraParams, TransformersParams
 from rlaifv_kedro.preference.reference import expected_fingerprint
-from rlaifv_kedro.training.distributed import deepspeed_config
+from rlaifv_kedro.training.distributed import deepspeed_config, unknown_to_deepspeed
 from rlaifv_kedro.training.launch import LOG, REFERENCE, SPEC, _wait, run_training
 from rlaifv_kedro.training.training import TrainingResult
 from rlaifv_kedro.training.worker import RESULT, TrainingSpec, run
@@ -378,3 +380,92 @@ def test_two_processes_train_as_one(training: Trainer, tmp_path: Path) -> None:
     assert (found.world_size, found.engine) == (2, "ddp")
     np.testing.assert_allclose(found.log[WATCHED], alone.log[WATCHED], rtol=2e-3, atol=2e-5)
     assert (tmp_path / "two/logs" / LOG).is_file()
+
+
+@pytest.mark.distributed
+def test_a_process_that_is_killed_is_told_as_that(training: Trainer, tmp_path: Path) -> None:
+    """As the kernel does when memory runs out: kill -9 of one of two, in the middle of the training."""
+    folder, killed = tmp_path / "work", []
+
+    def kill() -> None:
+        until = time.monotonic() + 240
+        while not (folder / "checkpoint-3" / "saved.json").is_file() and time.monotonic() < until:
+            time.sleep(0.01)
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                line = path.read_bytes().decode(errors="replace").split("\0")
+                if str(tmp_path / "logs" / SPEC) in line and "torch.distributed.run" not in line:
+                    killed.append(int(path.parent.name))
+        os.kill(killed[0], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    with pytest.raises(UserError, match=r"a training process was killed \(signal 9\).*training.log"):
+        training(tmp_path, launch=TWO, epochs=400, checkpoint_every=1)
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"zero_optimization": {"stage": True}}, "zero_optimization.stage is True"),
+        ({"zero_optimization": {"stage": 2.0}}, "zero_optimization.stage is 2.0"),
+        ({"zero_optimization": "stage"}, "can't be used"),
+        ([], "can't be used"),
+        (
+            {"optimizer": {"type": "AdamW", "params": {"lr": "auto"}}},
+            "the section optimizer would take the place",
+        ),
+        ({"scheduler": {"type": "WarmupLR"}}, "the section scheduler would take the place"),
+        ({"train_batch_size": 64}, "train_batch_size is 64, but by training.batch_size it is 4"),
+        ({"train_micro_batch_size_per_gpu": 7}, "by training.micro_batch_size it is 4"),
+        ({"gradient_accumulation_steps": 3}, "gradient_accumulation_steps is 3"),
+        ({"gradient_clipping": 0.3}, 'by training.max_grad_norm it is 1.0. Write "auto"'),
+        ({"bf16": {"enabled": True}}, "bf16.enabled is true, but by compute.dtype it is float32"),
+        ({"fp16": {"enabled": "true"}}, 'fp16.enabled is "true", but by compute.dtype it is float32'),
+        ({"bf16": True}, "bf16 is True"),
+    ],
+)
+def test_a_configuration_that_contradicts_the_parameters_is_refused(
+    config: Any, told: str, tmp_path: Path
+) -> None:
+    """DeepSpeed would take its own side, or say so after hours of sampling and labeling."""
+    whole = {"zero_optimization": {"stage": 2}, **config} if isinstance(config, dict) else config
+    (tmp_path / "zero.json").write_text(json.dumps(whole))
+    with pytest.raises(UserError, match=re.escape(told)):
+        deepspeed_config(PARAMS.model_copy(update={"deepspeed": str(tmp_path / "zero.json")}), "float32")
+
+
+@pytest.mark.parametrize("text", ["", "{", "\ufeff{}", "null", "[" * 100_000, '{"zero_optimization": []}'])
+def test_a_file_that_is_no_configuration_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "zero.json").write_text(text)
+    for path in (tmp_path / "zero.json", tmp_path, tmp_path / "gone.json"):
+        with pytest.raises(UserError, match="can't be used"):
+            deepspeed_config(PARAMS.model_copy(update={"deepspeed": str(path)}))
+
+
+def test_what_the_parameters_decide_is_filled_in(tmp_path: Path) -> None:
+    """LLaVA's file, which names no clipping: without it DeepSpeed would clip nothing."""
+    given = {
+        "fp16": {"enabled": "auto", "loss_scale": 0},
+        "bf16": {"enabled": "auto"},
+        "train_micro_batch_size_per_gpu": "auto",
+        "train_batch_size": "auto",
+        "gradient_accumulation_steps": "auto",
+        "zero_optimization": {"stage": 2, "reduce_bucket_size": "auto", "sub_group_size": 1e9},
+    }
+    (tmp_path / "zero.json").write_text(json.dumps(given))
+    config = deepspeed_config(
+        PARAMS.model_copy(update={"deepspeed": str(tmp_path / "zero.json")}), "bfloat16"
+    )
+    assert config == {**given, "gradient_clipping": "auto", "zero_force_ds_cpu_optimizer": False}
+    for path in ZERO.values():
+        assert deepspeed_config(PARAMS.model_copy(update={"deepspeed": path}), "bfloat16") is not None
+
+
+def test_deepspeeds_own_check_is_asked() -> None:
+    pytest.importorskip("deepspeed")
+    problem = unknown_to_deepspeed({"zero_optimization": {"stage": 2, "overlap_com": True}})
+    assert problem == "overlap_com: Extra inputs are not permitted"
+    for path in ZERO.values():
+        assert unknown_to_deepspeed(json.loads(Path(path).read_text())) is None

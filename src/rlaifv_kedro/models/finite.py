@@ -13,17 +13,18 @@ def watch_numbers(module: torch.nn.Module, where: str) -> None:
         module.register_forward_hook(_Watch(where))
 
 
-def refuse_not_finite(module: torch.nn.Module, where: str) -> None:
+def refuse_not_finite(module: torch.nn.Module, where: str, dtype: str | None = None) -> None:
     """Raise UserError that says why a model's numbers are not finite.
 
     Args:
         where: Names the checkpoint.
+        dtype: In which it computes, if that is not its weights'.
     """
     damaged = next((name for name, p in module.named_parameters() if not p.detach().isfinite().all()), None)
     if damaged is not None:
         why = f"its weight {damaged} holds NaN or infinity. Fetch or train the checkpoint again."
     else:
-        dtype = str(next(module.parameters()).dtype).removeprefix("torch.")
+        dtype = dtype or str(next(module.parameters()).dtype).removeprefix("torch.")
         why = (
             f"its weights are finite, so its activations overflow in {dtype}. Set dtype under models.<role>, "
             "or compute.dtype, to bfloat16 or float32."

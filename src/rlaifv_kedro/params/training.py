@@ -1,7 +1,7 @@
 """Preference pairs to checkpoints."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,14 +12,19 @@ JsonScalar = bool | int | float | str | None
 
 
 class LoraParams(Params):
-    """Low-rank adapters on all linear layers of the language model.
+    """Low-rank adapters on all linear layers of the language model, and the projector beside them.
 
-    The release has rank 64, alpha 16 and dropout 0.05.
+    The release has rank 64, alpha 16 and dropout 0.05; it trains the projector whole and writes it to
+    ``non_lora_trainables.bin``.
     """
 
-    rank: Count = 64
-    alpha: float = Field(16, gt=0)
+    rank: Annotated[Count, Field(le=8192)] = 64
+    alpha: float = Field(16, gt=0, le=1e6)
     dropout: float = Field(0.05, ge=0, lt=1)
+    projector: bool = Field(
+        True,
+        description="train the projector or resampler too, whole (release), unless training.freeze names it",
+    )
 
 
 class LaunchParams(Params):
@@ -87,6 +92,7 @@ class TrainingParams(Params):
     beta: float = Field(
         0.1,
         gt=0,
+        le=1e4,
         description="weight of the KL term; raising it keeps the policy nearer to its reference (paper: for "
         "sums; docs/training.md)",
     )
@@ -99,16 +105,22 @@ class TrainingParams(Params):
     changed_weight: float = Field(
         5.0,
         gt=0,
+        le=1e4,
         description="weighted: weight of a token that the pair's answers don't share (RLHF-V's gamma)",
     )
     label_smoothing: float = Field(
         0.0, ge=0, lt=0.5, description="share of pairs taken to be the wrong way round (conservative DPO)"
     )
-    dpo_weight: float = Field(1.0, ge=0, description="0 leaves supervised fine-tuning on the chosen answers")
-    sft_weight: float = Field(
-        0.0, ge=0, description="weight of the log-prob a token of the chosen answer; not part of the method"
+    dpo_weight: float = Field(
+        1.0, ge=0, le=1e4, description="0 leaves supervised fine-tuning on the chosen answers"
     )
-    epochs: float = Field(4, gt=0, description="passes over the pairs (release)")
+    sft_weight: float = Field(
+        0.0,
+        ge=0,
+        le=1e4,
+        description="weight of the log-prob a token of the chosen answer; not part of the method",
+    )
+    epochs: float = Field(4, gt=0, le=1e4, description="passes over the pairs (release)")
     batch_size: Count = Field(8, description="pairs an optimiser step (release)")
     micro_batch_size: Count = Field(
         8,
@@ -134,19 +146,21 @@ class TrainingParams(Params):
         "never the image",
     )
     chunk_size: Count = Field(1000, description="prompts a chunk of reference_log_probs")
-    checkpoint_every: float = Field(0.25, gt=0, description="a checkpoint every so many epochs (release)")
+    checkpoint_every: float = Field(
+        0.25, gt=0, le=1e4, description="a checkpoint every so many epochs (release)"
+    )
     warmup_ratio: Share = Field(
         0.05,
         description="share of the steps in which the learning rate rises (release); cosine to 0 after it",
     )
-    weight_decay: float = Field(0.01, ge=0, description="AdamW (release)")
+    weight_decay: float = Field(0.01, ge=0, le=1e3, description="AdamW (release)")
     adam_beta2: float = Field(0.999, gt=0, lt=1)
     max_grad_norm: float = Field(1.0, gt=0)
     gradient_checkpointing: bool = Field(True, description="less memory for a third more time")
-    freeze: list[str] = Field(
-        ["vision_tower", "visual", "vision_model", "vpm"],
-        description="modules whose weights stay as they are, by a part of their name: the vision towers of "
-        "LLaVA, Qwen-VL, Idefics and MiniCPM-V",
+    freeze: list[Annotated[str, Field(min_length=1)]] | None = Field(
+        None,
+        description="weights that stay as they are, each by a part of its name, which must fit some; without "
+        "it the vision tower's, by the names it has in LLaVA, Qwen-VL, Idefics and MiniCPM-V",
     )
     lora: LoraParams | None = Field(None, description="adapters instead of full fine-tuning")
     launch: LaunchParams = LaunchParams()
@@ -174,6 +188,23 @@ class TrainingParams(Params):
         if not any(source.weight for source in mix.values()):
             raise ValueError("all weights are 0, so that there is nothing to train on")
         return mix
+
+    def autocast(self, dtype: str) -> bool:
+        """Whether training computes under autocast: in a lower dtype, unless DeepSpeed does it its way."""
+        return dtype != "float32" and self.deepspeed is None
+
+    def numerics(self, dtype: str) -> str:
+        """How log-probs are computed in training, in words; those of the reference must be alike.
+
+        Under autocast it matters which weights are float32: those that learn.
+        """
+        if not self.autocast(dtype):
+            return dtype
+        frozen = "the vision tower" if self.freeze is None else ", ".join(self.freeze) or "nothing"
+        learning = f"all but {frozen}"
+        if self.lora is not None:
+            learning = f"the projector (frozen: {frozen})" if self.lora.projector else "none"
+        return f"{dtype} under autocast, float32 weights: {learning}"
 
     def sources(self) -> list[str]:
         """The catalog's entries that are trained on, in their order."""
@@ -213,4 +244,10 @@ class TrainingParams(Params):
     @model_validator(mode="after")
     def _divides(self) -> "TrainingParams":
         self.accumulation()
+        return self
+
+    @model_validator(mode="after")
+    def _has_an_objective(self) -> "TrainingParams":
+        if not self.dpo_weight and not self.sft_weight:
+            raise ValueError("dpo_weight and sft_weight are both 0, so that nothing would be learnt")
         return self

@@ -115,17 +115,21 @@ class PreferenceDataset(Dataset):
     """Pairs with their reference log-probs. A pair's texts and image are read when it is asked for.
 
     Raises:
-        UserError: A pair has no reference log-prob.
+        UserError: A pair has no reference log-prob, or one that is no finite number.
     """
 
     def __init__(self, pairs: PairStore, reference: pd.DataFrame):
         self.pairs = pairs
         aligned = reference.set_index("idx").reindex(pairs.idx)
-        if aligned["chosen"].isna().any():
-            raise UserError(
-                f"reference_log_probs has no row for pair idx {aligned.index[aligned['chosen'].isna()][0]}. "
-                "Compute it again from these pairs."
-            )
+        for known, problem in (
+            (aligned.index.isin(reference["idx"]), "has no row"),
+            (np.isfinite(aligned["chosen"]) & np.isfinite(aligned["rejected"]), "has no finite numbers"),
+        ):
+            if not known.all():
+                raise UserError(
+                    f"reference_log_probs {problem} for pair idx {aligned.index[~known][0]}. "
+                    "Compute it again from these pairs."
+                )
         self.reference = aligned[["chosen", "rejected"]].to_numpy(dtype=float)
         self._by_prompt = pairs.by_prompt()
 

@@ -38,14 +38,15 @@ class Objective:
 class PreferenceLoss:
     """Loss of a batch of pairs, and what is worth watching.
 
-    All but ``losses`` and ``loss`` are detached, and means over the batch.
+    All but ``losses`` and ``loss`` are detached; all but ``losses`` and ``log_ratios`` are means over the
+    batch.
 
     Attributes:
         losses: The loss of each pair, float (pairs,); ``loss`` is their mean.
         dpo: The DPO part, unweighted; ln 2 where the policy is its own reference, whatever beta, reduction
             and label smoothing.
-        largest_log_ratio: The largest absolute log-ratio of any answer, in nats an answer; 0 where the policy
-            is its own reference.
+        log_ratios: Of each pair's chosen and rejected answer, in nats an answer: float (2, pairs); 0 where
+            the policy is its own reference.
         reward_margin: beta * (log-ratio of chosen - log-ratio of rejected), of the log-probs as they were
             reduced.
         reward_accuracy: Share of pairs with a positive margin.
@@ -56,7 +57,7 @@ class PreferenceLoss:
     losses: torch.Tensor
     loss: torch.Tensor
     dpo: torch.Tensor
-    largest_log_ratio: torch.Tensor
+    log_ratios: torch.Tensor
     reward_margin: torch.Tensor
     reward_accuracy: torch.Tensor
     log_ratio_chosen: torch.Tensor
@@ -100,6 +101,7 @@ def preference_loss(
         losses = losses - objective.sft_weight * chosen_mean
     if lengths is not None:
         ratio_chosen, ratio_rejected = ratio_chosen * lengths[0], ratio_rejected * lengths[1]
-    largest = torch.cat([ratio_chosen, ratio_rejected]).abs().max()
-    watched = (dpo, largest, margin, (margin > 0).float(), ratio_chosen, ratio_rejected)
-    return PreferenceLoss(losses, losses.mean(), *(t.detach().mean() for t in watched))
+    ratios = torch.stack([ratio_chosen, ratio_rejected]).detach()
+    watched = (margin, (margin > 0).float(), *ratios)
+    means = (t.detach().mean() for t in watched)
+    return PreferenceLoss(losses, losses.mean(), dpo.detach().mean(), ratios, *means)

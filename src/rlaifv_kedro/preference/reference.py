@@ -38,11 +38,11 @@ def fingerprint(
     policy: Path,
     pairs: PairStore,
     chat_template: str,
-    dtype: str,
+    numerics: str,
     truncation: Truncation,
     reduction: Reduction = SUM,
 ) -> dict[str, str]:
-    """What reference log-probs depend on, each part as a sha256; dtype and reduction by their names.
+    """What reference log-probs depend on, each part as a sha256; numerics and reduction in words.
 
     Truncation is part of the data.
     """
@@ -57,7 +57,7 @@ def fingerprint(
         "model": model.hexdigest(),
         "data": data.hexdigest(),
         "template": template,
-        "dtype": dtype,
+        "dtype": numerics,
         "log_probs": str(reduction),
     }
 
@@ -66,8 +66,8 @@ def expected_fingerprint(
     policy: Path, pairs: PairStore, model: "TransformersModel", params: "TrainingParams", dtype: str
 ) -> dict[str, str]:
     """The fingerprint of reference log-probs as a training with these parameters needs them."""
-    truncation = Truncation.of(params)
-    return fingerprint(policy, pairs, model.processor.chat_template, dtype, truncation, Reduction.of(params))
+    template, numerics = model.processor.chat_template, params.numerics(dtype)
+    return fingerprint(policy, pairs, template, numerics, Truncation.of(params), Reduction.of(params))
 
 
 def refuse_mismatch(stored: dict[str, str] | None, expected: dict[str, str]) -> None:
@@ -85,11 +85,11 @@ def refuse_mismatch(stored: dict[str, str] | None, expected: dict[str, str]) -> 
         "model": "another policy",
         "data": "other preference pairs or another truncation",
         "template": "another chat template",
-        "dtype": "another dtype",
+        "dtype": "another way to compute",
         "log_probs": "another reduction of log-probs",
     }
     wrong = [
-        f"{parts[part]} ({part} {str(stored.get(part))[:16]}, now {value[:16]})"
+        f"{parts[part]} ({part} {_short(stored.get(part))}, now {_short(value)})"
         for part, value in expected.items()
         if stored.get(part) != value
     ]
@@ -98,6 +98,11 @@ def refuse_mismatch(stored: dict[str, str] | None, expected: dict[str, str]) -> 
             f"reference_log_probs belongs to {' and '.join(wrong)}. Compute it again: kedro run --pipelines "
             "training."
         )
+
+
+def _short(value: str | None) -> str:
+    """A hash by its beginning, words as they are."""
+    return value[:16] if value is not None and " " not in value else str(value)
 
 
 def reference_log_probs(

@@ -10,7 +10,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.models.folder import CheckpointFolder
-from rlaifv_kedro.preflight.sizes import TOWERS, ModelSize
+from rlaifv_kedro.preflight.sizes import ModelSize
+from rlaifv_kedro.training.learning import TOWERS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -103,7 +104,8 @@ def llama_like(parameters: int, text: Llama, tower: Tower | None = None) -> Mode
         "down": (text.hidden, text.mlp),
     }
     shapes |= {f"layers.{k}.{name}_proj": shape for k in range(text.layers) for name, shape in linear.items()}
-    shapes["others"] = (parameters - sum(math.prod(shape) for shape in shapes.values()),)
+    others = "norms" if tower is None else "multi_modal_projector and norms"
+    shapes[others] = (parameters - sum(math.prod(shape) for shape in shapes.values()),)
     return ModelSize(
         parameters,
         text.hidden,

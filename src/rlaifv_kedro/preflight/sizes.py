@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from rlaifv_kedro.params import DataGenerationParams, Parameters, TrainingParams
 from rlaifv_kedro.training.distributed import deepspeed_config
+from rlaifv_kedro.training.learning import ADAPTED, PROJECTORS, TOWERS, parts_to_freeze
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -20,11 +21,6 @@ QUESTION_TOKENS = 64
 
 CLAIM_QUESTIONS_TOKENS = 60 * 25
 """Questions about an image, of all its candidates, times the tokens of one."""
-
-ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""Layers that get adapters (rlaifv_kedro.training.training)."""
-
-TOWERS = ("vision", "visual", "vpm")
 
 LAYER_BYTES = 34
 """Activations of a transformer layer, a token and unit of width, in 16 bits and without attention's scores
@@ -78,8 +74,19 @@ class ModelSize:
 
     def learning(self, params: TrainingParams) -> int:
         """Parameters that training changes."""
-        return (
-            self.adapters(params.lora.rank) if params.lora else self.parameters - self.frozen(params.freeze)
+        if params.lora is None:
+            return self.parameters - self.frozen(parts_to_freeze(params))
+        return self.adapters(params.lora.rank) + self._projector(params)
+
+    def _projector(self, params: TrainingParams) -> int:
+        """Parameters of the projector that learns beside adapters."""
+        kept = parts_to_freeze(params)
+        return sum(
+            math.prod(shape)
+            for name, shape in self.shapes.items()
+            if params.lora.projector
+            and any(part in name for part in PROJECTORS)
+            and not any(part in name for part in kept)
         )
 
     def prefix(self) -> int:

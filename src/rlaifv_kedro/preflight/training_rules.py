@@ -1,8 +1,11 @@
 """Rules about training: what would stop it after answers were sampled and checked for hours."""
 
+import errno
 import shutil
 import socket
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from kedro.io.core import DatasetError
@@ -15,9 +18,11 @@ from rlaifv_kedro.preference.mix import make_mix
 from rlaifv_kedro.preflight import machine
 from rlaifv_kedro.preflight.finding import Finding
 from rlaifv_kedro.preflight.setup import RunSetup
+from rlaifv_kedro.preflight.weight_names import weight_names
 from rlaifv_kedro.runs.kedro_private import dataset
-from rlaifv_kedro.tags import Task
-from rlaifv_kedro.training.distributed import deepspeed_config
+from rlaifv_kedro.tags import Role, Task
+from rlaifv_kedro.training.distributed import deepspeed_config, unknown_to_deepspeed
+from rlaifv_kedro.training.learning import Learning
 
 PACKAGES = {
     "mlflow": "pip install 'rlaifv_kedro[mlflow]'; or leave mlflow out of training.report_to.",
@@ -39,12 +44,19 @@ def dtype_can_be_trained(setup: RunSetup) -> Iterator[Finding]:
 
 
 def deepspeed_can_be_used(setup: RunSetup) -> Iterator[Finding]:
-    """The file with DeepSpeed's configuration is there and says which stage of ZeRO."""
-    if setup.does(Task.TRAINING):
-        try:
-            deepspeed_config(setup.parameters.training)
-        except UserError as error:
-            yield Finding(False, error.message, "training.deepspeed")
+    """The file with DeepSpeed's configuration is there, and DeepSpeed and the parameters agree with it."""
+    training, compute = setup.parameters.training, setup.parameters.compute
+    if not setup.does(Task.TRAINING) or training.deepspeed is None:
+        return
+    dtype = getattr(setup.parameters.models.policy, "dtype", None) or compute.dtype
+    try:
+        config = deepspeed_config(training, dtype)
+    except UserError as error:
+        yield Finding(False, error.message, "training.deepspeed")
+        return
+    if find_spec("deepspeed") and (problem := unknown_to_deepspeed(config)):
+        what = f"{training.deepspeed}: zero_optimization.{problem}"
+        yield Finding(False, what, "training.deepspeed", "Correct it, or take a file of conf/deepspeed.")
 
 
 def training_packages_are_there(setup: RunSetup) -> Iterator[Finding]:
@@ -89,9 +101,18 @@ def _address_problem(address: str) -> str | None:
     if not 0 < int(port) < 65536:
         return f"there is no port {port}"
     try:
-        socket.getaddrinfo(host.strip("[]"), int(port))
+        [(family, kind, _, _, place), *_] = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM
+        )
     except OSError as error:
         return f"the host's name can't be resolved ({error.strerror or error})"
+    with socket.socket(family, kind) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(place)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:  # other errors: it is another host's address
+                return "the port is in use on this host"
     return None
 
 
@@ -141,18 +162,18 @@ def _filter_leaves_pairs(name: str, found: Any, source: MixSource) -> Iterator[F
         yield Finding(True, what, f"training.mix.{name}.where")
 
 
-def something_learns(setup: RunSetup) -> Iterator[Finding]:
-    """What is frozen, or where adapters go, leaves parameters that training can change."""
-    policy = setup.sizes.get("policy") if setup.does(Task.TRAINING) else None
-    training = setup.parameters.training
-    if policy is None or not policy.shapes or policy.learning(training) > 0:
-        return
-    if training.lora is not None:
-        what, where = "the policy has no layer that gets adapters", "training.lora"
-        yield Finding(False, what, where, "Train the whole model: leave training.lora out.")
-    else:
-        what = f"training.freeze={training.freeze} freezes the whole policy"
-        yield Finding(False, what, "training.freeze", "Leave out what is part of every module's name.")
+def what_learns_is_there(setup: RunSetup) -> Iterator[Finding]:
+    """What is to stay frozen, and where adapters go, fits the policy's weights, and leaves some to learn."""
+    read = {name for node in setup.pipeline.nodes if Task.TRAINING in node.tags for name in node.inputs}
+    for entry in read.intersection(setup.checkpoint_entries(Role.POLICY)):
+        folder = setup.folder(entry)
+        described = None if folder is None else weight_names(Path(folder))
+        if described is None:
+            continue
+        try:
+            Learning.of(*described, setup.parameters.training)
+        except UserError as error:
+            yield Finding(False, error.message, f"the catalog's {entry}")
 
 
 RULES = (
@@ -161,5 +182,5 @@ RULES = (
     training_packages_are_there,
     processes_can_be_launched,
     mix_can_be_read,
-    something_learns,
+    what_learns_is_there,
 )

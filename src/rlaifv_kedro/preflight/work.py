@@ -12,6 +12,7 @@ from rlaifv_kedro.params import TrainingParams
 from rlaifv_kedro.preflight.assumptions import GPU, Assumptions
 from rlaifv_kedro.preflight.shapes import Shape
 from rlaifv_kedro.preflight.sizes import BYTES
+from rlaifv_kedro.training.learning import parts_to_freeze
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def operations(work: Work, shape: Shape, training: TrainingParams) -> float:
     vision = 2 * shape.vision * shape.patches * work.images
     if not work.trained:
         return language + vision
-    frozen = training.lora is not None or size.frozen(training.freeze) >= shape.vision
+    frozen = training.lora is not None or size.frozen(parts_to_freeze(training)) >= shape.vision
     return backward(training) * language + vision * (1 if frozen else backward(training))
 
 

@@ -11,7 +11,8 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.training.resume import drop_resume_files, mark_saved
+from rlaifv_kedro.files import shown
+from rlaifv_kedro.training.resume import drop_resume_files, mark_saved, saved_checkpoints
 
 if TYPE_CHECKING:
     from rlaifv_kedro.params import TrainingParams
@@ -46,7 +47,7 @@ class StopAtCollapse(TrainerCallback):
         collapse_log_ratio: Lowest mean log-ratio of the rejected answers, in nats an answer.
 
     Raises:
-        UserError: In a step, if the loss isn't finite or the log-ratio is lower.
+        UserError: In a step, if the gradient isn't finite or the log-ratio is lower.
     """
 
     def __init__(self, collapse_log_ratio: float):
@@ -61,12 +62,10 @@ class StopAtCollapse(TrainerCallback):
         **_: Any,
     ) -> None:
         """Called by Trainer with the figures of a step."""
-        ratio, loss = logs.get("log_ratio_rejected", 0.0), logs.get("loss", 0.0)
-        if not math.isfinite(loss) or not math.isfinite(ratio):
-            raise UserError(
-                f"training collapsed at step {state.global_step}: the loss is {loss}. Lower "
-                "training.learning_rate."
-            )
+        ratio = logs.get("log_ratio_rejected", 0.0)
+        # In float16 the loss is scaled up until gradients overflow now and then; such a step is left out.
+        if not args.fp16 and not math.isfinite(logs.get("grad_norm", 0.0)):
+            raise diverged("the gradient's norm", state.global_step, Path(args.output_dir))
         if ratio < self.collapse_log_ratio:
             raise UserError(
                 f"training collapsed at step {state.global_step}: the mean log-ratio of the rejected "
@@ -75,6 +74,24 @@ class StopAtCollapse(TrainerCallback):
                 "not hallucinations. "
                 "Lower training.learning_rate or training.epochs, or raise training.beta."
             )
+
+
+def diverged(what: str, step: int, folder: Path) -> UserError:
+    """The error for a loss or gradient that is no number.
+
+    A checkpoint whose weights are damaged is told apart where training starts
+    (:func:`rlaifv_kedro.models.finite.refuse_not_finite`).
+
+    Args:
+        folder: Where the training saves its checkpoints.
+    """
+    saved = saved_checkpoints(folder)
+    rest = f"The last whole checkpoint is {shown(saved[-1][1])}." if saved else "No checkpoint was saved."
+    return UserError(
+        f"training diverged at step {step}: {what} is not finite, and was at the start. Lower "
+        "training.learning_rate or training.max_grad_norm, or compute in another dtype (bfloat16 or float32: "
+        f"compute.dtype). {rest}"
+    )
 
 
 class ReportProgress(TrainerCallback):

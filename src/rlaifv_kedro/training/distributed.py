@@ -5,10 +5,12 @@ kind, silently. So nothing is believed: the wrapped model and the process group 
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.formats import first_line
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -16,12 +18,27 @@ if TYPE_CHECKING:
     from rlaifv_kedro.params import TrainingParams
 
 
-def deepspeed_config(params: "TrainingParams") -> dict[str, Any] | None:
+_TRAINING_SAYS = {
+    "optimizer": "training.learning_rate, weight_decay and adam_beta2 say it",
+    "scheduler": "training.warmup_ratio and epochs say it",
+    "amp": "compute.dtype says it",
+    "bfloat16": "it is called bf16 now",
+}
+"""Sections that would take the place of what the parameters say, and why they are refused."""
+
+
+def deepspeed_config(params: "TrainingParams", dtype: str | None = None) -> dict[str, Any] | None:
     """The DeepSpeed configuration that the parameters name.
+
+    What the parameters decide and the file leaves out is ``auto``: without it DeepSpeed would not clip
+    gradients, or compute in float32.
+
+    Args:
+        dtype: In which training computes, to compare the file with.
 
     Raises:
         UserError: The file is missing or no JSON object, sets no ZeRO stage, or has checkpoints without
-            weights.
+            weights; it contradicts the parameters.
     """
     if params.deepspeed is None:
         return None
@@ -29,23 +46,75 @@ def deepspeed_config(params: "TrainingParams") -> dict[str, Any] | None:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         stage = config["zero_optimization"]["stage"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise UserError(
             f"training.deepspeed={path} can't be used ({type(error).__name__}: {error}). Give a JSON file "
             "with zero_optimization.stage, such as "
             "conf/deepspeed/zero2.json or conf/deepspeed/zero3.json."
         ) from error
-    if stage not in (1, 2, 3):
+    if type(stage) is not int or stage not in (1, 2, 3):
         raise UserError(
             f"training.deepspeed={path}: zero_optimization.stage is {stage!r}. Give 1, 2 or 3, or leave "
             "training.deepspeed out."
         )
-    if stage == 3 and not config["zero_optimization"].get("stage3_gather_16bit_weights_on_model_save"):
+    if (
+        stage == 3
+        and config["zero_optimization"].get("stage3_gather_16bit_weights_on_model_save") is not True
+    ):
         raise UserError(
             f"training.deepspeed={path}: checkpoints would hold no weights. Set "
             "zero_optimization.stage3_gather_16bit_weights_on_model_save to true."
         )
+    for section in _TRAINING_SAYS.keys() & config.keys():
+        raise UserError(
+            f"training.deepspeed={path}: the section {section} would take the place of the run's parameters. "
+            f"Remove it: {_TRAINING_SAYS[section]}."
+        )
+    config.setdefault("zero_force_ds_cpu_optimizer", False)  # or offloading refuses PyTorch's AdamW
+    _fill(config, path, params, dtype)
     return config
+
+
+def _fill(config: dict[str, Any], path: Path, params: "TrainingParams", dtype: str | None) -> None:
+    """Fill in what the parameters decide, and refuse what contradicts them."""
+    decided = {
+        "train_batch_size": ("training.batch_size", params.batch_size),
+        "train_micro_batch_size_per_gpu": ("training.micro_batch_size", params.micro_batch()),
+        "gradient_accumulation_steps": ("training.batch_size and micro_batch_size", params.accumulation()),
+        "gradient_clipping": ("training.max_grad_norm", params.max_grad_norm),
+    }
+    for key, (parameter, value) in decided.items():
+        if config.setdefault(key, "auto") not in ("auto", value):
+            raise UserError(_contradiction(path, key, config[key], parameter, value))
+    for key, name in (("bf16", "bfloat16"), ("fp16", "float16")):
+        section = config.setdefault(key, {})
+        if not isinstance(section, dict):
+            raise UserError(f'training.deepspeed={path}: {key} is {section!r}. Write {{"enabled": "auto"}}.')
+        value = section.setdefault("enabled", "auto")
+        if value != "auto" and dtype is not None and value is not (dtype == name):
+            raise UserError(_contradiction(path, f"{key}.enabled", value, "compute.dtype", dtype))
+
+
+def _contradiction(path: Path, key: str, found: Any, parameter: str, value: Any) -> str:
+    return (
+        f"training.deepspeed={path}: {key} is {json.dumps(found)}, but by {parameter} it is {value}. Write "
+        '"auto".'
+    )
+
+
+def unknown_to_deepspeed(config: Mapping[str, Any]) -> str | None:
+    """What DeepSpeed's own check says of the section ``zero_optimization``; None if it can be used."""
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+    from pydantic import ValidationError
+
+    given = {key: value for key, value in config["zero_optimization"].items() if value != "auto"}
+    try:
+        DeepSpeedZeroConfig(**given)
+    except ValidationError as error:
+        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    except (TypeError, ValueError) as error:
+        return first_line(error)
+    return None
 
 
 def expected_engine(params: "TrainingParams") -> str:

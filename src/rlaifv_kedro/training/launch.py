@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown, write_atomically
+from rlaifv_kedro.training.troubles import end_told, troubles_told
 from rlaifv_kedro.training.worker import (
     ERROR,
     LOG_TABLE,
@@ -63,7 +64,8 @@ def run_training(spec: TrainingSpec, pairs: "PairStore", reference: pd.DataFrame
             bar.update(step - bar.n)
 
         if spec.training.launch.total() > 1 or spec.training.deepspeed is not None:
-            return _launched(spec, reference, on_step)
+            with troubles_told(spec.logs):
+                return _launched(spec, reference, on_step)
         with locked(spec.folder):
             return run(spec, pairs, reference, on_step)
 
@@ -201,10 +203,14 @@ def _signals_passed_on(process: subprocess.Popen) -> Iterator[None]:
 
 
 def _failure(folder: Path, status: int) -> Exception:
-    """What the processes said of their end: the first rank's reason, or the end of the log."""
+    """What the processes said of their end: the first rank's reason, the system's, or the end of the log."""
     for file in sorted(folder.glob(ERROR.format("*"))):
         return UserError(json.loads(file.read_text())["message"])
-    end = "\n".join((folder / LOG).read_text(errors="replace").splitlines()[-_SHOWN_LINES:])
+    log = (folder / LOG).read_text(errors="replace")
+    told = end_told(status, log)
+    if told is not None:
+        return UserError(f"{told} The log: {shown(folder / LOG)}")
+    end = "\n".join(log.splitlines()[-_SHOWN_LINES:])
     return RuntimeError(
         f"the training processes ended with exit status {status}. The end of {shown(folder / LOG)}:\n{end}"
     )

@@ -3,6 +3,7 @@
 Optimiser, schedule, checkpoints and resume are Trainer's own.
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,10 +19,19 @@ from transformers import (
 
 from rlaifv_kedro.branching import branch_log_probs
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.models.finite import refuse_not_finite
 from rlaifv_kedro.preference.data import PromptSampler
 from rlaifv_kedro.preference.loss import Objective, PreferenceLoss, preference_loss
 from rlaifv_kedro.preference.objective import reduced
+from rlaifv_kedro.training.callbacks import diverged
 from rlaifv_kedro.training.distributed import refuse_other_engine
+
+ROUNDING = {"float32": 1e-3, "bfloat16": 2**-3, "float16": 2**-6}
+"""By how many nats a token's log-prob may differ between two ways to add up the same products.
+
+In 16 bits it is the distance between neighbouring numbers from 16 to 32, where large logits lie, for the head
+rounds each logit to one of them. float32's own would be 2e-6; a thousand roundings in 32 layers are allowed.
+"""
 
 WATCHED = ("reward_margin", "reward_accuracy", "log_ratio_chosen", "log_ratio_rejected")
 
@@ -47,20 +57,28 @@ class PreferenceTrainer(Trainer):
 
     Args:
         objective: What is minimised.
+        policy: Folder of the checkpoint that is trained.
         engine: What must spread the training over processes; see :mod:`rlaifv_kedro.training.distributed`.
 
     Raises:
         UserError: At the first step of a training from scratch the policy isn't its own reference (the DPO
-            loss isn't ln 2); another engine runs.
+            loss isn't ln 2); a loss is not finite; another engine runs.
     """
 
-    def __init__(self, *, objective: Objective, engine: str = "none", **kwargs: Any):
+    def __init__(self, *, objective: Objective, policy: Path, engine: str = "none", **kwargs: Any):
         super().__init__(**kwargs)
-        self.objective, self.engine = objective, engine
+        self.objective, self.policy, self.engine = objective, policy, engine
         # By the pairs of the whole step, however they fall into micro-batches and processes.
         self.loss_is_scaled_for_ga = True
         self._watched = torch.zeros(1 + len(WATCHED), dtype=torch.float64)
         self._checked_engine = False
+
+    @property
+    def dtype(self) -> str:
+        """In which the forward pass computes."""
+        if self.args.bf16:
+            return "bfloat16"
+        return "float16" if self.args.fp16 else "float32"
 
     def compute_loss(
         self,
@@ -74,8 +92,9 @@ class PreferenceTrainer(Trainer):
             refuse_other_engine(self, self.engine)
             self._checked_engine = True
         result = self._pair_loss(model, dict(inputs))
+        self._refuse_not_finite(result)
         if self.state.global_step == 0:
-            self._check_reference(result)
+            self._check_reference(result, inputs)
         pairs = len(result.losses)
         means = [float(getattr(result, name)) for name in WATCHED]
         self._watched += torch.tensor([1.0, *means], dtype=torch.float64) * pairs
@@ -160,18 +179,36 @@ class PreferenceTrainer(Trainer):
             lengths=lengths if weights is not None else None,
         )
 
-    def _check_reference(self, result: PreferenceLoss) -> None:
+    def _refuse_not_finite(self, result: PreferenceLoss) -> None:
+        """Raise UserError if a pair's loss or log-ratio is no number."""
+        if bool(result.losses.isfinite().all() and result.log_ratios.isfinite().all()):
+            return
+        if self.state.global_step == 0:
+            refuse_not_finite(self.model, f"{self.policy}, before the first step", self.dtype)
+        raise diverged("the loss", self.state.global_step + 1, Path(self.args.output_dir))
+
+    def _check_reference(self, result: PreferenceLoss, inputs: dict[str, Any]) -> None:
         """Raise UserError if the policy isn't its own reference at the start.
 
         There every log-ratio is 0, so the DPO loss is ln 2. Single ratios are compared: in the loss they can
         cancel out.
         """
-        tolerance = 0.05 if not (self.args.bf16 or self.args.fp16) else 2.0  # nats an answer
-        if not float(result.largest_log_ratio) <= tolerance:
-            raise UserError(
-                "at the first step the policy is not its own reference: an answer's log-prob is "
-                f"{float(result.largest_log_ratio):.2f} nats off, and "
-                f"the DPO loss {float(result.dpo):.4f}, should be ln 2 = 0.6931. The reference log-probs "
-                "were computed from another policy, template "
-                "or dtype; compute them again: kedro run --pipelines training."
-            )
+        lengths = [n for of_pack in inputs["packed"].branch_lengths for n in of_pack]
+        answers = torch.stack([inputs["chosen"], inputs["rejected"]]).cpu()  # (2, pairs)
+        tokens = torch.tensor(lengths, dtype=torch.float64)[answers]
+        # Roundings of single tokens add up like a random walk, unless few tokens have nearly all the weight.
+        steps = tokens if self.data_collator.reduction.kind == "weighted" else tokens.sqrt()
+        off = result.log_ratios.double().cpu().abs()
+        excess = off / (ROUNDING[self.dtype] * steps)
+        if float(excess.max()) <= 1:
+            return
+        worst = int(excess.argmax())
+        allowed = float((off / excess).flatten()[worst])
+        raise UserError(
+            "at the first step the policy is not its own reference: the log-prob of an answer of "
+            f"{int(tokens.flatten()[worst])} tokens is {float(off.flatten()[worst]):.2f} nats off "
+            f"({allowed:.2g} would be {self.dtype}'s rounding), and "
+            f"the DPO loss {float(result.dpo):.4f}, should be ln 2 = 0.6931. The reference log-probs "
+            "were computed from another policy or template, or in another way; compute them again: kedro run "
+            "--pipelines training."
+        )

@@ -1,5 +1,6 @@
 """One DPO training, or one process of it: from pairs and a policy to checkpoints."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,13 @@ import torch
 from transformers import PrinterCallback, TrainerState, TrainingArguments, set_seed
 
 from rlaifv_kedro.datasets.pair_store import PairStore
-from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.formats import first_line
 from rlaifv_kedro.preference.data import PreferenceCollator, PreferenceDataset, Truncation
 from rlaifv_kedro.preference.loss import Objective
 from rlaifv_kedro.preference.weights import Reduction
 from rlaifv_kedro.training.callbacks import MarkCheckpoints, ReportProgress, StopAtCollapse, loggers
 from rlaifv_kedro.training.distributed import deepspeed_config, expected_engine, running_engine
+from rlaifv_kedro.training.learning import Learning
+from rlaifv_kedro.training.numerics import learns, raise_to_float32
 from rlaifv_kedro.training.resume import drop_resume_files, saved_checkpoints
 from rlaifv_kedro.training.trainer import WATCHED, PreferenceTrainer
 from rlaifv_kedro.transformers_private import TRAINER_STATE_NAME
@@ -24,6 +25,8 @@ from rlaifv_kedro.transformers_private import TRAINER_STATE_NAME
 if TYPE_CHECKING:
     from rlaifv_kedro.models.backends.transformers import TransformersModel
     from rlaifv_kedro.params import LoraParams, TrainingParams
+
+logger = logging.getLogger(__name__)
 
 _HOURS = 3600
 
@@ -80,8 +83,8 @@ def train(
         on_step: Told the number of steps done after each.
 
     Raises:
-        UserError: The policy isn't its own reference, the training collapses, memory runs out, or another
-            engine runs than was asked for.
+        UserError: The policy isn't its own reference, ``freeze`` or ``lora`` doesn't fit it, numbers are not
+            finite, the training collapses, or another engine runs than was asked for.
     """
     trainer = _trainer(model, pairs, reference, job, on_step)
     found = [saved_checkpoints(job.folder)]
@@ -95,7 +98,7 @@ def train(
         trainer.state = TrainerState.load_from_json(str(saved[-1][1] / TRAINER_STATE_NAME))
         engine = expected_engine(job.params)
     else:
-        _train(trainer, saved[-1][1] if saved else None)
+        trainer.train(resume_from_checkpoint=str(saved[-1][1]) if saved else None)
         engine = running_engine(trainer)
     checkpoints = [
         {"path": path.name, "step": step, "epoch": step / job.params.steps_an_epoch(len(pairs))}
@@ -129,6 +132,7 @@ def _trainer(
     ]
     trainer = PreferenceTrainer(
         objective=Objective.of(params),
+        policy=job.policy,
         engine=expected_engine(params),
         model=_trainable(model.module, job.policy, params),
         args=arguments,
@@ -139,18 +143,6 @@ def _trainer(
     )
     trainer.remove_callback(PrinterCallback)  # its lines are in training_log
     return trainer
-
-
-def _train(trainer: PreferenceTrainer, checkpoint: Path | None) -> None:
-    try:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"the GPU's memory ran out in training ({first_line(error)}). Lower "
-            "training.micro_batch_size, set "
-            "training.gradient_checkpointing=true, use training.lora, or spread the states: "
-            "training.deepspeed=conf/deepspeed/zero3.json."
-        ) from error
 
 
 def _arguments(job: TrainingJob, device: str, pairs: int) -> TrainingArguments:
@@ -173,7 +165,7 @@ def _arguments(job: TrainingJob, device: str, pairs: int) -> TrainingArguments:
         use_cpu=device == "cpu",
         ddp_backend="gloo" if device == "cpu" and params.launch.total() > 1 else None,
         ddp_timeout=2 * _HOURS,  # one process writes a large checkpoint while the others wait
-        deepspeed=deepspeed_config(params),
+        deepspeed=deepspeed_config(params, job.dtype),
         dataloader_num_workers=params.dataloader_num_workers,
         logging_steps=1,  # means over several steps would differ after a resume
         logging_nan_inf_filter=False,
@@ -204,43 +196,37 @@ class _Arguments(TrainingArguments):
 def _trainable(module: torch.nn.Module, policy: Path, params: "TrainingParams") -> torch.nn.Module:
     """The module with adapters if asked for, and with what is to stay frozen.
 
-    Weights that learn become float32; autocast computes in the lower dtype. In bfloat16 a step of 5e-7 would
-    be rounded away. DeepSpeed keeps such copies itself, spread over the processes.
+    Weights that learn become float32; autocast computes in the lower dtype. DeepSpeed keeps such copies
+    itself, spread over the processes.
     """
-    for name, weight in module.named_parameters():
-        weight.requires_grad_(not any(part in name for part in params.freeze))
-    if params.lora is not None:
-        return _with_adapters(module, policy, params.lora)  # peft makes adapters float32 itself
+    learning = learns(module, params)
     if params.deepspeed is None:
-        for weight in module.parameters():
-            if weight.requires_grad:
-                weight.data = weight.data.float()
-    return module
+        raise_to_float32(module, learning.whole)
+    for name, weight in module.named_parameters():
+        weight.requires_grad_(name in learning.whole)
+    return module if params.lora is None else _with_adapters(module, policy, params.lora, learning)
 
 
-def _with_adapters(module: torch.nn.Module, policy: Path, lora: "LoraParams") -> torch.nn.Module:
-    """Adapters on the linear layers of the language model.
+def _with_adapters(
+    module: torch.nn.Module, policy: Path, lora: "LoraParams", learning: Learning
+) -> torch.nn.Module:
+    """Adapters on the linear layers of the language model; projectors learn beside them, as copies.
 
-    The pattern names it: a bare list of suffixes would hit the vision tower too.
+    The pattern names the layers: a bare list of suffixes would hit the vision tower too.
     """
     from peft import LoraConfig, get_peft_model
 
-    # Where the language model lies: in OmniLMM beside the tower, in MiniCPM-V under "llm", in Idefics
-    # "text_model", elsewhere "language_model".
-    places = {
-        "omnilmm": r"model\.layers",
-        "minicpmv": r"llm\.model",
-        **dict.fromkeys(("idefics2", "idefics3", "smolvlm"), "text_model"),
-    }
-    within = rf".*\b{places.get(module.config.model_type, 'language_model')}"
+    if lora.projector and not learning.projectors:
+        logger.info("training.freeze names the projector, so that the adapters learn alone")
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         task_type="CAUSAL_LM",
-        target_modules=within + r"\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
+        target_modules=learning.adapted,
+        modules_to_save=list(learning.projectors) or None,
     )
-    adapted = get_peft_model(module, config)
+    adapted = get_peft_model(module, config)  # adapters are float32, whatever the module is
     adapted.peft_config["default"].base_model_name_or_path = str(policy.resolve())
     return adapted
 

@@ -27,6 +27,7 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import write_atomically
 from rlaifv_kedro.params import ComputeParams, ModelParams, TrainingParams
 from rlaifv_kedro.training.resume import remove_unfinished
+from rlaifv_kedro.training.troubles import troubles_told
 
 if TYPE_CHECKING:
     from rlaifv_kedro.training.training import TrainingResult
@@ -57,9 +58,16 @@ def run(
     """Load the policy and train it.
 
     Raises:
-        UserError: The reference log-probs belong to something else; see also
+        UserError: The reference log-probs belong to something else, or memory or disk run out; see also
             :func:`rlaifv_kedro.training.training.train`.
     """
+    with troubles_told(spec.folder):
+        return _run(spec, pairs, reference, on_step)
+
+
+def _run(
+    spec: TrainingSpec, pairs: PairStore, reference: pd.DataFrame, on_step: Callable[[int], None]
+) -> "TrainingResult":
     from rlaifv_kedro.models import Loading, load_model
     from rlaifv_kedro.models.loading import torch_device
     from rlaifv_kedro.preference.reference import expected_fingerprint, refuse_mismatch

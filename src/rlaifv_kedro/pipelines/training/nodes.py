@@ -60,17 +60,20 @@ def compute_reference(
         Chunks of ``reference_log_probs``, by prompts.
 
     Raises:
-        UserError: More than ``max_reject_share`` of the pairs can't be used.
+        UserError: More than ``max_reject_share`` of the pairs can't be used; ``training.freeze`` or
+            ``training.lora`` doesn't fit the policy.
     """
     from rlaifv_kedro.models import Loading, load_model
     from rlaifv_kedro.preference.data import Truncation
     from rlaifv_kedro.preference.mix import refuse_too_many
     from rlaifv_kedro.preference.reference import expected_fingerprint, reference_log_probs
     from rlaifv_kedro.preference.weights import Reduction
+    from rlaifv_kedro.training.numerics import compute_as_training_does
 
     refuse_too_many(pairs, rejects, params.max_reject_share)
     loading = Loading.of(models.policy, compute, params.micro_batch_size)
     model = load_model(policy, loading)
+    compute_as_training_does(model, params, loading.dtype)
     mark = expected_fingerprint(policy, pairs, model, params, loading.dtype)
 
     def work(prompts: list[list[int]]) -> pd.DataFrame:
