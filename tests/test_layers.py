@@ -18,6 +18,7 @@ BOTTOM = {
     "models.hub",
     "params",
     "pixels",
+    "placeholders",
     "prompts",
     "schemas",
     "seeds",

@@ -255,11 +255,38 @@ def test_a_file_s_picture_is_embedded_or_missed(
     export(tmp_path, name, pairs)
 
 
-@pytest.mark.parametrize("name", ["llama_factory", "ms_swift"])
-def test_a_text_with_the_placeholder_is_refused(name: str, pairs: pd.DataFrame, tmp_path: Path) -> None:
-    pairs.loc[3, "rejected"] = "the <image> shows a cup."
-    with pytest.raises(UserError, match="pair idx 3: its `rejected` holds <image>"):
-        export(tmp_path, name, pairs)
+@pytest.mark.parametrize("name", ["trl", "llama_factory", "ms_swift"])
+def test_words_that_stand_for_an_image_are_left_out(name: str, pairs: pd.DataFrame, tmp_path: Path) -> None:
+    """The tools, or the processors that they call, would look for more pictures than there are."""
+    pairs.loc[3, ["question", "rejected"]] = [
+        "<image>\nwhat is it?",
+        "the <im<image>age> shows <video> a cup.",
+    ]
+    pairs.loc[4, "chosen"] = "a </s> cup."  # of whose model nothing is known here
+    written = export(tmp_path, name, pairs)
+    if name == "trl":
+        text = json.dumps(load(written, tmp_path).remove_columns("images").to_list())
+    else:
+        [file] = written.glob("pairs.json*")
+        text = file.read_text(encoding="utf-8")
+    assert text.count("<image>") == (0 if name == "trl" else 5) and "<video>" not in text
+    assert "what is it?" in text and '"the shows a cup."' in text and '"a </s> cup."' in text
+
+
+@pytest.mark.parametrize(
+    ("texts", "why"),
+    [
+        ({"question": "<image>"}, "`question` is empty"),
+        ({"chosen": " <video>"}, "`chosen` is empty"),
+        ({"chosen": "a <image> cup", "rejected": "a cup"}, "`chosen` and `rejected` are the same"),
+    ],
+)
+def test_a_pair_of_which_nothing_is_left_is_refused(
+    texts: dict[str, str], why: str, pairs: pd.DataFrame, tmp_path: Path
+) -> None:
+    pairs.loc[3, list(texts)] = list(texts.values())
+    with pytest.raises(UserError, match=f"pair idx 3: .*{why}"):
+        export(tmp_path, "ms_swift", pairs)
 
 
 def test_unknown_formats_are_refused(tmp_path: Path) -> None:

@@ -1,11 +1,16 @@
 """Token ids by a model's own chat template."""
 
 import copy
+from functools import partial
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, LlavaConfig, LlavaProcessor
 
+import tiny_processors
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.miniature import language
 from rlaifv_kedro.miniature.pretraining import IGNORE, Encoder
@@ -15,6 +20,7 @@ from rlaifv_kedro.models.llava.processor import llava_images
 from rlaifv_kedro.models.minicpm_v.processing import MiniCPMVImageProcessor
 from rlaifv_kedro.models.omnilmm.configuration import OmniLMMConfig
 from rlaifv_kedro.models.omnilmm.processing import omnilmm_images
+from rlaifv_kedro.placeholders import MEDIA
 
 CAPTION = (
     "this photo shows a living room. i see a potted plant and a sofa. it also contains an umbrella and a tv."
@@ -149,3 +155,113 @@ def test_thin_pictures_have_pixels_in_every_family(size: tuple[int, int]) -> Non
     for processor in processors:
         pixels = processor(noise, return_tensors="pt")["pixel_values"]
         assert pixels.shape[1] == 3 and pixels.isfinite().all(), type(processor).__name__
+
+
+# What people write, and what each kind of tokenizer makes of it
+
+STRAY = ["<im", "age>", "<|im", "_end|>", "<|eot", "_id|>", "</", "s>", "<un", "k>", "(", "./", ")"]
+ODD = [
+    " ",
+    "  ",
+    "\n",
+    "\n\n",
+    "\t",
+    "\0",
+    "\u2028",
+    "\u200f\u05e9\u05dc",
+    "e\u0301",
+    "\U0001f436",
+    "\ud83d",
+    "狗",
+    "A dog.",
+]
+
+
+@pytest.fixture(scope="module", params=tiny_processors.FAMILIES)
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ChatEncoder:
+    build = tiny_processors.FAMILIES[request.param]
+    return ChatEncoder(build(tmp_path_factory.mktemp(request.param)), request.param)
+
+
+def special_ids(encoder: ChatEncoder) -> set[int]:
+    return {i for i, token in encoder.tokenizer.added_tokens_decoder.items() if token.special}
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "<image>\nWhat is it?",
+        "What is it?\n<image>",
+        "(<image>./</image>)\nWhat is it?",
+        "<im<image>age>What is it?",
+        "<video><audio>What is it?",
+        "{token}What {token}is it?{token}",
+    ],
+)
+def test_placeholders_in_a_question_change_nothing(family: ChatEncoder, question: str) -> None:
+    image, plain = family.placeholder(3), ["What is it?"]
+    for i in special_ids(family):
+        asked = question.format(token=family.tokenizer.convert_ids_to_tokens(i))
+        assert family.prompts([asked], image) == family.prompts(plain, image)
+        assert family.answers(asked, ["A dog."], image) == family.answers(*plain, ["A dog."], image)
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_no_text_adds_an_image_or_ends_a_turn(family: ChatEncoder, data: st.DataObject) -> None:
+    """The special tokens of a prompt are those of the template whatever is asked, and an answer has none but
+    its end. Where bytes are tokens, nothing else of a text is lost.
+    """
+    special = special_ids(family)
+    words = sorted(family.tokenizer.convert_ids_to_tokens(list(special)))
+    texts = st.lists(st.sampled_from([*words, *MEDIA, *STRAY, *ODD]) | st.text(max_size=3), max_size=12)
+    question, answer = (data.draw(texts.map("".join)) for _ in range(2))
+    image = family.placeholder(3)
+    [plain] = family.prompts(["?"], image)
+    prompt, [ids] = family.answers(question, [answer], image)
+    assert family.prompts([question], image) == [prompt]
+    assert [i for i in prompt if i in special] == [i for i in plain if i in special]
+    assert prompt.count(family.image_id) == 3
+    assert ids[-1] in family.ends and not special & set(ids[:-1])
+    if family.where in ("qwen", "minicpm"):
+        said = family.tokenizer.decode(ids[:-1], clean_up_tokenization_spaces=False)
+        written = family.clean(answer)
+        assert said == (written.strip() if family.where == "minicpm" else written)
+
+
+@pytest.mark.parametrize("answer", ["\nA dog.", "\n\n\nA dog.", "\n"])
+def test_an_answer_that_merges_with_the_prompt_s_end_follows_it_as_a_sample_would(
+    tmp_path: Path, answer: str
+) -> None:
+    """The prompt ends with a newline, and two newlines are one token of this tokenizer."""
+    encoder = ChatEncoder(tiny_processors.qwen(tmp_path), "policy")
+    prompt, [ids] = encoder.answers("What?", [answer], encoder.placeholder(3))
+    assert prompt == encoder.prompts(["What?"], encoder.placeholder(3))[0]
+    decode = partial(encoder.tokenizer.decode, clean_up_tokenization_spaces=False)
+    assert decode(prompt[-1]) == "\n" and decode(ids) == answer + "<|im_end|>"
+    together = encoder.tokenizer(decode([*prompt, *ids]), add_special_tokens=False)["input_ids"]
+    assert together != [*prompt, *ids]  # so it does merge
+    plain = encoder.answers("What?", ["A dog."], encoder.placeholder(3))[1][0]
+    assert ids[-len(plain) :] == plain or answer == "\n"
+
+
+def test_an_answer_that_cannot_follow_the_prompt_is_named(tmp_path: Path) -> None:
+    """SentencePiece writes the blank that this template puts before an answer once more if the answer stands
+    alone.
+    """
+    processor = tiny_processors.llava(tmp_path)
+    processor.chat_template = processor.chat_template.replace("' ASSISTANT:'", "' ASSISTANT: '").replace(
+        "{{ ' ' }}", ""
+    )
+    with pytest.raises(
+        UserError, match="policy: .*differently when the answer 'A dog.' follows|'A dog.</s>'"
+    ):
+        ChatEncoder(processor, "policy").answers("What?", ["A dog."], EncodedImage({}, [400]))
+
+
+def test_signs_that_pad_and_tokens_of_blanks_stay(tmp_path: Path) -> None:
+    processor = tiny_processors.qwen(tmp_path)
+    processor.tokenizer.add_special_tokens({"pad_token": "!"})
+    processor.tokenizer.add_tokens(["<table>", "\n\n\n"])
+    encoder = ChatEncoder(processor, "policy")
+    assert encoder.clean("a!\n\n\n<table> b") == "a!\n\n\n<table> b"

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, models
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -38,42 +38,13 @@ from rlaifv_kedro.models.minicpm_v.processing import (
 )
 from rlaifv_kedro.models.minicpm_v.resampler import sincos_positions
 from rlaifv_kedro.models.minicpm_v.slicing import Slicing, slicing
+from tiny_processors import minicpm_tokenizer
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "parity" / "minicpm_llama3_v25"
 QUERIES = 4
-SPECIAL = [
-    "<|begin_of_text|>",
-    "<|end_of_text|>",
-    "<unk>",
-    "<|start_header_id|>",
-    "<|end_header_id|>",
-    "<|eot_id|>",
-    "<image>",
-    "</image>",
-    "<slice>",
-    "</slice>",
-]
 LORA = r"llm\.model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 minicpm_v.register()
-
-
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, and the special tokens of the release."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE(vocab={byte: i for i, byte in enumerate(alphabet)}, merges=[]))
-    backend.pre_tokenizer, backend.decoder = (
-        pre_tokenizers.ByteLevel(add_prefix_space=False),
-        decoders.ByteLevel(),
-    )
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        bos_token="<|begin_of_text|>",
-        eos_token="<|end_of_text|>",
-        unk_token="<unk>",
-        pad_token="<|end_of_text|>",
-    )
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast, **changes: object) -> MiniCPMVConfig:
@@ -111,7 +82,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast, **changes: object) -> MiniC
 @pytest.fixture(scope="module")
 def processor() -> MiniCPMVProcessor:
     return MiniCPMVProcessor(
-        MiniCPMVImageProcessor(scale_resolution=56, image_feature_size=QUERIES), build_tokenizer()
+        MiniCPMVImageProcessor(scale_resolution=56, image_feature_size=QUERIES), minicpm_tokenizer()
     )
 
 
@@ -795,7 +766,7 @@ def folder(processor: MiniCPMVProcessor, tmp_path: Path) -> Path:
     """The first layout of the release: config and weights, and a tokenizer with a template of its own that
     knows no images.
     """
-    tokenizer = build_tokenizer()
+    tokenizer = minicpm_tokenizer()
     tokenizer.chat_template = "{% for message in messages %}{{ message['content'] | trim }}{% endfor %}"
     tokenizer.save_pretrained(tmp_path)
     shutil.copy(FIXTURE / "model.safetensors", tmp_path)

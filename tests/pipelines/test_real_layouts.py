@@ -258,7 +258,7 @@ def log_prob(model: torch.nn.Module, processor: AutoProcessor, question: Questio
     """Of an answer, by transformers alone, over the original vocabulary."""
     asked = {
         "role": "user",
-        "content": [{"type": "image"}, {"type": "text", "text": question.text.replace("<image>", "")}],
+        "content": [{"type": "image"}, {"type": "text", "text": question.text.replace("<image>\n", "")}],
     }
     reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
     texts = [

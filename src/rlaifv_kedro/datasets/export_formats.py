@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.pixels import file_ending
+from rlaifv_kedro.placeholders import Cleaner
 from rlaifv_kedro.schemas import table
 
 Records = Iterable[Mapping[str, Any]]
@@ -64,7 +65,7 @@ def write_trl(folder: Path, records: Records) -> None:
     features = Features(
         {"images": List(Image()), "prompt": messages, "chosen": messages, "rejected": messages}
     )
-    _write_parquet(folder, features.arrow_schema, map(_conversation, records))
+    _write_parquet(folder, features.arrow_schema, (_conversation(_cleaned(record)) for record in records))
 
 
 def _conversation(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,8 +83,7 @@ def write_llama_factory(folder: Path, records: Records) -> None:
     pictures = _Pictures(folder)
     with open(folder / "pairs.json", "w", encoding="utf-8") as file:
         file.write("[")
-        for number, record in enumerate(records):
-            _refuse_placeholder(record)
+        for number, record in enumerate(map(_cleaned, records)):
             row = {
                 "conversations": [{"from": "human", "value": PLACEHOLDER + record["question"]}],
                 "chosen": {"from": "gpt", "value": record["chosen"]},
@@ -111,8 +111,7 @@ def write_ms_swift(folder: Path, records: Records) -> None:
     """Writes ``pairs.jsonl``, and the pictures beside it, by paths that count from the folder."""
     pictures = _Pictures(folder)
     with open(folder / "pairs.jsonl", "w", encoding="utf-8") as file:
-        for record in records:
-            _refuse_placeholder(record)
+        for record in map(_cleaned, records):
             messages = [
                 {"role": "user", "content": PLACEHOLDER + record["question"]},
                 {"role": "assistant", "content": record["chosen"]},
@@ -133,14 +132,24 @@ FORMATS: dict[str, Callable[[Path, Records], None]] = {
 }
 
 
-def _refuse_placeholder(record: Mapping[str, Any]) -> None:
-    """A text with the word that stands for an image would seem to have two, and both tools stop at that."""
-    for name in ("question", "chosen", "rejected"):
-        if PLACEHOLDER in record[name]:
-            raise UserError(
-                f"pair idx {record['idx']}: its `{name}` holds {PLACEHOLDER}, which stands for the image. "
-                "Take it out of the text."
-            )
+_clean = Cleaner()
+
+
+def _cleaned(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record, its texts without words such as ``<image>``, which would stand for another picture.
+
+    Raises:
+        UserError: Nothing is left of a text, or nothing in which the answers differ.
+    """
+    texts = {name: _clean(record[name]) for name in ("question", "chosen", "rejected")}
+    blank = [f"`{name}` is empty" for name, text in texts.items() if not text.strip()]
+    if texts["chosen"] == texts["rejected"]:
+        blank.append("`chosen` and `rejected` are the same")
+    if blank:
+        raise UserError(
+            f"pair idx {record['idx']}: without words that stand for an image {blank[0]}. Take the row out."
+        )
+    return {**record, **texts}
 
 
 class _Pictures:

@@ -2,16 +2,18 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.formats import shortened
 from rlaifv_kedro.models.llava.processor import chunked_ids
 from rlaifv_kedro.pixels import as_seen
+from rlaifv_kedro.placeholders import Cleaner
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from transformers import ProcessorMixin
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 # Two questions that are used to see where in a prompt the processor puts an image.
 _TRIAL, _OTHER_TRIAL = "?", "What is in the image, and where?"
@@ -73,6 +75,7 @@ class ChatEncoder:
             else self.tokenizer.eos_token_id
         )
         self.ends = {self.tokenizer.eos_token_id, *ends}
+        self.clean = cleaner_of(self.tokenizer, processor)
         self.prompt_text = lru_cache(maxsize=65536)(self._prompt_text)
         self._by_chunks = isinstance(processor, LlavaProcessor)
 
@@ -98,7 +101,7 @@ class ChatEncoder:
 
     def prompts(self, questions: list[str], image: EncodedImage) -> list[list[int]]:
         """Ids of the prompts up to where the reply begins, the image's tokens filled in."""
-        return self._ids([self.prompt_text(self._clean(q)) for q in questions], image)
+        return self._ids([self.prompt_text(self.clean(q)) for q in questions], image)
 
     def answers(
         self, question: str, answers: list[str], image: EncodedImage
@@ -106,21 +109,36 @@ class ChatEncoder:
         """Ids of the prompt, and of each answer up to and with its end-of-sequence token.
 
         Raises:
-            UserError: The template doesn't write a conversation as its prompt followed by the answer.
+            UserError: The template doesn't write a conversation as its prompt followed by the answer, or the
+                tokenizer can't.
         """
-        question = self._clean(question)
-        texts = [
-            self.prompt_text(question),
-            *(self._conversation_text(question, self._clean(a)) for a in answers),
-        ]
-        prompt, *full = self._ids(texts, image)
-        for ids in full:
-            if ids[: len(prompt)] != prompt:
-                raise UserError(
-                    f"{self.where}: the chat template writes a prompt differently when an answer follows, "
-                    "so its answers can't be scored."
-                )
-        return prompt, [self._to_end(ids[len(prompt) :]) for ids in full]
+        question = self.clean(question)
+        asked = self.prompt_text(question)
+        texts = [self._conversation_text(question, self.clean(a)) for a in answers]
+        prompt, *full = self._ids([asked, *texts], image)
+        after = [self._after(asked, prompt, text, ids) for text, ids in zip(texts, full)]
+        return prompt, [self._to_end(ids) for ids in after]
+
+    def _after(self, asked: str, prompt: list[int], text: str, ids: list[int]) -> list[int]:
+        """The ids of a conversation that follow those of its prompt.
+
+        An answer's first token may merge with the prompt's last one, as newlines do in byte-level BPE. A
+        sample's can't, so such an answer is tokenized by itself.
+
+        Args:
+            asked, prompt: The prompt, and its ids.
+            text, ids: The conversation, and its ids.
+        """
+        if ids[: len(prompt)] == prompt:
+            return ids[len(prompt) :]
+        alone = self._plain_ids([text[len(asked) :]], begin=False)[0]
+        as_text = partial(self.tokenizer.decode, clean_up_tokenization_spaces=False)
+        if not text.startswith(asked) or as_text([*prompt, *alone]) != as_text(ids):
+            raise UserError(
+                f"{self.where}: the chat template or the tokenizer writes a prompt differently when the "
+                f"answer {shortened(text[len(asked) :], 40)!r} follows, so that it can't be scored."
+            )
+        return alone
 
     def end_of_image(self, prompt: list[int], image: EncodedImage) -> int:
         """How many of a prompt's first tokens must stay for the image to stay whole."""
@@ -201,13 +219,6 @@ class ChatEncoder:
     def _user(question: str) -> dict[str, Any]:
         return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
 
-    def _clean(self, text: str) -> str:
-        """A text without the image's token: a user who spells it would add a second image.
-
-        The original release strips it too.
-        """
-        return text.replace(self.image_token, "")
-
     def _ids(self, texts: list[str], image: EncodedImage) -> list[list[int]]:
         """Ids of whole texts, with the image's block where the template puts the image."""
         if self._by_chunks:
@@ -222,11 +233,25 @@ class ChatEncoder:
         """Ids of texts as the template writes them."""
         # A template that writes the beginning-of-sequence token itself must not get a second one.
         bos = self.tokenizer.bos_token
-        return self.tokenizer(texts, add_special_tokens=not (bos and texts[0].startswith(bos)))["input_ids"]
+        return self._plain_ids(texts, begin=not (bos and texts[0].startswith(bos)))
+
+    def _plain_ids(self, texts: list[str], begin: bool) -> list[list[int]]:
+        return self.tokenizer(texts, add_special_tokens=begin)["input_ids"]
 
     def _to_end(self, ids: list[int]) -> list[int]:
         last = max((i for i, token in enumerate(ids) if token in self.ends), default=None)
         return ids[: last + 1] if last is not None else [*ids, self.tokenizer.eos_token_id]
+
+
+def cleaner_of(tokenizer: "PreTrainedTokenizerBase", processor: Any) -> Cleaner:
+    """What takes out of a text the words that this tokenizer reads as something else.
+
+    They are its special tokens, and what its processor writes for images. Other added tokens stay, for some
+    tokenizers have runs of newlines or HTML tags among them; so do signs such as ``!``, with which some pad.
+    """
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    named = {word for name, word in vars(processor).items() if name.endswith("_token")}
+    return Cleaner([word for word in special | named if isinstance(word, str) and len(word.strip()) > 2])
 
 
 def _shared(sequences: list[list[int]]) -> int:

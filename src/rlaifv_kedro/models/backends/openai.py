@@ -20,7 +20,14 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.models.backends.server_bodies import Body, about_image, data_urls, generation, server_seed
+from rlaifv_kedro.models.backends.server_bodies import (
+    Body,
+    about_image,
+    data_urls,
+    generation,
+    server_seed,
+    text_message,
+)
 from rlaifv_kedro.models.backends.server_first_tokens import FirstTokens, checked_words
 from rlaifv_kedro.models.backends.server_replies import (
     Account,
@@ -96,7 +103,7 @@ class OpenAIModel:
         ]
         return self._generate(
             items,
-            lambda item: generation([{"role": r, "content": c} for r, c in item[0]], item[1], decoding),
+            lambda item: generation([text_message(*said) for said in item[0]], item[1], decoding),
             on_answer,
         )
 

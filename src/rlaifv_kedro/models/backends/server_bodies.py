@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 from rlaifv_kedro.images import png_bytes
 from rlaifv_kedro.models.interface import Decoding
 from rlaifv_kedro.pixels import as_seen
+from rlaifv_kedro.placeholders import Cleaner
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Body = dict[str, Any]
+
+_clean = Cleaner.for_servers()
 
 
 def server_seed(seed: int) -> int:
@@ -42,8 +45,13 @@ def about_image(url: str, text: str) -> dict[str, Any]:
     """
     return {
         "role": "user",
-        "content": [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}],
+        "content": [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": _clean(text)}],
     }
+
+
+def text_message(role: str, text: str) -> dict[str, Any]:
+    """A message without an image."""
+    return {"role": role, "content": _clean(text)}
 
 
 def generation(messages: list[dict[str, Any]], seed: int, decoding: Decoding) -> Body:

@@ -17,7 +17,7 @@ from rlaifv_kedro.branching.drawing import SamplingSettings
 from rlaifv_kedro.branching.sampling import sample_branches
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import first_line
-from rlaifv_kedro.models.encoding import FIXED_DATE
+from rlaifv_kedro.models.encoding import FIXED_DATE, cleaner_of
 from rlaifv_kedro.models.finite import watch_numbers
 from rlaifv_kedro.models.folder import CheckpointFolder
 from rlaifv_kedro.models.hub import folder_of
@@ -137,6 +137,7 @@ class TextEncoder:
         self.processor, self.where = processor, where
         self.tokenizer: PreTrainedTokenizerBase = getattr(processor, "tokenizer", processor)
         self.multimodal = self.tokenizer is not processor
+        self.clean = cleaner_of(self.tokenizer, processor)
         self.template = (FIXED_DATE if "strftime_now" in template else "") + template
         self.options = {"enable_thinking": False} if "enable_thinking" in template else {}
         self.takes_system = self._takes_system()
@@ -145,11 +146,12 @@ class TextEncoder:
         self.pad_id: int = next(i for i in known if i is not None)
 
     def prompt(self, chat: Chat) -> list[int]:
-        """Ids of a chat up to where the reply begins.
+        """Ids of a chat up to where the reply begins, special tokens in its messages left out.
 
         Raises:
             UserError: The template refuses the chat.
         """
+        chat = [{**message, "content": self.clean(message["content"])} for message in chat]
         if not self.takes_system and len(chat) > 1 and chat[0]["role"] == "system":
             system, first, *others = chat
             chat = [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *others]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.models.backends.server_bodies import text_message
 from rlaifv_kedro.models.encoding import ChatEncoder
 from rlaifv_kedro.models.interface import LIKELIEST, Answer, Decoding, FirstToken, OnAnswer, Question
 from rlaifv_kedro.params import VLLMParams
@@ -99,7 +100,7 @@ class VLLMModel:
         The engine gives all answers of a call at its end, and ``on_answer`` is called then.
         """
         settings = [self._settings(decoding, seed) for seed in seeds]
-        messages = [[dict(message) for message in chat] for chat in chats]
+        messages = [[text_message(m["role"], m["content"]) for m in chat] for chat in chats]
         options = {"chat_template": self._template, "chat_template_kwargs": {"enable_thinking": False}}
         answers = [_answer(output) for output in self._run(self.engine.chat, messages, settings, **options)]
         for index, answer in enumerate(answers if on_answer else []):
