@@ -23,7 +23,8 @@ from PIL import Image
 from rlaifv_kedro.datasets.chunks import ChunkedTableDataset
 from rlaifv_kedro.datasets.pair_source_dataset import PairSourceDataset
 from rlaifv_kedro.datasets.pair_store import PairStoreDataset
-from rlaifv_kedro.params import TrainingParams
+from rlaifv_kedro.miniature.tiny_llava import build_model, build_processor
+from rlaifv_kedro.params import ComputeParams, ModelsParams, TrainingParams
 from rlaifv_kedro.pipelines.training.nodes import gather_pairs
 from rlaifv_kedro.schemas import IMAGE
 
@@ -80,6 +81,14 @@ def write_rows(folder: Path, rows: int, picture_kb: int) -> None:
             writer.write_table(pa.Table.from_pylist(columns, PUBLISHED), row_group_size=len(columns) or 1)
 
 
+def write_policy(folder: Path) -> Path:
+    """An untrained miniature, of which gathering reads the tokenizer and the processor."""
+    processor = build_processor()
+    build_model(processor, seed=0).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
 def gather(source: Path, folder: Path) -> Iterator[float]:
     """Runs the node as Kedro does, and yields memory after each chunk."""
     pairs = PairStoreDataset(str(folder / "training_pairs"), "training_pairs", Version("run", "run"))
@@ -90,7 +99,8 @@ def gather(source: Path, folder: Path) -> Iterator[float]:
             "published_pairs": {"where": {"type": "detailed_description"}},
         }
     )
-    for some_rejects, some_pairs in gather_pairs(0, params, PairSourceDataset(str(source)).load()):
+    policy, entry = write_policy(folder / "policy"), PairSourceDataset(str(source)).load()
+    for some_rejects, some_pairs in gather_pairs(policy, 0, params, ModelsParams(), ComputeParams(), entry):
         rejects.save(some_rejects)
         pairs.save(some_pairs)
         yield memory()

@@ -3,6 +3,7 @@ original code's logits.
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
+from real_layouts import published
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.models import load_model
+from rlaifv_kedro.models import load_encoder, load_model
 from rlaifv_kedro.models.interface import Question
 
 PARITY = Path(__file__).parents[1] / "fixtures" / "parity"
@@ -131,3 +133,23 @@ def test_a_processor_that_needs_torchvision_names_the_extra(tmp_path: Path) -> N
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(described))
     with pytest.raises(UserError, match=r"rlaifv_kedro\[torchvision\]"):
         load_model(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("layout", ["tiny", "llava_original", "omnilmm"])
+def test_the_encoder_alone_is_the_loaded_model_s(layout: str, tiny: Path, tmp_path: Path) -> None:
+    """Without the weights, which it isn't given here: only the folder's file list must be whole."""
+    folder = tmp_path / "policy"
+    if layout == "tiny":
+        shutil.copytree(tiny, folder)
+    else:
+        published(layout, folder, ["USER: What is this? ASSISTANT: A dog.", "<|user|>", "yes no cup"])
+    whole = load_model(folder, device="cpu")
+    for weights in folder.glob("*.safetensors"):
+        weights.write_bytes(b"not read")
+    alone = load_encoder(folder)
+    picture = Image.new("RGB", (50, 30), "red")
+    asked = ("<image>\nis this a cup?", ["a cup.", "a dog"])
+    assert alone.ends == whole.encoder.ends
+    assert alone.answers(*asked, alone.blank(picture.size)) == whole.encoder.answers(
+        *asked, whole.encoder.image(picture)
+    )

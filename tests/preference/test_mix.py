@@ -1,20 +1,30 @@
 """Mixes of pairs: weights, filters, and rows that can't be trained on."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import tiny_processors
 from pair_files import picture, published, store_of, write_published
 from rlaifv_kedro.datasets.pair_sources import FramePairs, PairSource, ParquetPairs
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.models.encoding import ChatEncoder
 from rlaifv_kedro.params import ComputeParams, MixSource, ModelsParams, TrainingParams, validate_parameters
 from rlaifv_kedro.pipelines.training.nodes import compute_reference
+from rlaifv_kedro.preference.data import Truncation
 from rlaifv_kedro.preference.mix import Mix, drawn_rows, gather, make_mix, matching_rows, refuse_too_many
 
 ROWS = np.arange(1000)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> ChatEncoder:
+    """Of a policy that has a token for every byte."""
+    return ChatEncoder(tiny_processors.qwen(tmp_path_factory.mktemp("qwen")), "policy")
 
 
 def frame(count: int, **changes: list) -> pd.DataFrame:
@@ -51,12 +61,12 @@ def test_the_draw_depends_on_seed_source_and_row_alone() -> None:
     assert len(fewer ^ {row for row in half if row < 900}) < 60
 
 
-def test_a_mix_holds_the_sources_one_after_the_other() -> None:
+def test_a_mix_holds_the_sources_one_after_the_other(encoder: ChatEncoder) -> None:
     entries = {"own": frame(4), "published": source(3)}
     mix = make_mix(entries, {"own": MixSource(weight=2), "published": MixSource()}, 0)
     assert mix.source.tolist() == [0] * 8 + [1] * 3
     assert mix.row.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 0, 1, 2]
-    rejects, pairs = gather(mix, range(6, 10))
+    rejects, pairs = gather(mix, range(6, 10), encoder, Truncation())
     assert len(rejects) == 0
     assert pairs["idx"].tolist() == [6, 7, 8, 9]
     assert list(zip(pairs["source"], pairs["source_idx"])) == [
@@ -117,7 +127,7 @@ def test_rows_without_json_match_no_filter_and_are_counted(caplog: pytest.LogCap
     assert len(matching_rows(source(5, origin_split=splits), {}, "x")) == 5
 
 
-def test_rows_that_can_t_be_used_are_rejects_with_file_and_row(tmp_path: Path) -> None:
+def test_rows_that_can_t_be_used_are_rejects_with_file_and_row(tmp_path: Path, encoder: ChatEncoder) -> None:
     """Damaged, truncated, missing and no pair at all: each keeps its place in the mix, so the others' idx
     doesn't depend on it.
     """
@@ -131,7 +141,7 @@ def test_rows_that_can_t_be_used_are_rejects_with_file_and_row(tmp_path: Path) -
         published(5, image={"bytes": None, "path": "there.png"}),
     ]
     mix = whole(ParquetPairs([write_published(tmp_path / "some.parquet", rows)], folder=tmp_path))
-    rejects, pairs = gather(mix, range(6))
+    rejects, pairs = gather(mix, range(6), encoder, Truncation())
     assert pairs["idx"].tolist() == [0, 5]
     assert pairs["image"][1] == {"bytes": picture(9), "path": "there.png"}
     assert rejects["key"].tolist() == ["1", "2", "3", "4"]
@@ -140,8 +150,43 @@ def test_rows_that_can_t_be_used_are_rejects_with_file_and_row(tmp_path: Path) -
         assert part in why
 
 
+def test_pairs_that_the_policy_cannot_be_trained_on_are_rejects(tmp_path: Path, encoder: ChatEncoder) -> None:
+    """Each is looked at in the policy's tokens: 36 of them are the prompt's without its question."""
+    [empty], [asked] = (encoder.prompts([q], encoder.blank((4, 4))) for q in ("", "What is in picture 0?"))
+    room = 40
+    most = len(asked) + room
+    same = "A dog and a cat and a cup and a red table. " * 4
+    rows = [
+        published(0),
+        published(1, question="Describe it. " * 60),
+        published(2, chosen=f"{same} A cup.", rejected=f"{same} A dog."),
+        published(3, chosen="A dog.<|im_end|>", rejected="A dog."),
+        published(4, question="<image>"),
+        published(5, rejected=" <|im_end|>"),
+        published(6, question="<image>\nWhat?", chosen="\nA dog.", rejected="\n\nA cup."),
+        published(7, chosen="A dog. \U0001f436 \0 \u2028 \u200f\u05e9", rejected="A dog. \U0001f42f"),
+    ]
+    mix = whole(ParquetPairs([write_published(tmp_path / "some.parquet", rows)]))
+    rejects, pairs = gather(mix, range(8), encoder, Truncation(most))
+    assert pairs["idx"].tolist() == [0, 6, 7]
+    for row, part in [
+        (1, f"its image and question have .* no room for an answer in training.max_length={most}"),
+        (2, f"are the same in the policy's tokens, cut to training.max_length={most}"),
+        (3, "are the same in the policy's tokens, cut"),
+        (4, "the question is empty without words that stand for an image"),
+        (5, "the rejected answer is empty without words"),
+    ]:
+        [why] = rejects.loc[rejects["key"] == str(row), "why"]
+        assert re.search(rf"some.parquet, row {row}: .*{part}", why)
+    assert len(rejects) == 5
+    # Cut on the left, a question's beginning goes instead, and the answers differ again.
+    rejects, pairs = gather(mix, [1, 2], encoder, Truncation(len(empty) + 250, "left"))
+    assert pairs["idx"].tolist() == [1, 2]
+    assert gather(mix, [1, 2], encoder, Truncation())[1]["idx"].tolist() == [1, 2]
+
+
 def test_paths_count_from_the_source_s_folder_then_from_the_working_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: ChatEncoder
 ) -> None:
     monkeypatch.chdir(tmp_path)
     row = published(0, image={"bytes": None, "path": "images/a.png"})
@@ -150,7 +195,7 @@ def test_paths_count_from_the_source_s_folder_then_from_the_working_folder(
     for number, folder in enumerate([tmp_path / "images", tmp_path / "source/images"]):
         folder.mkdir()
         (folder / "a.png").write_bytes(picture(number))
-        assert gather(mix, range(1))[1]["image"][0]["bytes"] == picture(number)
+        assert gather(mix, range(1), encoder, Truncation())[1]["image"][0]["bytes"] == picture(number)
 
 
 def test_too_many_rejects_stop_the_training() -> None:

@@ -8,7 +8,7 @@ from rlaifv_kedro.models.interface import (
     TextModel,
     VisionLanguageModel,
 )
-from rlaifv_kedro.models.loading import Loading, load_model
+from rlaifv_kedro.models.loading import Loading, load_encoder, load_model
 from rlaifv_kedro.models.opening import close_model, open_model, open_text_model
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "TextModel",
     "VisionLanguageModel",
     "close_model",
+    "load_encoder",
     "load_model",
     "open_model",
     "open_text_model",

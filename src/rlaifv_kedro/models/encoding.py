@@ -13,7 +13,7 @@ from rlaifv_kedro.placeholders import Cleaner
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from transformers import PreTrainedTokenizerBase, ProcessorMixin
+    from transformers import GenerationConfig, PreTrainedTokenizerBase, ProcessorMixin
 
 # Two questions that are used to see where in a prompt the processor puts an image.
 _TRIAL, _OTHER_TRIAL = "?", "What is in the image, and where?"
@@ -77,6 +77,7 @@ class ChatEncoder:
         self.ends = {self.tokenizer.eos_token_id, *ends}
         self.clean = cleaner_of(self.tokenizer, processor)
         self.prompt_text = lru_cache(maxsize=65536)(self._prompt_text)
+        self.blank = lru_cache(maxsize=4096)(self._blank)
         self._by_chunks = isinstance(processor, LlavaProcessor)
 
     def image(self, image: "Image") -> EncodedImage:
@@ -204,6 +205,12 @@ class ChatEncoder:
             )
         return start, len(plain) - start - after
 
+    def _blank(self, size: tuple[int, int]) -> EncodedImage:
+        """What stands for an image of this (width, height) in a prompt; pixels don't matter to that."""
+        from PIL import Image
+
+        return EncodedImage({}, self.image(Image.new("RGB", size)).block)
+
     def _prompt_text(self, question: str) -> str:
         return self.processor.apply_chat_template(
             [self._user(question)], add_generation_prompt=True, tokenize=False, **self._template
@@ -241,6 +248,12 @@ class ChatEncoder:
     def _to_end(self, ids: list[int]) -> list[int]:
         last = max((i for i, token in enumerate(ids) if token in self.ends), default=None)
         return ids[: last + 1] if last is not None else [*ids, self.tokenizer.eos_token_id]
+
+
+def ends_of(generation: "GenerationConfig") -> set[int]:
+    """Ids that end a reply by a checkpoint's settings for generation."""
+    eos = generation.eos_token_id
+    return {i for i in (eos if isinstance(eos, list) else [eos]) if i is not None}
 
 
 def cleaner_of(tokenizer: "PreTrainedTokenizerBase", processor: Any) -> Cleaner:

@@ -12,9 +12,10 @@ from rlaifv_kedro.models.hub import folder_of
 from rlaifv_kedro.models.loading_errors import loading_errors, refuse_missing_weights
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin
+    from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
     from rlaifv_kedro.models.backends.transformers import TransformersModel
+    from rlaifv_kedro.models.encoding import ChatEncoder
     from rlaifv_kedro.params import ComputeParams, WeightsParams
 
 
@@ -113,6 +114,54 @@ def load_model(path: str | Path, loading: Loading | None = None, **changes: Any)
     return TransformersModel(
         placed, processor, str(path), loading.batch_size or 32, loading.max_tokens_per_pack
     )
+
+
+def load_encoder(path: str | Path, loading: Loading | None = None, **changes: Any) -> "ChatEncoder":
+    """What writes a policy's or labeler's prompts and answers in tokens, without reading its weights.
+
+    Args:
+        path, loading, changes: As of :func:`load_model`.
+
+    Raises:
+        UserError: A file of the config, processor or tokenizer is missing or damaged; there is no chat
+            template.
+    """
+    from transformers import AutoConfig
+
+    from rlaifv_kedro.models import minicpm_v, omnilmm
+    from rlaifv_kedro.models.encoding import ChatEncoder, ends_of
+    from rlaifv_kedro.models.llava.original_config import llava_config, named_tower
+    from rlaifv_kedro.models.llava.processor import llava_processor
+
+    loading = replace(loading or Loading(), **changes)
+    given = CheckpointFolder(folder_of(path))
+    whole = given.with_weights()
+    remote = loading.trust_remote_code
+    omnilmm.register()
+    minicpm_v.register()
+    if whole.family == LLAVA_ORIGINAL:
+        tower = named_tower(whole.config, whole.path)
+        config = llava_config(whole.config, whole.path, loading.vision_config, tower)
+    else:
+        config = AutoConfig.from_pretrained(whole.path, trust_remote_code=remote)
+    if given.is_adapter and given.has_any(PROCESSORS):
+        processor = _auto_processor(given.path, remote)
+    elif whole.family == LLAVA_ORIGINAL:
+        processor = llava_processor(whole.path, config)
+    else:
+        processor = _auto_processor(whole.path, remote)
+    if loading.chat_template is not None:
+        processor.chat_template = Path(loading.chat_template).read_text(encoding="utf-8")
+    return ChatEncoder(processor, str(path), ends_of(_generation_config(whole, config)))
+
+
+def _generation_config(whole: CheckpointFolder, config: "PreTrainedConfig") -> "GenerationConfig":
+    """The settings for generation that a model has when it is loaded."""
+    from transformers import GenerationConfig
+
+    if whole.family != LLAVA_ORIGINAL and (whole.path / "generation_config.json").is_file():
+        return GenerationConfig.from_pretrained(whole.path)
+    return GenerationConfig.from_model_config(config)
 
 
 def adapters_of(given: CheckpointFolder, loading: Loading) -> list[Path]:

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from rlaifv_kedro.branching import Pack, collate, pack
+from rlaifv_kedro.datasets.pair_rows import PairRow
 from rlaifv_kedro.datasets.pair_store import PairStore, PreferencePair
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import open_image
@@ -70,15 +71,57 @@ def pack_pairs(
     """
     first = rows[0]
     image = encoder.image(open_image(first.image, f"preference pair idx {first.idx}"))
-    prompt, branches = encoder.answers(first.question, answers, image)
-    keep = encoder.end_of_image(prompt, image)
     try:
-        whole = pack(prompt, branches, truncation.max_length, truncation.side, keep)
-    except ValueError as error:
-        raise UserError(f"preference pair idx {first.idx}: {error}. Raise training.max_length.") from error
+        whole = _packed(first.question, answers, image, encoder, truncation)
+    except UserError as error:
+        raise UserError(f"preference pair idx {first.idx}: {error.message}") from error
     used = distinct_answers(rows)
     packed = Pack(whole.prefix, [whole.branches[answers.index(text)] for text in used])
     return PairPack(image, packed, [(used.index(row.chosen), used.index(row.rejected)) for row in rows])
+
+
+def fault_of_pair(
+    pair: PairRow, size: tuple[int, int], encoder: "ChatEncoder", truncation: Truncation
+) -> str | None:
+    """Why a policy can't be trained on a pair, or None.
+
+    Its texts are looked at as tokens, whose number and sameness don't depend on the other pairs of a prompt.
+
+    Args:
+        size: Width and height of its picture.
+    """
+    texts = {"question": pair.question, "chosen answer": pair.chosen, "rejected answer": pair.rejected}
+    for name, text in texts.items():
+        if not encoder.clean(text).strip():
+            return f"the {name} is empty without words that stand for an image or the end of a turn"
+    try:
+        image = encoder.blank(size)
+        whole = _packed(pair.question, [pair.chosen, pair.rejected], image, encoder, truncation)
+    except UserError as error:
+        return error.message
+    if whole.branches[0] == whole.branches[1]:
+        cut = "" if truncation.max_length is None else f", cut to training.max_length={truncation.max_length}"
+        return f"the chosen and the rejected answer are the same in the policy's tokens{cut}"
+    return None
+
+
+def _packed(
+    question: str, answers: list[str], image: "EncodedImage", encoder: "ChatEncoder", truncation: Truncation
+) -> Pack:
+    """A prompt's answers as the branches of its pack.
+
+    Raises:
+        UserError: The prompt leaves no room for an answer, or an answer can't follow it.
+    """
+    prompt, branches = encoder.answers(question, answers, image)
+    keep = encoder.end_of_image(prompt, image)
+    try:
+        return pack(prompt, branches, truncation.max_length, truncation.side, keep)
+    except ValueError as error:
+        raise UserError(
+            f"its image and question have {len(prompt)} tokens, which leaves no room for an answer in "
+            f"training.max_length={truncation.max_length}. Raise it."
+        ) from error
 
 
 def branches_of_pairs(packs: Sequence[PairPack]) -> torch.Tensor:

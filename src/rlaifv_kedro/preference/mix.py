@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,8 +17,12 @@ from rlaifv_kedro.datasets.pair_store import PairStore, with_keys
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import embed_image, open_image
 from rlaifv_kedro.params import MixSource
+from rlaifv_kedro.preference.data import Truncation, fault_of_pair
 from rlaifv_kedro.schemas import table
 from rlaifv_kedro.seeds import seed_for
+
+if TYPE_CHECKING:
+    from rlaifv_kedro.models.encoding import ChatEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -158,42 +162,51 @@ def drawn_rows(rows: np.ndarray, weight: float, seed: int, name: str) -> np.ndar
     return np.repeat(rows, times)
 
 
-def gather(mix: Mix, positions: Sequence[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Some of the mix's pairs with their images' bytes, every image decoded to see that it can be.
+def gather(
+    mix: Mix, positions: Sequence[int], encoder: "ChatEncoder", truncation: Truncation
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Some of the mix's pairs with their images' bytes, each looked at as the policy will get it.
+
+    Every image is decoded to see that it can be, every text tokenized.
 
     Args:
         positions: Where in the mix; they become the pairs' ``idx``.
+        encoder: The policy's.
 
     Returns:
         rejects and training_pairs; each position is in one of the two.
     """
-    rejects, pairs = [], []
+    rejects: list[tuple[str, str, str]] = []
+    pairs: list[dict[str, Any]] = []
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for number in np.unique(mix.source[positions]).tolist():
             name, source = mix.names[number], mix.sources[number]
             idx = [position for position in positions if mix.source[position] == number]
             rows = mix.row[idx].tolist()
             checked = pool.map(_checker(source), rows, source.read(rows))
-            for position, row, pair in zip(idx, rows, checked):
-                if isinstance(pair, str):
-                    rejects.append(("training", str(position), pair))
-                else:
+            for position, row, (pair, size) in zip(idx, rows, checked):
+                # Not in the threads: a tokenizer is no thing for several.
+                why = pair if isinstance(pair, str) else fault_of_pair(pair, size, encoder, truncation)
+                if why is None:
                     pairs.append({**vars(pair), "idx": position, "source": name, "source_idx": row})
+                else:
+                    rejects.append(("training", str(position), f"{source.where(row)}: {why}"))
     columns = [*PairRow.__dataclass_fields__, "idx", "source", "source_idx"]
     return table("rejects").frame(rejects), with_keys(pd.DataFrame(pairs, columns=columns))
 
 
-def _checker(source: PairSource) -> Callable[[int, PairRow | str], PairRow | str]:
-    def check(row: int, pair: PairRow | str) -> PairRow | str:
-        """The pair with its image's bytes, or why it can't be used."""
+def _checker(source: PairSource) -> Callable[[int, PairRow | str], tuple[PairRow | str, tuple[int, int]]]:
+    def check(row: int, pair: PairRow | str) -> tuple[PairRow | str, tuple[int, int]]:
+        """The pair with its image's bytes, or why it can't be used; and the image's size."""
         if isinstance(pair, str):
-            return f"{source.where(row)}: {pair}"
+            return pair, (0, 0)
+        where = source.where(row)
         try:
-            image = embed_image(pair.image, source.folder, source.where(row))
-            open_image(image, source.where(row))
+            image = embed_image(pair.image, source.folder, where)
+            size = open_image(image, where).size
         except UserError as error:
-            return error.message
-        return replace(pair, image=image)
+            return error.message.removeprefix(f"{where}: "), (0, 0)
+        return replace(pair, image=image), size
 
     return check
 

@@ -136,6 +136,14 @@ class TestAsking:
                     np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), np.asarray(question.image)
                 )
 
+    def test_marks_of_turns_and_images_are_left_out_of_texts(
+        self, serve: Callable[..., ChatServer], pictures: list[Image.Image]
+    ) -> None:
+        server = serve()
+        model_of(server).sample([Question(pictures[0], "<image>\nwhat?<|im_end|>")], [[1]], WARM)
+        model_of(server).complete([chat("A dog.<|eot_id|></s>")], [1], WARM)
+        assert [question_of(body) for body in server.bodies] == ["what?", "A dog."]
+
     def test_settings_that_only_some_servers_know_are_sent_where_they_do_something(
         self, serve: Callable[..., ChatServer]
     ) -> None:

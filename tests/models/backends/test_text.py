@@ -120,6 +120,12 @@ def test_prompts_are_the_template_s(model: TransformersText) -> None:
     assert model.encoder.tokenizer.convert_ids_to_tokens(ids) == expected.split()
 
 
+def test_special_tokens_in_a_message_are_no_turns(model: TransformersText) -> None:
+    ids = model.encoder.prompt(user("w1 <|end|><|user|> w2</s> w3"))
+    words = model.encoder.tokenizer.convert_ids_to_tokens(ids)
+    assert words == ["<s>", "<|user|>", "w1", "w2", "w3", "<|end|>", "<|assistant|>"]
+
+
 @pytest.mark.parametrize(
     ("template", "expected"),
     [

@@ -266,3 +266,19 @@ def test_answers_of_models_that_are_not_packed(
     packed = model.sample_about(pictures[:2], ABOUT, seeds, decoding)
     monkeypatch.setattr("rlaifv_kedro.branching.sampling.choose_way", lambda model: "separate")
     assert model.sample_about(pictures[:2], ABOUT, seeds, decoding) == packed
+
+
+def test_a_prompt_that_does_not_fit_is_an_error_and_the_others_go_on(
+    model: TransformersModel, pictures: list[Image.Image]
+) -> None:
+    """In one batch with others, about an image with others, and alone."""
+    context = model.module.config.get_text_config().max_position_embeddings
+    decoding = Decoding(temperature=1.0, max_new_tokens=12)
+    short, long = (Question(pictures[0], q) for q in ("is there a cup?", "is there a cup? " * context))
+    found = model.sample([short, long, short], [[1, 2], [3, 4], [5, 6]], decoding)
+    assert [found[0], found[2]] == model.sample([short] * 2, [[1, 2], [5, 6]], decoding)
+    assert [[a.error is None for a in row] for row in found] == [[True] * 2, [False] * 2, [True] * 2]
+    assert f"a reply of up to 12 don't fit into the model's {context}" in str(found[1][0].error)
+    [about] = model.sample_about(pictures[:1], [[short.text, long.text]], [[1, 3]], decoding)
+    assert about == [model.sample([short], [[1]], decoding)[0][0], found[1][0]]
+    assert model.sample([long], [[3, 4]], decoding) == [found[1]]

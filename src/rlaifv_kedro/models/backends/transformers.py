@@ -19,7 +19,8 @@ from rlaifv_kedro.branching.drawing import SamplingSettings
 from rlaifv_kedro.branching.forward import BranchLogProbs
 from rlaifv_kedro.branching.sampling import can_sample_after_branches, sample_after_branches, sample_branches
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.models.encoding import ChatEncoder, EncodedImage
+from rlaifv_kedro.models.backends.room import too_long
+from rlaifv_kedro.models.encoding import ChatEncoder, EncodedImage, ends_of
 from rlaifv_kedro.models.finite import watch_numbers
 from rlaifv_kedro.models.interface import LIKELIEST, Answer, Decoding, FirstToken, Question
 
@@ -69,22 +70,40 @@ class TransformersModel:
                 f"{self.where} has no tokenizer, so it can't be asked anything. Copy it there from where "
                 "the checkpoint was published."
             )
-        return ChatEncoder(self.processor, self.where, self._generation_ends())
+        return ChatEncoder(self.processor, self.where, ends_of(self.module.generation_config))
 
     @torch.no_grad()
     def sample(
         self, questions: Sequence[Question], seeds: Sequence[Sequence[int]], decoding: Decoding
     ) -> list[list[Answer]]:
-        """See :meth:`rlaifv_kedro.models.VisionLanguageModel.sample`; questions are computed in batches."""
+        """See :meth:`rlaifv_kedro.models.VisionLanguageModel.sample`; questions are computed in batches.
+
+        One too long for the model gets an ``Answer.error``.
+        """
         answers: list[list[Answer]] = []
         for start in range(0, len(questions), self.batch_size):
             part = questions[start : start + self.batch_size]
             images = [self.encoder.image(q.image) for q in part]
             prompts = [self.encoder.prompts([q.text], i)[0] for q, i in zip(part, images)]
-            own, inputs = seeds[start : start + self.batch_size], batched(images, self._device)
-            replies = sample_branches(self.module, prompts, own, self._settings(decoding), inputs)
-            answers += [[self._answer(ids) for ids in row] for row in replies]
+            own = seeds[start : start + self.batch_size]
+            refused = [too_long(self.module, len(prompt), decoding) for prompt in prompts]
+            fits = [k for k, answer in enumerate(refused) if answer is None]
+            drawn = iter(self._drawn([(prompts[k], own[k], images[k]) for k in fits], decoding))
+            answers += [
+                [self._answer(ids) for ids in next(drawn)] if answer is None else [answer] * len(row)
+                for answer, row in zip(refused, own)
+            ]
         return answers
+
+    def _drawn(
+        self, rows: list[tuple[list[int], Sequence[int], EncodedImage]], decoding: Decoding
+    ) -> list[list[list[int]]]:
+        """Tokens of the samples of rows of (prompt, seeds, image)."""
+        if not rows:
+            return []
+        prompts, seeds, images = zip(*rows)
+        settings, inputs = self._settings(decoding), batched(images, self._device)
+        return sample_branches(self.module, prompts, seeds, settings, inputs)
 
     @torch.no_grad()
     def sample_about(
@@ -106,7 +125,8 @@ class TransformersModel:
             encoded = [self.encoder.image(i) for i in images[start : start + self.batch_size]]
             part = slice(start, start + len(encoded))
             packs = [_shared(self.encoder.prompts(list(q), i)) for q, i in zip(questions[part], encoded)]
-            if not can_sample_after_branches(self.module, packs, decoding.max_new_tokens):
+            room = all(too_long(self.module, p.longest, decoding) is None for p in packs)
+            if not room or not can_sample_after_branches(self.module, packs, decoding.max_new_tokens):
                 for image, asked, own in zip(images[part], questions[part], seeds[part]):
                     answers.append(
                         [
@@ -198,11 +218,6 @@ class TransformersModel:
     @property
     def _device(self) -> torch.device:
         return next(self.module.parameters()).device
-
-    def _generation_ends(self) -> set[int]:
-        """Ids that end a reply by the checkpoint's settings for generation."""
-        eos = self.module.generation_config.eos_token_id
-        return {i for i in (eos if isinstance(eos, list) else [eos]) if i is not None}
 
     def _answer(self, ids: list[int]) -> Answer:
         text = self.encoder.tokenizer.decode(ids, skip_special_tokens=True).strip()

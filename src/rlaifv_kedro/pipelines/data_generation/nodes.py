@@ -12,6 +12,7 @@ from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import readable_images
 from rlaifv_kedro.params import ComputeParams, DataGenerationParams, LoopParams, ModelsParams, missing_prompts
+from rlaifv_kedro.placeholders import Cleaner
 from rlaifv_kedro.schemas import table
 from rlaifv_kedro.seeds import seed_for
 
@@ -65,11 +66,12 @@ def sample_candidates(
     """Sample every prompt's candidates, chunk by chunk; each candidate has a seed of its own.
 
     Yields:
-        (rejects, candidates) of a chunk. Prompts whose image can't be read, and empty or failed answers, are
-        in rejects.
+        (rejects, candidates) of a chunk. Prompts whose image can't be read, or whose question asks nothing,
+        and empty or failed answers are in rejects.
     """
     from rlaifv_kedro.models import Decoding, Question, close_model, open_model
 
+    clean = Cleaner.for_servers()
     model = open_model(models.policy, policy, compute, params.batch_size)
     decoding = Decoding(
         params.temperature,
@@ -79,7 +81,10 @@ def sample_candidates(
     )
 
     def work(rows: list[Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
-        readable, rejects = readable_images(rows, stage="data_generation")
+        blank = {row.prompt_id for row in rows if not clean(row.question).strip()}
+        readable, rejects = readable_images([r for r in rows if r.prompt_id not in blank], "data_generation")
+        why = "the question is empty, but for words that stand for an image or the end of a turn"
+        rejects += [("data_generation", r.prompt_id, why) for r in rows if r.prompt_id in blank]
         numbers = range(params.candidates)
         seeds = [[seed_for(seed, "candidate", row.prompt_id, k) for k in numbers] for row, _ in readable]
         questions = [Question(image, row.question) for row, image in readable]

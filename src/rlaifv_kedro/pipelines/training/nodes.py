@@ -15,28 +15,37 @@ from rlaifv_kedro.seeds import seed_for
 
 
 def gather_pairs(
-    seed: int, params: TrainingParams, *sources: Any
+    policy: Path,
+    seed: int,
+    params: TrainingParams,
+    models: ModelsParams,
+    compute: ComputeParams,
+    *sources: Any,
 ) -> Iterator[tuple[Chunk | Complete, Chunk | Complete]]:
     """The pairs to train on, of all sources of the mix, as rows that can be mapped into memory.
 
     Their ``idx`` is their place in the mix.
 
     Args:
+        policy: Its tokenizer and processor are read, not its weights.
         sources: What the catalog's entries ``params.sources()`` hold, in that order.
 
     Yields:
-        (rejects, training_pairs) of a chunk. Rows that are no pair, and damaged or missing images, are in
-        rejects.
+        (rejects, training_pairs) of a chunk. In rejects are rows that are no pair, damaged or missing images,
+        questions that leave no room for an answer, and answers that are the same in the policy's tokens.
 
     Raises:
-        UserError: A source holds no pairs, or its filter leaves none.
+        UserError: A source holds no pairs, or its filter leaves none; the policy's processor can't be loaded.
     """
+    from rlaifv_kedro.models import Loading, load_encoder
+    from rlaifv_kedro.preference.data import Truncation
     from rlaifv_kedro.preference.mix import gather, make_mix
 
+    encoder, truncation = load_encoder(policy, Loading.of(models.policy, compute)), Truncation.of(params)
     mix = make_mix(dict(zip(params.sources(), sources, strict=True)), params.mix, seed)
 
     def work(positions: range) -> tuple[pd.DataFrame, pd.DataFrame]:
-        return gather(mix, positions)
+        return gather(mix, positions, encoder, truncation)
 
     yield from map_chunks(range(len(mix)), params.gather_chunk_size, work, "gathering pairs", 2)
 

@@ -1,4 +1,4 @@
-"""training: pairs -> training_pairs; these and the policy -> reference_log_probs -> checkpoints."""
+"""training: pairs and the policy -> training_pairs -> reference_log_probs -> checkpoints."""
 
 from kedro.pipeline import Pipeline, node
 
@@ -14,8 +14,11 @@ def create_pipeline(parameters: Parameters) -> Pipeline:
             node(
                 nodes.gather_pairs,
                 inputs=[
+                    "policy",
                     "params:seed",
                     "params:training",
+                    "params:models",
+                    "params:compute",
                     *parameters.training.sources(),
                 ],
                 outputs=["training_rejects", "training_pairs"],
