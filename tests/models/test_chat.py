@@ -236,6 +236,12 @@ def test_without_a_question(chat: RLAIFVChat, inputs: Any) -> None:
         chat.chat(inputs)
 
 
+def test_a_question_that_is_only_a_placeholder(chat: RLAIFVChat, asked: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="there is no question in '<image>'"):
+        chat.chat({**asked, "question": "<image>"})
+    assert chat.chat({**asked, "question": f"<image>\n{asked['question']}"}) == chat.chat(asked)
+
+
 def test_without_an_image(chat: RLAIFVChat) -> None:
     with pytest.raises(UserError, match="there is no image"):
         chat.chat({"question": DESCRIBE})

@@ -148,6 +148,8 @@ class RLAIFVChat:
         from rlaifv_kedro.branching.family import type_ids
         from rlaifv_kedro.models import Answer
 
+        if not self.model.encoder.clean(question).strip():
+            raise UserError(f"there is no question in {question!r}: what stands for an image is taken out.")
         decoding = _overridden(self.decoding, overrides)
         module = self.model.module
         image = self.model.encoder.image(picture)
