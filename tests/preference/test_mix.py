@@ -2,7 +2,9 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,8 +17,16 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.encoding import ChatEncoder
 from rlaifv_kedro.params import ComputeParams, MixSource, ModelsParams, TrainingParams, validate_parameters
 from rlaifv_kedro.pipelines.training.nodes import compute_reference
-from rlaifv_kedro.preference.data import Truncation
-from rlaifv_kedro.preference.mix import Mix, drawn_rows, gather, make_mix, matching_rows, refuse_too_many
+from rlaifv_kedro.preference.data import Truncation, fault_of_pair
+from rlaifv_kedro.preference.mix import (
+    Fault,
+    Mix,
+    drawn_rows,
+    gather,
+    make_mix,
+    matching_rows,
+    refuse_too_many,
+)
 
 ROWS = np.arange(1000)
 
@@ -25,6 +35,10 @@ ROWS = np.arange(1000)
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> ChatEncoder:
     """Of a policy that has a token for every byte."""
     return ChatEncoder(tiny_processors.qwen(tmp_path_factory.mktemp("qwen")), "policy")
+
+
+def look(encoder: ChatEncoder, *truncation: Any) -> Fault:
+    return partial(fault_of_pair, encoder=encoder, truncation=Truncation(*truncation))
 
 
 def frame(count: int, **changes: list) -> pd.DataFrame:
@@ -66,7 +80,7 @@ def test_a_mix_holds_the_sources_one_after_the_other(encoder: ChatEncoder) -> No
     mix = make_mix(entries, {"own": MixSource(weight=2), "published": MixSource()}, 0)
     assert mix.source.tolist() == [0] * 8 + [1] * 3
     assert mix.row.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 0, 1, 2]
-    rejects, pairs = gather(mix, range(6, 10), encoder, Truncation())
+    rejects, pairs = gather(mix, range(6, 10), look(encoder))
     assert len(rejects) == 0
     assert pairs["idx"].tolist() == [6, 7, 8, 9]
     assert list(zip(pairs["source"], pairs["source_idx"])) == [
@@ -141,7 +155,7 @@ def test_rows_that_can_t_be_used_are_rejects_with_file_and_row(tmp_path: Path, e
         published(5, image={"bytes": None, "path": "there.png"}),
     ]
     mix = whole(ParquetPairs([write_published(tmp_path / "some.parquet", rows)], folder=tmp_path))
-    rejects, pairs = gather(mix, range(6), encoder, Truncation())
+    rejects, pairs = gather(mix, range(6), look(encoder))
     assert pairs["idx"].tolist() == [0, 5]
     assert pairs["image"][1] == {"bytes": picture(9), "path": "there.png"}
     assert rejects["key"].tolist() == ["1", "2", "3", "4"]
@@ -167,7 +181,7 @@ def test_pairs_that_the_policy_cannot_be_trained_on_are_rejects(tmp_path: Path, 
         published(7, chosen="A dog. \U0001f436 \0 \u2028 \u200f\u05e9", rejected="A dog. \U0001f42f"),
     ]
     mix = whole(ParquetPairs([write_published(tmp_path / "some.parquet", rows)]))
-    rejects, pairs = gather(mix, range(8), encoder, Truncation(most))
+    rejects, pairs = gather(mix, range(8), look(encoder, most))
     assert pairs["idx"].tolist() == [0, 6, 7]
     for row, part in [
         (1, f"its image and question have .* no room for an answer in training.max_length={most}"),
@@ -180,9 +194,9 @@ def test_pairs_that_the_policy_cannot_be_trained_on_are_rejects(tmp_path: Path, 
         assert re.search(rf"some.parquet, row {row}: .*{part}", why)
     assert len(rejects) == 5
     # Cut on the left, a question's beginning goes instead, and the answers differ again.
-    rejects, pairs = gather(mix, [1, 2], encoder, Truncation(len(empty) + 250, "left"))
+    rejects, pairs = gather(mix, [1, 2], look(encoder, len(empty) + 250, "left"))
     assert pairs["idx"].tolist() == [1, 2]
-    assert gather(mix, [1, 2], encoder, Truncation())[1]["idx"].tolist() == [1, 2]
+    assert gather(mix, [1, 2], look(encoder))[1]["idx"].tolist() == [1, 2]
 
 
 def test_paths_count_from_the_source_s_folder_then_from_the_working_folder(
@@ -195,7 +209,7 @@ def test_paths_count_from_the_source_s_folder_then_from_the_working_folder(
     for number, folder in enumerate([tmp_path / "images", tmp_path / "source/images"]):
         folder.mkdir()
         (folder / "a.png").write_bytes(picture(number))
-        assert gather(mix, range(1), encoder, Truncation())[1]["image"][0]["bytes"] == picture(number)
+        assert gather(mix, range(1), look(encoder))[1]["image"][0]["bytes"] == picture(number)
 
 
 def test_too_many_rejects_stop_the_training() -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,14 +17,12 @@ from rlaifv_kedro.datasets.pair_store import PairStore, with_keys
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import embed_image, open_image
 from rlaifv_kedro.params import MixSource
-from rlaifv_kedro.preference.data import Truncation, fault_of_pair
 from rlaifv_kedro.schemas import table
 from rlaifv_kedro.seeds import seed_for
 
-if TYPE_CHECKING:
-    from rlaifv_kedro.models.encoding import ChatEncoder
-
 logger = logging.getLogger(__name__)
+
+Fault = Callable[[PairRow, tuple[int, int]], str | None]
 
 _MOST_NAMED = 20
 
@@ -162,16 +160,12 @@ def drawn_rows(rows: np.ndarray, weight: float, seed: int, name: str) -> np.ndar
     return np.repeat(rows, times)
 
 
-def gather(
-    mix: Mix, positions: Sequence[int], encoder: "ChatEncoder", truncation: Truncation
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Some of the mix's pairs with their images' bytes, each looked at as the policy will get it.
-
-    Every image is decoded to see that it can be, every text tokenized.
+def gather(mix: Mix, positions: Sequence[int], fault: Fault) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Some of the mix's pairs with their images' bytes, every image decoded to see that it can be.
 
     Args:
         positions: Where in the mix; they become the pairs' ``idx``.
-        encoder: The policy's.
+        fault: Of a pair and its picture's (width, height): why it can't be used, or None.
 
     Returns:
         rejects and training_pairs; each position is in one of the two.
@@ -185,8 +179,8 @@ def gather(
             rows = mix.row[idx].tolist()
             checked = pool.map(_checker(source), rows, source.read(rows))
             for position, row, (pair, size) in zip(idx, rows, checked):
-                # Not in the threads: a tokenizer is no thing for several.
-                why = pair if isinstance(pair, str) else fault_of_pair(pair, size, encoder, truncation)
+                # Not in the threads: a tokenizer is for one at a time.
+                why = pair if isinstance(pair, str) else fault(pair, size)
                 if why is None:
                     pairs.append({**vars(pair), "idx": position, "source": name, "source_idx": row})
                 else:

@@ -1,6 +1,7 @@
 """Preference pairs to reference log-probs to checkpoints."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,15 @@ def gather_pairs(
         UserError: A source holds no pairs, or its filter leaves none; the policy's processor can't be loaded.
     """
     from rlaifv_kedro.models import Loading, load_encoder
-    from rlaifv_kedro.preference.data import Truncation
+    from rlaifv_kedro.preference.data import Truncation, fault_of_pair
     from rlaifv_kedro.preference.mix import gather, make_mix
 
-    encoder, truncation = load_encoder(policy, Loading.of(models.policy, compute)), Truncation.of(params)
+    encoder = load_encoder(policy, Loading.of(models.policy, compute))
+    fault = partial(fault_of_pair, encoder=encoder, truncation=Truncation.of(params))
     mix = make_mix(dict(zip(params.sources(), sources, strict=True)), params.mix, seed)
 
     def work(positions: range) -> tuple[pd.DataFrame, pd.DataFrame]:
-        return gather(mix, positions, encoder, truncation)
+        return gather(mix, positions, fault)
 
     yield from map_chunks(range(len(mix)), params.gather_chunk_size, work, "gathering pairs", 2)
 
