@@ -39,4 +39,4 @@ def test_questions_of_all_kinds(tiny: Path, pictures: list[Image.Image]) -> None
         *(json.dumps(["too long", k]) for k in range(2)),
     }
     assert "question is empty" in why["nothing but an image"]
-    assert "don't fit into the model's" in why['["too long", 0]']
+    assert "fill the model's context" in why['["too long", 0]']

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, ValidationError
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.models.backends.room import context_of
 from rlaifv_kedro.models.chat_images import read_image
 from rlaifv_kedro.params import Count, Params
 from rlaifv_kedro.params.messages import explain
@@ -187,10 +188,7 @@ class RLAIFVChat:
 
     def _generation(self, decoding: ChatDecoding, prompt: int) -> "GenerationConfig":
         """generate's settings for a prompt of so many tokens."""
-        context = (
-            getattr(self.model.module.config.get_text_config(), "max_position_embeddings", None)
-            or prompt + decoding.max_new_tokens
-        )
+        context = context_of(self.model.module) or prompt + decoding.max_new_tokens
         if prompt >= context:
             raise UserError(
                 f"the question and its image take {prompt} tokens, and the model's context has {context}: "

@@ -272,13 +272,28 @@ def test_a_prompt_that_does_not_fit_is_an_error_and_the_others_go_on(
     model: TransformersModel, pictures: list[Image.Image]
 ) -> None:
     """In one batch with others, about an image with others, and alone."""
-    context = model.module.config.get_text_config().max_position_embeddings
     decoding = Decoding(temperature=1.0, max_new_tokens=12)
-    short, long = (Question(pictures[0], q) for q in ("is there a cup?", "is there a cup? " * context))
+    short, long = (Question(pictures[0], q) for q in ("is there a cup?", "is there a cup? " * 300))
     found = model.sample([short, long, short], [[1, 2], [3, 4], [5, 6]], decoding)
     assert [found[0], found[2]] == model.sample([short] * 2, [[1, 2], [5, 6]], decoding)
     assert [[a.error is None for a in row] for row in found] == [[True] * 2, [False] * 2, [True] * 2]
-    assert f"a reply of up to 12 don't fit into the model's {context}" in str(found[1][0].error)
+    assert "tokens fill the model's context" in str(found[1][0].error)
     [about] = model.sample_about(pictures[:1], [[short.text, long.text]], [[1, 3]], decoding)
     assert about == [model.sample([short], [[1]], decoding)[0][0], found[1][0]]
     assert model.sample([long], [[3, 4]], decoding) == [found[1]]
+
+
+def test_an_answer_ends_where_the_context_does(model: TransformersModel, pictures: list[Image.Image]) -> None:
+    """A prompt that leaves room for 5 tokens, whatever is beside it."""
+    context = model.module.config.get_text_config().max_position_embeddings
+    [empty] = model.encoder.prompts([""], model.encoder.placeholder(36))
+    near = Question(pictures[0], "cup " * (context - 5 - len(empty)))
+    decoding, seeds = Decoding(temperature=1.0, max_new_tokens=12), [1, 2, 3, 4]
+    [alone] = model.sample([near], [seeds], decoding)
+    assert [a.token_count for a in alone if a.finish_reason == "length"] and max(
+        a.token_count for a in alone
+    ) == 5
+    assert {a.finish_reason for a in alone if a.token_count < 5} <= {"stop"}
+    assert model.sample([Question(pictures[1], "?"), near], [seeds, seeds], decoding)[1] == alone
+    [about] = model.sample_about(pictures[:1], [[near.text, "is there a cup?"]], [[1, 1]], decoding)
+    assert about[0] == alone[0]

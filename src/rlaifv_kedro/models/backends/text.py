@@ -17,7 +17,7 @@ from rlaifv_kedro.branching.drawing import SamplingSettings
 from rlaifv_kedro.branching.sampling import sample_branches
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import first_line
-from rlaifv_kedro.models.backends.room import too_long
+from rlaifv_kedro.models.backends.room import context_of
 from rlaifv_kedro.models.encoding import FIXED_DATE, cleaner_of
 from rlaifv_kedro.models.finite import watch_numbers
 from rlaifv_kedro.models.folder import CheckpointFolder
@@ -67,7 +67,7 @@ class TransformersText:
         called for the answers of a forward pass together.
         """
         prompts = [self.encoder.prompt(chat) for chat in chats]
-        answers = [too_long(self.module, len(prompt), decoding) for prompt in prompts]
+        answers = [self._too_long(len(prompt), decoding) for prompt in prompts]
         tell = on_answer or (lambda index, answer: None)
         for i, answer in enumerate(answers):
             if answer is not None:
@@ -95,6 +95,16 @@ class TransformersText:
                 answers[i] = self._answer(ids, len(prompts[i]))
                 tell(i, answers[i])
         return answers
+
+    def _too_long(self, tokens: int, decoding: Decoding) -> Answer | None:
+        context = context_of(self.module)
+        if context is None or tokens + decoding.max_new_tokens <= context:
+            return None
+        why = (
+            f"the prompt's {tokens} tokens and a reply of up to {decoding.max_new_tokens} don't fit into "
+            f"the model's {context}"
+        )
+        return Answer("", 0, "error", why)
 
     def _stop_ids(self) -> set[int]:
         eos = self.module.generation_config.eos_token_id

@@ -1,5 +1,6 @@
 """The default backend: any ``AutoModelForImageTextToText`` with its processor, in this process."""
 
+import sys
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from rlaifv_kedro.branching.drawing import SamplingSettings
 from rlaifv_kedro.branching.forward import BranchLogProbs
 from rlaifv_kedro.branching.sampling import can_sample_after_branches, sample_after_branches, sample_branches
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.models.backends.room import too_long
+from rlaifv_kedro.models.backends.room import context_of
 from rlaifv_kedro.models.encoding import ChatEncoder, EncodedImage, ends_of
 from rlaifv_kedro.models.finite import watch_numbers
 from rlaifv_kedro.models.interface import LIKELIEST, Answer, Decoding, FirstToken, Question
@@ -78,7 +79,7 @@ class TransformersModel:
     ) -> list[list[Answer]]:
         """See :meth:`rlaifv_kedro.models.VisionLanguageModel.sample`; questions are computed in batches.
 
-        One too long for the model gets an ``Answer.error``.
+        One that fills the model's context gets an ``Answer.error``; other answers end where it does.
         """
         answers: list[list[Answer]] = []
         for start in range(0, len(questions), self.batch_size):
@@ -86,12 +87,14 @@ class TransformersModel:
             images = [self.encoder.image(q.image) for q in part]
             prompts = [self.encoder.prompts([q.text], i)[0] for q, i in zip(part, images)]
             own = seeds[start : start + self.batch_size]
-            refused = [too_long(self.module, len(prompt), decoding) for prompt in prompts]
-            fits = [k for k, answer in enumerate(refused) if answer is None]
+            room = [self._room(len(prompt)) for prompt in prompts]
+            fits = [k for k, tokens in enumerate(room) if tokens > 0]
             drawn = iter(self._drawn([(prompts[k], own[k], images[k]) for k in fits], decoding))
             answers += [
-                [self._answer(ids) for ids in next(drawn)] if answer is None else [answer] * len(row)
-                for answer, row in zip(refused, own)
+                [self._answer(ids[:tokens]) for ids in next(drawn)]
+                if tokens > 0
+                else [_without_room(len(prompt))] * len(row)
+                for prompt, tokens, row in zip(prompts, room, own)
             ]
         return answers
 
@@ -125,8 +128,10 @@ class TransformersModel:
             encoded = [self.encoder.image(i) for i in images[start : start + self.batch_size]]
             part = slice(start, start + len(encoded))
             packs = [_shared(self.encoder.prompts(list(q), i)) for q, i in zip(questions[part], encoded)]
-            room = all(too_long(self.module, p.longest, decoding) is None for p in packs)
-            if not room or not can_sample_after_branches(self.module, packs, decoding.max_new_tokens):
+            room = min(self._room(pack.longest) for pack in packs)
+            if room < decoding.max_new_tokens or not can_sample_after_branches(
+                self.module, packs, decoding.max_new_tokens
+            ):
                 for image, asked, own in zip(images[part], questions[part], seeds[part]):
                     answers.append(
                         [
@@ -139,6 +144,11 @@ class TransformersModel:
             replies = sample_after_branches(self.module, packs, seeds[part], self._settings(decoding), inputs)
             answers += [[self._answer(ids) for ids in row] for row in replies]
         return answers
+
+    def _room(self, tokens: int) -> int:
+        """Most tokens that an answer can have after a prompt of so many."""
+        context = context_of(self.module)
+        return sys.maxsize if context is None else context - tokens
 
     def _settings(self, decoding: Decoding) -> SamplingSettings:
         """How this model's samples are drawn."""
@@ -222,6 +232,11 @@ class TransformersModel:
     def _answer(self, ids: list[int]) -> Answer:
         text = self.encoder.tokenizer.decode(ids, skip_special_tokens=True).strip()
         return Answer(text, len(ids), "stop" if ids and ids[-1] in self.encoder.ends else "length")
+
+
+def _without_room(tokens: int) -> Answer:
+    why = f"the prompt's {tokens} tokens fill the model's context, which leaves no room for an answer"
+    return Answer("", 0, "error", why)
 
 
 def _shared(prompts: list[list[int]]) -> Pack:
