@@ -54,13 +54,15 @@ def test_no_node_is_known_by_its_name(pipelines: dict[str, Pipeline]) -> None:
 
 
 def test_every_node_that_is_given_models_says_which_it_asks(pipelines: dict[str, Pipeline]) -> None:
-    """But two that ask none: the rule that splits the miniature's answers, and scores that are counts."""
+    """But three that ask none: the rule that splits the miniature's answers, scores that are counts, and
+    pairs, which are looked at in the policy's tokens without its weights.
+    """
     whole = feedback.create_pipeline(Parameters(feedback=FeedbackParams(scoring="answer")))
     best = evaluation.create_pipeline(Parameters(evaluation=EvaluationParams(best_of=4)))
     made = pipelines["__default__"] + pipelines["reward"] + whole + best
     asking = [node for node in made.nodes if "params:models" in node.inputs]
     silent = {node.short_name for node in asking if node.tags.isdisjoint(Role)}
-    assert silent == {"score_candidates"}  # of the loop, whose scores are counts
+    assert silent == {"score_candidates", "gather_pairs"}  # of the loop, whose scores are counts
     tags = {tag for node in made.nodes for tag in node.tags}
     assert set(Role) | set(Task) <= tags
 

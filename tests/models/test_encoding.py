@@ -253,9 +253,7 @@ def test_an_answer_that_cannot_follow_the_prompt_is_named(tmp_path: Path) -> Non
     processor.chat_template = processor.chat_template.replace("' ASSISTANT:'", "' ASSISTANT: '").replace(
         "{{ ' ' }}", ""
     )
-    with pytest.raises(
-        UserError, match="policy: .*differently when the answer 'A dog.' follows|'A dog.</s>'"
-    ):
+    with pytest.raises(UserError, match=r"policy: .*differently when the answer 'A dog\.</s>' follows"):
         ChatEncoder(processor, "policy").answers("What?", ["A dog."], EncodedImage({}, [400]))
 
 
