@@ -28,8 +28,8 @@ ENVIRONMENT = "real_layouts"
 PIECES = 320  # of both fixtures' tokenizers
 QUESTIONS = [
     "What is in this image?",
-    "Describe the image.",
     "<image>\nDescribe it.",
+    "Describe the image.",
     "Is there a cup on the table?",
     "What colour is the dog?",
     "What is on the left?",
