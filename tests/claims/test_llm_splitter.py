@@ -58,6 +58,9 @@ NO_CLAIM = "no claim found in the answer"
         ("### Facts\n- None.", []),
         ("### Facts\n- (N/A)", []),
         ("### Facts\n- None of the men stands.", ["None of the men stands."]),
+        ("### 事实\n- 有一只狗。\n- 狗是棕色的。", ["有一只狗。", "狗是棕色的。"]),
+        ("以下是事实：\n1、有一只狗。\n2、狗是棕色的。", ["有一只狗。", "狗是棕色的。"]),
+        ("-有一只狗。\n•狗是棕色的。\n3.有5个人。", ["有一只狗。", "狗是棕色的。", "有5个人。"]),
     ],
 )
 def test_lists(reply: str, items: list[str]) -> None:
@@ -109,6 +112,16 @@ def test_lists(reply: str, items: list[str]) -> None:
         ("- The dog:\n  - sits.", "the list has an item without a sentence, '- The dog:'"),
         ("- A dog sits.\n-", "the list has an item without a sentence, '-'"),
         ("- ...", "the list has an item without a sentence, '- ...'"),
+        ("- 狗：\n- 坐着。", "the list has an item without a sentence, '- 狗：'"),
+        ('["A dog sits."]', "the reply has a line that is no item of the list, '[\"A dog sits.\"]'"),
+        (
+            "1.5 metres of snow lie.",
+            "the reply has a line that is no item of the list, '1.5 metres of snow lie.'",
+        ),
+        (
+            "I'm sorry, but I can't help with that.",
+            "the reply has a line that is no item of the list, \"I'm sorry, but I can't help with that.\"",
+        ),
         ("A" * 70, f"the reply has a line that is no item of the list, '{'A' * 57}...'"),
     ],
 )
@@ -116,6 +129,10 @@ def test_what_is_no_list(reply: str, why: str) -> None:
     with pytest.raises(Unparsable) as caught:
         read_list(reply)
     assert str(caught.value) == why
+
+
+def test_questions_of_other_scripts_end_with_their_own_mark() -> None:
+    assert read_questions("- 有狗吗？\n- هل يوجد كلب؟", 2) == ["有狗吗？", "هل يوجد كلب؟"]
 
 
 def test_questions_are_counted_and_end_with_a_question_mark() -> None:

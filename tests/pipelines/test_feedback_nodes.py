@@ -94,3 +94,26 @@ def test_a_cut_off_candidate_gets_no_reward():
     every = set(zip(sampled["prompt_id"], sampled["candidate"]))
     assert rewarded(DataGenerationParams()) == every - {("p1", 2)}
     assert rewarded(DataGenerationParams(cut_off="keep")) == every
+
+
+def test_scores_of_whole_answers_go_by_key(tiny: Path):
+    """Whatever the order of the candidates, and however many of a prompt can be used."""
+    texts = ["a cup.", "a dog and a cat.", "a bus.", "a clock and a bowl."]
+    sampled = candidates(set()).assign(answer=texts * 3)
+    verdicts = table("verdicts").frame(
+        [(c.prompt_id, c.candidate, 0, 0.9, 0.1, True, "yes") for c in sampled.itertuples()]
+    )
+    verdicts.loc[5, ["p_yes", "p_no"]] = 0.0  # p1's candidate 1
+    params = FeedbackParams(scoring="answer", max_reject_share=0.5, batch_size=2)
+    cpu = ComputeParams(device="cpu", dtype="float32")
+
+    def scored(order: list[int]) -> pd.Series:
+        given = sampled.iloc[order].reset_index(drop=True)
+        rejects = table("rejects").frame([])
+        asked = (PROMPTS, given, verdicts.iloc[order[::-1]], rejects, tiny, tiny, params, ModelsParams(), cpu)
+        return nodes.score(*asked).set_index(["prompt_id", "candidate"])["score"].sort_index()
+
+    in_order = scored(list(range(12)))
+    assert len(in_order) == 11 and in_order.nunique() > 3 and ("p1", 1) not in in_order.index
+    mixed = scored([7, 0, 11, 3, 5, 2, 9, 1, 8, 4, 10, 6])
+    pd.testing.assert_series_equal(mixed, in_order, rtol=1e-5)

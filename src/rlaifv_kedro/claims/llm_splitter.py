@@ -170,16 +170,19 @@ class LLMSplitter:
                 request.result = f"{problem} (tried {self.tries} times)"
 
 
-_MARK = re.compile(r"([-*•–]|\d{1,3}[.)])(\s+|$)")
+# A blank ends a mark; Chinese and Japanese write none before their own signs, nor after "1、".
+_MARK = re.compile(r"([-*•·●–]|\d{1,3}[.)])(\s+|$|(?=[\u3000-\u9fff\uac00-\ud7af]))|\d{1,3}[、．）]\s*")
+_COLONS, _QUESTION_MARKS = (":", "："), ("?", "？", "؟")
 
 
 def read_list(reply: str) -> list[str]:
     """The items of a list.
 
-    An item is a line that begins with ``- `` (or ``* ``, ``• ``, ``– ``, ``1. ``, ``1) ``). Before the first
-    one stands a heading, maybe: a line that begins with ``#`` or ends with a colon. Empty lines don't count,
-    nor do asterisks that make text bold. Anything else is refused, since it can't be told from a claim or the
-    rest of one: other lines, a heading after items (of opinions, or notes), items that introduce others.
+    An item is a line that begins with ``- `` (or ``* ``, ``• ``, ``– ``, ``1. ``, ``1) ``, ``1、``). Before
+    the first one stands a heading, maybe: a line that begins with ``#`` or ends with a colon. Empty lines
+    don't count, nor do asterisks that make text bold. Anything else is refused, since it can't be told from a
+    claim or the rest of one: other lines, a heading after items (of opinions, or notes), items that introduce
+    others.
 
     Returns:
         Empty if there is a ``#`` heading only, or the one item ``None``.
@@ -194,12 +197,12 @@ def read_list(reply: str) -> list[str]:
         mark = _MARK.match(line)
         if mark:
             item = line[mark.end() :].strip()
-            if not re.search(r"\w", item) or item.endswith(":"):
+            if not re.search(r"\w", item) or item.endswith(_COLONS):
                 raise Unparsable(f"the list has an item without a sentence, {shortened(line, 60)!r}")
             items.append(item)
         elif not items and line.startswith("#"):
             heading = True
-        elif line and (items or not line.endswith(":")):
+        elif line and (items or not line.endswith(_COLONS)):
             raise Unparsable(f"the reply has a line that is no item of the list, {shortened(line, 60)!r}")
     if not items and not heading:
         raise Unparsable("the reply has neither a heading nor items")
@@ -216,6 +219,6 @@ def read_questions(reply: str, count: int) -> list[str]:
     if len(questions) != count:
         raise Unparsable(f"the reply has {len(questions)} instead of {count} questions")
     for question in questions:
-        if not question.endswith("?"):
+        if not question.endswith(_QUESTION_MARKS):
             raise Unparsable(f"a question has no question mark, {shortened(question, 60)!r}")
     return questions
