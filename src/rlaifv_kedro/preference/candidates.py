@@ -11,6 +11,16 @@ from rlaifv_kedro.schemas import table
 
 log = logging.getLogger(__name__)
 
+_REMEDY = (
+    "Mend the images; or the policy has collapsed, or the splitter is not made for its answers, or a server "
+    "fails."
+)
+_WORDS_REMEDY = (
+    "{unread}. If one of these words means yes or no, add it to feedback.yes_words or feedback.no_words. "
+    "Otherwise see that the labeler doesn't think first, and that its chat template and "
+    "feedback.question_template ask for yes or no; or lower feedback.min_verdict_mass."
+)
+
 
 def is_cut_off(answers: pd.DataFrame) -> pd.Series:
     """Which rows of ``candidates`` or ``answers`` end at the limit of tokens: bool, by their index."""
@@ -64,17 +74,11 @@ def refuse_too_few(
     if asked - usable <= params.max_reject_share * asked:
         return
     known = "; ".join(_reasons(rejects)) or "see data_generation_rejects"
-    labeler = (
-        f" {unread}. If one of these words means yes or no, add it to feedback.yes_words or "
-        "feedback.no_words. Otherwise see that the labeler doesn't think first, that its chat template and "
-        "feedback.question_template ask for yes or no, or lower feedback.min_verdict_mass."
-    )
+    remedy = _WORDS_REMEDY.format(unread=unread) if unread else _REMEDY
     raise UserError(
         f"{asked - usable} of {asked} answers can't be used (damaged images, empty or cut-off answers, "
         "answers that can't be divided, claims without a verdict), more than "
-        f"feedback.max_reject_share={params.max_reject_share}. {known}. "
-        "Mend the images; or the policy has collapsed, or the splitter is not made for its answers, or a "
-        f"server fails.{labeler if unread else ''}"
+        f"feedback.max_reject_share={params.max_reject_share}. {known}. {remedy}"
     )
 
 

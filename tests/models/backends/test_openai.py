@@ -177,6 +177,23 @@ class TestAsking:
         }
         assert server.bodies == [expected]
 
+    @pytest.mark.parametrize(
+        ("said", "means"),
+        [("stop", "stop"), ("eos", "stop"), ("MAX_TOKENS", "length"), ("model_length", "length")],
+    )
+    def test_ends_by_other_names(self, serve: Callable[..., ChatServer], said: str, means: str) -> None:
+        """Gemini's and Mistral's names of a reply that is cut off."""
+        server = serve(reply=lambda body: completion("A dog", finish=said))
+        assert model_of(server).complete([chat("a")], [1], GREEDY)[0].finish_reason == means
+
+    def test_a_reply_that_the_server_broke_off_is_asked_for_again(
+        self, serve: Callable[..., ChatServer]
+    ) -> None:
+        ends = iter(["abort", "insufficient_system_resource", "stop"])
+        server = serve(reply=lambda body: completion("A dog.", finish=next(ends)))
+        [answer] = model_of(server).complete([chat("a")], [1], GREEDY)
+        assert (answer.text, answer.finish_reason, len(server.bodies)) == ("A dog.", "stop", 3)
+
     def test_what_is_asked_twice_is_sent_once(self, serve: Callable[..., ChatServer]) -> None:
         server = serve(reply=lambda body: completion(text_for(body), top=TOP))
         model, same = model_of(server), [picture(1), picture(1), picture(2)]

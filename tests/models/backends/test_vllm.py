@@ -192,6 +192,16 @@ def test_numbers_that_are_none_are_no_reply(
     assert all(map(math.isnan, reply.probs)) and "NaN" in reply.error
 
 
+def test_a_reply_that_is_broken_off_is_no_answer(
+    vllm: type, tiny: Path, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = VLLMModel(tiny, VLLMParams())
+    broken = RequestOutput([CompletionOutput("half of it", [5], "abort")])
+    monkeypatch.setattr(model.engine, "_output", lambda number, settings: broken)
+    [[answer]] = model.sample([Question(pictures[0], "what?")], [[7]], WARM)
+    assert (answer.text, answer.error) == ("", "vLLM broke the reply off: abort")
+
+
 def test_chats(vllm: type, tiny: Path, tmp_path: Path) -> None:
     template = tmp_path / "template.jinja"
     template.write_text("{{ messages[0]['content'] }}")

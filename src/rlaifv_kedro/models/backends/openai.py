@@ -34,6 +34,7 @@ from rlaifv_kedro.models.backends.server_replies import (
     NoAnswer,
     PassingTrouble,
     Reply,
+    finish_of,
     refuse_filtered,
 )
 from rlaifv_kedro.models.backends.server_requests import OnOutcome, Result, RetryRefused, Server
@@ -204,7 +205,7 @@ def _answer(reply: Reply) -> Answer:
     if message.content is None and (message.reasoning or message.reasoning_content):
         raise NoAnswer("the reply is thinking only: switch it off on the server")
     tokens = reply.usage.completion_tokens if reply.usage else 0
-    finish = "length" if choice.finish_reason == "length" else "stop"
+    finish = finish_of(choice)
     prompt_tokens = reply.usage.prompt_tokens if reply.usage else None
     return Answer(
         (message.content or "").strip(), tokens, finish, prompt_tokens=prompt_tokens, model=reply.model

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field
@@ -109,6 +110,18 @@ def refuse_filtered(choice: Choice) -> None:
     """Raise NoAnswer if a content filter gave the reply, or the server says that the model refuses."""
     if choice.finish_reason == "content_filter" or choice.message.refusal:
         raise NoAnswer(f"refused: {choice.message.refusal or 'content filter'}")
+
+
+def finish_of(choice: Choice) -> Literal["stop", "length"]:
+    """Why a reply ended, whatever the server calls it.
+
+    Raises:
+        PassingTrouble: The server broke it off.
+    """
+    reason = choice.finish_reason.lower()
+    if reason in ("error", "abort", "aborted", "cancelled", "insufficient_system_resource"):
+        raise PassingTrouble(f"the server broke the reply off: {choice.finish_reason}")
+    return "length" if reason in ("length", "max_tokens", "max_output_tokens", "model_length") else "stop"
 
 
 _FILTER = re.compile(

@@ -197,8 +197,8 @@ class VLLMModel:
 
 
 def _answer(output: Any) -> Answer:
-    """vLLM's ``finish_reason`` is ``stop`` or ``length``, unless the request was aborted."""
+    """vLLM's ``finish_reason`` is ``stop`` or ``length``, unless the request was broken off."""
     first = output.outputs[0]
-    return Answer(
-        first.text.strip(), len(first.token_ids), "length" if first.finish_reason == "length" else "stop"
-    )
+    if first.finish_reason not in ("stop", "length"):
+        return Answer("", 0, "error", f"vLLM broke the reply off: {first.finish_reason}")
+    return Answer(first.text.strip(), len(first.token_ids), first.finish_reason)
