@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from kedro.io.core import Version
 
 from rlaifv_kedro.datasets import Chunk, Complete, PairStore, PairStoreDataset
@@ -26,8 +28,9 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import load_model
 from rlaifv_kedro.params import ComputeParams, LaunchParams, LoraParams, TransformersParams
 from rlaifv_kedro.preference.reference import expected_fingerprint
-from rlaifv_kedro.training.distributed import deepspeed_config, unknown_to_deepspeed
+from rlaifv_kedro.training.distributed import deepspeed_config, problem_for_deepspeed
 from rlaifv_kedro.training.launch import LOG, REFERENCE, SPEC, _wait, run_training
+from rlaifv_kedro.training.numerics import compute_as_training_does
 from rlaifv_kedro.training.training import TrainingResult
 from rlaifv_kedro.training.worker import RESULT, TrainingSpec, run
 from tiny_training import PARAMS, reference_of, weights
@@ -89,7 +92,9 @@ def training(
 ) -> Trainer:
     def run(folder: Path, dtype: str = "float32", **changes: Any) -> TrainingResult:
         spec = make_spec(folder, dtype, **changes)
-        return run_training(spec, store, reference_of(load_model(tiny, device="cpu", dtype=dtype), pairs))
+        model = load_model(tiny, device="cpu", dtype=dtype)
+        compute_as_training_does(model, spec.training, dtype)
+        return run_training(spec, store, reference_of(model, pairs))
 
     return run
 
@@ -465,7 +470,39 @@ def test_what_the_parameters_decide_is_filled_in(tmp_path: Path) -> None:
 
 def test_deepspeeds_own_check_is_asked() -> None:
     pytest.importorskip("deepspeed")
-    problem = unknown_to_deepspeed({"zero_optimization": {"stage": 2, "overlap_com": True}})
-    assert problem == "overlap_com: Extra inputs are not permitted"
+    problem = problem_for_deepspeed({"zero_optimization": {"stage": 2, "overlap_com": True}})
+    assert problem == "zero_optimization.overlap_com: Extra inputs are not permitted"
     for path in ZERO.values():
-        assert unknown_to_deepspeed(json.loads(Path(path).read_text())) is None
+        assert problem_for_deepspeed(json.loads(Path(path).read_text())) is None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("auto"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+SECTIONS = st.fixed_dictionaries(
+    {"zero_optimization": st.fixed_dictionaries({"stage": st.sampled_from([0, 1, 2, 3, "2", None])}) | JSON},
+    optional=dict.fromkeys(("bf16", "fp16", "train_batch_size", "gradient_clipping", "optimizer"), JSON),
+)
+
+
+@settings(max_examples=100)
+@given(content=JSON | SECTIONS)
+def test_any_json_is_a_configuration_or_a_mistake_of_the_user(content: Any, tmp_path: Path) -> None:
+    """Fuzz: what comes out names a stage and what the parameters decide; else a UserError names the file."""
+    path = tmp_path / "zero.json"
+    path.write_text(json.dumps(content))
+    try:
+        config = deepspeed_config(PARAMS.model_copy(update={"deepspeed": str(path)}), "float32")
+    except UserError as error:
+        assert str(path) in error.message
+    else:
+        assert config["zero_optimization"]["stage"] in (1, 2, 3)
+        assert config["bf16"]["enabled"] in ("auto", False)
+        assert config["train_batch_size"] in ("auto", PARAMS.batch_size)
+
+
+def test_a_launcher_that_is_not_there_is_named(training: Trainer, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="srunn, which starts the training's processes, can't be run"):
+        training(tmp_path, launch=LaunchParams(processes=2, prefix=["srunn"]))

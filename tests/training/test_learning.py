@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from rlaifv_kedro.errors import UserError
@@ -77,6 +79,31 @@ def test_a_projector_that_is_frozen_stays_so_beside_adapters() -> None:
 def test_many_modules_are_told_in_short() -> None:
     names = [f"model.part_{i}.weight" for i in range(30)]
     assert modules(names).endswith("model.part_19 (1) and 10 more")
+
+
+PARTS = st.sampled_from(
+    ["model", "vision_tower", "layers", "0", "q_proj", "language_model", "resampler", "a"]
+)
+NAMES = st.lists(st.lists(PARTS, min_size=1, max_size=5).map(".".join), min_size=1, max_size=8, unique=True)
+
+
+@settings(max_examples=100)
+@given(
+    names=NAMES,
+    freeze=st.none() | st.lists(st.text(min_size=1, max_size=3) | PARTS, max_size=3),
+    lora=st.sampled_from([None, {}, {"projector": False}]),
+)
+def test_any_names_give_what_learns_or_a_mistake_of_the_user(
+    names: list[str], freeze: list[str] | None, lora: dict[str, bool] | None
+) -> None:
+    """Fuzz: nothing that is named frozen learns, and something does."""
+    try:
+        found = learning([f"{name}.weight" for name in names], freeze=freeze, lora=lora)
+    except UserError as error:
+        assert "training." in error.message
+    else:
+        assert found.whole or found.adapted
+        assert not any(part in name for part in freeze or () for name in found.whole)
 
 
 def llava() -> PreTrainedModel:

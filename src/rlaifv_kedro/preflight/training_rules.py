@@ -21,7 +21,7 @@ from rlaifv_kedro.preflight.setup import RunSetup
 from rlaifv_kedro.preflight.weight_names import weight_names
 from rlaifv_kedro.runs.kedro_private import dataset
 from rlaifv_kedro.tags import Role, Task
-from rlaifv_kedro.training.distributed import deepspeed_config, unknown_to_deepspeed
+from rlaifv_kedro.training.distributed import deepspeed_config, problem_for_deepspeed
 from rlaifv_kedro.training.learning import Learning
 
 PACKAGES = {
@@ -54,8 +54,8 @@ def deepspeed_can_be_used(setup: RunSetup) -> Iterator[Finding]:
     except UserError as error:
         yield Finding(False, error.message, "training.deepspeed")
         return
-    if find_spec("deepspeed") and (problem := unknown_to_deepspeed(config)):
-        what = f"{training.deepspeed}: zero_optimization.{problem}"
+    if find_spec("deepspeed") and (problem := problem_for_deepspeed(config)):
+        what = f"{training.deepspeed} can't be used by DeepSpeed: {problem}"
         yield Finding(False, what, "training.deepspeed", "Correct it, or take a file of conf/deepspeed.")
 
 

@@ -1,8 +1,9 @@
-"""The names of a policy's weights as training will see them; no weights are read."""
+"""The names of a policy's weights as training will see them; no weights are read, and nothing is fetched."""
 
 from pathlib import Path
 
 from rlaifv_kedro.models.folder import LLAVA_ORIGINAL, CheckpointFolder
+from rlaifv_kedro.models.hub import folder_here
 from rlaifv_kedro.models.llava.names import TOWER, modern_name
 from rlaifv_kedro.preflight.checkpoints import LOADING_ERRORS
 
@@ -11,7 +12,7 @@ def weight_names(folder: Path) -> tuple[list[str], str] | None:
     """The names that a checkpoint's weights have in memory, and its ``model_type``.
 
     None where they can't be told: a file is missing or damaged, which is said where checkpoints are looked
-    at, or code comes with the weights.
+    at; the base of adapters isn't here; or code comes with the weights.
     """
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
@@ -21,12 +22,16 @@ def weight_names(folder: Path) -> tuple[list[str], str] | None:
     omnilmm.register()
     minicpm_v.register()
     try:
-        whole = CheckpointFolder(folder).with_weights()
+        given = CheckpointFolder(folder)
+        base = folder_here(given.base) if given.is_adapter else folder
+        if base is None:
+            return None
+        whole = CheckpointFolder(base)
         if whole.family == LLAVA_ORIGINAL:  # its tower may lie elsewhere
             return [TOWER, *map(modern_name, whole.weights.names)], "llava"
-        config = AutoConfig.from_pretrained(whole.path)
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
         with torch.device("meta"):
-            module = AutoModelForImageTextToText.from_config(config)
-    except LOADING_ERRORS:
+            module = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
+    except (ImportError, *LOADING_ERRORS):
         return None
     return [name for name, _ in module.named_parameters()], config.model_type

@@ -102,18 +102,22 @@ def _contradiction(path: Path, key: str, found: Any, parameter: str, value: Any)
     )
 
 
-def unknown_to_deepspeed(config: Mapping[str, Any]) -> str | None:
+def problem_for_deepspeed(config: Mapping[str, Any]) -> str | None:
     """What DeepSpeed's own check says of the section ``zero_optimization``; None if it can be used."""
-    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
     from pydantic import ValidationError
 
+    try:
+        from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+    except Exception as error:  # whatever its search for compilers and CUDA raises
+        return f"deepspeed can't be imported: {first_line(error)}"
     given = {key: value for key, value in config["zero_optimization"].items() if value != "auto"}
     try:
         DeepSpeedZeroConfig(**given)
     except ValidationError as error:
-        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-    except (TypeError, ValueError) as error:
-        return first_line(error)
+        listed = (f"zero_optimization.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        return "; ".join(listed)
+    except (TypeError, ValueError, AssertionError) as error:
+        return f"zero_optimization: {first_line(error)}"
     return None
 
 

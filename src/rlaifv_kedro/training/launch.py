@@ -148,15 +148,21 @@ def _wait(command: list[str], folder: Path, on_step: Callable[[int], None]) -> i
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     logger.info("training in several processes; their log: %s", shown(folder / LOG))
     with (folder / LOG).open("ab") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=_end_on_kill,
-            env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},
-        )
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_end_on_kill,
+                env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},
+            )
+        except OSError as error:
+            raise UserError(
+                f"{command[0]}, which starts the training's processes, can't be run ({error.strerror}). Look "
+                "at training.launch.prefix."
+            ) from error
         try:
             with _signals_passed_on(process):
                 while process.poll() is None:

@@ -90,7 +90,9 @@ def _told(error: Exception, folder: Path) -> str | None:
     if isinstance(error, (OSError, RuntimeError)) and _PORT_TAKEN.search(text):
         return _PORT
     failed = isinstance(error, (SafetensorError, RuntimeError)) and _WRITING.search(text)
-    if failed or isinstance(error, OSError):
+    # A network's errors have no number, or are of a kind of their own.
+    of_file = isinstance(error, OSError) and error.errno and not isinstance(error, ConnectionError)
+    if failed or of_file:
         free = shutil.disk_usage(folder if folder.is_dir() else Path.cwd()).free
         return _DISK.format(shown(folder), short, free / 1e9)
     return None
