@@ -227,19 +227,19 @@ def test_reference_log_probs_are_reduced(
 def test_what_is_watched_is_in_nats_an_answer(
     run: Runner, model: TransformersModel, pairs: pd.DataFrame, tmp_path: Path
 ) -> None:
-    """Chosen answers have 9 tokens: 0.002 nats a token are 0.018 nats an answer, too far off, though 0.002
-    nats an answer would pass. Rejected ones have 6 or 10: 0.0002 nats a token are 0.0012 or 0.002 nats an
-    answer, which pass, and are below a threshold of 0.001 for a collapse.
+    """Chosen answers have 9 tokens: 0.02 nats a token are 0.18 nats an answer, too far off, though 0.02 nats
+    an answer would pass. Rejected ones have 6 or 10: 0.002 nats a token are 0.012 or 0.02 nats an answer,
+    which pass, and are below a threshold of 0.01 for a collapse.
     """
     reference = reference_of(model, pairs, WHOLE, MEAN)
-    off = reference.assign(chosen=reference["chosen"] - 0.002)
-    with pytest.raises(UserError, match=r"an answer of 9 tokens is 0\.02 nats off"):
+    off = reference.assign(chosen=reference["chosen"] - 0.02)
+    with pytest.raises(UserError, match=r"an answer of 9 tokens is 0\.18 nats off"):
         run(tmp_path / "off", reference=off, log_probs="mean")
-    off = reference.assign(rejected=reference["rejected"] + 0.0002)
+    off = reference.assign(rejected=reference["rejected"] + 0.002)
     with pytest.raises(
         UserError, match="training collapsed at step 1: the mean log-ratio of the rejected answers"
     ):
-        run(tmp_path / "collapsed", reference=off, log_probs="mean", collapse_log_ratio=-0.001)
+        run(tmp_path / "collapsed", reference=off, log_probs="mean", collapse_log_ratio=-0.01)
 
 
 def test_a_reference_of_sums_is_refused_for_means(

@@ -26,11 +26,12 @@ from rlaifv_kedro.preference.objective import reduced
 from rlaifv_kedro.training.callbacks import diverged
 from rlaifv_kedro.training.distributed import refuse_other_engine
 
-ROUNDING = {"float32": 1e-3, "bfloat16": 2**-3, "float16": 2**-6}
-"""By how many nats a token's log-prob may differ between two ways to add up the same products.
+ROUNDING = {"float32": 0.01, "bfloat16": 2 * 2**-3, "float16": 2 * 2**-6}
+"""By how many nats a token's log-prob may differ where the same products are added up in another order.
 
-In 16 bits it is the distance between neighbouring numbers from 16 to 32, where large logits lie, for the head
-rounds each logit to one of them. float32's own would be 2e-6; a thousand roundings in 32 layers are allowed.
+In 16 bits the head rounds each logit, and two neighbours among the numbers from 16 to 32, where large logits
+lie, are so far apart; twice that is allowed. In float32 it is the tower's convolution, which GPUs compute
+in TF32: a part of float16's rounding.
 """
 
 WATCHED = ("reward_margin", "reward_accuracy", "log_ratio_chosen", "log_ratio_rejected")
