@@ -54,18 +54,20 @@ def run_training(spec: TrainingSpec, pairs: "PairStore", reference: pd.DataFrame
     """Train here, or in the processes that the parameters ask for.
 
     Raises:
-        UserError: See :func:`rlaifv_kedro.training.training.train`; fewer processes or another engine ran
-            than was asked for.
+        UserError: See :func:`rlaifv_kedro.training.training.train`; memory or disk ran out; fewer processes or
+            another engine ran than was asked for.
         RuntimeError: The processes ended with another error; its message holds the end of their log.
     """
-    with tqdm(total=spec.training.steps(len(pairs)), desc="training", unit="step", delay=2) as bar:
+    with (
+        troubles_told(spec.folder),
+        tqdm(total=spec.training.steps(len(pairs)), desc="training", unit="step", delay=2) as bar,
+    ):
 
         def on_step(step: int) -> None:
             bar.update(step - bar.n)
 
         if spec.training.launch.total() > 1 or spec.training.deepspeed is not None:
-            with troubles_told(spec.logs):
-                return _launched(spec, reference, on_step)
+            return _launched(spec, reference, on_step)
         with locked(spec.folder):
             return run(spec, pairs, reference, on_step)
 

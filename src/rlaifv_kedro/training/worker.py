@@ -58,16 +58,9 @@ def run(
     """Load the policy and train it.
 
     Raises:
-        UserError: The reference log-probs belong to something else, or memory or disk run out; see also
+        UserError: The reference log-probs belong to something else; see also
             :func:`rlaifv_kedro.training.training.train`.
     """
-    with troubles_told(spec.folder):
-        return _run(spec, pairs, reference, on_step)
-
-
-def _run(
-    spec: TrainingSpec, pairs: PairStore, reference: pd.DataFrame, on_step: Callable[[int], None]
-) -> "TrainingResult":
     from rlaifv_kedro.models import Loading, load_model
     from rlaifv_kedro.models.loading import torch_device
     from rlaifv_kedro.preference.reference import expected_fingerprint, refuse_mismatch
@@ -136,7 +129,7 @@ def main(path: Path) -> int:
 
     try:
         _select_gpu(spec.compute)
-        with locked(spec.folder) if rank == 0 else nullcontext():
+        with troubles_told(spec.folder), locked(spec.folder) if rank == 0 else nullcontext():
             result = run(
                 spec,
                 PairStore.open(spec.pairs),
