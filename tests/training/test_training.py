@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -120,6 +121,26 @@ def test_pairs_are_counted_however_they_are_packed(run: Runner, trained: tuple, 
     assert checkpoints == trained[1]
     assert log[["step", "epoch", "learning_rate"]].equals(trained[2][["step", "epoch", "learning_rate"]])
     assert log["loss"].iloc[0] == pytest.approx(np.log(2), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({"batch_size": 64, "micro_batch_size": 64}, [1, 2]),
+        ({"batch_size": 64, "micro_batch_size": 1}, [1, 2]),
+        ({"epochs": 1e-9}, [1]),
+        ({"checkpoint_every": 1e-9, "epochs": 2 / 3}, [1, 2]),
+        ({"checkpoint_every": 1e4, "epochs": 2 / 3}, [2]),
+        ({"warmup_ratio": 1.0, "epochs": 1 / 3}, [1]),
+    ],
+)
+def test_odd_numbers_of_steps(run: Runner, tmp_path: Path, changes: dict[str, Any], steps: list[int]) -> None:
+    """More pairs a step than there are, next to no epochs, checkpoints oftener than steps or never: there is
+    a step, and the last one is saved.
+    """
+    checkpoints, log = run(tmp_path, **{"checkpoint_every": 0.66, **changes})
+    assert [checkpoint["step"] for checkpoint in checkpoints] == steps
+    assert log["step"].tolist() == list(range(1, steps[-1] + 1)) and np.isfinite(log["loss"]).all()
 
 
 def test_it_learns_the_preference(trained: tuple, pairs: pd.DataFrame, reference: pd.DataFrame) -> None:

@@ -54,8 +54,8 @@ def run_training(spec: TrainingSpec, pairs: "PairStore", reference: pd.DataFrame
     """Train here, or in the processes that the parameters ask for.
 
     Raises:
-        UserError: See :func:`rlaifv_kedro.training.training.train`; memory or disk ran out; fewer processes or
-            another engine ran than was asked for.
+        UserError: See :func:`rlaifv_kedro.training.training.train`; memory or disk ran out; fewer processes
+            or another engine ran than was asked for.
         RuntimeError: The processes ended with another error; its message holds the end of their log.
     """
     with (
