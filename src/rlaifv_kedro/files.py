@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from rlaifv_kedro.errors import UserError
+
+
+_HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def shown(path: str | os.PathLike) -> str:
@@ -121,9 +125,28 @@ def read_json(path: str | os.PathLike, remedy: str) -> Any:
     """
     content = read_bytes(path, remedy)
     try:
-        return json.loads(content)
+        return json_value(content.decode("utf-8-sig"))
     except ValueError as error:
         raise UserError(f"{shown(path)} is not JSON ({error}). {remedy}") from error
+
+
+def json_value(text: str) -> Any:
+    """The value that a JSON text holds.
+
+    Raises:
+        ValueError: It is no JSON, is nested more deeply than Python can follow, has a number of thousands of
+            digits, or half of a character (a lone surrogate), which no file of UTF-8 can hold.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if _HALF_CHARACTER.search(text):  # an escape of a whole character, two halves, is fine
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("it has an escape such as \\ud83d that is half of a character") from error
+    return value
 
 
 def json_lines(text: str) -> list[tuple[int, Any]]:
@@ -137,9 +160,12 @@ def json_lines(text: str) -> list[tuple[int, Any]]:
     documents = []
     for number, line in enumerate(text.split("\n"), start=1):
         try:
-            documents += [(number, json.loads(line))] if line.strip() else []
-        except json.JSONDecodeError as error:
-            raise ValueError(f"line {number}: not JSON ({error.msg}, column {error.colno})") from error
+            documents += [(number, json_value(line))] if line.strip() else []
+        except ValueError as error:
+            reason = (
+                f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+            )
+            raise ValueError(f"line {number}: not JSON ({reason})") from error
     return documents
 
 

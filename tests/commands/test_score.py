@@ -333,14 +333,8 @@ def test_table_for_people(coco: Path, described: Path):
     [
         ("{", "line 2: not JSON"),
         ("[1]", "line 2: [1] is no JSON object"),
-        (
-            {"image_id": 7},
-            "line 2: 'answer' or 'response' or 'model_answer' should be a text, but is missing",
-        ),
-        (
-            {"image_id": 7, "answer": 5},
-            "line 2: 'answer' or 'response' or 'model_answer' should be a text, but is 5",
-        ),
+        ({"image_id": 7}, "line 2: 'answer' or 'text' should be a text, but is missing"),
+        ({"image_id": 7, "answer": 5}, "line 2: 'answer' should be a text, but is 5"),
         ({"image_id": "x", "answer": ""}, "line 2: 'image_id' should be COCO's number"),
         ({"answer": ""}, "line 2: 'image_id' should be COCO's number"),
         ({"image_id": 9, "answer": ""}, "image 9 has no annotations"),
@@ -374,7 +368,7 @@ def test_answers_that_fit_no_item_or_contradict_each_other_are_named(pope: Path,
     for record, message in (
         (
             known | {"question": "Is there a cow?"},
-            "line 2: there is no item with image_id and question '42' and 'Is there a cow?'",
+            "line 2: there is no item with image_id '42' and the question 'Is there a cow?'",
         ),
         (known | {"answer": "No"}, "line 2: there is another answer to the same question"),
         ({"answer": "No"}, "line 2: it has neither item_id nor image_id"),

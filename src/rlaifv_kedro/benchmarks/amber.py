@@ -253,6 +253,7 @@ AMBER = Benchmark(
     inputs={"questions": "amber_questions", "annotations": "amber_annotations"},
     items=read_items,
     pictures="amber_images",
+    image_key=image_number,
     score=_score,
     headline=("chair", "cover", "hal", "cog", "mean_words", "accuracy", "f1", "other_answer_rate"),
     knowledge=lambda params: {"relation": "amber_relation", "safe_words": "amber_safe_words"},

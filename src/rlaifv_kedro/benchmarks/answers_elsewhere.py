@@ -1,7 +1,5 @@
 """Answers that were made elsewhere, scored from files: ``rlaifv score``."""
 
-import re
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +8,6 @@ import pandas as pd
 from rlaifv_kedro.benchmarks.benchmark import (
     AnswerFiles,
     Benchmark,
-    Item,
     Judging,
     PublishedFile,
     Scored,
@@ -18,7 +15,9 @@ from rlaifv_kedro.benchmarks.benchmark import (
     item_table,
 )
 from rlaifv_kedro.benchmarks.judgement import Judgement, judgements_of
-from rlaifv_kedro.benchmarks.records import ANSWER_NAMES, ITEM_NAMES, Record, read_records, short
+from rlaifv_kedro.benchmarks.matching import match_answers
+from rlaifv_kedro.benchmarks.record_files import read_records
+from rlaifv_kedro.benchmarks.records import ITEM_NAMES, Record, short
 from rlaifv_kedro.benchmarks.scoring import answered_items
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
@@ -56,7 +55,7 @@ def _answered(benchmark: Benchmark, files: AnswerFiles) -> tuple[pd.DataFrame, s
     records = read_records(files.answers)
     if benchmark.elsewhere.published and files.annotations is not None:
         items = benchmark.items(**_published_records(benchmark, files.annotations))
-        answers = match_answers(items, records, benchmark.image_key)
+        answers = match_answers(items, records, benchmark.image_key, files.answers.name)
         table = item_table(benchmark, items)
         answered = answered_items(table[table["item_id"].isin(answers["item_id"])], answers)
         few = f"; answers to {len(answered):,} of {len(items):,} items"
@@ -73,10 +72,13 @@ def _published_records(benchmark: Benchmark, path: Path) -> dict[str, list[Recor
         UserError: A file is missing, or several fit.
     """
     published = benchmark.elsewhere.published
-    if len(published) > 1 and not path.is_dir():
-        raise UserError(
-            f"{shown(path)} is no folder. Give the folder with {benchmark.elsewhere.annotations}."
-        )
+    if not path.is_dir() and len(published) > 1:  # one of several files, such as one of POPE's splits
+        fitting = {name: sought for name, sought in published.items() if sought.fits(path)}
+        if not fitting or any(not sought.optional for sought in (published | fitting).values()):
+            raise UserError(
+                f"{shown(path)} is no folder. Give the folder with {benchmark.elsewhere.annotations}."
+            )
+        published = fitting
     found = {
         name: file for name, sought in published.items() if (file := published_file(path, sought)) is not None
     }
@@ -87,7 +89,7 @@ def _published_records(benchmark: Benchmark, path: Path) -> dict[str, list[Recor
 
 
 def published_file(path: Path, sought: PublishedFile) -> Path | None:
-    """The one file in a folder whose name fits; None if the folder lacks an optional one.
+    """The one file in a folder, or else in its subfolders, whose name fits; None if an optional one lacks.
 
     A path that is no folder is the file itself.
 
@@ -96,8 +98,8 @@ def published_file(path: Path, sought: PublishedFile) -> Path | None:
     """
     if not path.is_dir():
         return path
-    fitting = [
-        file for file in sorted(path.iterdir()) if re.fullmatch(sought.pattern, file.name, re.IGNORECASE)
+    fitting = [file for file in sorted(path.glob("*")) if sought.fits(file)] or [
+        file for file in sorted(path.glob("*/*")) if sought.fits(file)
     ]
     if not fitting and sought.optional:
         return None
@@ -108,68 +110,6 @@ def published_file(path: Path, sought: PublishedFile) -> Path | None:
             "with the published files."
         )
     return fitting[0]
-
-
-def match_answers(
-    items: Sequence[Item], records: Sequence[Record], image_key: Callable[[str], str] = str
-) -> pd.DataFrame:
-    """Find the item or items that each record answers.
-
-    An answer belongs to the item of its item_id; without one to all items with its image_id and question
-    (with the image_id alone, if the record has no question).
-
-    Returns:
-        item_id and answer of the items that are answered, in the order of the items.
-
-    Raises:
-        UserError: An answer fits no item, or an item has two different answers; names the lines.
-    """
-    items_of: dict[tuple[str, ...], list[str]] = {}
-    for item in items:
-        for key in _keys(item):
-            items_of.setdefault(key, []).append(item.item_id)
-    found: dict[str, Record] = {}
-    for record in records:
-        key = _key(record, image_key)
-        if key not in items_of:
-            named = f"{key[0]} {' and '.join(map(repr, key[1:]))}"
-            raise UserError(
-                f"{record.where}: there is no item with {named}. Give the annotations of these questions."
-            )
-        for item_id in items_of[key]:
-            before = found.setdefault(item_id, record)
-            if before.text(*ANSWER_NAMES) != record.text(*ANSWER_NAMES):
-                raise UserError(
-                    f"{record.where}: there is another answer to the same question, {before.where}. Leave "
-                    "one of the two out."
-                )
-    rows = [
-        (item.item_id, found[item.item_id].text(*ANSWER_NAMES)) for item in items if item.item_id in found
-    ]
-    return pd.DataFrame(rows, columns=["item_id", "answer"])
-
-
-def _keys(item: Item) -> list[tuple[str, ...]]:
-    keys = [("item_id", item.item_id)]
-    if item.image_key is not None:
-        keys.append(("image_id and question", item.image_key, item.question.strip()))
-        keys.append(("image_id", item.image_key))
-    return keys
-
-
-def _key(record: Record, image_key: Callable[[str], str]) -> tuple[str, ...]:
-    item_id = record.identifier_if_any(*ITEM_NAMES)
-    if item_id is not None:
-        return "item_id", item_id
-    image_id = record.identifier_if_any("image_id", "image", "image_url")
-    if image_id is None:
-        raise UserError(
-            f"{record.where}: it has neither item_id nor image_id. Add one, to say what it answers."
-        )
-    question = record.get("question")
-    if isinstance(question, str):
-        return "image_id and question", image_key(image_id), question.strip()
-    return "image_id", image_key(image_id)
 
 
 def _judgements(

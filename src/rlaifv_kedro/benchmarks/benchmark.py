@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from rlaifv_kedro.benchmarks.judgement import Judge, Judgement
-from rlaifv_kedro.benchmarks.records import Record
+from rlaifv_kedro.benchmarks.records import Record, image_name
 from rlaifv_kedro.datasets.images import Images
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import image_fault
@@ -33,8 +33,9 @@ class Item:
         kind: The item's type, None without one.
         image_id: Number of the image, None without one.
         picture: The bytes of the picture, or the name by which ``Benchmark.pictures`` finds it.
-        image_key: What an answer that was made elsewhere may call the image, see ``Benchmark.image_key``;
-            None where only ``item_id`` will do.
+        number: What the published file numbers it by, where ``item_id`` says more. An answer that was made
+            elsewhere may have it.
+        image_key: What such an answer may call the image beside ``picture``.
     """
 
     item_id: str
@@ -44,6 +45,7 @@ class Item:
     kind: str | None = None
     image_id: int | None = None
     picture: bytes | str | None = None
+    number: str | None = None
     image_key: str | None = None
 
 
@@ -132,6 +134,10 @@ class PublishedFile:
     example: str
     optional: bool = False
 
+    def fits(self, path: Path) -> bool:
+        """Whether a file is called so."""
+        return re.fullmatch(self.pattern, path.name, re.IGNORECASE) is not None
+
 
 @dataclass(frozen=True)
 class AnswerFiles:
@@ -197,7 +203,7 @@ class Benchmark:
             beside the items. The parameters say by which words COCO's captions are read.
         refuse_unready: Looks whether what the scorer needs, such as a spaCy pipeline, is installed.
         is_yes_no: Whether an item of this kind is to be answered by yes or no.
-        image_key: Of what an answer made elsewhere calls its image, what ``Item.image_key`` is.
+        image_key: Of what an answer made elsewhere, or an item, calls its image, what all names of it share.
         elsewhere: How answers that were made elsewhere are read.
     """
 
@@ -212,7 +218,7 @@ class Benchmark:
     knowledge: Callable[[BenchmarkDataParams], Mapping[str, str]] = lambda params: {}
     refuse_unready: Callable[[BenchmarksParams], None] = lambda params: None
     is_yes_no: Callable[[str | None], bool] = lambda kind: False
-    image_key: Callable[[str], str] = str
+    image_key: Callable[[str], str] = image_name
     elsewhere: AnswersElsewhere = AnswersElsewhere()
 
     def is_judged(self, params: BenchmarksParams) -> bool:

@@ -30,6 +30,7 @@ STEP = "rating"
 PROMPT = Path(__file__).parent / "prompts" / "mmhal_v1.txt"
 PLACEHOLDERS = ("image_content", "question", "gt_answer", "answer")
 TYPES = ("attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other")
+COUNT = 96  # questions
 BEST = 6
 FAITHFUL = 3  # ratings from here on are of answers without a hallucination
 
@@ -79,8 +80,9 @@ def read_items(questions: Sequence[Mapping[str, Any] | Record]) -> list[Item]:
 def typed_answers(records: Sequence[Record]) -> pd.DataFrame:
     """Answers alone, each with its type: as the record says, or by its index, which is its item_id."""
     answers = answers_alone(records)
-    by_index = [type_of(int(item_id)) if item_id.isdecimal() else None for item_id in answers["item_id"]]
-    return answers.assign(kind=[kind or known for kind, known in zip(answers["kind"], by_index)])
+    by_index = {str(index): type_of(index) for index in range(COUNT)}
+    kinds = [kind or by_index.get(item_id) for kind, item_id in zip(answers["kind"], answers["item_id"])]
+    return answers.assign(kind=kinds)
 
 
 def rating_requests(answers: pd.DataFrame, prompt: PromptFile) -> list[JudgeRequest]:

@@ -25,7 +25,7 @@ from rlaifv_kedro.benchmarks.benchmark import (
     Submission,
 )
 from rlaifv_kedro.benchmarks.chair import CHAIR, chair_items, object_items, score_objects
-from rlaifv_kedro.benchmarks.coco.answers import coco_answers, extracted_objects
+from rlaifv_kedro.benchmarks.coco.answers import coco_answers, coco_number, extracted_objects
 from rlaifv_kedro.benchmarks.coco.truth import read_truth, truth_entries, truth_of_files
 from rlaifv_kedro.benchmarks.coco.vocabulary import Vocabulary
 from rlaifv_kedro.benchmarks.judgement import Judge, Judgement, JudgeRequest, verdicts
@@ -57,18 +57,12 @@ def read_items(questions: Sequence[Mapping[str, Any] | Record]) -> list[Item]:
     """
     items = []
     for number, record in enumerate(as_records(questions, "Object HalBench's questions")):
-        image_id = record.identifier_if_any("image_id") or ""
-        if not image_id.isdecimal():
-            raise UserError(
-                f"{record.where}: 'image_id' should be COCO's number of the image, but is {image_id!r}. "
-                "Give the published file."
-            )
         items.append(
             Item(
                 str(number),
                 record.text("question"),
                 record.where,
-                image_id=int(image_id),
+                image_id=coco_number(record),
                 picture=_decoded(record),
             )
         )

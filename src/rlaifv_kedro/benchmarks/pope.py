@@ -36,23 +36,23 @@ def read_items(**splits: Sequence[Mapping[str, Any] | Record]) -> list[Item]:
         if split not in SPLITS:
             raise UserError(f"POPE has no split {split!r}. Its splits: {', '.join(SPLITS)}.")
         for record in as_records(questions, f"POPE's {split} questions"):
-            name = record.text("image")
-            number = image_number(name)
-            if not number.isdecimal():
+            name, number = record.text("image"), record.identifier("question_id")
+            image_id = image_number(name)
+            if not image_id.isdecimal():
                 raise UserError(
                     f"{record.where}: 'image' should be a file name of COCO with the image's number, but is "
                     f"{name!r}."
                 )
             items.append(
                 Item(
-                    f"{split}/{record.identifier('question_id')}",
+                    f"{split}/{number}",
                     record.text("text"),
                     record.where,
                     {"label": record.choice("label", YES_NO)},
                     kind=split,
-                    image_id=int(number),
+                    image_id=int(image_id),
                     picture=name,
-                    image_key=number,
+                    number=number,
                 )
             )
     return items
@@ -64,7 +64,7 @@ def labelled_answers(records: Sequence[Record]) -> pd.DataFrame:
     Raises:
         UserError: A record has no label, or some have a split and others don't; names the line.
     """
-    answers = answers_alone(records)
+    answers = answers_alone(records, by_kind=True)
     for record, label, kind in zip(records, answers["label"], answers["kind"]):
         if label is None:
             raise UserError(

@@ -1,22 +1,27 @@
-"""Records of files from outside, JSON lines or one JSON list, each of which knows where it stands."""
+"""Records from outside: published items, answers, judgements. A record knows where it stands."""
 
-import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.files import json_lines, read_bytes, shown
 from rlaifv_kedro.formats import shortened
 
 YES_NO = ("yes", "no")
-# what the published files call it
-ITEM_NAMES = ("item_id", "id")
-ANSWER_NAMES = ("answer", "response", "model_answer")
+# What the published files and the programs that fill them in call it. POPE's and LLaVA's answers have
+# question_id, prompt and text; AMBER's id and response; MMHal-Bench's model_answer; CHAIR's caption;
+# VLMEvalKit's index and prediction.
+ITEM_NAMES = ("item_id", "id", "question_id", "index")
+IMAGE_NAMES = ("image_id", "image", "image_url", "image_src", "image_path", "file_name")
+QUESTION_NAMES = ("question", "prompt", "query")
+KIND_NAMES = ("kind", "split", "category", "question_type", "type")
+ANSWER_NAMES = ("answer", "response", "model_answer", "prediction", "output", "caption")
+TEXT = "text"
+"""The answer in POPE's and LLaVA's answers, the question in their questions: the latter where there is
+another answer beside it."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,10 @@ class Record:
     def get(self, *names: str) -> Any:
         """The first of the fields that is there and not null, else None."""
         return next((self.fields[name] for name in names if self.fields.get(name) is not None), None)
+
+    def name_of(self, *names: str) -> str:
+        """Which of the fields :meth:`get` gives; the first if none is there."""
+        return next((name for name in names if self.fields.get(name) is not None), names[0])
 
     def text(self, *names: str) -> str:
         """The first of the fields that is there.
@@ -45,21 +54,49 @@ class Record:
             )
         return value
 
+    def text_if_any(self, *names: str) -> str | None:
+        """As :meth:`text`; None if there is none."""
+        return None if self.get(*names) is None else self.text(*names)
+
+    def answer(self) -> str:
+        """The answer, whatever the file calls it.
+
+        Raises:
+            UserError: There is none, it is no text, or the record has several that differ, such as the right
+                one beside the model's.
+        """
+        given = [name for name in ANSWER_NAMES if self.fields.get(name) is not None]
+        answer = self.text(*(given or (ANSWER_NAMES[0], TEXT)))
+        for name in given:
+            if self.fields[name] != answer:
+                raise UserError(
+                    f"{self.where}: {given[0]!r} and {name!r} differ. Leave in the file only the one that the "
+                    "model said."
+                )
+        return answer
+
+    def question(self) -> str | None:
+        """What was asked, None if the record doesn't say."""
+        has_answer = self.get(*ANSWER_NAMES) is not None
+        return self.text_if_any(*QUESTION_NAMES, *((TEXT,) if has_answer else ()))
+
     def identifier_if_any(self, *names: str) -> str | None:
         """As :meth:`identifier`; None if there is none."""
         return None if self.get(*names) is None else self.identifier(*names)
 
     def identifier(self, *names: str) -> str:
-        """A text or whole number, as text.
+        """A text or whole number, as text; whole numbers are the same however they are written.
 
         Raises:
             UserError: There is none, or it is something else.
         """
         value = self.get(*names)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
-            return str(value).strip()
+            return plain_number(str(value).strip())
         raise UserError(
-            f"{self.where}: {names[0]!r} should be a text or a whole number, but is {short(value)}. Mend "
+            f"{self.where}: {self.name_of(*names)!r} should be a text or a whole number, but is {short(value)}. Mend "
             "the record, or leave it out."
         )
 
@@ -91,30 +128,6 @@ class Record:
         return value
 
 
-def read_records(path: str | Path) -> list[Record]:
-    """All records of a file.
-
-    Raises:
-        UserError: It can't be read, is empty, or holds something that is no JSON object; names the line, or
-            the position in the list.
-    """
-    name = shown(path)
-    content = read_bytes(path, "Give a file with a JSON object a line.")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{name}, line {content[: error.start].count(10) + 1}: not UTF-8 text. Write the file as UTF-8."
-        ) from error
-    records = [
-        _record(value, where)
-        for value, where in (_list(text, name) if text.lstrip().startswith("[") else _lines(text, name))
-    ]
-    if not records:
-        raise UserError(f"{name} holds no record. Give a file with a JSON object a line.")
-    return records
-
-
 def as_records(entries: Any, name: str) -> list[Record]:
     """The entries of a published file as records.
 
@@ -134,61 +147,58 @@ def as_records(entries: Any, name: str) -> list[Record]:
     ]
 
 
-def answers_alone(records: Sequence[Record]) -> pd.DataFrame:
+def answers_alone(records: Sequence[Record], by_kind: bool = False) -> pd.DataFrame:
     """What answers say about themselves, where there are no published files.
 
+    Args:
+        by_kind: Ids are of each kind anew, as in POPE's splits; item_id is then KIND/ID.
+
     Returns:
-        item_id (without one the position, from 0), kind and label (None if they say nothing), answer.
+        item_id (without one the position, from 0), image_id, kind and label (None if they say nothing),
+        answer.
 
     Raises:
         UserError: An item_id comes twice; names the line.
     """
     rows: dict[str, tuple] = {}
     for position, record in enumerate(records):
+        kind = record.text_if_any(*KIND_NAMES)
         item_id = record.identifier_if_any(*ITEM_NAMES) or str(position)
+        if by_kind and kind is not None:
+            item_id = f"{kind}/{item_id}"
         if item_id in rows:
             raise UserError(f"{record.where}: item {item_id!r} was there before. Leave one of the two out.")
-        kind = record.get("kind", "split", "question_type", "type")
         label = record.choice("label", YES_NO) if record.get("label") is not None else None
-        rows[item_id] = (item_id, kind, label, record.text(*ANSWER_NAMES))
-    return pd.DataFrame(list(rows.values()), columns=["item_id", "kind", "label", "answer"], dtype=object)
+        image_id = record.identifier_if_any(*IMAGE_NAMES)
+        rows[item_id] = (item_id, image_id, kind, label, record.answer())
+    columns = ["item_id", "image_id", "kind", "label", "answer"]
+    return pd.DataFrame(list(rows.values()), columns=columns, dtype=object)
+
+
+def plain_number(text: str) -> str:
+    """A whole number without leading zeros and zeros behind a point, "0042" and "42.0" being 42.
+
+    Any other text stays as it is.
+    """
+    number = re.fullmatch(r"0*([0-9]+)(\.0+)?", text)
+    return number[1] if number else text
+
+
+def image_name(name: str) -> str:
+    """The name of an image without folders, address, query and suffix: "https://a/b/c_o.jpg?x=1" is c_o."""
+    last = re.split(r"[/\\]", re.split(r"[?#]", name)[0])[-1]
+    return re.sub(r"\.[A-Za-z]{2,5}$", "", last)
 
 
 def image_number(name: str) -> str:
     """The number that an image's name ends with: "COCO_val2014_000000310196.jpg" is 310196.
 
-    A name without one stays as it is.
+    A name without one, or with one of more than 18 digits, which no table holds, is as :func:`image_name`
+    has it.
     """
-    digits = re.search(r"(\d+)(\.\w+)?$", name)
-    return str(int(digits[1])) if digits else name
-
-
-def _lines(text: str, name: str) -> Iterator[tuple[Any, str]]:
-    try:
-        documents = json_lines(text)
-    except ValueError as error:
-        raise UserError(f"{name}, {error}. Each line should be one JSON object.") from error
-    yield from ((document, f"{name}, line {number}") for number, document in documents)
-
-
-def _list(text: str, name: str) -> Iterator[tuple[Any, str]]:
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{name}, line {error.lineno}: not JSON ({error.msg}, column {error.colno}). The file may be "
-            "cut: make it again."
-        ) from error
-    yield from ((value, f"{name}, record {number} (from 1)") for number, value in enumerate(values, start=1))
-
-
-def _record(value: Any, where: str) -> Record:
-    if not isinstance(value, dict):
-        raise UserError(
-            f'{where}: {short(value)} is no JSON object. A record has braces: {{"item_id": ..., "answer": '
-            f"...}}."
-        )
-    return Record(value, where)
+    last = image_name(name)
+    digits = re.search(r"(?<![0-9])[0-9]{1,18}$", last)
+    return plain_number(digits[0]) if digits else last
 
 
 def short(value: Any) -> str:

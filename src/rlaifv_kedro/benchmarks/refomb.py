@@ -37,7 +37,7 @@ OVERALL_PROMPT, TRUSTWORTHINESS_PROMPT = (
 OVERALL_PLACES, TRUSTWORTHINESS_PLACES = ("description", "question", "answer_a", "answer_b"), ("review",)
 OVERALL, TRUSTWORTHINESS = "overall", "trustworthiness"
 _VERDICT = re.compile(r"\[\[([ABC])\]\]")
-_STEP = re.compile(rf"({OVERALL}|{TRUSTWORTHINESS})/run ([1-9]\d*)(/swapped)?")
+_STEP = re.compile(rf"({OVERALL}|{TRUSTWORTHINESS})/run ([1-9]\d?)(/swapped)?", re.ASCII)
 
 
 def read_items(
@@ -72,7 +72,6 @@ def read_items(
                 known,
                 kind=record.text("type"),
                 picture=image,
-                image_key=image,
             )
         )
     return items

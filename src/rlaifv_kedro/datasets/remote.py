@@ -10,7 +10,7 @@ from typing import Any, Literal
 from rlaifv_kedro.datasets.download import DownloadError, download
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.files import file_sha256, json_lines, read_bytes, shown
+from rlaifv_kedro.files import file_sha256, json_lines, json_value, read_bytes, shown
 
 Form = Literal["file", "text", "json"]
 
@@ -167,7 +167,7 @@ def documents_of(text: str, lines: bool = False) -> Any:
     """
     try:
         if not lines:
-            return json.loads(text)
+            return json_value(text)
     except json.JSONDecodeError as error:
         # A second document begins where the first one ends: one a line, or the only one is damaged.
         if not error.msg.startswith("Extra data"):

@@ -1,13 +1,33 @@
 """Answers about images of COCO that were made elsewhere, and the objects in them."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from rlaifv_kedro.benchmarks.records import ANSWER_NAMES, Record, read_records, short
+from rlaifv_kedro.benchmarks.record_files import read_records
+from rlaifv_kedro.benchmarks.records import IMAGE_NAMES, Record, image_name, short
 from rlaifv_kedro.errors import UserError
+
+_NUMBER = re.compile(r"(?:COCO_\w+_)?([0-9]{1,18})")  # 18 digits fit a table's whole numbers
+
+
+def coco_number(record: Record) -> int:
+    """COCO's number of the record's image: as it is, or in the name of a file such as ``000000000139.jpg``.
+
+    Raises:
+        UserError: There is none.
+    """
+    named = record.identifier_if_any(*IMAGE_NAMES)
+    number = _NUMBER.fullmatch(image_name(named or ""))
+    if number is None:
+        raise UserError(
+            f"{record.where}: 'image_id' should be COCO's number of the image, but is {short(named)}. Add it "
+            "to the record."
+        )
+    return int(number[1])
 
 
 def coco_ids(records: Sequence[Record]) -> list[tuple[str, int]]:
@@ -16,18 +36,12 @@ def coco_ids(records: Sequence[Record]) -> list[tuple[str, int]]:
     Without an item_id it is the image's, and from an image's second record on IMAGE/2, ...
 
     Raises:
-        UserError: An image_id is no whole number, or an item_id comes twice; names the line.
+        UserError: A record doesn't say its image, or an item_id comes twice; names the line.
     """
     seen: Counter[int] = Counter()
     ids: dict[str, tuple[int, str]] = {}
     for record in records:
-        image_id = record.identifier_if_any("image_id")
-        if image_id is None or not image_id.isdecimal():
-            raise UserError(
-                f"{record.where}: 'image_id' should be COCO's number of the image, but is "
-                f"{short(image_id)}. Add it to the record."
-            )
-        number = int(image_id)
+        number = coco_number(record)
         seen[number] += 1
         item_id = record.identifier_if_any("item_id") or (
             str(number) if seen[number] == 1 else f"{number}/{seen[number]}"
@@ -48,8 +62,7 @@ def coco_answers(records: Sequence[Record]) -> pd.DataFrame:
         UserError: A record is damaged; names the line.
     """
     rows = [
-        (*ids, record.get("question") or "", record.text(*ANSWER_NAMES))
-        for ids, record in zip(coco_ids(records), records)
+        (*ids, record.question() or "", record.answer()) for ids, record in zip(coco_ids(records), records)
     ]
     return pd.DataFrame(rows, columns=["item_id", "image_id", "question", "answer"])
 
