@@ -13,7 +13,6 @@ from typing import Any
 
 from rlaifv_kedro.errors import UserError
 
-
 _HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 
 

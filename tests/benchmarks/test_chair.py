@@ -72,26 +72,42 @@ def test_a_correct_category_counts_once_and_two_of_its_words_are_a_repeat(vocabu
 
 
 @pytest.mark.parametrize(
-    ("metric", "value", "n", "standard_error"),
+    ("metric", "value", "n", "by_item", "by_image"),
     [
-        ("response_hallucination", 3 / 4, 4, math.sqrt(0.75 * 0.25 / 4)),
-        ("chair_s", 3 / 5, 5, math.sqrt(0.6 * 0.4 / 5)),
-        # R = 4/8; residuals y - R x = 0-1, 2-1.5, 1-1, 0-0, 1-0.5, squares 1 + .25 + 0 + 0 + .25 = 1.5
-        ("mention_hallucination", 1 / 2, 8, math.sqrt(5 / 4 * 1.5) / 8),
-        # R = 4/6; residuals 2-4/3, 1-4/3, 1-2/3, 0-2/3, 0-0; squares (4 + 1 + 1 + 4 + 0) / 9 = 10/9
-        ("object_recall", 2 / 3, 6, math.sqrt(5 / 4 * 10 / 9) / 6),
-        # 25/5 = 5; squares of 0 2 3 -2 -3 sum to 26; s^2 = 26/4
-        ("mean_words", 5.0, 5, math.sqrt(26 / 4 / 5)),
-        ("repeat_rate", 1 / 5, 5, math.sqrt(0.2 * 0.8 / 5)),
+        # residuals -3/4, 1/4, 1/4, -, 1/4; by image -1/2, 1/4, 1/4, squares 3/8
+        ("response_hallucination", 3 / 4, 4, math.sqrt(0.75 * 0.25 / 4), math.sqrt(3 / 2 * 3 / 8) / 4),
+        # residuals -.6, .4, .4, -.6, .4; by image -.2, -.2, .4
+        ("chair_s", 3 / 5, 5, math.sqrt(0.6 * 0.4 / 5), math.sqrt(3 / 2 * 0.24) / 5),
+        # R = 4/8; residuals y - R x = 0-1, 2-1.5, 1-1, 0-0, 1-0.5, squares 1 + .25 + 0 + 0 + .25 = 1.5; by
+        # image -.5, 0, .5
+        ("mention_hallucination", 1 / 2, 8, math.sqrt(5 / 4 * 1.5) / 8, math.sqrt(3 / 2 * 0.5) / 8),
+        # R = 4/6; residuals 2-4/3, 1-4/3, 1-2/3, 0-2/3, 0-0; squares (4 + 1 + 1 + 4 + 0) / 9 = 10/9; by image
+        # 1/3, -1/3, 0
+        ("object_recall", 2 / 3, 6, math.sqrt(5 / 4 * 10 / 9) / 6, math.sqrt(3 / 2 * 2 / 9) / 6),
+        # 25/5 = 5; squares of 0 2 3 -2 -3 sum to 26; s^2 = 26/4; by image 2, 1, -3
+        ("mean_words", 5.0, 5, math.sqrt(26 / 4 / 5), math.sqrt(3 / 2 * 14) / 5),
+        # residuals -.2, .8, -.2, -.2, -.2; by image .6, -.4, -.2
+        ("repeat_rate", 1 / 5, 5, math.sqrt(0.2 * 0.8 / 5), math.sqrt(3 / 2 * 0.56) / 5),
     ],
 )
 def test_metrics(
-    answers: pd.DataFrame, vocabulary: Vocabulary, metric: str, value: float, n: int, standard_error: float
+    answers: pd.DataFrame,
+    vocabulary: Vocabulary,
+    metric: str,
+    value: float,
+    n: int,
+    by_item: float,
+    by_image: float,
 ) -> None:
-    row = metrics_of(chair_items(answers, TRUTH, vocabulary)).loc[metric]
-    assert (row["value"], row["n"], row["standard_error"]) == pytest.approx(
-        (value, n, standard_error), rel=1e-12
-    )
+    """The standard error is over images; where each answer has its own, it is the textbooks' over items."""
+    items = chair_items(answers, TRUTH, vocabulary)
+    for judged, error, note in (
+        (items, by_image, "; standard errors by image"),
+        (items.assign(image_id=range(5)), by_item, ""),
+    ):
+        row = metrics_of(judged).loc[metric]
+        assert (row["value"], row["n"], row["standard_error"]) == pytest.approx((value, n, error), rel=1e-12)
+        assert row["protocol"] == note
 
 
 def test_zero_denominators_are_nan(answers: pd.DataFrame, vocabulary: Vocabulary) -> None:

@@ -78,7 +78,7 @@ def test_from_the_published_file_to_the_table(counting: Benchmark, published: Pa
     assert metrics.at["accuracy", "value"] == sum(n in answers[n].split() for n in answers.index) / 3
     assert metrics.at["mean_words", "n"] == 3
     assert metrics["protocol"].unique().tolist() == [
-        "Counting: the number is a word of the answer; answers greedy"
+        "Counting: the number is a word of the answer; standard errors by image; answers greedy"
     ]
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(benchmarks_table(catalog.load("benchmark_metrics")))

@@ -140,7 +140,11 @@ def test_mmhal() -> None:
 def test_refomb() -> None:
     frame = refomb(REFOMB, list(reversed(GPT4V)), Named())
     assert frame["item_id"].tolist() == ["0", "1", "2"]
-    assert reference(frame)[2] == {"description": "Long 2", "reference_answer": "Said 2"}
+    assert reference(frame)[2] == {
+        "image_id": "https://example.org/2.jpg",
+        "description": "Long 2",
+        "reference_answer": "Said 2",
+    }
     assert pictures(frame)[2] == b"https://example.org/2.jpg"
 
 

@@ -90,7 +90,8 @@ def test_llm_mode(answers: pd.DataFrame, vocabulary: Vocabulary):
     assert list(metrics.index) == list(expected)
     for name, row in expected.items():
         assert tuple(metrics.loc[name, ["value", "n", "failed"]]) == pytest.approx(row), name
-    assert (metrics["protocol"] == f"Object HalBench by LLM, by hand, vocabulary {vocabulary.label}").all()
+    protocol = f"Object HalBench by LLM, by hand, vocabulary {vocabulary.label}; standard errors by image"
+    assert (metrics["protocol"] == protocol).all()
     notes = found.items.query("metric == 'chair_s'").set_index("item_id")
     assert notes.loc["b", "note"] == "not there: cat, bus" and math.isnan(notes.loc["e", "value"])
 

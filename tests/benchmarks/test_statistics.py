@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from rlaifv_kedro.benchmarks.measures import mean_of, ratio_of, scored, share_of
-from rlaifv_kedro.benchmarks.statistics import mean, paired_bootstrap, ratio, share
+from rlaifv_kedro.benchmarks.statistics import image_numbers, mean, paired_bootstrap, ratio, share
 from rlaifv_kedro.errors import UserError
 
 
@@ -28,6 +28,81 @@ def test_ratio():
     wholes = np.array([2, 0, 4])
     assert ratio(np.array([1, 0, 2]), wholes) == (0.5, 6, 0.0)
     assert ratio(np.array([2, 0, 1]), wholes) == (0.5, 6, pytest.approx(math.sqrt(3) / 6))
+
+
+def test_items_of_one_image_count_as_one():
+    """Images 7 7 8 9, values 1 1 0 0: mean 1/2, residuals 1/2 1/2 -1/2 -1/2, by image 1 -1/2 -1/2, squares
+    3/2, so sqrt(3/2 * 3/2) / 4 = 3/8; by item it would be 1/4. The ratio with wholes 2 1 1 0 has 2/4 and
+    residuals 0 1/2 -1/2 0, by image 1/2 -1/2 0: sqrt(3/2 * 1/2) / 4.
+    """
+    values, images = np.array([1.0, 1.0, 0.0, 0.0]), np.array([7, 7, 8, 9])
+    assert share(values, images) == mean(values, images) == (0.5, 4, pytest.approx(3 / 8))
+    assert share(values).standard_error == 1 / 4
+    found = ratio(values, np.array([2.0, 1.0, 1.0, 0.0]), images)
+    assert found == (0.5, 4, pytest.approx(math.sqrt(3) / 8))
+    one = np.zeros(4)
+    assert all(math.isnan(each.standard_error) for each in (share(values, one), mean(values, one)))
+
+
+def test_an_image_each_is_as_if_nothing_were_said_of_images():
+    """To the last digit, in any order of the images' numbers."""
+    rng = np.random.default_rng(0)
+    values, wholes, images = rng.random(50), rng.integers(1, 9, 50).astype(float), rng.permutation(50)
+    assert mean(values, images) == mean(values) and ratio(values, wholes, images) == ratio(values, wholes)
+    assert share(values > 0.5, images) == share(values > 0.5)
+
+
+def test_numbers_of_images():
+    assert image_numbers(["b", 7, "b", None, 7, math.nan, pd.NA]).tolist() == [0, 1, 0, 2, 1, 3, 4]
+
+
+def coverage(estimate, repeats: int = 400) -> tuple[float, float]:
+    """How often value ± 1.96 standard errors has the truth: by image, and as if items were independent.
+
+    Each time 150 images, each as hard as a beta distribution says and asked about 1 to 11 times.
+
+    Args:
+        estimate: (hits, images or None) -> (difference from the truth, standard error).
+    """
+    rng, right = np.random.default_rng(1), np.zeros(2)
+    for _ in range(repeats):
+        images = np.repeat(np.arange(150), rng.integers(1, 12, 150))
+        hits = rng.random(len(images)) < rng.beta(1.0, 1.0, 150)[images]
+        for by, known in enumerate((images, None)):
+            error, standard_error = estimate(hits, known)
+            right[by] += abs(error) <= 1.96 * standard_error
+    return tuple(right / repeats)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    """A simulation: of 400 intervals of 95 % about that many have the truth by image, clearly fewer by item.
+
+    Every other item is positive and a hit says so, so accuracy, precision and recall are 1/2 and F1 is
+    1/2, whatever the difficulty of the images, whose mean is 1/2.
+    """
+
+    def off(found) -> tuple[float, float]:
+        return found.value - 0.5, found.standard_error
+
+    def f1(hits: np.ndarray, images: np.ndarray | None) -> tuple[float, float]:
+        positive = np.arange(len(hits)) % 2 == 0
+        said = np.where(hits, positive, ~positive)
+        return off(ratio(2 * (said & positive), said.astype(int) + positive, images))
+
+    def precision(hits: np.ndarray, images: np.ndarray | None) -> tuple[float, float]:
+        positive = np.arange(len(hits)) % 2 == 0
+        said = np.where(hits, positive, ~positive)
+        return off(share(positive[said], images if images is None else images[said]))
+
+    estimates = {
+        "share": lambda hits, images: off(share(hits, images)),
+        "mean": lambda hits, images: off(mean(hits.astype(float), images)),
+        "precision": precision,
+        "f1": f1,
+    }
+    for name, estimate in estimates.items():
+        by_image, by_item = coverage(estimate)
+        assert 0.92 < by_image < 0.98 and by_item < by_image - 0.05, (name, by_image, by_item)
 
 
 def test_nothing_is_nan_and_one_has_no_spread():
@@ -54,7 +129,7 @@ def test_items_values_and_weights_make_the_metrics():
         ratio_of("rate", [1, nan, 0, 3], [4, nan, 0, 4]),  # 4 / 8
     ]
     found = scored(
-        pd.Series(list("abcd")),
+        pd.DataFrame({"item_id": list("abcd"), "image_id": [7, 8, 9, 10]}),
         measures,
         "how",
         kinds=["Big one", "Big one", "small", None],
@@ -142,6 +217,24 @@ def test_bootstrap_has_the_width_of_the_standard_error():
         pytest.approx(a.mean() + half, abs=0.01),
     )
     assert found == paired_bootstrap(items_of(list(a)), items_of(list(b)), "m", seed=3)
+
+
+def test_bootstrap_draws_images():
+    """20 items with differences 1 and 0 in turn. Each alone, the interval is about 0.5 ± 1.96 * sqrt(1/80); two
+    of a kind an image, it is wider by sqrt(2); as one image it has no width, whatever the items are.
+    """
+    a, b = items_of([1.0, 0.0] * 10), items_of([0.0] * 20)
+    width = {}
+    for name, images in {"alone": range(20), "pairs": [n // 4 * 2 + n % 2 for n in range(20)]}.items():
+        found = paired_bootstrap(a.assign(image_id=[str(n) for n in images]), b, "m")
+        assert (found.difference, found.n) == (0.5, 20)
+        width[name] = found.high - found.low
+    assert width["alone"] == pytest.approx(2 * 1.96 * math.sqrt(1 / 80), abs=0.06)
+    assert width["pairs"] == pytest.approx(2 * 1.96 * math.sqrt(1 / 40), abs=0.06)
+    alone = paired_bootstrap(a, b, "m")
+    assert alone == paired_bootstrap(a.assign(image_id=[str(n) for n in range(20)]), b, "m")
+    one = paired_bootstrap(a.assign(image_id="x"), b, "m")
+    assert (one.low, one.high) == (0.5, 0.5)
 
 
 def test_bootstrap_of_ratios_weighs_items():

@@ -193,7 +193,7 @@ def _score_descriptions(answers: pd.DataFrame, words: Words, matcher: Matcher) -
     ]
     notes = [f"not there: {', '.join(f.wrong)}" if f.wrong else "" for f in found]
     protocol = f"AMBER, descriptions: {matcher.label}"
-    return scored(answers["item_id"], measures, protocol, kinds=[GENERATIVE] * len(answers), notes=notes)
+    return scored(answers, measures, protocol, kinds=[GENERATIVE] * len(answers), notes=notes)
 
 
 def _score_questions(answers: pd.DataFrame) -> Scored:
@@ -209,7 +209,7 @@ def _score_questions(answers: pd.DataFrame) -> Scored:
     measures = [*binary_measures(no, truth, other, by_group=True), share_of("other_answer_rate", other)]
     notes = [f"said {answer[:40]!r}" if odd else "" for answer, odd in zip(said, other)]
     protocol = 'AMBER, questions: answers must be exactly Yes or No, anything else is wrong; "No" is positive'
-    return scored(answers["item_id"], measures, protocol, kinds=kinds, groups=groups, notes=notes)
+    return scored(answers, measures, protocol, kinds=kinds, groups=groups, notes=notes)
 
 
 def _score(submission: Submission) -> Scored:

@@ -73,10 +73,11 @@ class Scored:
     """A benchmark's result for one policy.
 
     Attributes:
-        items: One row an item and metric: item_id, kind (the item's type, None without one), metric, value
-            (NaN: not defined for this item, or its judgement failed), weight (the metric is sum(value *
-            weight) / sum(weight): mentions for a rate of mentions, 1 for a mean over items, 0 where there is
-            no value), note (what was found, for people).
+        items: One row an item and metric: item_id, kind (the item's type, None without one), image_id (as
+            text; items of one image are not independent), metric, value (NaN: not defined for this item, or
+            its judgement failed), weight (the metric is sum(value * weight) / sum(weight): mentions for a
+            rate of mentions, 1 for a mean over items, 0 where there is no value), note (what was found, for
+            people).
         metrics: metric, value, n, failed, standard_error, protocol; shares are fractions 0..1. Those of one
             type of items are called METRIC_TYPE.
     """
@@ -265,12 +266,18 @@ def item_table(benchmark: Benchmark, items: Sequence[Item], pictures: Images | N
             else found.get(item.picture),
             item.image_id,
             item.kind,
-            json.dumps(item.reference, ensure_ascii=False),
+            json.dumps(_reference(item), ensure_ascii=False),
         )
         for item in items
     ]
     frame = table("benchmark_items").frame(rows).astype({"image_id": "Int64"})
     return check("benchmark_items", frame, where=benchmark.title)
+
+
+def _reference(item: Item) -> Mapping[str, Any]:
+    """What the scorer has to know; also the picture's name, where it has no number: items may share it."""
+    named = item.image_id is None and isinstance(item.picture, str)
+    return ({"image_id": item.picture} if named else {}) | dict(item.reference)
 
 
 def _picture_name(item: Item) -> str:

@@ -147,8 +147,8 @@ def score_objects(items: pd.DataFrame, protocol: str, more: Sequence[Measure] = 
         - repeat_rate: answers that mention a category twice / all answers.
 
         Answers whose objects could not be found are ``failed`` and count in mean_words alone. Standard errors
-        are over *answers*, mentions of one answer not being independent. Where the denominator is zero the
-        value is NaN, not 0.
+        are over *images*: neither the mentions of one answer nor the answers about one image are independent.
+        Where the denominator is zero the value is NaN, not 0.
     """
     mentions, hallucinated = (
         items[column].to_numpy(float) for column in ("mention_count", "hallucinated_count")
@@ -166,7 +166,7 @@ def score_objects(items: pd.DataFrame, protocol: str, more: Sequence[Measure] = 
         *more,
     ]
     notes = [f"not there: {', '.join(found)}" if found else "" for found in items["hallucinated"]]
-    return scored(items["item_id"], measures, protocol, notes=notes)
+    return scored(items, measures, protocol, notes=notes)
 
 
 def score_chair(answers: pd.DataFrame, truth: Mapping[int, frozenset[str]], vocabulary: Vocabulary) -> Scored:

@@ -8,7 +8,7 @@ import pandas as pd
 from rlaifv_kedro.benchmarks.benchmark import Submission
 from rlaifv_kedro.benchmarks.chair import CHAIR, prompt_items
 from rlaifv_kedro.benchmarks.scoring import answered_items, log_cut_off, scores_of
-from rlaifv_kedro.benchmarks.statistics import share
+from rlaifv_kedro.benchmarks.statistics import Estimate, image_numbers, share
 from rlaifv_kedro.claims import ask_yes_no
 from rlaifv_kedro.engine.progress import batches
 from rlaifv_kedro.images import open_image
@@ -103,14 +103,19 @@ def answer_probes(
             p_yes, p_no = ([reply.probs[number] for reply in own] for number in (0, 1))
             judged.append(group.assign(yes=accepted(p_yes, p_no, feedback.min_verdict_mass)))
     answered = pd.concat(judged)
-    right = answered["yes"] == (answered["answer"] == "yes")
+    right = answered.assign(right=answered["yes"] == (answered["answer"] == "yes"))
     rows = [
-        (f"accuracy_{kind}", *share(hits.dropna().to_numpy(dtype=bool)), int(hits.isna().sum()))
-        for kind, hits in right.groupby(answered["kind"], sort=True)
+        (f"accuracy_{kind}", *_share_right(own), int(own["right"].isna().sum()))
+        for kind, own in right.groupby("kind", sort=True)
     ]
     metrics = pd.DataFrame(rows, columns=["metric", "value", "n", "standard_error", "failed"])
     protocol = "p(yes) > p(no), one question a prompt"
     return metrics.assign(policy=policy, benchmark=PROBES, protocol=protocol)
+
+
+def _share_right(probes: pd.DataFrame) -> Estimate:
+    known = probes.dropna(subset=["right"])
+    return share(known["right"].to_numpy(dtype=bool), image_numbers(known["image_id"]))
 
 
 def load_policy(

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from rlaifv_kedro.benchmarks.benchmark import Scored
-from rlaifv_kedro.benchmarks.statistics import Estimate, mean, ratio, share
+from rlaifv_kedro.benchmarks.statistics import Estimate, image_numbers, mean, ratio, share
 from rlaifv_kedro.schemas import table
 
 # The tables' columns but for policy and benchmark, which :mod:`rlaifv_kedro.benchmarks.scoring` puts before.
@@ -38,12 +38,16 @@ class Measure:
     overall: bool = True
     by_group: bool = False
 
-    def over(self, chosen: np.ndarray) -> Estimate:
-        """The metric of the chosen items; ``chosen`` is (items,) bool."""
-        if self.wholes is None:
-            return self.estimate(self.parts[chosen & ~np.isnan(self.parts)])
-        chosen = chosen & ~np.isnan(self.wholes)
-        return self.estimate(self.parts[chosen], self.wholes[chosen])
+    def over(self, chosen: np.ndarray, images: np.ndarray) -> Estimate:
+        """The metric of the chosen items.
+
+        Args:
+            chosen: (items,) bool.
+            images: (items,) numbers, the same for items of the same image.
+        """
+        numbers = [self.parts] if self.wholes is None else [self.parts, self.wholes]
+        chosen = chosen & ~np.isnan(numbers[-1])
+        return self.estimate(*(each[chosen] for each in numbers), images[chosen])
 
     def values(self) -> tuple[np.ndarray, np.ndarray]:
         """(items,) values and weights: the metric is sum(value * weight) / sum(weight)."""
@@ -104,7 +108,7 @@ def binary_measures(
 
 
 def scored(
-    item_ids: pd.Series,
+    answers: pd.DataFrame,
     measures: Sequence[Measure],
     protocol: str,
     *,
@@ -115,13 +119,16 @@ def scored(
     """The tables of a benchmark.
 
     Args:
-        item_ids: (items,).
+        answers: item_id, and image_id, by which standard errors are made. Without it, or where it is missing,
+            an item counts as the only one of its image, and the protocol says so.
         protocol: What the metrics depend on, for people who compare them with others.
         kinds: (items,) each item's type; what is no text is none.
         groups: Name -> (items,) bool. By default the items of each kind.
         notes: (items,) what was found.
     """
-    count = len(item_ids)
+    count = len(answers)
+    image_ids = answers["image_id"] if "image_id" in answers else pd.Series([None] * count, dtype=object)
+    images = image_numbers(image_ids)
     kinds = [kind if isinstance(kind, str) else None for kind in ([None] * count if kinds is None else kinds)]
     if groups is None:
         groups = {
@@ -135,21 +142,35 @@ def scored(
         chosen = {measure.name: everything} if measure.overall else {}
         if measure.by_group:
             chosen |= {f"{measure.name}_{suffix_of(group)}": mask for group, mask in groups.items()}
-        rows += [(name, *measure.over(mask), measure.failures(mask)) for name, mask in chosen.items()]
+        rows += [(name, *measure.over(mask, images), measure.failures(mask)) for name, mask in chosen.items()]
     metrics = pd.DataFrame(rows, columns=["metric", "value", "n", "standard_error", "failed"]).assign(
-        protocol=protocol
+        protocol=protocol + _dependence(image_ids, images)
     )
     tables = [
-        _items(item_ids, kinds, measure, [""] * count if notes is None else list(notes))
+        _items(answers["item_id"], kinds, image_ids, measure, [""] * count if notes is None else list(notes))
         for measure in measures
     ]
     return Scored(pd.concat(tables, ignore_index=True), metrics[METRIC_COLUMNS])
 
 
-def _items(item_ids: pd.Series, kinds: list[str | None], measure: Measure, notes: list[str]) -> pd.DataFrame:
+def _items(
+    item_ids: pd.Series,
+    kinds: list[str | None],
+    image_ids: pd.Series,
+    measure: Measure,
+    notes: list[str],
+) -> pd.DataFrame:
     values, weights = measure.values()
-    columns = (item_ids.astype(str).to_numpy(), kinds, measure.name, values, weights, notes)
+    images = [None if pd.isna(image) else str(image) for image in image_ids]
+    columns = (item_ids.astype(str).to_numpy(), kinds, images, measure.name, values, weights, notes)
     return pd.DataFrame(dict(zip(ITEM_COLUMNS, columns)))
+
+
+def _dependence(image_ids: pd.Series, images: np.ndarray) -> str:
+    """What the protocol says of items that share an image."""
+    if image_ids.isna().any():
+        return "; standard errors by item, as images aren't known"
+    return "; standard errors by image" if len(np.unique(images)) < len(images) else ""
 
 
 def suffix_of(group: str) -> str:

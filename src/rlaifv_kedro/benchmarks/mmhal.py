@@ -82,7 +82,7 @@ def typed_answers(records: Sequence[Record]) -> pd.DataFrame:
     answers = answers_alone(records)
     by_index = {str(index): type_of(index) for index in range(COUNT)}
     kinds = [kind or by_index.get(item_id) for kind, item_id in zip(answers["kind"], answers["item_id"])]
-    return answers.assign(kind=kinds)
+    return answers.assign(kind=kinds, image_id=answers["item_id"])  # each question has a picture of its own
 
 
 def rating_requests(answers: pd.DataFrame, prompt: PromptFile) -> list[JudgeRequest]:
@@ -154,7 +154,7 @@ def score_mmhal(answers: pd.DataFrame, judgements: Sequence[Judgement], how: str
     protocol = (
         f"MMHal-Bench, {how}; failed replies are left out, but count as a rating of 0 in NAME_unparsed_as_0"
     )
-    return scored(answers["item_id"], measures, protocol, kinds=list(answers["kind"]), notes=notes)
+    return scored(answers, measures, protocol, kinds=list(answers["kind"]), notes=notes)
 
 
 def _measures(ratings: np.ndarray, failed: np.ndarray, suffix: str = "") -> list[Measure]:

@@ -104,7 +104,7 @@ def score_pope(answers: pd.DataFrame) -> Scored:
         mean_words(answers["answer"], **split),
     ]
     return scored(
-        answers["item_id"],
+        answers,
         measures,
         PROTOCOL,
         kinds=list(answers["kind"]),

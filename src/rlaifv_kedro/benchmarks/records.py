@@ -70,8 +70,8 @@ class Record:
         for name in given:
             if self.fields[name] != answer:
                 raise UserError(
-                    f"{self.where}: {given[0]!r} and {name!r} differ. Leave in the file only the one that the "
-                    "model said."
+                    f"{self.where}: {given[0]!r} and {name!r} differ. Leave in the file only the one "
+                    "that the model said."
                 )
         return answer
 
@@ -96,8 +96,8 @@ class Record:
         if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
             return plain_number(str(value).strip())
         raise UserError(
-            f"{self.where}: {self.name_of(*names)!r} should be a text or a whole number, but is {short(value)}. Mend "
-            "the record, or leave it out."
+            f"{self.where}: {self.name_of(*names)!r} should be a text or a whole number, but is "
+            f"{short(value)}. Mend the record, or leave it out."
         )
 
     def choice(self, name: str, allowed: Sequence[str]) -> str:

@@ -192,7 +192,7 @@ def score_refomb(answers: pd.DataFrame, judgements: Sequence[Judgement], how: st
     measures.append(mean_words(answers["answer"]))
     few = f" (the protocol: at least {RUNS})" if runs < RUNS else ""
     protocol = f"RefoMB, {how}, mean of {runs} run{'s' * (runs != 1)}{few}"
-    return scored(answers["item_id"], measures, protocol, kinds=list(answers["kind"]))
+    return scored(answers, measures, protocol, kinds=list(answers["kind"]))
 
 
 def _scores(judgements: Sequence[Judgement]) -> tuple[dict[tuple[str, str], float], int, bool]:

@@ -1,8 +1,9 @@
 """Shares, means, ratios and the difference of two policies, and how sure one can be of them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ class Estimate(NamedTuple):
     Attributes:
         value: NaN if there is nothing to divide by.
         n: What it is a share or mean of: items, or for ratios the sum of their denominators.
-        standard_error: Over items. NaN where it needs two of them and there is one.
+        standard_error: Over images. NaN where it needs two of them and there is one.
     """
 
     value: float
@@ -26,37 +27,83 @@ class Estimate(NamedTuple):
 
 NOTHING = Estimate(math.nan, 0, math.nan)
 
+# Questions about one picture are not independent: a picture that is hard is so for all of them. So items are
+# summed by image, and what varies is the images' sums. Source for shares, means and ratios of sums, each
+# linearised: Cochran 1977, "Sampling Techniques", sections 6.3 and 9A.2 (clusters of unequal size); for
+# evaluations of language models, without the factor G / (G - 1): Miller 2024 (arXiv 2411.00640).
 
-def share(hits: np.ndarray) -> Estimate:
-    """The share p of true values (n,), with the binomial sqrt(p (1 - p) / n)."""
+
+def share(hits: np.ndarray, images: np.ndarray | None = None) -> Estimate:
+    """The share p of true values (n,), with the binomial sqrt(p (1 - p) / n).
+
+    Args:
+        images: (n,) numbers, the same for items of the same image; None: each has its own. With several items
+            of an image the standard error is that of :func:`ratio`, with n as the denominator.
+    """
     n = len(hits)
     if not n:
         return NOTHING
     p = int(hits.sum()) / n
-    return Estimate(p, n, math.sqrt(p * (1 - p) / n))
+    sums = _by_image(hits - p, images)
+    return Estimate(p, n, math.sqrt(p * (1 - p) / n) if len(sums) == n else _linearised(sums, n))
 
 
-def mean(values: np.ndarray) -> Estimate:
-    """The mean of numbers (n,), with s / sqrt(n)."""
+def mean(values: np.ndarray, images: np.ndarray | None = None) -> Estimate:
+    """The mean of numbers (n,), with s / sqrt(n); ``images`` as for :func:`share`."""
     n = len(values)
     if not n:
         return NOTHING
-    return Estimate(float(values.mean()), n, float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan)
+    value = float(values.mean())
+    sums = _by_image(values - value, images)
+    if len(sums) < n:
+        return Estimate(value, n, _linearised(sums, n))
+    return Estimate(value, n, float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan)
 
 
-def ratio(parts: np.ndarray, wholes: np.ndarray) -> Estimate:
+def ratio(parts: np.ndarray, wholes: np.ndarray, images: np.ndarray | None = None) -> Estimate:
     """R = sum(y) / sum(x) of counts y, x (items,); n is sum(x).
 
-    The standard error is that of the linearised ratio, sqrt(m / (m - 1) * sum((y - R x)^2)) / sum(x) over m
-    items, so what one item counts several times need not be independent; Cochran 1977, "Sampling Techniques",
-    section 6.3. F1 = 2 TP / (2 TP + FP + FN) is such a ratio, too.
+    The standard error is that of the linearised ratio, sqrt(G / (G - 1) * sum(e^2)) / sum(x), where e are the
+    sums over the items of each of G images of y - R x. So what one item, or one image, counts several times
+    need not be independent. F1 = 2 TP / (2 TP + FP + FN) is such a ratio, too.
+
+    Args:
+        images: As for :func:`share`.
     """
-    m, total = len(wholes), int(wholes.sum())
+    total = int(wholes.sum())
     if not total:
         return NOTHING
     value = int(parts.sum()) / total
-    squares = float(np.square(parts - value * wholes).sum())
-    return Estimate(value, total, math.sqrt(m / (m - 1) * squares) / total if m > 1 else math.nan)
+    return Estimate(value, total, _linearised(_by_image(parts - value * wholes, images), total))
+
+
+def _linearised(sums: np.ndarray, total: int) -> float:
+    """The standard error of a sum over ``total``, of the images' sums (images,) of residuals."""
+    count = len(sums)
+    return math.sqrt(count / (count - 1) * float(np.square(sums).sum())) / total if count > 1 else math.nan
+
+
+def _by_image(values: np.ndarray, images: np.ndarray | None) -> np.ndarray:
+    """The sums of each image's values, in the order of their first items: (items, ...) -> (images, ...)."""
+    if images is None:
+        return values
+    numbers, different = pd.factorize(images)
+    if len(different) == len(values):
+        return values
+    sums = np.zeros((len(different), *values.shape[1:]))
+    np.add.at(sums, numbers, values)
+    return sums
+
+
+def image_numbers(image_ids: Sequence[Any]) -> np.ndarray:
+    """(items,) numbers, the same for items of the same image; an item without an image is one of its own."""
+    numbers, different = pd.factorize(pd.Series(list(image_ids), dtype=object))
+    alone = numbers < 0
+    numbers[alone] = len(different) + np.arange(alone.sum())
+    return numbers
+
+
+SUMS = ["part", "whole"]
 
 
 @dataclass(frozen=True)
@@ -85,14 +132,16 @@ def paired_bootstrap(
     samples: int = 10_000,
     seed: int = 0,
 ) -> Difference:
-    """The interval of the difference of two policies on the same items, by resampling items (percentiles).
+    """The interval of the difference of two policies on the same items, by resampling images (percentiles).
 
-    An item is drawn with both policies' values, so how hard it is cancels out: two policies can be told apart
-    whose own standard errors overlap. Source: Efron & Tibshirani 1993, "An Introduction to the Bootstrap",
-    chapters 10 and 13.
+    An image is drawn with all of its items and both policies' values, so how hard it is cancels out: two
+    policies can be told apart whose own standard errors overlap. Source: Efron & Tibshirani 1993, "An
+    Introduction to the Bootstrap", chapters 10 and 13; of clusters: Davison & Hinkley 1997, "Bootstrap
+    Methods and their Application", section 3.8.
 
     Args:
-        items_a, items_b: ``Scored.items`` of the two.
+        items_a, items_b: ``Scored.items`` of the two. Those of an image count as one, whose image isn't known
+            is alone.
         metric: A metric that both have values of.
 
     Raises:
@@ -105,10 +154,9 @@ def paired_bootstrap(
             f"{metric}: the policies are not scored on the same items, e.g. {odd[0]!r}. Score both on the "
             "same questions."
         )
-    rows = np.hstack(
-        [a.to_numpy(), b.loc[a.index].to_numpy()]
-    )  # (items, 4): sums to make a ratio of, for each policy
-    # Items with equal values are interchangeable: drawing n of n items is a multinomial draw over the
+    values = np.hstack([a[SUMS].to_numpy(), b.loc[a.index, SUMS].to_numpy()])  # (items, 4)
+    rows = _by_image(values, image_numbers(a["image_id"]))  # (images, 4): sums to make a ratio of
+    # Images with equal sums are interchangeable: drawing n of n images is a multinomial draw over the
     # distinct rows.
     distinct, counts = np.unique(rows, axis=0, return_counts=True)
     n = len(rows)
@@ -122,11 +170,11 @@ def paired_bootstrap(
     # isn't, nothing can be said.
     too_many = math.isnan(difference) or undefined.mean() > tail / 100
     low, high = (math.nan, math.nan) if too_many else np.percentile(resampled[~undefined], [tail, 100 - tail])
-    return Difference(float(difference), float(low), float(high), n)
+    return Difference(float(difference), float(low), float(high), len(values))
 
 
 def _parts_and_wholes(items: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Numerator and denominator of each item, by item_id; both 0 where there is no value."""
+    """Numerator and denominator of each item, and its image, by item_id; both 0 where there is no value."""
     rows = items[items["metric"] == metric].set_index("item_id")
     if rows.empty:
         raise UserError(
@@ -134,7 +182,11 @@ def _parts_and_wholes(items: pd.DataFrame, metric: str) -> pd.DataFrame:
             f"{', '.join(sorted(items['metric'].unique())) or 'none'}."
         )
     return pd.DataFrame(
-        {"part": (rows["value"] * rows["weight"]).fillna(0.0), "whole": rows["weight"].fillna(0.0)}
+        {
+            "part": (rows["value"] * rows["weight"]).fillna(0.0),
+            "whole": rows["weight"].fillna(0.0),
+            "image_id": rows.get("image_id"),  # tables of earlier versions have none
+        }
     )
 
 

@@ -229,14 +229,16 @@ TABLES: dict[str, Table] = {
                 "benchmark": _TEXT,
                 "item_id": _TEXT,
                 "kind": _TEXT,
+                "image_id": _TEXT,
                 "metric": _TEXT,
                 "value": _F64,
                 "weight": _F64,
                 "note": _TEXT,
             },
-            nullable=("kind", "value", "note"),
+            nullable=("kind", "image_id", "value", "note"),
         ),
         key=("policy", "benchmark", "item_id", "metric"),
+        optional=frozenset(("image_id",)),  # tables of earlier versions
     ),
     "metrics": Table(
         _schema({"policy": _TEXT, **_METRIC}, nullable=_UNDEFINED), key=("policy", "benchmark", "metric")
