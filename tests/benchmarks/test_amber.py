@@ -11,13 +11,16 @@ but never wrong.
 """
 
 import math
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from rlaifv_kedro.benchmarks.amber import judge_description, score_amber
+from rlaifv_kedro.benchmarks.amber import AMBER, judge_description, score_amber, yes_or_no
 from rlaifv_kedro.benchmarks.amber_words import ExactMatcher, VectorMatcher, Words
+from rlaifv_kedro.benchmarks.benchmark import AnswerFiles
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.params import BenchmarksParams
 from tiny_spacy import tiny_pipeline
 
 WORDS = Words(
@@ -93,7 +96,23 @@ def test_exact_words_in_all_their_forms():
         "ship",
         "sky",
         "TV",
+        "TV",
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["**Dog**", "*dog*", "_dog_", "`dog`", "DOG", "dogs", "a dog—there", "cat/dog", "dog's", "dogs’", "dog,"]
+    + ["- Dog", "# Dogs", "(dog)", "“dog”", "dog…", "1. dog", "a\u2028dog", "~~dog~~", "dog:"],
+)
+def test_exact_words_are_found_as_a_person_finds_them(text: str):
+    assert ExactMatcher(WORDS).nouns(text) == ["dog"]
+
+
+def test_exact_words_are_whole_and_may_have_hyphens():
+    words = Words({"air-conditioning": [], "ebook": ["e-book"], "dog": []}, frozenset())
+    found = ExactMatcher(words).nouns("Air-conditioning, e-Books; a dog-like hotdog, an underdog.")
+    assert found == ["air-conditioning", "e-book"]
 
 
 # cosines: dog and puppy 0.96 (similar), dog and fox 0.78 (not), cloud and sky 0.96
@@ -166,6 +185,39 @@ def test_questions(questions: pd.DataFrame):
     }
     for name in ("precision_relation", "recall_relation", "f1_relation", "recall_attribute_state"):
         assert math.isnan(found[name][0]) and found[name][1] == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("Yes", "Yes"),
+        ("yes", "Yes"),
+        ("NO.", "No"),
+        ("**No**, it isn't.", "No"),
+        (" Yes, there is a dog.", "Yes"),
+    ]
+    + [(' "no"', "No"), ("No dog is there", "No"), ("Yes\nNo", "Yes\nNo"), ("Yes or no?", "Yes or no?")]
+    + [("None", "None"), ("Yesterday", "Yesterday"), ("Not at all", "Not at all"), ("", ""), ("是", "是")]
+    + [("There is no dog", "There is no dog"), ("yes/no", "yes/no")],
+)
+def test_what_an_answer_begins_with(answer: str, said: str):
+    assert yes_or_no(answer) == said
+
+
+def test_own_answers_are_read_by_their_first_word_and_others_exactly(questions: pd.DataFrame):
+    """As item 8's "no." is then a No, precision is 2 of 3, recall 2 of 3; "Maybe" is still wrong."""
+    found = score_amber(questions, WORDS, ExactMatcher(WORDS), exact=False)
+    assert [values(found)[name] for name in ("accuracy", "precision", "recall", "other_answer_rate")] == [
+        (pytest.approx(3 / 6), 6),
+        (pytest.approx(2 / 3), 3),
+        (pytest.approx(2 / 3), 3),
+        (pytest.approx(1 / 6), 6),
+    ]
+    assert found.metrics["protocol"].str.contains("is the Yes or No that it begins with").all()
+    exact = score_amber(questions, WORDS, ExactMatcher(WORDS))
+    assert exact.metrics["protocol"].str.contains("answers must be exactly Yes or No").all()
+    assert BenchmarksParams().amber_answers == "first_word"
+    assert AMBER.elsewhere.params(AnswerFiles(Path("answers.json"))).amber_answers == "exact"
 
 
 def test_both_parts(described: pd.DataFrame, questions: pd.DataFrame):

@@ -52,6 +52,13 @@ def judgements() -> list[Judgement]:
         ("[[B]] ... [[B]]", "B"),
         ("[[A]] or [[B]]", None),
         ("[A]", None),
+        ('My verdict: "[[C]]"', "C"),
+        ("**[[ B ]]**", "B"),
+        ('"[[A]]" if A is better, "[[B]]" if B is: [[B]]', None),  # the whole instruction is repeated
+        ("[[A, B]]", None),
+        ("[[Tie]]", None),
+        ("A", None),
+        ("【【A】】", None),
         ("[[D]]", None),
         ("", None),
     ],

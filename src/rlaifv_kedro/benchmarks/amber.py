@@ -5,6 +5,7 @@ It takes the nouns of an answer by NLTK; here a spaCy pipeline does, whose name 
 precision and recall before it makes F1 of them; here F1 is exact.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +40,9 @@ _DISCRIMINATIVE = {
     "discriminative-attribute-number": "attribute_number",
     "discriminative-attribute-action": "attribute_action",
 }  # whatever else is discriminative is a relation
+_YES_OR_NO = re.compile(
+    r"\W*(yes|no)\b(?!\W*(?:or\W*)?(?:yes|no)\b)", re.IGNORECASE
+)  # "Yes or no" is neither
 
 
 def read_items(
@@ -82,12 +86,14 @@ def _item(annotation: Record, item_id: str, question: str, picture: str | None =
     return Item(item_id, question, annotation.where, truth, kind, image_id, picture)
 
 
-def score_amber(answers: pd.DataFrame, words: Words, matcher: Matcher) -> Scored:
+def score_amber(answers: pd.DataFrame, words: Words, matcher: Matcher, exact: bool = True) -> Scored:
     """AMBER's metrics, of what is there of its two parts.
 
     Args:
         answers: item_id, kind (the annotated type), truth (a list of words, or "yes" or "no"), hallu (list
             of words; descriptions alone), answer.
+        exact: Whether answers to questions have to be the bare word, as AMBER's evaluator wants it; else the
+            word that they begin with counts. AMBER's questions don't ask for a bare word.
 
     Returns:
         Of the descriptions:
@@ -100,7 +106,7 @@ def score_amber(answers: pd.DataFrame, words: Words, matcher: Matcher) -> Scored
 
         Of the questions, with "No" as the positive class: accuracy, precision, recall, f1, also by what is
         asked for (accuracy_existence, accuracy_attribute, accuracy_attribute_state, ..., accuracy_relation),
-        and other_answer_rate: answers that are neither ``Yes`` nor ``No``. Those are wrong, and no "No".
+        and other_answer_rate: answers that are neither Yes nor No. Those are wrong, and no "No".
 
     Raises:
         UserError: An annotated word is not among the words; names item and word.
@@ -110,7 +116,7 @@ def score_amber(answers: pd.DataFrame, words: Words, matcher: Matcher) -> Scored
     if described.any() or answers.empty:
         parts.append(_score_descriptions(answers[described], words, matcher))
     if not described.all():
-        parts.append(_score_questions(answers[~described]))
+        parts.append(_score_questions(answers[~described], exact))
     return Scored.joined(parts)
 
 
@@ -196,8 +202,15 @@ def _score_descriptions(answers: pd.DataFrame, words: Words, matcher: Matcher) -
     return scored(answers, measures, protocol, kinds=[GENERATIVE] * len(answers), notes=notes)
 
 
-def _score_questions(answers: pd.DataFrame) -> Scored:
-    said = answers["answer"].to_numpy()
+def yes_or_no(answer: str) -> str:
+    """The Yes or No that an answer begins with, whatever its case and marks; else the answer as it is."""
+    found = _YES_OR_NO.match(answer)
+    return found[1].capitalize() if found else answer
+
+
+def _score_questions(answers: pd.DataFrame, exact: bool) -> Scored:
+    given = answers["answer"]
+    said = (given if exact else given.map(yes_or_no)).to_numpy()
     no, other = said == "No", (said != "No") & (said != "Yes")
     kinds = [_DISCRIMINATIVE.get(kind, "relation") for kind in answers["kind"]]
     names = list(dict.fromkeys(kinds))
@@ -208,7 +221,8 @@ def _score_questions(answers: pd.DataFrame) -> Scored:
     truth = (answers["truth"] == "no").to_numpy()
     measures = [*binary_measures(no, truth, other, by_group=True), share_of("other_answer_rate", other)]
     notes = [f"said {answer[:40]!r}" if odd else "" for answer, odd in zip(said, other)]
-    protocol = 'AMBER, questions: answers must be exactly Yes or No, anything else is wrong; "No" is positive'
+    read = "answers must be exactly Yes or No" if exact else "an answer is the Yes or No that it begins with"
+    protocol = f'AMBER, questions: {read}, anything else is wrong; "No" is positive'
     return scored(answers, measures, protocol, kinds=kinds, groups=groups, notes=notes)
 
 
@@ -216,7 +230,8 @@ def _score(submission: Submission) -> Scored:
     answered, params = submission.answered, submission.params
     words = read_words(submission.known["relation"], submission.known["safe_words"])
     exact = params.amber_pipeline == EXACT or not (answered["kind"] == GENERATIVE).any()
-    return score_amber(answered, words, ExactMatcher(words) if exact else _vector_matcher(params))
+    matcher = ExactMatcher(words) if exact else _vector_matcher(params)
+    return score_amber(answered, words, matcher, exact=params.amber_answers == "exact")
 
 
 def _vector_matcher(params: BenchmarksParams) -> VectorMatcher:
@@ -244,7 +259,8 @@ def _known(files: AnswerFiles, answered: pd.DataFrame) -> dict[str, Any]:
 
 
 def _params(files: AnswerFiles) -> BenchmarksParams:
-    return BenchmarksParams(amber_pipeline=files.spacy) if files.spacy else BenchmarksParams()
+    pipeline = {"amber_pipeline": files.spacy} if files.spacy else {}
+    return BenchmarksParams(amber_answers="exact", **pipeline)
 
 
 AMBER = Benchmark(

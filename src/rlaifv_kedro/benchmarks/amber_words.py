@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from rlaifv_kedro.benchmarks.coco.vocabulary import plurals
+from rlaifv_kedro.benchmarks.coco.vocabulary import plurals, tokens
 from rlaifv_kedro.benchmarks.records import Record
 from rlaifv_kedro.benchmarks.spacy_pipeline import NOUNS, label_of
 from rlaifv_kedro.errors import UserError
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from spacy.language import Language
 
 SIMILAR = 0.8
-_TOKEN_MARKS = ".,;:!?()[]\"'“”’"
 
 
 @dataclass(frozen=True)
@@ -114,16 +113,15 @@ class ExactMatcher:
 
     def __init__(self, words: Words):
         self._word = {
-            form: word for word in words.objects for form in (plurals(word) if word.isalpha() else ())
+            form.lower(): word
+            for word in words.objects
+            for form in (plurals(word) if word.replace("-", "").isalpha() else ())
         }
         self._word |= {word.lower(): word for word in words.objects}
 
     def nouns(self, text: str) -> list[str]:
         """See :class:`Matcher`."""
-        tokens = (
-            token.strip(_TOKEN_MARKS).removesuffix("'s").removesuffix("’s") for token in text.lower().split()
-        )
-        return [self._word[token] for token in tokens if token in self._word]
+        return [self._word[token] for token in tokens(text) if token in self._word]
 
     def similar(self, word: str, other: str) -> bool:
         """See :class:`Matcher`."""

@@ -2,9 +2,12 @@
 
 Source: LLaVA-RLHF (arXiv 2309.14525) and its evaluation. It counts a reply without a rating, or with several,
 as a 0, so as a hallucination, and says nothing. Here such replies are asked for again (by the judge), then
-counted as failed, and each metric is given twice: without them, and as ``_unparsed_as_0``.
+counted as failed, and each metric is given twice: without them, and as ``_unparsed_as_0``. "**Rating:** 4" is
+a rating here, and none there.
 """
 
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,14 +110,27 @@ def rating_requests(answers: pd.DataFrame, prompt: PromptFile) -> list[JudgeRequ
     ]
 
 
-def read_rating(reply: str) -> int | None:
-    """The rating 0..6 in ``rating: N``, upper or lower case; None if there is none, or different ones.
+_MARKS = r"[\s*_`\"'“”‘’<>\[\](){}$]*"
+_PLACE = re.compile(rf"rating{_MARKS}:{_MARKS}(?=[-+−.~≈]?\d)", re.IGNORECASE)
+_RATING = re.compile(
+    rf"([0-{BEST}])(?:\.0+)?(?:{_MARKS}(?:/|(?:out )?of)\s*{BEST})?"
+    # what would make another number of it: 4.5, 10, 4%, 2-3, 4/10, 4 or 5
+    r"(?![\w+%]|[.,]\d|[ \t]*(?:\d|[-‐-―−~/⁄]\s*\d|(?:to|or|and|of|out of)\b))",
+    re.IGNORECASE,
+)
 
-    It is found as the original does.
+
+def read_rating(reply: str) -> int | None:
+    """The rating N in ``rating: N``, whatever the case, and with marks of Markdown around its parts.
+
+    N is a whole number from 0 to 6, also as 4.0, 4/6 and "4 out of 6". None if there is none, if several
+    differ, or if one is another number, such as 4.5, 10, 2-3 and 4/10: the original takes the first digit of
+    those. A full-width colon or digit is one, too (NFKC).
     """
-    text = reply.lower()
-    found = [rating for rating in range(BEST + 1) if f"rating: {rating}" in text]
-    return found[0] if len(found) == 1 else None
+    text = unicodedata.normalize("NFKC", reply)
+    found = {_RATING.match(text, place.end()) for place in _PLACE.finditer(text)}
+    ratings = {None if rating is None else int(rating[1]) for rating in found}
+    return ratings.pop() if len(ratings) == 1 else None
 
 
 def rate(answers: pd.DataFrame, judge: Judge, prompt: str | Path | None = None) -> list[Judgement]:

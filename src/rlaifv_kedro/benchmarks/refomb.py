@@ -36,7 +36,7 @@ OVERALL_PROMPT, TRUSTWORTHINESS_PROMPT = (
 )
 OVERALL_PLACES, TRUSTWORTHINESS_PLACES = ("description", "question", "answer_a", "answer_b"), ("review",)
 OVERALL, TRUSTWORTHINESS = "overall", "trustworthiness"
-_VERDICT = re.compile(r"\[\[([ABC])\]\]")
+_VERDICT = re.compile(r"\[\[\s*([ABC])\s*\]\]")
 _STEP = re.compile(rf"({OVERALL}|{TRUSTWORTHINESS})/run ([1-9]\d?)(/swapped)?", re.ASCII)
 
 

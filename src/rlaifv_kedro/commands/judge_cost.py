@@ -46,18 +46,25 @@ def show(costs: "list[Cost]") -> None:
         "calls to make",
         "stored already",
         "tokens of prompts, about",
-        "of replies, at most",
-        "cost, at most",
+        "of full replies",
+        "cost, a reply each",
+        "with all tries",
     ):
         table.add_column(title, justify="right", no_wrap=True)
     for c in costs:
-        money = "price unknown" if c.cost is None else f"{c.cost:.2f} {c.currency}".rstrip()
-        table.add_row(
-            c.benchmark, *(f"{n:,}" for n in (c.calls, c.stored, c.prompt_tokens, c.most_reply_tokens)), money
+        counts = (f"{n:,}" for n in (c.calls, c.stored, c.prompt_tokens, c.reply_tokens))
+        money = (
+            "price unknown" if cost is None else f"{cost:.2f} {c.currency}".rstrip()
+            for cost in (c.cost, c.most_cost)
         )
+        table.add_row(c.benchmark, *counts, *money)
     console = wide_console(120)
     console.print(f"Judge: {costs[0].judge}")
     console.print(table)
+    console.print(
+        "With all tries: every reply is cut off or holds no verdict, so judge.tries are asked for, of twice "
+        "the tokens after the first. What a failing server makes necessary isn't counted."
+    )
     for cost in costs:
         if not_counted := BENCHMARKS[cost.benchmark].judging.not_counted:
             console.print(not_counted)

@@ -82,6 +82,12 @@ class BenchmarksParams(Params):
         description="spaCy pipeline whose vectors AMBER compares words by (protocol); exact: by the word "
         "alone",
     )
+    amber_answers: Literal["first_word", "exact"] = Field(
+        "first_word",
+        description="how AMBER's yes/no answers are read: by the Yes or No that they begin with, in any "
+        "case, as its questions don't ask for a bare word; exact: anything but the bare word is wrong "
+        "(protocol; answers made elsewhere are read so)",
+    )
     refomb_runs: Count = Field(3, description="how often each answer is compared (protocol: at least 3)")
     refomb_swap: bool = Field(
         True,

@@ -23,7 +23,8 @@ class Cost(NamedTuple):
     :class:`rlaifv_kedro.benchmarks.judging.dry_run.DryJudge` says what is counted.
 
     Attributes:
-        cost: At most; None where the model has no price.
+        cost: Of one reply to each prompt, as long as it may be; None where the model has no price.
+        most_cost: The same, if as many replies as ``judge.tries`` are needed each time.
     """
 
     benchmark: str
@@ -31,8 +32,9 @@ class Cost(NamedTuple):
     stored: int
     calls: int
     prompt_tokens: int
-    most_reply_tokens: int
+    reply_tokens: int
     cost: float | None
+    most_cost: float | None
     currency: str
 
 
@@ -114,7 +116,8 @@ def _cost(
         judge.stored,
         judge.calls,
         judge.prompt_tokens,
-        judge.most_reply_tokens,
+        judge.reply_tokens,
         judge.cost(price),
+        judge.most_cost(price),
         currency,
     )

@@ -97,6 +97,13 @@ def test_what_is_missing_is_counted_and_left_out() -> None:
     assert (found.n, found.missing, found.unknown, found.agreement) == (2, 2, 1, 0.5)
 
 
+def test_capitals_make_no_other_verdict() -> None:
+    """The reference's way of writing it counts."""
+    found = calibrate(verdicts(["YES", "yes", "No"]), verdicts(["Yes", "no", "NO"]))
+    assert found.agreement == pytest.approx(2 / 3)
+    assert found.confusion.to_dict(orient="index") == {"Yes": {"Yes": 1, "no": 0}, "no": {"Yes": 1, "no": 1}}
+
+
 def test_a_single_item_has_no_error() -> None:
     found = calibrate(verdicts(["2"]), verdicts(["3"]))
     assert (found.n, found.mean_difference, found.kappa) == (1, -1, 0) and math.isnan(
@@ -133,31 +140,31 @@ def test_nothing_to_compare(judge: pd.Series, reference: pd.Series, message: str
 class TestFiles:
     def test_numbers_and_ids_are_the_same_however_they_are_written(self, tmp_path: Path) -> None:
         rows = [
-            {"item_id": 7, "verdict": 3},
             {"item_id": "007", "verdict": "3.0"},
             {"item_id": 8.0, "verdict": " [[A]] "},
             {"item_id": "9", "verdict": None},
             {"item_id": 10, "verdict": ["cat"]},
-            {"item_id": 11},
+            {"item_id": 11, "verdict": ""},
         ]
         found = read_verdicts(jsonl(tmp_path / "v.jsonl", rows))
-        assert found.to_dict() == {"7": "3", "007": "3", "8": "[[A]]", "9": None, "10": '["cat"]', "11": None}
+        assert found.to_dict() == {"7": "3", "8": "[[A]]", "9": None, "10": '["cat"]', "11": None}
         pd.DataFrame({"item_id": [7, 8], "verdict": [3.0, float("nan")]}).to_parquet(tmp_path / "v.parquet")
         assert read_verdicts(tmp_path / "v.parquet").to_dict() == {"7": "3", "8": None}
 
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ('{"item_id": 1, "verdict": 2}\n{"item_id"', "v.jsonl, line 2: not a JSON object"),
-            ("3", "v.jsonl, line 1: not a JSON object"),
-            ('{"id": 1, "verdict": 2}', "there is no column `item_id`, only id, verdict"),
+            ('{"item_id": 1, "verdict": 2}\n{"item_id"', "v.jsonl, line 2: not JSON"),
+            ("3", "v.jsonl, line 1: 3 is no JSON object"),
+            ('{"id": 1, "verdict": 2}', "v.jsonl, line 1: 'item_id' should be a text .* but is missing"),
             ('{"item_id": 1, "rating": 2}', "there is no column `verdict`, only item_id, rating"),
-            ("", "there is no column `item_id`, only none"),
+            ("", "v.jsonl is empty"),
+            ("[]", "v.jsonl holds no record"),
             (
                 '{"item_id": 1, "verdict": 2}\n{"item_id": 1, "verdict": 2}',
-                "the item 1 comes twice. Choose rows with --benchmark and --step",
+                "v.jsonl, line 2: the item 1 comes twice, first line 1. Leave one out",
             ),
-            (None, "can't read the verdicts: .*No such file.*Give a .parquet or .jsonl file"),
+            (None, "Cannot read .*No such file.*Give a file with a JSON object a line, or a table"),
         ],
     )
     def test_damaged_files(self, tmp_path: Path, content: str | None, message: str) -> None:
@@ -167,9 +174,19 @@ class TestFiles:
             read_verdicts(tmp_path / "v.jsonl")
 
     def test_a_parquet_file_that_is_none(self, tmp_path: Path) -> None:
-        (tmp_path / "v.parquet").write_text("no")
-        with pytest.raises(UserError, match="can't read the verdicts"):
-            read_verdicts(tmp_path / "v.parquet")
+        for content, message in (("no", "line 1: not JSON"), ("PAR1no", "is a damaged parquet file")):
+            (tmp_path / "v.parquet").write_text(content)
+            with pytest.raises(UserError, match=message):
+                read_verdicts(tmp_path / "v.parquet")
+
+    def test_one_reader_for_lists_tables_and_any_separator_in_a_text(self, tmp_path: Path) -> None:
+        """A JSON list, and CSV; U+2028 in a text ends no line."""
+        rows = [{"item_id": 1, "verdict": "yes", "note": "a\u2028b\x85c"}, {"item_id": 2, "verdict": "no"}]
+        (tmp_path / "v.json").write_text(json.dumps(rows, ensure_ascii=False, indent=1))
+        (tmp_path / "v.jsonl").write_text("".join(json.dumps(r, ensure_ascii=False) + "\r\n" for r in rows))
+        (tmp_path / "v.csv").write_text('\ufeffitem_id,verdict,note\n1,yes,"a\n\u2028b"\n02,no,\n')
+        for name in ("v.json", "v.jsonl", "v.csv"):
+            assert read_verdicts(tmp_path / name).to_dict() == {"1": "yes", "2": "no"}, name
 
 
 class TestCommand:
@@ -213,6 +230,18 @@ class TestCommand:
         assert found["kappa"] == pytest.approx(0.4) and found["weighted_kappa"] is None
         assert found["confusion"] == {"A": {"A": 1, "B": 0}, "B": {"A": 1, "B": 1}}
 
+    def test_policies_of_one_table(self, files: list[str]) -> None:
+        """Two policies' answers were judged: rows of one are chosen, and the message says so."""
+        path = Path(files[2])
+        rows = pd.read_parquet(path)
+        rows = rows[rows["step"] == "overall"]
+        other = rows.assign(policy="other", verdict="B")
+        write_table(path, "judgements", pd.concat([rows, other], ignore_index=True))
+        done = CliRunner().invoke(cli, [*files, "--step", "overall"])
+        assert "(policy a policy and other). Choose rows with --policy." in " ".join(done.stderr.split())
+        done = CliRunner().invoke(cli, [*files, "--policy", "other", "--json"])
+        assert json.loads(done.stdout)["agreement"] == 3 / 4
+
     def test_text(self, files: list[str]) -> None:
         done = CliRunner().invoke(cli, [*files, "--step", "overall"])
         assert done.stdout.splitlines() == [
@@ -230,11 +259,16 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("more", "message"),
         [
-            ([], "the item 0 comes twice"),
+            (
+                [],
+                "row 4 (from 0): the item 0 comes twice, first row 0 (from 0) (step overall and trust). "
+                "Choose rows with --step.",
+            ),
+            (["--policy", "another"], "there is no row with policy another"),
             (["--step", "rating"], "there is no row with step rating"),
             (["--benchmark", "x"], "no row with benchmark x"),
         ],
     )
     def test_rows_must_be_chosen(self, files: list[str], more: list[str], message: str) -> None:
         done = CliRunner().invoke(cli, [*files, *more])
-        assert done.exit_code == 1 and message in done.stderr
+        assert done.exit_code == 1 and message in " ".join(done.stderr.split())

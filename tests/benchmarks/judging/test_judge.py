@@ -609,8 +609,9 @@ class TestDryRun:
     def test_counts_worked_by_hand(self, tmp_path: Path) -> None:
         """Stored: a (verdict), b (three replies without one). Of c one reply without a verdict is there: its
         second is to be asked. d, of 10 characters, 3 tokens, comes twice with seed 0 and once with seed 1. So
-        3 calls, 1 + 3 + 3 tokens of prompts, 3 x 100 of replies at most; at 2 and 10 a million: (7 x 2 + 300
-        x 10) / 10^6.
+        3 calls, 1 + 3 + 3 tokens of prompts, 3 x 100 of replies; at 2 and 10 a million: (7 x 2 + 300 x 10) /
+        10^6. With all tries c is asked twice and d thrice: 2 + 9 + 9 tokens of prompts, of replies 100 + 200
+        and twice 100 + 200 + 200: (20 x 2 + 1300 x 10) / 10^6.
         """
         before = judge_of(
             Scripted({"a": ["rating: 1"], "b": ["x"] * 3, "c": ["x", Answer("", 0, "error", "down")]}),
@@ -627,11 +628,31 @@ class TestDryRun:
             (None, "the reply holds no verdict (replies: 3)"),
             (None, "not asked yet"),
         ]
-        assert (dry.stored, dry.calls, dry.prompt_tokens, dry.most_reply_tokens) == (2, 3, 7, 300)
+        assert (dry.stored, dry.calls, dry.prompt_tokens, dry.reply_tokens) == (2, 3, 7, 300)
         assert dry.cost(Price(input=2, output=10)) == pytest.approx(0.003014)
-        assert dry.cost(None) is None
+        assert dry.most_cost(Price(input=2, output=10)) == pytest.approx(0.01304)
+        assert dry.cost(None) is None and dry.most_cost(None) is None
         dry.ask(asking("d" * 10), rating)
         assert dry.calls == 3
+
+    def test_no_judge_takes_more_than_all_tries(self, tmp_path: Path) -> None:
+        """Of the worst replies, all cut off: what is asked for is what was estimated, token by token."""
+        params = JudgeParams(max_new_tokens=100, tries=4)
+        dry = DryJudge(ReplyStore(tmp_path, "judge"), params)
+        dry.ask(asking("abcd"), rating)
+        model = Scripted({"abcd": [Answer("rating: 1", 100, "length")] * 4})
+        judge_of(model, tmp_path, max_new_tokens=100, tries=4).ask(asking("abcd"), rating)
+        limits = [limit for _, _, _, limit in model.asked]
+        assert limits == [100, 200, 200, 200]
+        assert dry.most_cost(Price(input=0, output=1e6)) == sum(limits)
+        assert dry.most_cost(Price(input=1e6, output=0)) == 4 * 1
+
+    def test_other_scripts_take_more_tokens(self, tmp_path: Path) -> None:
+        """4 Latin letters a token, with accents or not; a Chinese character is one."""
+        for prompt, tokens in (("abcdé", 2), ("图中有猫吗？", 6), ("cat 猫", 2), ("", 0)):
+            dry = DryJudge(ReplyStore(tmp_path, "judge"), JudgeParams())
+            dry.ask(asking(prompt), rating)
+            assert dry.prompt_tokens == tokens
 
     def test_the_project_s_prices(self) -> None:
         table = PriceTable.read(ROOT / "conf/judge_prices.yml")

@@ -22,11 +22,17 @@ if TYPE_CHECKING:
     import inflect
 
 # Words with their inner hyphens and apostrophes ("man-made" is no man and "o'clock" no clock, but "man's" has
-# a man), or one mark: marks part double words ("a baby, dogs").
-_TOKEN = re.compile(r"\w+(?:-\w+|['’](?!s\b)\w+)*|[^\w\s]")
+# a man), or one mark: marks part double words ("a baby, dogs"). Underscores are marks, as in "a _dog_".
+_WORD = r"[^\W_]+"
+_TOKEN = re.compile(rf"{_WORD}(?:-{_WORD}|['’](?!s\b){_WORD})*|[^\w\s]|_")
 _LISTED = re.compile(r"\w[\w '’.-]*")
 # where inflect 7.6.0 errs: it says "gentlemans", "grandchilds", "dobermen"
 _CORRECTED = {"gentleman": "gentlemen", "grandchild": "grandchildren", "doberman": "dobermans"}
+
+
+def tokens(text: str) -> list[str]:
+    """The words and marks of a text, in small letters."""
+    return _TOKEN.findall(text.lower())
 
 
 @cache
@@ -125,9 +131,7 @@ class Vocabulary:
         Hallucination in Image Captioning", and its evaluation code.
         """
         singular = self._singular
-        return self.listed(
-            self.join_double_words([singular.get(token, token) for token in _TOKEN.findall(text.lower())])
-        )
+        return self.listed(self.join_double_words([singular.get(token, token) for token in tokens(text)]))
 
     def listed(self, words: list[str]) -> list[tuple[str, str]]:
         """(word, category) of the words that are listed; without "seat" if there is a "toilet", too."""

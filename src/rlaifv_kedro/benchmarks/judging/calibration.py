@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from rlaifv_kedro.benchmarks.record_files import read_records
+from rlaifv_kedro.benchmarks.records import Record
 from rlaifv_kedro.benchmarks.statistics import NOTHING, mean, share
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.formats import first_line
+from rlaifv_kedro.files import shown
 
 ONE_CLASS = "All verdicts of both are {verdict}, so chance alone would agree as well: kappa is not defined."
 ONE_SIDED = (
@@ -85,7 +85,7 @@ class Calibration:
 
 
 def calibrate(judged: pd.Series, reference: pd.Series) -> Calibration:
-    """Compares verdicts by item; see :func:`read_verdicts`.
+    """Compares verdicts by item; see :func:`read_verdicts`. Yes, yes and YES are the same.
 
     Raises:
         UserError: No item has both verdicts, or an item of the reference has none.
@@ -102,7 +102,11 @@ def calibrate(judged: pd.Series, reference: pd.Series) -> Calibration:
             f"Of {len(reference)} items of the reference and {len(known)} with a verdict by the judge, none "
             "is the same. Both need the same item_id."
         )
-    theirs, ours = reference[both], known[both]
+    spelled: dict[str, str] = {}  # the reference's way of writing it
+    theirs, ours = (
+        verdicts[both].map(lambda verdict: spelled.setdefault(verdict.casefold(), verdict))
+        for verdicts in (reference, known)
+    )
     table = _confusion(theirs, ours)
     agreement, n, agreement_error = share((theirs == ours).to_numpy())
     kappa, kappa_error = _kappa(table.to_numpy())
@@ -134,71 +138,54 @@ def calibrate(judged: pd.Series, reference: pd.Series) -> Calibration:
     )
 
 
-def read_verdicts(path: str | Path, benchmark: str | None = None, step: str | None = None) -> pd.Series:
+def read_verdicts(path: str | Path, **chosen: str | None) -> pd.Series:
     """Verdicts as text, by item id; None where there is none.
 
     Whole numbers are written without a decimal point, so that 3, 3.0 and "3" are the same.
 
     Args:
-        path: Parquet, or JSON lines with the suffix ``.jsonl``, with ``item_id`` and ``verdict``: a
-            ``judgements`` table, or one written by people.
-        benchmark, step: Only rows with these values in the columns of this name.
+        path: Records with ``item_id`` and ``verdict``, in any form that
+            :func:`rlaifv_kedro.benchmarks.record_files.read_records` takes: a ``judgements`` table, or
+            verdicts written by people.
+        chosen: Only rows with these values: ``benchmark``, ``step``, ``policy``. None: all.
 
     Raises:
-        UserError: The file can't be read, lacks a column, or an item comes twice.
+        UserError: The file can't be read, a row lacks something, or an item comes twice.
     """
-    rows = _read(Path(path))
-    for name, wanted in (("benchmark", benchmark), ("step", step)):
+    records = read_records(path)
+    for name, wanted in chosen.items():
         if wanted is not None:
-            rows = rows[_column(rows, name, path).map(_id) == wanted]
-            if rows.empty:
+            records = [record for record in records if str(_field(record, name)) == wanted]
+            if not records:
                 raise UserError(
-                    f"{path}: there is no row with {name} {wanted}. Correct --{name}, or leave it out."
+                    f"{shown(path)}: there is no row with {name} {wanted}. Correct --{name}, or leave it out."
                 )
-    names, said = _column(rows, "item_id", path), _column(rows, "verdict", path)
-    verdicts = pd.Series([_text(value) for value in said], index=[_id(name) for name in names], dtype=object)
-    if verdicts.index.has_duplicates:
-        twice = verdicts.index[verdicts.index.duplicated()][0]
+    found: dict[str, Record] = {}
+    for record in records:
+        _field(record, "verdict")
+        item_id = record.identifier("item_id")
+        if item_id in found:
+            raise UserError(_twice(item_id, found[item_id], record, list(chosen)))
+        found[item_id] = record
+    verdicts = [_text(record.get("verdict")) for record in found.values()]
+    return pd.Series(verdicts, index=list(found), dtype=object)
+
+
+def _field(record: Record, name: str) -> Any:
+    if name not in record.fields:
         raise UserError(
-            f"{path}: the item {twice} comes twice. Choose rows with --benchmark and --step, or keep one of "
-            "the two."
+            f"{record.where}: there is no column `{name}`, only {', '.join(record.fields) or 'none'}. Rename "
+            "the right one."
         )
-    return verdicts
+    return record.fields[name]
 
 
-def _read(path: Path) -> pd.DataFrame:
-    try:
-        if path.suffix == ".parquet":
-            return pq.read_table(path).to_pandas()
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise UserError(
-            f"{path}: can't read the verdicts: {first_line(error)}. Give a .parquet or .jsonl file."
-        ) from error
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                rows.append(dict(json.loads(line)))
-            except (ValueError, TypeError) as error:
-                raise UserError(
-                    f"{path}, line {number}: not a JSON object ({error}). Give an object a line, with "
-                    "item_id and verdict."
-                ) from error
-    return pd.DataFrame(rows, dtype=object)
-
-
-def _column(rows: pd.DataFrame, name: str, path: str | Path) -> pd.Series:
-    if name not in rows:
-        raise UserError(
-            f"{path}: there is no column `{name}`, only {', '.join(map(str, rows.columns)) or 'none'}. "
-            "Rename the right one."
-        )
-    return rows[name]
-
-
-def _id(value: Any) -> str:
-    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+def _twice(item_id: str, first: Record, second: Record, columns: list[str]) -> str:
+    differ = [name for name in columns if first.get(name) != second.get(name)]
+    said = "; ".join(f"{name} {first.get(name)} and {second.get(name)}" for name in differ)
+    remedy = f"Choose rows with {' and '.join(f'--{name}' for name in differ)}" if differ else "Leave one out"
+    where = f"{second.where}: the item {item_id} comes twice, first {first.where.rpartition(', ')[2]}"
+    return f"{where}{f' ({said})' * bool(said)}. {remedy}."
 
 
 def _text(value: Any) -> str | None:
@@ -206,7 +193,7 @@ def _text(value: Any) -> str | None:
         return None
     text = json.dumps(value) if isinstance(value, list | dict) else str(value).strip()
     number = _number(text)
-    return text if number is None else f"{number:.15g}"
+    return (text or None) if number is None else f"{number:.15g}"
 
 
 def _number(text: str) -> float | None:

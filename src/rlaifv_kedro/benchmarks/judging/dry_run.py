@@ -1,5 +1,6 @@
-"""What a benchmark would still ask its judge, and what that costs at most, without asking."""
+"""What a benchmark would still ask its judge, and what that costs, without asking."""
 
+import math
 from collections.abc import Sequence
 
 from rlaifv_kedro.benchmarks.judgement import Judgement, JudgeRequest
@@ -8,7 +9,9 @@ from rlaifv_kedro.benchmarks.judging.progress import Read, progress_of
 from rlaifv_kedro.benchmarks.judging.store import Attempt, ReplyStore
 from rlaifv_kedro.params import JudgeParams
 
-CHARACTERS_PER_TOKEN = 4  # about, of English; the server's own counts are stored with its replies
+# About, of English; a character of another script than Latin is taken for a token. The server's own counts
+# are stored with its replies.
+CHARACTERS_PER_TOKEN = 4
 
 
 class DryJudge:
@@ -26,7 +29,7 @@ class DryJudge:
     def __init__(self, store: ReplyStore, params: JudgeParams):
         self.store, self.params = store, params
         self._stored: set[tuple[str, int]] = set()
-        self._to_ask: dict[Attempt, None] = {}
+        self._to_ask: dict[Attempt, int] = {}  # -> how many replies ``judge.tries`` allows, this one included
 
     def ask(self, requests: Sequence[JudgeRequest], read: Read) -> list[Judgement]:
         """Judgements in the order of the requests; what isn't stored has the error ``not asked yet``."""
@@ -34,7 +37,7 @@ class DryJudge:
         for request in requests:
             found = progress_of(request, read, self.store, self.params)
             if found.next:
-                self._to_ask[found.next] = None
+                self._to_ask[found.next] = self.params.tries - found.replies
             else:
                 self._stored.add((request.prompt, request.seed))
             error = "not asked yet" if found.next else found.why
@@ -50,27 +53,43 @@ class DryJudge:
 
     @property
     def calls(self) -> int:
-        """Requests that would be sent.
-
-        Not counted are those that a failing server or a reply without a verdict would make necessary.
-        """
+        """Requests that would be sent, each once."""
         return len(self._to_ask)
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens of the prompts, estimated.
-
-        A token is taken for four characters, which is too few tokens for other scripts than Latin.
-        """
-        return sum(-(-len(attempt.prompt) // CHARACTERS_PER_TOKEN) for attempt in self._to_ask)
+        """Tokens of the prompts, estimated."""
+        return sum(map(_prompt_tokens, self._to_ask))
 
     @property
-    def most_reply_tokens(self) -> int:
-        """Tokens of the replies, if each is as long as it may be."""
+    def reply_tokens(self) -> int:
+        """Tokens of one reply to each prompt, if it is as long as it may be."""
         return sum(attempt.max_new_tokens for attempt in self._to_ask)
 
     def cost(self, price: Price | None) -> float | None:
-        """What the calls cost at most, in the currency of the price; None without one."""
+        """What one reply to each prompt costs, as long as it may be; None without a price.
+
+        It is in the currency of the price.
+        """
+        return None if price is None else _cost(price, self.prompt_tokens, self.reply_tokens)
+
+    def most_cost(self, price: Price | None) -> float | None:
+        """As :meth:`cost`, if ``judge.tries`` replies are needed each time.
+
+        Replies after the first may have twice the tokens, as after one that was cut off.
+        """
         if price is None:
             return None
-        return (self.prompt_tokens * price.input + self.most_reply_tokens * price.output) / 1e6
+        prompts = sum(_prompt_tokens(attempt) * tries for attempt, tries in self._to_ask.items())
+        later = 2 * self.params.max_new_tokens
+        replies = sum(a.max_new_tokens + later * (tries - 1) for a, tries in self._to_ask.items())
+        return _cost(price, prompts, replies)
+
+
+def _prompt_tokens(attempt: Attempt) -> int:
+    others = sum(character > "\u024f" for character in attempt.prompt)  # behind the Latin letters
+    return others + math.ceil((len(attempt.prompt) - others) / CHARACTERS_PER_TOKEN)
+
+
+def _cost(price: Price, prompt_tokens: int, reply_tokens: int) -> float:
+    return (prompt_tokens * price.input + reply_tokens * price.output) / 1e6
