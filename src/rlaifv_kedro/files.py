@@ -129,15 +129,18 @@ def read_json(path: str | os.PathLike, remedy: str) -> Any:
         raise UserError(f"{shown(path)} is not JSON ({error}). {remedy}") from error
 
 
-def json_value(text: str) -> Any:
+def json_value(text: str, names_once: bool = False) -> Any:
     """The value that a JSON text holds.
+
+    Args:
+        names_once: Refuse objects with the same name twice, of which Python keeps the last alone.
 
     Raises:
         ValueError: It is no JSON, is nested more deeply than Python can follow, has a number of thousands of
             digits, or half of a character (a lone surrogate), which no file of UTF-8 can hold.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_with_names_once if names_once else None)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if _HALF_CHARACTER.search(text):  # an escape of a whole character, two halves, is fine
@@ -148,10 +151,22 @@ def json_value(text: str) -> Any:
     return value
 
 
-def json_lines(text: str) -> list[tuple[int, Any]]:
+def _with_names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"an object has {twice!r} twice")
+    return found
+
+
+def json_lines(text: str, names_once: bool = False) -> list[tuple[int, Any]]:
     """The documents of JSON lines with their lines, counted from 1; blank lines are passed over.
 
     Only a line feed ends a line: a text in JSON may hold other separators, such as U+2028, as they are.
+
+    Args:
+        names_once: See :func:`json_value`.
 
     Raises:
         ValueError: A line is not JSON; names it.
@@ -159,7 +174,7 @@ def json_lines(text: str) -> list[tuple[int, Any]]:
     documents = []
     for number, line in enumerate(text.split("\n"), start=1):
         try:
-            documents += [(number, json_value(line))] if line.strip() else []
+            documents += [(number, json_value(line, names_once))] if line.strip() else []
         except ValueError as error:
             reason = (
                 f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error

@@ -71,6 +71,7 @@ def zipped(path: Path) -> bytes:
         ),
         ("a.jsonl", WHOLE + b'{"item_id": 2, "ans', "a.jsonl, line 2: not JSON"),
         ("a.json", b"[" + WHOLE, "a.json, line 2: not JSON .*The file may be cut"),
+        ("a.jsonl", b'{"answer": "x", "answer": "y"}', "line 1: not JSON .an object has 'answer' twice"),
         ("a.json", b"[1]", r"record 1 \(from 1\): 1 is no JSON object"),
         ("a.jsonl", b"\xef\xbb\xbf\r\n\r\n", "a.jsonl holds no record"),
         ("a.jsonl", b"", r"a.jsonl is empty \(0 bytes\)"),

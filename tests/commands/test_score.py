@@ -379,6 +379,20 @@ def test_answers_that_fit_no_item_or_contradict_each_other_are_named(pope: Path,
         assert message in complaint("pope", "--answers", answers, "--annotations", pope)
 
 
+def test_an_empty_cell_of_a_table_is_no_answer(tmp_path: Path):
+    """It may be one that is lost; JSON tells it from an empty answer, which POPE takes for a yes."""
+    table = lines(tmp_path / "answers.csv", "item_id,label,answer", "1,yes,Yes", "2,no,")
+    assert "line 3: 'answer' or 'text' should be a text, but is missing" in complaint(
+        "pope", "--answers", table
+    )
+    answers = lines(
+        tmp_path / "answers.jsonl",
+        {"item_id": 1, "label": "yes", "answer": "Yes"},
+        {"item_id": 2, "label": "no", "answer": ""},
+    )
+    assert scores("pope", "--answers", answers)["accuracy"]["value"] == 0.5
+
+
 def test_missing_and_useless_options_are_named(coco: Path, described: Path, tmp_path: Path):
     assert "absent.jsonl" in complaint("chair", "--answers", tmp_path / "absent.jsonl", "--annotations", coco)
     assert "--annotations is missing" in complaint("chair", "--answers", described)

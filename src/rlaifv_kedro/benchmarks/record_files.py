@@ -79,7 +79,7 @@ def _json(text: str, name: str) -> Iterator[tuple[dict[str, Any], str]]:
 
 def _lines(text: str, name: str) -> Iterator[tuple[Any, str]]:
     try:
-        documents = json_lines(text)
+        documents = json_lines(text, names_once=True)
     except ValueError as error:
         _refuse_one_object(text, name)
         raise UserError(f"{name}, {error}. Each line should be one JSON object.") from error
@@ -106,7 +106,7 @@ def _refuse_one_object(text: str, name: str) -> None:
 
 def _list(text: str, name: str) -> Iterator[tuple[Any, str]]:
     try:
-        values = json_value(text)
+        values = json_value(text, names_once=True)
     except ValueError as error:
         line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise UserError(
@@ -116,7 +116,7 @@ def _list(text: str, name: str) -> Iterator[tuple[Any, str]]:
 
 
 def _table(text: str, separator: str, name: str) -> Iterator[tuple[dict[str, Any], str]]:
-    """The rows of a table of text; an empty cell is an empty text."""
+    """The rows of a table of text; an empty cell is no value, as it can't be told from an empty text."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         header = [column.strip() for column in next(reader, [])]
@@ -129,7 +129,7 @@ def _table(text: str, separator: str, name: str) -> Iterator[tuple[dict[str, Any
                     "texts with separators or line ends in quotes."
                 )
             if row:
-                yield dict(zip(header, row)), where
+                yield {name: cell or None for name, cell in zip(header, row)}, where
     except csv.Error as error:
         raise UserError(
             f"{name}, line {reader.line_num}: no row of a table ({error}). Export the table again."
