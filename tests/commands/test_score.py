@@ -281,6 +281,21 @@ def test_amber(amber: Path, tmp_path: Path):
     assert part["recall"]["value"] == 0 and "chair" not in part and "1 of 3" in part["recall"]["protocol"]
 
 
+def test_amber_by_image(amber: Path, tmp_path: Path):
+    """The published queries, where the release has them, say which questions share an image."""
+    (amber / "query").mkdir()
+    queries = [{"id": n, "image": f"AMBER_{max(1, n - 2)}.jpg", "query": f"Is it {n}?"} for n in (1, 2, 3)]
+    (amber / "query" / "query_all.json").write_text(json.dumps(queries))
+    answers = lines(tmp_path / "answers.jsonl", {"id": 2, "response": "No"}, {"id": 3, "response": "Yes"})
+    found = scores("amber", "--answers", answers, "--annotations", amber)["accuracy"]
+    assert found["value"] == 1 and "standard errors by image" in found["protocol"]
+    answers = lines(
+        tmp_path / "answers.jsonl", {"image": "AMBER_1.jpg", "query": "Is it 3?", "response": "No"}
+    )
+    found = scores("amber", "--answers", answers, "--annotations", amber)["accuracy"]
+    assert found["value"] == 0 and "1 of 3 items" in found["protocol"]
+
+
 @pytest.fixture
 def pope(tmp_path: Path) -> Path:
     folder = tmp_path / "pope"
@@ -310,6 +325,20 @@ def test_pope_by_question(pope: Path, tmp_path: Path):
     ] == [0.5, 1, 1, 1]
 
 
+def test_pope_by_one_split_alone(pope: Path, tmp_path: Path):
+    """Numbers alone will do, if it is said which split's they are."""
+    answers = lines(tmp_path / "answers.jsonl", *({"question_id": n, "text": "No"} for n in (1, 2)))
+    found = scores("pope", "--answers", answers, "--annotations", pope / "coco_pope_popular.json")
+    assert found["accuracy_popular"]["value"] == 0.5 and "accuracy_random" not in found
+    assert found["accuracy_popular"]["protocol"].endswith("; standard errors by image")
+    message = complaint("pope", "--answers", answers, "--annotations", pope)
+    assert "2 items have question_id '2', such as 'random/2' and 'popular/2'. Add 'image_id' or" in message
+    other = lines(tmp_path / "other.json", {})
+    assert "is no folder. Give the folder with" in complaint(
+        "pope", "--answers", answers, "--annotations", other
+    )
+
+
 def test_pope_with_labels_of_its_own(tmp_path: Path):
     answers = lines(
         tmp_path / "answers.jsonl", {"label": "yes", "answer": "Yes"}, {"label": "no", "answer": "Yes"}
@@ -321,6 +350,21 @@ def test_pope_with_labels_of_its_own(tmp_path: Path):
         {"label": "no", "answer": "Yes"},
     )
     assert "line 2: some records have a 'split', others don't" in complaint("pope", "--answers", answers)
+    numbered = [
+        {
+            "question_id": 1,
+            "image": 42,
+            "text": "A dog?",
+            "label": "yes",
+            "category": split,
+            "response": "Yes",
+        }
+        for split in ("random", "popular")
+    ]
+    answers = lines(tmp_path / "answers.jsonl", *numbered, numbered[0] | {"question_id": 2, "label": "no"})
+    found = scores("pope", "--answers", answers)
+    assert [found[f"accuracy_{split}"]["value"] for split in ("random", "popular")] == [0.5, 1]
+    assert found["accuracy_random"]["protocol"].endswith("; standard errors by image")
 
 
 def test_table_for_people(coco: Path, described: Path):

@@ -74,7 +74,7 @@ def _published_records(benchmark: Benchmark, path: Path) -> dict[str, list[Recor
     published = benchmark.elsewhere.published
     if not path.is_dir() and len(published) > 1:  # one of several files, such as one of POPE's splits
         fitting = {name: sought for name, sought in published.items() if sought.fits(path)}
-        if not fitting or any(not sought.optional for sought in (published | fitting).values()):
+        if not fitting or not all(sought.optional for sought in published.values()):
             raise UserError(
                 f"{shown(path)} is no folder. Give the folder with {benchmark.elsewhere.annotations}."
             )
