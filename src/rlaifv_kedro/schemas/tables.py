@@ -225,15 +225,8 @@ TABLES: dict[str, Table] = {
     "item_scores": Table(
         _schema(
             {
-                "policy": _TEXT,
-                "benchmark": _TEXT,
-                "item_id": _TEXT,
-                "kind": _TEXT,
-                "image_id": _TEXT,
-                "metric": _TEXT,
-                "value": _F64,
-                "weight": _F64,
-                "note": _TEXT,
+                **dict.fromkeys(("policy", "benchmark", "item_id", "kind", "image_id", "metric"), _TEXT),
+                **{"value": _F64, "weight": _F64, "note": _TEXT},
             },
             nullable=("kind", "image_id", "value", "note"),
         ),
