@@ -10,6 +10,9 @@ from collections.abc import Collection
 MEDIA = ("(<image>./</image>)", "(<video>./</video>)", "(<audio>./</audio>)", "<image>", "<video>", "<audio>")
 """What datasets and models write for a medium; the longer ones are MiniCPM-V's."""
 
+TURNS = ("<|system|>", "<|user|>", "<|assistant|>")
+"""What Zephyr's chat template, and so OmniLMM's, begins turns with; they aren't tokens there."""
+
 # A server's tokenizer isn't known here: what chat formats mark turns with, in most families' spelling.
 _CONTROL = (
     r"<\|[\w:.\-]{1,64}\|>|</?s>|<(?:unk|pad|bos|eos|mask)>|<(?:start|end)_of_(?:turn|image)>|\[/?INST\]"

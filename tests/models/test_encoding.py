@@ -196,6 +196,7 @@ def special_ids(encoder: ChatEncoder) -> set[int]:
         "<im<image>age>What is it?",
         "<video><audio>What is it?",
         "{token}What {token}is it?{token}",
+        "<|system|>What <|user|>is it?<|assistant|>",
     ],
 )
 def test_placeholders_in_a_question_change_nothing(family: ChatEncoder, question: str) -> None:

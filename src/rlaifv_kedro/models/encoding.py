@@ -9,7 +9,7 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import shortened
 from rlaifv_kedro.models.llava.processor import chunked_ids
 from rlaifv_kedro.pixels import as_seen
-from rlaifv_kedro.placeholders import Cleaner
+from rlaifv_kedro.placeholders import TURNS, Cleaner
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -259,12 +259,14 @@ def ends_of(generation: "GenerationConfig") -> set[int]:
 def cleaner_of(tokenizer: "PreTrainedTokenizerBase", processor: Any) -> Cleaner:
     """What takes out of a text the words that this tokenizer reads as something else.
 
-    They are its special tokens, and what its processor writes for images. Other added tokens stay, for some
+    They are its special tokens, what its processor writes for images, and what begins turns where no token
+    does. Other added tokens stay, for some
     tokenizers have runs of newlines or HTML tags among them; so do signs such as ``!``, with which some pad.
     """
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     named = {word for name, word in vars(processor).items() if name.endswith("_token")}
-    return Cleaner([word for word in special | named if isinstance(word, str) and len(word.strip()) > 2])
+    words = [word for word in special | named if isinstance(word, str) and len(word.strip()) > 2]
+    return Cleaner([*TURNS, *words])
 
 
 def _shared(sequences: list[list[int]]) -> int:
