@@ -184,6 +184,14 @@ def test_claims_and_questions_in_order() -> None:
     assert writer.calls == [Decoding(0.7, 99, 0.5)]
 
 
+def test_words_that_stand_for_an_image_are_no_part_of_question_and_answer() -> None:
+    divider = Scripted({"ANSWER": DIVIDED})
+    both = splitter(divider, Scripted({"- ": ASKED})).split(["<image>\nQ"], ["ANSWER <image>"])
+    assert both == [CLAIMS]
+    assert "<question>\nQ\n</question>" in divider.prompts[0]
+    assert "<answer>\nANSWER\n</answer>" in divider.prompts[0]
+
+
 def test_nothing_of_a_long_answer_is_cut_off() -> None:
     """The release cuts its prompt to 300 words."""
     answer = " ".join(f"word{i}" for i in range(2000))

@@ -16,6 +16,7 @@ from pathlib import Path
 from rlaifv_kedro.claims.claim import NO_CLAIM, Claim
 from rlaifv_kedro.formats import shortened
 from rlaifv_kedro.models.interface import Answer, Decoding, TextModel
+from rlaifv_kedro.placeholders import Cleaner
 from rlaifv_kedro.prompts import PromptFile
 from rlaifv_kedro.seeds import seed_for
 
@@ -23,6 +24,8 @@ DIVIDE, TO_QUESTIONS = (Path(__file__).parent / "prompts" / name for name in ("d
 # Temperature and top_p as in the release. It allows 256 tokens, for at most 300 words of an answer; here
 # whole answers, of 512 tokens in the release, are divided.
 DECODING = Decoding(temperature=0.2, max_new_tokens=512, top_p=0.9)
+
+_clean = Cleaner()
 
 
 class Unparsable(ValueError):
@@ -103,7 +106,9 @@ class LLMSplitter:
 
     def _divide(self, pairs: list[tuple[str, str]]) -> dict[tuple[str, str], list[str] | str]:
         """For each (question, answer) its claims, at least one, or why there are none."""
-        prompts = {pair: self.divide_prompt.fill(question=pair[0], answer=pair[1]) for pair in pairs}
+        prompts = {
+            pair: self.divide_prompt.fill(question=_clean(pair[0]), answer=_clean(pair[1])) for pair in pairs
+        }
         found = self._ask(self.divider, "divide", {prompt: read_list for prompt in prompts.values()})
 
         def outcome(claims: list[str] | str) -> list[str] | str:
