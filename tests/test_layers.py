@@ -14,6 +14,7 @@ BOTTOM = {
     "files",
     "formats",
     "images",
+    "models.files_of_checkpoint",
     "models.folder",
     "models.hub",
     "params",

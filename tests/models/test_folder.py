@@ -9,7 +9,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.models.folder import CheckpointFolder, read_tensors
+from rlaifv_kedro.models.files_of_checkpoint import read_tensors
+from rlaifv_kedro.models.folder import CheckpointFolder
 from rlaifv_kedro.models.hub import folder_here, folder_of, is_hub_name
 
 INDEX = "model.safetensors.index.json"
@@ -112,11 +113,14 @@ def test_all_problems_are_told(sharded: Path) -> None:
     assert len(problems(sharded)) == 3
 
 
+OLD_PICKLE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch before 1.6 begin
+
+
 @pytest.mark.parametrize(("dtype", "parameters"), [("float32", 25), ("bfloat16", 50), (None, 50)])
 def test_bin_files_are_counted_by_their_bytes(tmp_path: Path, dtype: str | None, parameters: int) -> None:
     """100 bytes of float32 are 25 numbers. An index tells the names, a single file none."""
     write_json(tmp_path / "config.json", torch_dtype=dtype)
-    (tmp_path / "pytorch_model.bin").write_bytes(bytes(100))
+    (tmp_path / "pytorch_model.bin").write_bytes(OLD_PICKLE.ljust(100))
     weights = CheckpointFolder(tmp_path).weights
     assert (weights.names, weights.parameters, weights.problems) == (set(), parameters, ())
     (tmp_path / "pytorch_model.bin").rename(tmp_path / "pytorch_model-1.bin")

@@ -100,29 +100,33 @@ def test_a_prompts_distinct_answers_are_computed_once(
 def test_fingerprint_names_the_part_that_differs(
     tiny: Path, pairs: pd.DataFrame, tmp_path: Path, trained: tuple
 ) -> None:
-    stored = fingerprint(tiny, store_of(pairs), "template", "float32", WHOLE)
+    own = load_model(tiny, device="cpu").processor
+    stored = fingerprint(tiny, store_of(pairs), own, "float32", WHOLE)
+    padding, other_words = (
+        load_model(tiny, device="cpu", **changes).processor
+        for changes in ({"image_aspect_ratio": "pad"}, {"chat_template": "llava_v1"})
+    )
     refuse_mismatch(
         stored,
-        fingerprint(
-            Path(shutil.copytree(tiny, tmp_path / "copy")), store_of(pairs), "template", "float32", WHOLE
-        ),
+        fingerprint(Path(shutil.copytree(tiny, tmp_path / "copy")), store_of(pairs), own, "float32", WHOLE),
     )
     other = {
-        "another policy": fingerprint(last(*trained[:2]), store_of(pairs), "template", "float32", WHOLE),
-        "another chat template": fingerprint(tiny, store_of(pairs), "template ", "float32", WHOLE),
-        "another way to compute": fingerprint(tiny, store_of(pairs), "template", "bfloat16", WHOLE),
+        "another policy": fingerprint(last(*trained[:2]), store_of(pairs), own, "float32", WHOLE),
+        "another chat template": fingerprint(tiny, store_of(pairs), other_words, "float32", WHOLE),
+        "another preprocessing of pictures": fingerprint(tiny, store_of(pairs), padding, "float32", WHOLE),
+        "another way to compute": fingerprint(tiny, store_of(pairs), own, "bfloat16", WHOLE),
     }
     swapped = pairs.rename(columns={"chosen": "rejected", "rejected": "chosen"})
     one_word = pairs.assign(chosen=[*pairs["chosen"][:-1], "a cup."])
     one_image = pairs.assign(image=[*pairs["image"][:-1], pairs["image"][0]])
     for frame in (swapped, one_word, one_image, pairs.iloc[::-1], pairs.iloc[:-1]):
         with pytest.raises(UserError, match="belongs to other preference pairs or another truncation "):
-            refuse_mismatch(stored, fingerprint(tiny, store_of(frame), "template", "float32", WHOLE))
+            refuse_mismatch(stored, fingerprint(tiny, store_of(frame), own, "float32", WHOLE))
     for truncation in (Truncation(64), Truncation(None, "left")):
         with pytest.raises(UserError, match="belongs to other preference pairs or another truncation "):
-            refuse_mismatch(stored, fingerprint(tiny, store_of(pairs), "template", "float32", truncation))
+            refuse_mismatch(stored, fingerprint(tiny, store_of(pairs), own, "float32", truncation))
     mean, weighted = (
-        fingerprint(tiny, store_of(pairs), "template", "float32", WHOLE, Reduction(kind))
+        fingerprint(tiny, store_of(pairs), own, "float32", WHOLE, Reduction(kind))
         for kind in ("mean", "weighted")
     )
     with pytest.raises(
@@ -210,7 +214,7 @@ def test_chunks_are_of_prompts_and_the_table_is_the_whole(
     table = node.table.load()
     pd.testing.assert_frame_equal(table, reference, rtol=1e-5, check_dtype=False)
     assert table.attrs["fingerprint"] == fingerprint(
-        tiny, store_of(pairs), load_model(tiny).processor.chat_template, "float32", Truncation(2048)
+        tiny, store_of(pairs), load_model(tiny).processor, "float32", Truncation(2048)
     )
 
 

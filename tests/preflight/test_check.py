@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner
 from kedro.framework.session import KedroSession
 from kedro.io import DataCatalog
@@ -23,7 +24,7 @@ from pair_files import published, write_published
 from rlaifv_kedro.commands import cli
 from rlaifv_kedro.datasets import PairSourceDataset
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.models.folder import read_tensors
+from rlaifv_kedro.models.files_of_checkpoint import read_tensors
 from rlaifv_kedro.params import OpenAIParams, Parameters, TransformersParams
 from rlaifv_kedro.pipelines import feedback, training
 from rlaifv_kedro.preflight import feedback_rules, machine, training_rules
@@ -38,6 +39,7 @@ from rlaifv_kedro.preflight.run import check_run
 from rlaifv_kedro.preflight.setup import RunSetup
 from rlaifv_kedro.runs.lineage import Lineage
 from rlaifv_kedro.runs.manifest import Manifest, now
+from tiny_sentencepiece import write_tokenizer_model
 from whole_recipe import LABELER, POLICY, PROMPTS, SPLITTER, write_json
 
 ROOT = Path(__file__).parents[2]
@@ -154,12 +156,16 @@ def test_the_embedded_default_s_inputs_are_made_by_a_run(project: Path) -> None:
     assert pool.remedy.startswith("Make it with: kedro run --pipelines miniature --params compute.device=cpu")
 
 
+SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+
+
 def shard(folder: Path) -> None:
     """Two shards in the index, one of them there."""
-    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    names = read_tensors(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(folder / SHARDS[0])
     write_json(
         folder / "model.safetensors.index.json",
-        {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}},
+        {"weight_map": {**dict.fromkeys(names, SHARDS[0]), "b": SHARDS[1]}},
     )
 
 
@@ -196,8 +202,13 @@ def alter(folder: Path, name: str, **values: Any) -> None:
         ),
         (lambda folder: (folder / "chat_template.jinja").unlink(), "policy: it has no chat template"),
         (
-            lambda folder: (folder / "tokenizer.json").write_text("{"),
+            lambda folder: (folder / "tokenizer.json").write_text("{}"),
             "policy: its processor or tokenizer can't be loaded",
+        ),
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), "policy: tokenizer.json is not JSON"),
+        (
+            lambda folder: alter(folder, "processor_config.json", patch_size=8),
+            "policy: a prompt has 81 image tokens",
         ),
     ],
 )
@@ -240,9 +251,8 @@ def test_an_original_llava_without_its_vision_tower_names_one_that_must_be_there
         for name in read_tensors(tmp_path / "llava/model.safetensors")
         if "vision_tower" not in name
     }
-    (tmp_path / "llava/model.safetensors").rename(tmp_path / "llava/pytorch_model.bin")
-    write_json(tmp_path / "llava/pytorch_model.bin.index.json", {"weight_map": names})
-    (tmp_path / "llava/pytorch_model.bin").rename(tmp_path / "llava/pytorch_model-1.bin")
+    (tmp_path / "llava/model.safetensors").unlink()
+    torch.save({}, tmp_path / "llava/pytorch_model-1.bin")
     write_json(
         tmp_path / "llava/pytorch_model.bin.index.json",
         {"weight_map": dict.fromkeys(names, "pytorch_model-1.bin")},
@@ -324,9 +334,9 @@ def test_a_model_whose_size_can_t_be_told_is_no_fault(whole: Path, tmp_path: Pat
     config = json.loads((tmp_path / "llava/config.json").read_text())
     write_json(
         tmp_path / "llava/config.json",
-        {name: value for name, value in config.items() if name != "num_attention_heads"},
+        {name: value for name, value in config.items() if name != "num_hidden_layers"},
     )
-    (tmp_path / "llava/tokenizer.model").write_bytes(b"x")
+    write_tokenizer_model(tmp_path / "llava/tokenizer.model", 320)
     findings, size, _ = look_at(
         UsedModel("policy", str(tmp_path / "llava"), "the catalog's base_policy", TransformersParams())
     )

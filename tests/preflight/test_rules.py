@@ -156,7 +156,7 @@ def damage_selection_image(project: Path) -> None:
         ),
         (
             lambda p: write_template(p / LABELER, "{% if messages %}"),
-            "labeler: yes and no can't be read",
+            "labeler: its chat template can't write a question",
         ),
     ],
 )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import shortened
 from rlaifv_kedro.models.llava.processor import chunked_ids
+from rlaifv_kedro.models.loading_errors import checkpoint_errors
+from rlaifv_kedro.models.processors import processor_template
 from rlaifv_kedro.pixels import as_seen
 from rlaifv_kedro.placeholders import TURNS, Cleaner
 
@@ -57,8 +59,7 @@ class ChatEncoder:
     def __init__(self, processor: "ProcessorMixin", where: str, ends: Collection[int] = ()):
         from transformers import LlavaProcessor
 
-        template = getattr(processor, "chat_template", None)
-        template = template.get("default") if isinstance(template, dict) else template
+        template = processor_template(processor)
         if not template:
             raise UserError(
                 f"{where}: the processor has no chat template. Add a chat_template.jinja beside its files."
@@ -212,15 +213,16 @@ class ChatEncoder:
         return EncodedImage({}, self.image(Image.new("RGB", size)).block)
 
     def _prompt_text(self, question: str) -> str:
-        return self.processor.apply_chat_template(
-            [self._user(question)], add_generation_prompt=True, tokenize=False, **self._template
-        )
+        return self._written([self._user(question)], add_generation_prompt=True)
 
     def _conversation_text(self, question: str, answer: str) -> str:
         reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
-        return self.processor.apply_chat_template(
-            [self._user(question), reply], tokenize=False, **self._template
-        )
+        return self._written([self._user(question), reply])
+
+    def _written(self, messages: list[dict[str, Any]], **options: Any) -> str:
+        """What the chat template makes of a conversation."""
+        with checkpoint_errors(self.where, "its chat template can't write a question with a picture"):
+            return self.processor.apply_chat_template(messages, tokenize=False, **options, **self._template)
 
     @staticmethod
     def _user(question: str) -> dict[str, Any]:

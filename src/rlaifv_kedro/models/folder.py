@@ -5,18 +5,23 @@ nor transformers, and of this project only what lies at the bottom (``errors``, 
 datasets and preflight ask it, too, so it counts as low as these (tests/test_layers.py).
 """
 
-import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
-from rlaifv_kedro.formats import first_line
+from rlaifv_kedro.models.files_of_checkpoint import (
+    FLOATS,
+    Problem,
+    Weights,
+    problems_of_small_files,
+    read_object,
+    weights_in_files,
+)
 from rlaifv_kedro.models.hub import folder_of
 
 Read = TypeVar("Read")
@@ -38,43 +43,6 @@ PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 LLAVA_ORIGINAL = "llava_original"
 """Family of a LLaVA in the layout of its original release; every other family goes by its ``model_type``."""
-
-DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-"""By safetensors' names."""
-
-
-class Tensor(NamedTuple):
-    """What a file's header says of a tensor.
-
-    ``dtype`` is safetensors' name, such as ``BF16``.
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-
-
-class Problem(NamedTuple):
-    """What is wrong with a checkpoint, and the file or folder in which it is."""
-
-    what: str
-    where: Path
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The files with the weights, as far as they can be read.
-
-    Attributes:
-        names: Of the tensors; empty for a single ``.bin``, which must be read whole to know them.
-        tensors: By name; empty for ``.bin`` files.
-        parameters: How many numbers the weights are; of ``.bin`` files by their size.
-        problems: What is missing or damaged.
-    """
-
-    names: frozenset[str] = frozenset()
-    tensors: Mapping[str, Tensor] = field(default_factory=dict)
-    parameters: int = 0
-    problems: tuple[Problem, ...] = ()
 
 
 class CheckpointFolder:
@@ -110,7 +78,10 @@ class CheckpointFolder:
     @property
     def family(self) -> str | None:
         """``llava_original``, or ``model_type`` of the config; None if there is neither."""
-        return LLAVA_ORIGINAL if is_llava_original(self.config) else self.config.get("model_type")
+        kind = self.config.get("model_type")
+        if is_llava_original(self.config):
+            return LLAVA_ORIGINAL
+        return kind if isinstance(kind, str) else None
 
     @cached_property
     def base(self) -> str:
@@ -125,15 +96,31 @@ class CheckpointFolder:
         """The folder itself, or the one of the checkpoint that its adapters belong to, fetched if need be.
 
         Raises:
-            UserError: The adapters don't name it, or it can't be fetched; it has no ``config.json``.
+            UserError: The adapters don't name it, or it isn't there and can't be fetched; it has no
+                ``config.json``.
         """
-        whole = CheckpointFolder(folder_of(self.base)) if self.is_adapter else self
-        if not whole.has_any((CONFIG,)):
-            raise UserError(
-                f"{whole.path} is no checkpoint: it has no {CONFIG}. Give the folder that save_pretrained "
-                "wrote."
-            )
-        return whole
+        if not self.is_adapter:
+            return self.with_config("Give the folder that save_pretrained wrote.")
+        remedy = (
+            f"The adapters in {shown(self.path)} belong to it. If it lies elsewhere, set "
+            f"base_model_name_or_path in their {ADAPTER_CONFIG}, or merge them: rlaifv merge --adapter "
+            f"{shown(self.path)} --base FOLDER --out FOLDER."
+        )
+        try:
+            base = CheckpointFolder(folder_of(self.base))
+        except UserError as error:
+            raise UserError(f"{error.message} {remedy}") from error
+        return base.with_config(remedy)
+
+    def with_config(self, remedy: str) -> "CheckpointFolder":
+        """The folder itself, if it is a checkpoint.
+
+        Raises:
+            UserError: It has no ``config.json``; ends with the remedy.
+        """
+        if not self.has_any((CONFIG,)):
+            raise UserError(f"{self.path} is no checkpoint: it has no {CONFIG}. {remedy}")
+        return self
 
     @cached_property
     def weights(self) -> Weights:
@@ -144,42 +131,22 @@ class CheckpointFolder:
             owner = "the adapters have" if self.is_adapter else "the folder holds"
             return Weights(problems=(Problem(f"{owner} no weights", self.path / wanted[0]),))
         if not first.endswith(".json"):
-            return self._read(first, [first], frozenset())
+            return self._read([first], None, {})
         try:
             place = read_object(self.path / first).get("weight_map")
         except ValueError as error:
             return Weights(problems=(Problem(str(error), self.path / first),))
         if not isinstance(place, dict) or not place:
             return Weights(problems=(Problem(f"{first} names no weights", self.path / first),))
-        return self._read(first, sorted(set(place.values())), frozenset(place))
+        if not all(isinstance(name, str) and name == Path(name).name for name in place.values()):
+            return Weights(
+                problems=(Problem(f"{first} names files that can't be its own", self.path / first),)
+            )
+        return self._read(sorted(set(place.values())), first, place)
 
-    def _read(self, first: str, files: list[str], names: frozenset[str]) -> Weights:
-        """What is in the files of the weights.
-
-        Args:
-            first: The file that names them, or the only one.
-            names: Of the tensors, if an index told them.
-        """
-        problems = [
-            Problem(f"{name} is missing, but {first} names it", self.path / name)
-            for name in files
-            if not self.has_any((name,))
-        ]
-        there = [self.path / name for name in files if self.has_any((name,))]
-        problems += [Problem(f"{path.name} is empty", path) for path in there if not path.stat().st_size]
-        whole = [path for path in there if path.stat().st_size]
-        if ".bin" in first:
-            size = sum(path.stat().st_size for path in whole)
-            stored = 4 if self._dtype_of_config() == "float32" else 2
-            return Weights(names, {}, size // stored, tuple(problems))
-        tensors: dict[str, Tensor] = {}
-        for path in whole:
-            try:
-                tensors |= read_tensors(path)
-            except ValueError as error:
-                problems.append(Problem(f"{path.name} is damaged ({error})", path))
-        parameters = sum(math.prod(tensor.shape) for tensor in tensors.values())
-        return Weights(frozenset(tensors), tensors, parameters, tuple(problems))
+    def _read(self, files: list[str], index: str | None, place: Mapping[str, str]) -> Weights:
+        stored = 4 if self._dtype_of_config() == "float32" else 2
+        return weights_in_files(self.path, files, index, place, stored)
 
     def _dtype_of_config(self) -> str:
         try:
@@ -197,23 +164,41 @@ class CheckpointFolder:
         counts: Counter[str] = Counter()
         for tensor in self.weights.tensors.values():
             counts[tensor.dtype] += math.prod(tensor.shape)
-        known = [(count, DTYPES[name]) for name, count in counts.items() if name in DTYPES]
+        known = [(count, FLOATS[name]) for name, count in counts.items() if name in FLOATS]
         if known:
             return max(known)[1]
         said = self._dtype_of_config()
-        return said if said in DTYPES.values() else "float32"
+        return said if said in FLOATS.values() else "float32"
 
     def problems(self) -> list[Problem]:
-        """What is wrong with the config and the weights; empty if they are whole.
+        """What is wrong with the files; empty if they are whole.
 
-        Tokenizer and processor are other questions: a policy can be stored without them.
+        Whether there are a tokenizer and a processor is another question: a policy can be stored without.
         """
         described, read = (ADAPTER_CONFIG, _base_of) if self.is_adapter else (CONFIG, read_object)
+        found = []
         try:
             read(self.path / described)
         except ValueError as error:
-            return [Problem(str(error), self.path / described), *self.weights.problems]
-        return list(self.weights.problems)
+            found.append(Problem(str(error), self.path / described))
+        found += [*self.weights.problems, *problems_of_small_files(self.path)]
+        return found or self._packed()
+
+    def _packed(self) -> list[Problem]:
+        """Weights that are no ordinary numbers, and of which the config doesn't say how they are packed."""
+        if self.is_adapter or "quantization_config" in self.config:
+            return []
+        odd = sorted(
+            name
+            for name, tensor in self.weights.tensors.items()
+            if tensor.dtype not in FLOATS and name.endswith("weight")
+        )
+        if not odd:
+            return []
+        dtype = self.weights.tensors[odd[0]].dtype
+        return [
+            Problem(f"{odd[0]} is stored as {dtype}, and config.json doesn't say how to read that", self.path)
+        ]
 
     def refuse_damaged(self, remedy: str) -> None:
         """Stop if the config or the weights are missing or damaged.
@@ -224,28 +209,16 @@ class CheckpointFolder:
         Raises:
             UserError: Names the first problem and its file.
         """
-        problems = self.problems()
-        if problems:
-            raise UserError(f"{shown(problems[0].where.parent)}: {problems[0].what}. {remedy}")
+        _refuse_first(self.problems(), remedy)
+
+    def refuse_damaged_weights(self, remedy: str) -> None:
+        """As :meth:`refuse_damaged`, for adapters whose config needn't name the checkpoint they belong to."""
+        _refuse_first(self.weights.problems, remedy)
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a small file.
-
-    Raises:
-        ValueError: The file is missing, unreadable or empty, or holds no JSON object; begins with its name.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"{path.name} is missing") from error
-    except OSError as error:
-        raise ValueError(f"{path.name} can't be read ({error.strerror})") from error
-    except ValueError as error:
-        raise ValueError(f"{path.name} is not JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} holds no JSON object")
-    return content
+def _refuse_first(problems: Sequence[Problem], remedy: str) -> None:
+    if problems:
+        raise UserError(f"{shown(problems[0].where.parent)}: {problems[0].what}. {remedy}")
 
 
 def _base_of(path: Path) -> str:
@@ -268,28 +241,13 @@ def _or_user_error(read: Callable[[Path], Read], path: Path) -> Read:
         ) from error
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Shape and dtype of each tensor of a safetensors file, from its header.
-
-    Raises:
-        ValueError: The file can't be read, or is shorter or longer than its header says.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            views = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-            return {name: Tensor(tuple(v.get_shape()), v.get_dtype()) for name, v in views.items()}
-    except (OSError, SafetensorError) as error:
-        raise ValueError(first_line(error)) from error
-
-
 def is_llava_original(config: Mapping[str, Any]) -> bool:
     """Whether a ``config.json`` is that of a LLaVA in its original layout.
 
     OmniLMM's own has ``mm_vision_tower``, too.
     """
-    architectures = config.get("architectures") or []
+    named = config.get("architectures")
+    architectures = [str(name) for name in named] if isinstance(named, list) else []
     if config.get("model_type") == "omnilmm" or any(name.startswith("OmniLMM") for name in architectures):
         return False
-    return list(architectures) == ["LlavaLlamaForCausalLM"] or "mm_vision_tower" in config
+    return architectures == ["LlavaLlamaForCausalLM"] or "mm_vision_tower" in config

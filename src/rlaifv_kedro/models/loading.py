@@ -1,15 +1,15 @@
 """Loading a multimodal model from a folder, whatever layout it is in."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.formats import first_line
 from rlaifv_kedro.models.folder import LLAVA_ORIGINAL, PROCESSORS, TOKENIZERS, CheckpointFolder
 from rlaifv_kedro.models.hub import folder_of
-from rlaifv_kedro.models.loading_errors import loading_errors, refuse_missing_weights
+from rlaifv_kedro.models.loading_errors import checkpoint_errors, refuse_wrong_names
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, ProcessorMixin
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from rlaifv_kedro.models.backends.transformers import TransformersModel
     from rlaifv_kedro.models.encoding import ChatEncoder
     from rlaifv_kedro.params import ComputeParams, WeightsParams
+
+
+logger = logging.getLogger(__name__)
+
+DAMAGED = "Copy it anew from where it was published."
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,8 @@ class Loading:
         batch_size: Prefixes (of a text model: chats) a forward pass; None takes the model's default.
         max_tokens_per_pack: See :class:`rlaifv_kedro.models.backends.transformers.TransformersModel`.
         adapter: Folder of LoRA adapters for the checkpoint.
-        chat_template: File with one, instead of the checkpoint's.
+        chat_template: File with one, or the name of one, instead of the checkpoint's.
+        image_aspect_ratio: ``pad`` or ``crop``, of LLaVA-1.5; without it, what the checkpoint states, or pad.
         trust_remote_code: Run code that comes with the weights.
         vision_config: Values of the vision tower that original layouts take from its hub name.
     """
@@ -43,6 +49,7 @@ class Loading:
     max_tokens_per_pack: int | None = None
     adapter: str | Path | None = None
     chat_template: str | Path | None = None
+    image_aspect_ratio: str | None = None
     trust_remote_code: bool = False
     vision_config: Mapping[str, Any] | None = None
 
@@ -89,31 +96,22 @@ def load_model(path: str | Path, loading: Loading | None = None, **changes: Any)
             damaged; its processor needs a package that isn't installed.
     """
     from rlaifv_kedro.models.backends.transformers import TransformersModel
+    from rlaifv_kedro.models.trial import refuse_misfits
 
     loading = replace(loading or Loading(), **changes)
     device = torch_device(loading.device)
     given = CheckpointFolder(folder_of(path))
     whole = given.with_weights()
-    try:
-        module, processor = _load(whole, loading)
-        for lora in adapters_of(given, loading):
-            module = _merged(module, lora)
-        if given.is_adapter and given.has_any(PROCESSORS):
-            processor = _auto_processor(given.path, loading.trust_remote_code)
-        if loading.chat_template is not None:
-            processor.chat_template = Path(loading.chat_template).read_text(encoding="utf-8")
-    except ImportError as error:  # families with a video part in their processor
-        what = first_line(error).partition(". ")[0]
-        raise UserError(
-            f"{path}: its processor needs a package that isn't installed: {what}. For torchvision: pip "
-            "install 'rlaifv_kedro[torchvision]', in the build that fits your torch."
-        ) from error
-    except loading_errors() as error:
-        raise UserError(f"{path}: can't load the checkpoint: {first_line(error)}") from error
-    placed = module if loading.device_map else module.to(device)
-    return TransformersModel(
-        placed, processor, str(path), loading.batch_size or 32, loading.max_tokens_per_pack
-    )
+    whole.refuse_damaged(DAMAGED)
+    with checkpoint_errors(path):
+        module, processor = _load(given, whole, loading)
+        placed = module if loading.device_map else module.to(device)
+        model = TransformersModel(
+            placed, processor, str(path), loading.batch_size or 32, loading.max_tokens_per_pack
+        )
+    if processor.tokenizer is not None:
+        refuse_misfits(model.encoder, placed.config, placed)
+    return model
 
 
 def load_encoder(path: str | Path, loading: Loading | None = None, **changes: Any) -> "ChatEncoder":
@@ -131,28 +129,20 @@ def load_encoder(path: str | Path, loading: Loading | None = None, **changes: An
     from rlaifv_kedro.models import minicpm_v, omnilmm
     from rlaifv_kedro.models.encoding import ChatEncoder, ends_of
     from rlaifv_kedro.models.llava.original_config import llava_config, named_tower
-    from rlaifv_kedro.models.llava.processor import llava_processor
 
     loading = replace(loading or Loading(), **changes)
     given = CheckpointFolder(folder_of(path))
     whole = given.with_weights()
-    remote = loading.trust_remote_code
     omnilmm.register()
     minicpm_v.register()
-    if whole.family == LLAVA_ORIGINAL:
-        tower = named_tower(whole.config, whole.path)
-        config = llava_config(whole.config, whole.path, loading.vision_config, tower)
-    else:
-        config = AutoConfig.from_pretrained(whole.path, trust_remote_code=remote)
-    if given.is_adapter and given.has_any(PROCESSORS):
-        processor = _auto_processor(given.path, remote)
-    elif whole.family == LLAVA_ORIGINAL:
-        processor = llava_processor(whole.path, config)
-    else:
-        processor = _auto_processor(whole.path, remote)
-    if loading.chat_template is not None:
-        processor.chat_template = Path(loading.chat_template).read_text(encoding="utf-8")
-    return ChatEncoder(processor, str(path), ends_of(_generation_config(whole, config)))
+    with checkpoint_errors(path):
+        if whole.family == LLAVA_ORIGINAL:
+            tower = named_tower(whole.config, whole.path)
+            config = llava_config(whole.config, whole.path, loading.vision_config, tower)
+        else:
+            config = AutoConfig.from_pretrained(whole.path, trust_remote_code=loading.trust_remote_code)
+        processor = _processor(given, whole, config, loading)
+        return ChatEncoder(processor, str(path), ends_of(_generation_config(whole, config)))
 
 
 def _generation_config(whole: CheckpointFolder, config: "PreTrainedConfig") -> "GenerationConfig":
@@ -188,39 +178,77 @@ def torch_device(device: str) -> str:
     return chosen
 
 
-def _load(whole: CheckpointFolder, loading: Loading) -> "tuple[PreTrainedModel, ProcessorMixin]":
-    """The module and its processor."""
+def _load(
+    given: CheckpointFolder, whole: CheckpointFolder, loading: Loading
+) -> "tuple[PreTrainedModel, ProcessorMixin | ImagesOnly]":
+    """The module, adapters merged, and its processor.
+
+    Args:
+        given: Holds adapters, maybe with a processor of their own, or is the same as ``whole``.
+    """
     import torch
 
     from rlaifv_kedro.models import minicpm_v, omnilmm
+    from rlaifv_kedro.models.adapters import merge_adapter
     from rlaifv_kedro.models.llava.original import load_llava_original
-    from rlaifv_kedro.models.llava.processor import llava_processor
+    from rlaifv_kedro.models.processors import pictures_and_prompts
 
-    folder, dtype, family = whole.path, getattr(torch, loading.dtype), whole.family
+    dtype, family = getattr(torch, loading.dtype), whole.family
     options = {"attn_implementation": loading.attn_implementation, "device_map": loading.device_map}
-    original = family == LLAVA_ORIGINAL
-    if original:
-        module = load_llava_original(folder, dtype=dtype, vision_config=loading.vision_config, **options)
+    omnilmm.register()
+    minicpm_v.register()
+    if family == LLAVA_ORIGINAL:
+        module = load_llava_original(whole.path, dtype=dtype, vision_config=loading.vision_config, **options)
     else:
-        omnilmm.register()
-        minicpm_v.register()
-        module = _auto_model(folder, loading, dtype=dtype, **options)
+        module = _auto_model(whole.path, loading, dtype=dtype, **options)
+    _settle_generation(module)
+    for adapter in adapters_of(given, loading):
+        module = merge_adapter(module, adapter)
     if family in (LLAVA_ORIGINAL, "omnilmm", "minicpmv") and not whole.has_any(TOKENIZERS):
         return module, _images_only(module, family)
-    processor = (
-        llava_processor(folder, module.config)
-        if original
-        else _auto_processor(folder, loading.trust_remote_code)
-    )
+    processor = _processor(given, whole, module.config, loading)
     if family == "omnilmm":
         module.config.image_token_id = processor.image_token_id  # the release's config doesn't name it
+    if module.config.model_type == "llava":
+        logger.info("%s: %s", given.path, pictures_and_prompts(processor, loading.chat_template))
     return module, processor
+
+
+def _processor(
+    given: CheckpointFolder, whole: CheckpointFolder, config: "PreTrainedConfig", loading: Loading
+) -> "ProcessorMixin":
+    """The processor: adapters' own, if their folder has one, or the checkpoint's."""
+    from rlaifv_kedro.models.processors import load_processor
+
+    return load_processor(
+        given if given.is_adapter and given.has_any(PROCESSORS) else whole,
+        config,
+        trust_remote_code=loading.trust_remote_code,
+        chat_template=loading.chat_template,
+        image_aspect_ratio=loading.image_aspect_ratio,
+    )
+
+
+def _settle_generation(module: "PreTrainedModel") -> None:
+    """Keep of the settings for generation what an answer needs, if the others contradict each other.
+
+    Those of early LLaVAs name a temperature without sampling; transformers reads that, and refuses to write
+    it: the first checkpoint of a training.
+    """
+    from transformers import GenerationConfig
+
+    given = module.generation_config
+    try:
+        given.validate(strict=True)
+    except ValueError:
+        kept = ("bos_token_id", "eos_token_id", "pad_token_id", "suppress_tokens", "renormalize_logits")
+        module.generation_config = GenerationConfig(**{name: getattr(given, name) for name in kept})
 
 
 def _images_only(module: "PreTrainedModel", family: str | None) -> ImagesOnly:
     """The image processor alone of a family whose release leaves the tokenizer out."""
     if family == LLAVA_ORIGINAL:
-        from rlaifv_kedro.models.llava.processor import llava_images
+        from rlaifv_kedro.models.llava.images import llava_images
 
         return ImagesOnly(llava_images(module.config))
     if family == "omnilmm":
@@ -240,23 +268,5 @@ def _auto_model(folder: Path, loading: Loading, **options: Any) -> "PreTrainedMo
     module, loaded = AutoModelForImageTextToText.from_pretrained(
         folder, trust_remote_code=loading.trust_remote_code, output_loading_info=True, **options
     )
-    refuse_missing_weights(loaded)
+    refuse_wrong_names(loaded, folder)
     return module
-
-
-def _auto_processor(folder: Path, remote: bool) -> "ProcessorMixin":
-    from transformers import AutoProcessor
-
-    return AutoProcessor.from_pretrained(folder, trust_remote_code=remote)
-
-
-def _merged(module: "PreTrainedModel", adapter: Path) -> "PreTrainedModel":
-    from transformers import LlavaForConditionalGeneration
-
-    from rlaifv_kedro.models.llava.adapter import apply_original_adapter, is_original_adapter
-
-    if isinstance(module, LlavaForConditionalGeneration) and is_original_adapter(adapter):
-        return apply_original_adapter(module, adapter)
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(module, adapter).merge_and_unload()

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.models.folder import ADAPTER_CONFIG, CARD, CONFIG, CheckpointFolder
-from rlaifv_kedro.models.hub import folder_of
+from rlaifv_kedro.models.folder import ADAPTER_CONFIG, CARD, CheckpointFolder
 from rlaifv_kedro.transformers_private import rename_when_saved
 
 if TYPE_CHECKING:
@@ -51,12 +50,10 @@ def merge_adapters(
         )
     if out.exists():
         raise UserError(f"{out} is there already. Give the name of a new folder.")
-    whole = CheckpointFolder(folder_of(folder.base) if base is None else base)
-    if not whole.has_any((CONFIG,)):
-        raise UserError(
-            f"{whole.path}, the checkpoint that the adapters of {adapter} belong to, isn't there. Say where "
-            "it is: --base FOLDER."
-        )
+    if base is None:
+        whole = folder.with_weights()
+    else:
+        whole = CheckpointFolder(base).with_config(f"It is to be what the adapters of {adapter} belong to.")
     loading = Loading(dtype=whole.stored_dtype, device="cpu", trust_remote_code=trust_remote_code)
     model = load_model(adapter, loading) if base is None else load_model(base, loading, adapter=adapter)
     unfinished = out.with_name(f".{out.name}.tmp")

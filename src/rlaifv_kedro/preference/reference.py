@@ -26,6 +26,8 @@ from rlaifv_kedro.preference.weights import SUM, Reduction
 from rlaifv_kedro.schemas import table
 
 if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
     from rlaifv_kedro.models.backends.transformers import TransformersModel
     from rlaifv_kedro.params import TrainingParams
 
@@ -37,7 +39,7 @@ _FILES_THAT_COUNT = {".safetensors", ".bin", ".json", ".model", ".jinja", ".txt"
 def fingerprint(
     policy: Path,
     pairs: PairStore,
-    chat_template: str,
+    processor: "ProcessorMixin",
     numerics: str,
     truncation: Truncation,
     reduction: Reduction = SUM,
@@ -45,6 +47,9 @@ def fingerprint(
     """What reference log-probs depend on, each part as a sha256; numerics and reduction in words.
 
     Truncation is part of the data.
+
+    Args:
+        processor: As the policy was loaded with it: parameters may have changed its template and pictures.
     """
     model = hashlib.sha256()
     for file in sorted(f for f in policy.rglob("*") if f.suffix in _FILES_THAT_COUNT):
@@ -52,11 +57,13 @@ def fingerprint(
         with file.open("rb") as stream:
             model.update(hashlib.file_digest(stream, "sha256").digest())
     data = hashlib.sha256(f"{truncation!r} {pairs.fingerprint()}".encode())
-    template = hashlib.sha256(chat_template.encode()).hexdigest()
+    template = hashlib.sha256(processor.chat_template.encode()).hexdigest()
+    images = hashlib.sha256(processor.image_processor.to_json_string().encode()).hexdigest()
     return {
         "model": model.hexdigest(),
         "data": data.hexdigest(),
         "template": template,
+        "images": images,
         "dtype": numerics,
         "log_probs": str(reduction),
     }
@@ -66,8 +73,8 @@ def expected_fingerprint(
     policy: Path, pairs: PairStore, model: "TransformersModel", params: "TrainingParams", dtype: str
 ) -> dict[str, str]:
     """The fingerprint of reference log-probs as a training with these parameters needs them."""
-    template, numerics = model.processor.chat_template, params.numerics(dtype)
-    return fingerprint(policy, pairs, template, numerics, Truncation.of(params), Reduction.of(params))
+    numerics = params.numerics(dtype)
+    return fingerprint(policy, pairs, model.processor, numerics, Truncation.of(params), Reduction.of(params))
 
 
 def refuse_mismatch(stored: dict[str, str] | None, expected: dict[str, str]) -> None:
@@ -85,6 +92,7 @@ def refuse_mismatch(stored: dict[str, str] | None, expected: dict[str, str]) -> 
         "model": "another policy",
         "data": "other preference pairs or another truncation",
         "template": "another chat template",
+        "images": "another preprocessing of pictures",
         "dtype": "another way to compute",
         "log_probs": "another reduction of log-probs",
     }

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
-from rlaifv_kedro.formats import billions, first_line
+from rlaifv_kedro.formats import billions
+from rlaifv_kedro.models.encoding import ChatEncoder
+from rlaifv_kedro.models.files_of_checkpoint import Problem, problems_of_small_files
 from rlaifv_kedro.models.folder import (
     ADAPTER_CONFIG,
     CONFIG,
@@ -15,10 +17,11 @@ from rlaifv_kedro.models.folder import (
     PROCESSORS,
     TOKENIZERS,
     CheckpointFolder,
-    Problem,
 )
 from rlaifv_kedro.models.hub import folder_here, is_hub_name
-from rlaifv_kedro.models.llava.original_config import named_tower
+from rlaifv_kedro.models.loading_errors import checkpoint_errors
+from rlaifv_kedro.models.processors import TEMPLATES, load_processor, named_template, processor_template
+from rlaifv_kedro.models.trial import refuse_misfits
 from rlaifv_kedro.preflight.finding import Finding
 from rlaifv_kedro.preflight.shapes import LLAVA_TOKENS, image_patches, image_tokens, size_of
 from rlaifv_kedro.preflight.sizes import ModelSize
@@ -30,9 +33,6 @@ if TYPE_CHECKING:
 
 
 OWN_FOLDER = "Give the folder that training wrote."
-
-
-LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, UserError)
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ class _Check:
         self.findings: list[Finding] = []
         self.size: ModelSize | None = None
         self.processor: Any = None
+        named = model.params.chat_template
+        self.template = named if named in TEMPLATES or (named and Path(named).is_file()) else None
 
     def run(self) -> None:
         """Make all checks of the model."""
@@ -94,11 +96,11 @@ class _Check:
         adapter = getattr(self.model.params, "adapter", None)  # only the backend transformers takes some
         if adapter and (beside := self._located(adapter)):
             self._check_adapter(beside)
-        template = self.model.params.chat_template
-        if template and not Path(template).is_file():
+        named = self.model.params.chat_template
+        if named and self.template is None:
             self._wrong(
                 "the chat template is not there",
-                template,
+                named,
                 f"Put it there, or unset models.{self.model.role}.chat_template.",
             )
         if whole is not None:
@@ -114,6 +116,7 @@ class _Check:
         remedy = (
             remedy or self.model.fetch or f"Fetch it as docs/recipes.md says, or change {self.model.where}."
         )
+        what = what.removeprefix(f"{shown(where)}: ")  # as errors begin
         self.findings.append(Finding(False, f"{self.model.role}: {what}", shown(where), remedy))
 
     def _located(self, source: str) -> CheckpointFolder | None:
@@ -164,9 +167,8 @@ class _Check:
         except UserError:  # is one of the problems
             return
         if whole.family == LLAVA_ORIGINAL:
-            self._check_tokenizer(whole)
-            self._check_tower(whole)
             self.size = size_of(described, whole, LLAVA_TOKENS, LLAVA_TOKENS)
+            self._check_original(whole)
             return
         config = self._known_config(whole)
         if config is None:
@@ -177,11 +179,22 @@ class _Check:
         text = config.get_text_config().to_dict()
         self.size = size_of(text, whole, image_tokens(config), image_patches(config))
 
-    def _check_tower(self, whole: CheckpointFolder) -> None:
-        """The CLIP that an original LLaVA names if its own weights have no vision tower."""
-        names = whole.weights.names
+    def _check_original(self, whole: CheckpointFolder) -> None:
+        """A LLaVA in its original layout, and the CLIP that it names if its own weights have no tower."""
+        from rlaifv_kedro.models.llava.original_config import llava_config, named_tower
+
+        tower, names = named_tower(whole.config, whole.path), whole.weights.names
         if names and not any("vision_tower." in name for name in names):
-            self._located(named_tower(whole.config, whole.path))
+            self._located(tower)
+        if not self._check_tokenizer(whole) or self.findings:  # what is missing can't be looked at
+            return
+        try:
+            config = llava_config(whole.config, whole.path, None, tower)
+            config.text_config.vocab_size += 2  # rows that loading adds, for <image> and <pad>
+        except UserError as error:
+            self._wrong(error.message, whole.path / CONFIG)
+            return
+        self._check_processor(whole, config)
 
     def _known_config(self, whole: CheckpointFolder) -> "PreTrainedConfig | None":
         """The config, if the architecture is one that the run can load."""
@@ -212,9 +225,10 @@ class _Check:
             )
             return None
         try:
-            return AutoConfig.from_pretrained(whole.path, trust_remote_code=remote)
-        except LOADING_ERRORS as error:
-            self._wrong(f"its config.json can't be used: {first_line(error)}", config_file)
+            with checkpoint_errors(config_file, "can't be used"):
+                return AutoConfig.from_pretrained(whole.path, trust_remote_code=remote)
+        except UserError as error:
+            self._wrong(error.message, config_file)
             return None
 
     def _check_class(self, whole: CheckpointFolder, config: "PreTrainedConfig") -> None:
@@ -241,34 +255,46 @@ class _Check:
 
     def _check_processor(self, whole: CheckpointFolder, config: "PreTrainedConfig") -> None:
         """The processor, or a text LLM's tokenizer, loaded as the run does; and its chat template."""
-        from transformers import AutoProcessor, AutoTokenizer
-
-        folder, multimodal = whole.path, hasattr(config, "vision_config")
-        template = self.model.params.chat_template
+        folder = whole.path
         own = config.model_type in ("omnilmm", "minicpmv")  # made from the tokenizer and the config
-        if multimodal and not own and not whole.has_any(PROCESSORS):
+        multimodal = hasattr(config, "vision_config")
+        made = own or whole.family == LLAVA_ORIGINAL
+        if problems_of_small_files(folder):  # are told
+            return
+        if multimodal and not made and not whole.has_any(PROCESSORS):
             self._wrong(f"the image processor is missing ({' or '.join(PROCESSORS)})", folder / PROCESSORS[0])
             return
         try:
-            loaded = (AutoProcessor if multimodal else AutoTokenizer).from_pretrained(
-                folder, trust_remote_code=self.model.params.trust_remote_code
+            loaded = self._processor(whole, config) if multimodal or own else self._tokenizer(whole)
+            if not processor_template(loaded) and self.model.params.chat_template is None:
+                self._wrong(
+                    "it has no chat template",
+                    folder / "chat_template.jinja",
+                    f"Copy it there, or name one: models.{self.model.role}.chat_template.",
+                )
+            elif self.model.vision and processor_template(loaded):
+                refuse_misfits(ChatEncoder(loaded, str(folder)), config)
+            self.processor = loaded
+        except UserError as error:
+            self._wrong(error.message, folder)
+
+    def _processor(self, whole: CheckpointFolder, config: "PreTrainedConfig") -> Any:
+        params = self.model.params
+        return load_processor(
+            whole,
+            config,
+            trust_remote_code=params.trust_remote_code,
+            chat_template=self.template,
+            image_aspect_ratio=getattr(params, "image_aspect_ratio", None),
+        )
+
+    def _tokenizer(self, whole: CheckpointFolder) -> Any:
+        from transformers import AutoTokenizer
+
+        with checkpoint_errors(whole.path, "its processor or tokenizer can't be loaded"):
+            loaded = AutoTokenizer.from_pretrained(
+                whole.path, trust_remote_code=self.model.params.trust_remote_code
             )
-            if template and Path(template).is_file():
-                loaded.chat_template = Path(template).read_text(encoding="utf-8")
-        except ImportError as error:
-            self._wrong(
-                f"its processor needs a package that isn't installed: {first_line(error)}",
-                folder,
-                "Install it; if it is torchvision, in the build that fits your torch (docs/recipes.md).",
-            )
-            return
-        except LOADING_ERRORS as error:
-            self._wrong(f"its processor or tokenizer can't be loaded: {first_line(error)}", folder)
-            return
-        self.processor = loaded
-        if not getattr(loaded, "chat_template", None) and not template:
-            self._wrong(
-                "it has no chat template",
-                folder / "chat_template.jinja",
-                f"Copy it there, or name a file that holds one: models.{self.model.role}.chat_template.",
-            )
+            if self.template is not None:
+                loaded.chat_template = named_template(self.template)
+            return loaded

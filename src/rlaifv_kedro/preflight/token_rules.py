@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
-
+from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
-from rlaifv_kedro.formats import first_line
-from rlaifv_kedro.preflight.checkpoints import LOADING_ERRORS, UsedModel
+from rlaifv_kedro.models.loading_errors import checkpoint_errors
+from rlaifv_kedro.models.trial import PICTURE
+from rlaifv_kedro.preflight.checkpoints import UsedModel
 from rlaifv_kedro.preflight.finding import Finding
 from rlaifv_kedro.preflight.setup import RunSetup
 from rlaifv_kedro.runs.kedro_private import dataset, filepath
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 
 REWARD = ("reward_policy", "reward_reference")
 ANSWER = "A dog sits on a red chair, and two people play tennis."
-PICTURE = (336, 336)
-"""Pixels of the blank picture that is tried."""
-
-FAULTS = (*LOADING_ERRORS, TemplateError)
 
 
 def replies_can_be_told_apart(setup: RunSetup) -> Iterator[Finding]:
@@ -32,12 +28,13 @@ def replies_can_be_told_apart(setup: RunSetup) -> Iterator[Finding]:
         asked.add("policy")
     for model, processor in _whole(setup, asked):
         try:
-            encoder = _encoder(model, processor)
-            if encoder is not None:
-                encoder.first_tokens([feedback.yes_words, feedback.no_words])
-        except FAULTS as error:
+            with checkpoint_errors(model.source, "it can't write a question"):
+                encoder = _encoder(model, processor)
+                if encoder is not None:
+                    encoder.first_tokens([feedback.yes_words, feedback.no_words])
+        except UserError as error:
             where = "feedback.yes_words, feedback.no_words"
-            yield Finding(False, f"{model.role}: yes and no can't be read", where, first_line(error))
+            yield Finding(False, f"{model.role}: yes and no can't be read", where, error.message)
 
 
 def answers_have_room(setup: RunSetup) -> Iterator[Finding]:
@@ -48,15 +45,15 @@ def answers_have_room(setup: RunSetup) -> Iterator[Finding]:
     if longest is None or not setup.does(Task.REFERENCE, Task.TRAINING):
         return
     for model, processor in _whole(setup, {"policy"}):
+        encoder = _encoder(model, processor)
+        if encoder is None:
+            continue
         try:
-            encoder = _encoder(model, processor)
-            if encoder is None:
-                continue
-            image = encoder.image(Image.new("RGB", PICTURE))
-            taken = encoder.end_of_image(encoder.prompts(["?"], image)[0], image)
-        except FAULTS as error:
-            what = f"{model.role}: its processor can't write a prompt about an image"
-            yield Finding(False, what, model.where, first_line(error))
+            with checkpoint_errors(model.source, "it can't write a prompt about an image"):
+                image = encoder.image(Image.new("RGB", PICTURE))
+                taken = encoder.end_of_image(encoder.prompts(["?"], image)[0], image)
+        except UserError as error:
+            yield Finding(False, f"{model.role}: its processor can't be used", model.where, error.message)
             continue
         if taken >= longest:
             what = f"{model.role}: an image takes {taken} tokens, which leaves no room for an answer"
@@ -71,9 +68,9 @@ def text_templates_can_be_used(setup: RunSetup) -> Iterator[Finding]:
     for model, processor in _whole(setup, {"splitter", "question_writer", "judge"}):
         try:
             TextEncoder(processor, model.source)
-        except FAULTS as error:
+        except UserError as error:
             what = f"{model.role}: its chat template can't be used"
-            yield Finding(False, what, model.where, first_line(error))
+            yield Finding(False, what, model.where, error.message)
 
 
 def rewards_can_be_compared(setup: RunSetup) -> Iterator[Finding]:

@@ -364,7 +364,7 @@ def test_a_missing_chat_template_is_named_and_can_be_given(
         load_text_model(checkpoint)
     loaded = load_text_model(checkpoint, device="cpu", chat_template=template)
     assert loaded.encoder.prompt(chats()[0]) == model.encoder.prompt(chats()[0])
-    with pytest.raises(UserError, match="llm: can't load the checkpoint: .*no-such.jinja"):
+    with pytest.raises(UserError, match=r"no-such\.jinja: the chat template can't be read"):
         load_text_model(checkpoint, chat_template=tmp_path / "no-such.jinja")
 
 
@@ -390,7 +390,7 @@ def test_a_model_of_an_unknown_kind(checkpoint: Path) -> None:
 def test_truncated_weights(checkpoint: Path) -> None:
     weights = checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    with pytest.raises(UserError, match="llm: can't load the checkpoint"):
+    with pytest.raises(UserError, match=r"llm: model\.safetensors is damaged"):
         load_text_model(checkpoint)
 
 

@@ -113,13 +113,13 @@ def test_a_folder_without_config(checkpoint: Path) -> None:
 def test_truncated_weights(checkpoint: Path) -> None:
     weights = checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    with pytest.raises(UserError, match="policy: can't load the checkpoint"):
+    with pytest.raises(UserError, match=r"policy: model\.safetensors is damaged"):
         load_model(checkpoint)
 
 
 def test_empty_weights(checkpoint: Path) -> None:
     (checkpoint / "model.safetensors").write_bytes(b"")
-    with pytest.raises(UserError, match="policy: can't load the checkpoint"):
+    with pytest.raises(UserError, match=r"policy: model\.safetensors is empty"):
         load_model(checkpoint)
 
 
@@ -175,7 +175,7 @@ def test_missing_processor_files(checkpoint: Path) -> None:
     for file in checkpoint.iterdir():
         if file.name not in ("config.json", "generation_config.json", "model.safetensors"):
             file.unlink()
-    with pytest.raises(UserError, match="policy: can't load the checkpoint"):
+    with pytest.raises(UserError, match="policy: its processor or tokenizer can't be loaded"):
         load_model(checkpoint)
 
 

@@ -375,8 +375,7 @@ def test_shards_and_bin_files(
     (folder / f"{name}.{layout}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
     assert torch.equal(logits_of(load(folder), inputs), original_logits)
     (folder / f"{name}-00002-of-00002.{layout}").write_bytes(b"not weights")
-    damaged = "is damaged" if layout == "safetensors" else "can't load the checkpoint"
-    with pytest.raises(UserError, match=damaged):
+    with pytest.raises(UserError, match="is damaged"):
         load(folder)
     (folder / f"{name}-00002-of-00002.{layout}").unlink()
     with pytest.raises(
@@ -466,5 +465,5 @@ def test_other_designs_are_refused(folder: Path, change: dict) -> None:
 
 def test_a_config_that_makes_no_sense_is_a_users_error(folder: Path) -> None:
     configure(folder, num_attention_heads=5)
-    with pytest.raises(UserError, match=r"config\.json can't be used"):
+    with pytest.raises(UserError, match=r"config\.json: can't be used"):
         load(folder)

@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jinja2 import TemplateError
 
 from rlaifv_kedro.branching import choose_way
 from rlaifv_kedro.branching.drawing import SamplingSettings
 from rlaifv_kedro.branching.sampling import sample_branches
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.formats import first_line
+from rlaifv_kedro.models.adapters import merge_adapter
 from rlaifv_kedro.models.backends.room import context_of
 from rlaifv_kedro.models.encoding import FIXED_DATE, cleaner_of
 from rlaifv_kedro.models.finite import watch_numbers
 from rlaifv_kedro.models.folder import CheckpointFolder
 from rlaifv_kedro.models.hub import folder_of
 from rlaifv_kedro.models.interface import Answer, Decoding, OnAnswer
-from rlaifv_kedro.models.loading import Loading, adapters_of, load_model, torch_device
-from rlaifv_kedro.models.loading_errors import loading_errors, refuse_missing_weights
+from rlaifv_kedro.models.loading import DAMAGED, Loading, adapters_of, load_model, torch_device
+from rlaifv_kedro.models.loading_errors import checkpoint_errors, refuse_wrong_names
+from rlaifv_kedro.models.processors import named_template, processor_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
@@ -129,8 +129,7 @@ class TextEncoder:
     """
 
     def __init__(self, processor: "PreTrainedTokenizerBase | ProcessorMixin", where: str):
-        template = getattr(processor, "chat_template", None)
-        template = template.get("default") if isinstance(template, dict) else template
+        template = processor_template(processor)
         if not template:
             raise UserError(
                 f"{where}: the tokenizer has no chat template. Add a chat_template.jinja beside its files."
@@ -178,15 +177,11 @@ class TextEncoder:
             {**m, "content": [{"type": "text", "text": m["content"]}] if self.multimodal else m["content"]}
             for m in chat
         ]
-        try:
+        roles = ", ".join(m["role"] for m in chat)
+        with checkpoint_errors(self.where, f"its chat template can't write messages of {roles}"):
             return self.processor.apply_chat_template(
                 messages, chat_template=self.template, tokenize=False, **options, **self.options
             )
-        except TemplateError as error:
-            roles = ", ".join(m["role"] for m in chat)
-            raise UserError(
-                f"{self.where}: its chat template can't write messages of {roles}: {error}"
-            ) from error
 
     def _takes_system(self) -> bool:
         """Whether the template writes a system message.
@@ -236,10 +231,9 @@ def load_text_model(path: str | Path, loading: Loading | None = None, **changes:
     if _is_multimodal(whole.config, loading.trust_remote_code):
         loaded = load_model(given.path, loading)
         return TransformersText(loaded.module, loaded.processor, str(given.path), batch_size)
-    try:
+    whole.refuse_damaged(DAMAGED)
+    with checkpoint_errors(given.path):
         module, tokenizer = _load_text(given, whole, loading)
-    except loading_errors() as error:
-        raise UserError(f"{given.path}: can't load the checkpoint: {first_line(error)}") from error
     placed = module if loading.device_map else module.to(device)
     return TransformersText(placed, tokenizer, str(given.path), batch_size)
 
@@ -262,18 +256,16 @@ def _load_text(
         trust_remote_code=loading.trust_remote_code,
         output_loading_info=True,
     )
-    refuse_missing_weights(loaded)
+    refuse_wrong_names(loaded, whole.path)
     for adapter in adapters_of(given, loading):
-        from peft import PeftModel
-
-        module = PeftModel.from_pretrained(module, adapter).merge_and_unload()
+        module = merge_adapter(module, adapter)
     own = given if given.has_any(("tokenizer_config.json",)) else whole
     tokenizer = AutoTokenizer.from_pretrained(own.path, trust_remote_code=loading.trust_remote_code)
     words = set(tokenizer.get_vocab().values()) - set(tokenizer.added_tokens_decoder)
     if not words:  # what transformers makes of a class without its files
         raise ValueError("the tokenizer's files are missing (tokenizer.json or tokenizer.model)")
     if loading.chat_template is not None:
-        tokenizer.chat_template = Path(loading.chat_template).read_text(encoding="utf-8")
+        tokenizer.chat_template = named_template(loading.chat_template)
     return module, tokenizer
 
 

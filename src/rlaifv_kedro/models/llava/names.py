@@ -3,6 +3,7 @@
 Source: the original code (github.com/haotian-liu/LLaVA: ``llava_arch.py``, ``clip_encoder.py``).
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,14 +29,16 @@ _WRAPPED_TOWERS = (
 )  # published with one more level of names than they have in transformers 5
 
 
-def modern_name(name: str) -> str:
-    """Name of a weight or module in transformers, from the original's."""
-    return next((new + name.removeprefix(old) for old, new in PREFIXES.items() if name.startswith(old)), name)
+def renamed(name: str, beginnings: Mapping[str, str]) -> str:
+    """A name whose beginning is another: the first of these that it begins with counts."""
+    return next(
+        (new + name.removeprefix(old) for old, new in beginnings.items() if name.startswith(old)), name
+    )
 
 
 def original_name(name: str) -> str:
-    """Inverse of :func:`modern_name`, so that messages name what the user's files hold."""
-    return next((old + name.removeprefix(new) for old, new in PREFIXES.items() if name.startswith(new)), name)
+    """Name of a weight in the original, so that messages name what the user's files hold."""
+    return renamed(name, {new: old for old, new in PREFIXES.items()})
 
 
 def published_names(config: "LlavaConfig") -> dict[str, str]:

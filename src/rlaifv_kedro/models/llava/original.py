@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.formats import first_line
 from rlaifv_kedro.models.folder import CheckpointFolder
 from rlaifv_kedro.models.llava.names import PREFIXES, TOWER, original_name, published_names
 from rlaifv_kedro.models.llava.original_config import llava_config, named_tower, refuse_other_designs
-from rlaifv_kedro.models.loading_errors import loading_errors
+from rlaifv_kedro.models.loading_errors import checkpoint_errors
 from rlaifv_kedro.transformers_private import rename_when_saved
 
 if TYPE_CHECKING:
@@ -60,20 +59,17 @@ def load_llava_original(
     checkpoint.refuse_damaged("Give the folder of a whole checkpoint.")  # transformers would name the hub
     tower = named_tower(values, folder)
     config = llava_config(values, folder, vision_config, tower)
-    try:
-        with _without_report():
-            model, loaded = LlavaForConditionalGeneration.from_pretrained(
-                folder,
-                config=config,
-                dtype=dtype,
-                attn_implementation=attn_implementation,
-                device_map=device_map,
-                output_loading_info=True,
-                key_mapping={f"^{re.escape(old)}": new for old, new in PREFIXES.items()},
-                ignore_mismatched_sizes=True,
-            )
-    except loading_errors() as error:
-        raise UserError(f"{folder}: can't load the checkpoint: {first_line(error)}") from error
+    with checkpoint_errors(folder), _without_report():
+        model, loaded = LlavaForConditionalGeneration.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            device_map=device_map,
+            output_loading_info=True,
+            key_mapping={f"^{re.escape(old)}": new for old, new in PREFIXES.items()},
+            ignore_mismatched_sizes=True,
+        )
     # transformers would write the original's names again, wrong ones at that: a reload missed weights.
     # Trainer's saves go the same way.
     rename_when_saved(model, published_names(model.config))
@@ -112,19 +108,15 @@ def _load_tower(
     from transformers import CLIPVisionModel
 
     advice = "Set mm_vision_tower in config.json to the folder of the CLIP that it was trained with."
-    try:
-        with _without_report():
-            clip, loaded = CLIPVisionModel.from_pretrained(
-                tower,
-                config=model.config.vision_config,
-                dtype=dtype,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-            )
-    except loading_errors() as error:
-        raise UserError(
-            f"{folder} has no vision tower, and {tower} can't be loaded instead: {first_line(error)} {advice}"
-        ) from error
+    trouble = f"has no vision tower, and {tower} can't be loaded instead"
+    with checkpoint_errors(folder, trouble, advice), _without_report():
+        clip, loaded = CLIPVisionModel.from_pretrained(
+            tower,
+            config=model.config.vision_config,
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
     # A whole CLIP has text weights too, but of vision weights no layer may be left over: features are taken
     # from the last but one.
     wrong = {*loaded["missing_keys"], *(name for name, *_ in loaded["mismatched_keys"])}

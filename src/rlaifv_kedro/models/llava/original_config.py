@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.formats import first_line
+from rlaifv_kedro.models.loading_errors import checkpoint_errors
 
 if TYPE_CHECKING:
     from transformers import LlavaConfig
@@ -84,10 +84,9 @@ def llava_config(
     Raises:
         UserError: The values can't be used, or the vision tower can't be read.
     """
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import LlamaConfig, LlavaConfig
 
-    try:
+    with checkpoint_errors(folder / "config.json", "can't be used"):
         text = LlamaConfig(**{name: values[name] for name in _TEXT_VALUES if values.get(name) is not None})
         with_class = values.get("mm_vision_select_feature") == "cls_patch"
         eyes = _vision_config(values, folder, vision, tower)
@@ -98,11 +97,8 @@ def llava_config(
             vision_feature_layer=values.get("mm_vision_select_layer", -2),
             vision_feature_select_strategy="full" if with_class else "default",
             tie_word_embeddings=text.tie_word_embeddings,
+            image_aspect_ratio=values.get("image_aspect_ratio") or "square",  # as the original code takes it
         )
-    except (TypeError, ValueError, StrictDataclassError) as error:
-        raise UserError(
-            f"{folder / 'config.json'} can't be used: {first_line(error.__cause__ or error)}"
-        ) from error
     side = config.vision_config.image_size // config.vision_config.patch_size
     config.image_seq_length = side * side + (config.vision_feature_select_strategy == "full")
     return config
@@ -120,10 +116,6 @@ def _vision_config(values: dict[str, Any], folder: Path, given: Mapping[str, Any
         return CLIPVisionConfig(**inline)
     if not Path(tower).is_dir() and tower.rstrip("/").endswith("clip-vit-large-patch14-336"):
         return None  # known, so that a checkpoint with its tower loads without the hub
-    try:
+    remedy = f"Set mm_vision_tower in {folder / 'config.json'} to the folder of that CLIP."
+    with checkpoint_errors(tower, "the vision tower can't be read", remedy):
         return CLIPVisionConfig.from_pretrained(tower)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"The vision tower {tower} can't be read: {first_line(error)} Set mm_vision_tower in "
-            f"{folder / 'config.json'} to the folder of that CLIP."
-        ) from error

@@ -3,7 +3,7 @@
 It writes a prompt as token ids as the original does.
 
 Sources: the original code (github.com/haotian-liu/LLaVA: ``conversation.py``, template ``llava_v1``;
-``mm_utils.py``, ``tokenizer_image_token`` and ``expand2square``).
+``mm_utils.py``, ``tokenizer_image_token``).
 """
 
 import json
@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.formats import first_line
+from rlaifv_kedro.models.llava.images import llava_images
+from rlaifv_kedro.models.loading_errors import checkpoint_errors
 from rlaifv_kedro.models.sentencepiece_ids import like_sentencepiece
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from transformers import LlavaConfig, LlavaImageProcessorPil, LlavaProcessor, PreTrainedTokenizerBase
+    from transformers import LlavaConfig, LlavaProcessor, PreTrainedTokenizerBase
 
 IMAGE, PAD = "<image>", "<pad>"
 SYSTEM = (
@@ -67,19 +68,6 @@ def llava_processor(folder: str | Path, config: "LlavaConfig") -> "LlavaProcesso
     )
 
 
-def llava_images(config: "LlavaConfig") -> "LlavaImageProcessorPil":
-    """The image processor alone.
-
-    It pads images to a square with the mean colour, as the original does when it answers.
-    """
-    from transformers import LlavaImageProcessorPil
-
-    side = config.vision_config.image_size
-    return LlavaImageProcessorPil(
-        do_pad=True, size={"shortest_edge": side}, crop_size={"height": side, "width": side}
-    )
-
-
 def chat_template() -> str:
     """The template of LLaVA-1.5's conversations; the answer is marked as the assistant's tokens.
 
@@ -122,11 +110,9 @@ def _tokenizer(folder: Path, config: "LlavaConfig") -> "PreTrainedTokenizerBase"
             f"{folder} has no tokenizer.model and no tokenizer.json. Copy them there from where the "
             "checkpoint was published."
         )
-    try:
+    with checkpoint_errors(folder, "can't read the tokenizer"):
         llama = LlamaTokenizer.from_pretrained(folder, add_bos_token=True, add_eos_token=False)
         backend = like_sentencepiece(llama.backend_tokenizer, folder / "tokenizer.model")
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(f"{folder}: can't read the tokenizer: {first_line(error)}") from error
     _put_image_token(backend, config.image_token_id, folder)
     return TokenizersBackend(
         tokenizer_object=backend,

@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, LlavaForConditionalGeneration
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.models.llava.adapter import apply_original_adapter, is_original_adapter
+from rlaifv_kedro.models.adapters import merge_adapter
 from rlaifv_kedro.models.llava.original import load_llava_original
 
-FIXTURE = Path(__file__).parents[2] / "fixtures" / "parity" / "llava_original"
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "parity" / "llava_original"
 PEFT = "base_model.model."
 MODULES = [
     "model.layers.0.self_attn.q_proj",
@@ -108,8 +108,7 @@ def test_merged_is_w_plus_scale_b_a(
         (adapter / "adapter_model.safetensors").unlink()
         torch.save(lora, adapter / "adapter_model.bin")
     if layout == "without projector":
-        (adapter / "non_lora_trainables.bin").unlink()
-    assert is_original_adapter(adapter)
+        torch.save({}, adapter / "non_lora_trainables.bin")  # as train.py writes it where nothing else learns
     before = torch.get_rng_state()
     model = policy()
     torch.set_rng_state(before)
@@ -117,7 +116,7 @@ def test_merged_is_w_plus_scale_b_a(
         warnings.simplefilter(
             "error", UserWarning
         )  # of PEFT, when layers get adapters that the file has no weights for
-        merged = apply_original_adapter(model, adapter)
+        merged = merge_adapter(model, adapter)
     assert torch.equal(torch.get_rng_state(), before)
     state = by_hand(lora, None if layout == "without projector" else others)
     assert type(merged) is LlavaForConditionalGeneration
@@ -139,7 +138,7 @@ def test_merged_is_w_plus_scale_b_a(
 def test_a_merged_model_saves_as_an_ordinary_checkpoint_and_takes_adapters_after_it(
     adapter: Path, lora: dict[str, torch.Tensor], others: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    apply_original_adapter(policy(), adapter).save_pretrained(tmp_path / "merged")
+    merge_adapter(policy(), adapter).save_pretrained(tmp_path / "merged")
     policy().save_pretrained(tmp_path / "converted")
     merged, converted = (
         AutoModelForImageTextToText.from_pretrained(tmp_path / name, dtype=torch.float32)
@@ -147,7 +146,7 @@ def test_a_merged_model_saves_as_an_ordinary_checkpoint_and_takes_adapters_after
     )
     state = by_hand(lora, others)
     assert_merged(merged, state)
-    assert_merged(apply_original_adapter(converted, adapter), state)
+    assert_merged(merge_adapter(converted, adapter), state)
 
 
 def test_projector_names_without_pefts_prefix(
@@ -160,23 +159,79 @@ def test_projector_names_without_pefts_prefix(
         {name.removeprefix(PEFT): weight for name, weight in others.items()},
         adapter / "non_lora_trainables.bin",
     )
-    assert_merged(apply_original_adapter(policy(), adapter), by_hand(lora, others))
+    assert_merged(merge_adapter(policy(), adapter), by_hand(lora, others))
 
 
-def test_what_is_no_adapter_of_the_original(
-    adapter: Path, lora: dict[str, torch.Tensor], tmp_path: Path
-) -> None:
+def test_names_of_transformers_need_no_file_beside_them(adapter: Path, lora: dict[str, torch.Tensor]) -> None:
+    """As this project's training writes them, and as peft did with llava-hf under transformers 4."""
     (adapter / "non_lora_trainables.bin").unlink()
-    save_file(
-        {k.replace("model.layers", "model.language_model.layers"): v for k, v in lora.items()},
-        adapter / "adapter_model.safetensors",
-    )
-    assert not is_original_adapter(adapter)
-    assert not is_original_adapter(FIXTURE)
+    for place in ("model.language_model.layers", "language_model.model.layers"):
+        renamed = {k.replace("model.layers", place): v for k, v in lora.items()}
+        save_file(renamed, adapter / "adapter_model.safetensors")
+        assert_merged(merge_adapter(policy(), adapter), by_hand(lora, None))
     (adapter / "adapter_model.safetensors").unlink()
-    assert not is_original_adapter(adapter)
-    with pytest.raises(UserError, match="holds no adapter"):
-        apply_original_adapter(policy(), adapter)
+    with pytest.raises(UserError, match="the adapters have no weights"):
+        merge_adapter(policy(), adapter)
+
+
+def test_the_originals_adapters_without_their_projector_are_refused(adapter: Path) -> None:
+    """Its intermediate checkpoints lack it: they would merge to the base's projector."""
+    (adapter / "non_lora_trainables.bin").unlink()
+    model = policy()
+    with pytest.raises(UserError, match=r"without non_lora_trainables\.bin, which holds the projector"):
+        merge_adapter(model, adapter)
+    assert_merged(model, policy().state_dict())
+
+
+def test_a_projector_that_peft_saved_beside_the_adapters(
+    adapter: Path, lora: dict[str, torch.Tensor], others: dict[str, torch.Tensor]
+) -> None:
+    """``modules_to_save`` puts it into the adapters' own file."""
+    (adapter / "non_lora_trainables.bin").unlink()
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(
+        json.dumps({**config, "modules_to_save": ["mm_projector", "lm_head"]})
+    )
+    save_file({**lora, **others}, adapter / "adapter_model.safetensors")
+    assert_merged(merge_adapter(policy(), adapter), by_hand(lora, others))
+
+
+def test_the_scale_of_rank_stabilized_adapters(adapter: Path, lora: dict[str, torch.Tensor]) -> None:
+    """alpha / sqrt(rank) in place of alpha / rank: twice as much at rank 4."""
+    torch.save({}, adapter / "non_lora_trainables.bin")
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "use_rslora": True}))
+    twice = {k: 2 * v if "lora_B" in k else v for k, v in lora.items()}
+    assert_merged(merge_adapter(policy(), adapter), by_hand(twice, None))
+
+
+def test_dora_needs_its_magnitudes(adapter: Path, lora: dict[str, torch.Tensor]) -> None:
+    """m (W + scale B A) / |W + scale B A|, the norm of each row (Liu et al. 2024, eq. 5), worked by hand."""
+    torch.save({}, adapter / "non_lora_trainables.bin")
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "use_dora": True}))
+    with pytest.raises(UserError, match="lacks DoRA's lora_magnitude_vector"):
+        merge_adapter(policy(), adapter)
+    state, magnitudes = by_hand(lora, None), {}
+    for i, module in enumerate(MODULES):
+        name = module.replace("model.layers", "model.language_model.layers") + ".weight"
+        magnitude = torch.linspace(0.5, 1.5, len(state[name])) + i
+        magnitudes[f"{PEFT}{module}.lora_magnitude_vector"] = magnitude
+        state[name] = magnitude[:, None] * state[name] / state[name].norm(dim=1, keepdim=True)
+    save_file({**lora, **magnitudes}, adapter / "adapter_model.safetensors")
+    assert_merged(merge_adapter(policy(), adapter), state)
+
+
+@pytest.mark.parametrize(
+    "kind", [{"peft_type": "IA3"}, {"peft_type": "NONSENSE"}, {"r": "four"}, {"r": None}]
+)
+def test_other_adapters_are_refused(adapter: Path, kind: dict[str, object]) -> None:
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, **kind}))
+    model = policy()
+    with pytest.raises(UserError, match="adapter"):
+        merge_adapter(model, adapter)
+    assert_merged(model, policy().state_dict())
 
 
 def test_what_does_not_fit_is_named_and_the_model_left_alone(
@@ -197,10 +252,10 @@ def test_what_does_not_fit_is_named_and_the_model_left_alone(
     ):
         save_file(change, weights)
         with pytest.raises(UserError, match=message):
-            apply_original_adapter(model, adapter)
+            merge_adapter(model, adapter)
     weights.write_bytes(b"x")
     with pytest.raises(UserError, match=r"adapter_model\.safetensors is damaged"):
-        apply_original_adapter(model, adapter)
+        merge_adapter(model, adapter)
     save_file(lora, weights)
     for change, message in (
         (
@@ -214,8 +269,8 @@ def test_what_does_not_fit_is_named_and_the_model_left_alone(
     ):
         torch.save(change, adapter / "non_lora_trainables.bin")
         with pytest.raises(UserError, match=message):
-            apply_original_adapter(model, adapter)
+            merge_adapter(model, adapter)
     (adapter / "non_lora_trainables.bin").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"non_lora_trainables\.bin is damaged"):
-        apply_original_adapter(model, adapter)
+    with pytest.raises(UserError, match=r"non_lora_trainables\.bin: is damaged"):
+        merge_adapter(model, adapter)
     assert_merged(model, policy().state_dict())
