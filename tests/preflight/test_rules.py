@@ -145,7 +145,7 @@ def damage_selection_image(project: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "line"),
     [
-        (lambda p: (p / POLICY / "chat_template.jinja").unlink(), "policy: it has no chat template"),
+        (lambda p: (p / POLICY / "processor_config.json").unlink(), "policy: the image processor is missing"),
         (lambda p: (p / SPLITTER / "chat_template.jinja").unlink(), "splitter: it has no chat template"),
         (lambda p: (p / LABELER / "tokenizer.json").unlink(), "labeler: the tokenizer is missing"),
         (lambda p: shutil.rmtree(p / SPLITTER), "splitter: the folder is not there"),

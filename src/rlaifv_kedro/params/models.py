@@ -57,6 +57,11 @@ class WeightsParams(BackendParams):
         description="instead of the checkpoint's: a file with a chat template, or llava_v1, the release's "
         "for LLaVA-1.5, whose system sentence the templates of llava-hf lack",
     )
+    image_aspect_ratio: Literal["pad", "crop"] | None = Field(
+        None,
+        description="of LLaVA-1.5: pictures are padded to a square, or cut to one. Without it, as a "
+        "checkpoint in the original layout states, and else pad, as LLaVA-1.5 answers in the release",
+    )
     trust_remote_code: bool = Field(False, description="run code that comes with the weights")
 
 
@@ -71,11 +76,6 @@ class TransformersParams(WeightsParams):
         "sdpa", description="flash_attention_2 can't share prefixes: slow"
     )
     adapter: str | None = Field(None, description="folder of LoRA adapters to merge")
-    image_aspect_ratio: Literal["pad", "crop"] | None = Field(
-        None,
-        description="of LLaVA-1.5: pictures are padded to a square, or cut to one. Without it, as a "
-        "checkpoint in the original layout states, and else pad, as LLaVA-1.5 answers in the release",
-    )
 
 
 class VLLMParams(WeightsParams):

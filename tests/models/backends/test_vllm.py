@@ -143,6 +143,21 @@ def test_sampling(vllm: type, tiny: Path, pictures: list[Image.Image]) -> None:
     assert (settings.top_k, settings.repetition_penalty) == (50, 1.1)
 
 
+def test_pictures_are_padded_before_the_engine_gets_them(
+    vllm: type, tiny: Path, pictures: list[Image.Image]
+) -> None:
+    """The square gives the pixels that the transformers backend makes of the picture."""
+    wide = pictures[0].crop((0, 0, 72, 40))
+    model = VLLMModel(tiny, VLLMParams(image_aspect_ratio="pad"))
+    model.sample([Question(wide, "what?")], [[7]], WARM)
+    [prompt] = model.engine.calls[0].prompts
+    square = prompt["multi_modal_data"]["image"]
+    assert square.size == (72, 72)
+    encoder = load_model(tiny, device="cpu", image_aspect_ratio="pad").encoder
+    found, expected = (encoder.image(picture).inputs["pixel_values"] for picture in (square, wide))
+    assert np.array_equal(found, expected)
+
+
 def test_first_tokens(vllm: type, tiny: Path, pictures: list[Image.Image]) -> None:
     model = VLLMModel(tiny, VLLMParams(top_logprobs=100))
     words = [["yes"], ["no", "a"]]

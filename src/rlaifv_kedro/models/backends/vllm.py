@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING, Any
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.backends.server_bodies import text_message
 from rlaifv_kedro.models.encoding import ChatEncoder
+from rlaifv_kedro.models.folder import CheckpointFolder
+from rlaifv_kedro.models.hub import folder_of
 from rlaifv_kedro.models.interface import LIKELIEST, Answer, Decoding, FirstToken, OnAnswer, Question
+from rlaifv_kedro.models.llava.images import padded, pads
+from rlaifv_kedro.models.processors import load_processor, named_template
 from rlaifv_kedro.params import VLLMParams
 from rlaifv_kedro.pixels import as_seen
 
@@ -33,7 +37,8 @@ class VLLMModel:
 
     Args:
         path: Folder or hub name of the weights.
-        params: ``dtype``, ``chat_template``, ``trust_remote_code`` and ``top_logprobs`` are used.
+        params: ``dtype``, ``chat_template``, ``image_aspect_ratio`` (pad), ``trust_remote_code`` and
+            ``top_logprobs`` are used.
         dtype: Where ``params`` has none.
 
     Attributes:
@@ -145,22 +150,30 @@ class VLLMModel:
 
     @cached_property
     def _template(self) -> str | None:
-        return (
-            Path(self.params.chat_template).read_text(encoding="utf-8") if self.params.chat_template else None
-        )
+        return None if self.params.chat_template is None else named_template(self.params.chat_template)
 
     @cached_property
     def _encoder(self) -> ChatEncoder:
-        from transformers import AutoProcessor
+        from transformers import AutoConfig
 
-        processor = AutoProcessor.from_pretrained(self.where, trust_remote_code=self.params.trust_remote_code)
-        processor.chat_template = self._template or processor.chat_template
+        folder, params = CheckpointFolder(folder_of(self.where)), self.params
+        config = AutoConfig.from_pretrained(folder.path, trust_remote_code=params.trust_remote_code)
+        processor = load_processor(
+            folder,
+            config,
+            trust_remote_code=params.trust_remote_code,
+            chat_template=params.chat_template,
+            image_aspect_ratio=params.image_aspect_ratio,
+        )
         return ChatEncoder(processor, self.where)
 
     def _prompt(self, image: "Image", text: str) -> dict[str, Any]:
+        picture = as_seen(image)
+        images = self._encoder.processor.image_processor
         return {
             "prompt_token_ids": self._encoder.prompts([text], self._encoder.placeholder(1))[0],
-            "multi_modal_data": {"image": as_seen(image)},
+            # vLLM processes pictures itself, by the folder's files: a square is neither padded nor cut
+            "multi_modal_data": {"image": padded(picture, images) if pads(images) else picture},
         }
 
     def _settings(self, decoding: Decoding, seed: int) -> Any:

@@ -9,6 +9,7 @@ with the same weights always cut: a quarter of a 4:3 picture.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from transformers import LlavaConfig, LlavaImageProcessorPil
 
 PAD, CROP = "pad", "crop"
@@ -56,6 +57,21 @@ def chosen_images(images: Any, config: "LlavaConfig", aspect_ratio: str | None) 
     if aspect_ratio in (None, stated):
         return images
     return llava_images(config, aspect_ratio, images)
+
+
+def pads(images: Any) -> bool:
+    """Whether an image processor is LLaVA's and pads to a square."""
+    return getattr(images, "image_aspect_ratio", None) == PAD
+
+
+def padded(picture: "Image", images: Any) -> "Image":
+    """The square that an image processor makes of a picture before it resizes it."""
+    from PIL import Image
+
+    side = max(picture.size)
+    square = Image.new("RGB", (side, side), tuple(int(mean * 255) for mean in images.image_mean))
+    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    return square
 
 
 def told(images: Any) -> str:
