@@ -64,17 +64,17 @@ def _features(
     if config.model_type == "minicpmv":
         return len(inputs["tgt_sizes"]) * config.query_num
     if config.model_type in ("llava", "omnilmm"):
-        return _counted(_empty(config), inputs)
+        return _counted(empty_model(config), inputs)
     return None if module is None else _counted(module, inputs)
 
 
-def _empty(config: "PreTrainedConfig") -> "PreTrainedModel":
+def empty_model(config: "PreTrainedConfig") -> "PreTrainedModel":
     """The model without numbers: shapes only, which need no weights and no time."""
     import torch
     from transformers import AutoModelForImageTextToText
 
     with torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(config)
+        return AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
 
 
 def _counted(module: "PreTrainedModel", inputs: "Mapping[str, torch.Tensor]") -> int | None:

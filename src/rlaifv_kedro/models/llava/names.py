@@ -36,6 +36,11 @@ def renamed(name: str, beginnings: Mapping[str, str]) -> str:
     )
 
 
+def modern_name(name: str) -> str:
+    """Name of a weight or module in transformers, from the original's."""
+    return renamed(name, PREFIXES)
+
+
 def original_name(name: str) -> str:
     """Name of a weight in the original, so that messages name what the user's files hold."""
     return renamed(name, {new: old for old, new in PREFIXES.items()})
