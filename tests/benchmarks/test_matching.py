@@ -131,9 +131,13 @@ def test_all_that_a_record_says_has_to_hold() -> None:
 
 def test_a_file_of_questions_is_no_file_of_answers() -> None:
     row = {"question_id": 1, "image": 101, "text": "Is there a fox in the image?", "label": "no"}
-    with pytest.raises(UserError, match="line 1: its text is the question itself"):
+    with pytest.raises(UserError, match="line 1: its text is a question"):
         found(row)
     assert found(row | {"answer": "No"}) == {"random/1": "No"}
+    asked = Item("1", "Describe it.", "", picture="1")
+    with pytest.raises(UserError, match="line 1: its text is a question"):
+        found({"image": 1, "text": "Describe it."}, items=[asked])
+    assert found({"image": 1, "prompt": "Describe it.", "text": "Why?"}, items=[asked]) == {"1": "Why?"}
 
 
 def test_the_right_answer_beside_the_models_is_not_taken_for_it() -> None:

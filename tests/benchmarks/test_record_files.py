@@ -24,6 +24,7 @@ def test_all_forms_are_the_same_records(tmp_path: Path) -> None:
         "list.json": json.dumps(ROWS, indent=1).encode(),
         "ascii.jsonl": "".join(json.dumps(row) + "\n" for row in ROWS).encode(),
         "table.csv": frame.to_csv(index=False).encode(),
+        "semicolons.csv": frame.to_csv(index=False, sep=";").encode(),
         "table.TSV": ("\ufeff" + frame.to_csv(index=False, sep="\t")).encode(),
     }
     for name, content in contents.items():

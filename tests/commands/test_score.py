@@ -350,6 +350,8 @@ def test_pope_with_labels_of_its_own(tmp_path: Path):
         {"label": "no", "answer": "Yes"},
     )
     assert "line 2: some records have a 'split', others don't" in complaint("pope", "--answers", answers)
+    questions = lines(tmp_path / "questions.jsonl", {"question_id": 1, "text": "A dog?", "label": "yes"})
+    assert "line 1: its text is a question" in complaint("pope", "--answers", questions)
     numbered = [
         {
             "question_id": 1,

@@ -158,7 +158,7 @@ def judged_replies(path: str | Path, known: set[str], judging: Judging) -> pd.Da
         if (item_id, step) in rows:
             raise UserError(
                 f"{record.where}: item {item_id!r} has a reply of step {step!r} before. Leave one of the "
-                "two out."
+                "two out; of several policies, give the replies to one."
             )
         reply = None if record.get("reply") is None else record.text("reply")
         rows[item_id, step] = (item_id, step, reply, record.get("error"))

@@ -164,10 +164,7 @@ class _Index:
         """A file of questions has a text, too, and is no file of answers."""
         asked = {_asked(self._items[place]) for place in places}
         if record.question() is None and record.get(TEXT) is not None and _plain(record.answer()) in asked:
-            raise UserError(
-                f"{record.where}: its text is the question itself. Give the file of the answers, or call the "
-                "answer 'answer'."
-            )
+            record.refuse_question()
 
 
 def _places(keys: Sequence[tuple[str | None, ...]]) -> dict[str, Places]:

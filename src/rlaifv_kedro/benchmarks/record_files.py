@@ -19,7 +19,8 @@ from rlaifv_kedro.files import json_lines, json_value, read_bytes, shown
 from rlaifv_kedro.formats import first_line
 
 REMEDY = "Give a file with a JSON object a line, or a table as .csv, .tsv or .parquet."
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
+TABLES = (".csv", ".tsv")
+SEPARATORS = ",;\t"
 LISTS = ("sentences", "data", "results", "answers", "annotations")
 """Names under which other programs put the list of records into one object; for the message alone."""
 _FOREIGN = {
@@ -47,8 +48,7 @@ def read_records(path: str | Path) -> list[Record]:
         found = _rows(content, name)
     else:
         text = _text(content, name)
-        separator = SEPARATORS.get(Path(path).suffix.lower())
-        found = _json(text, name) if separator is None else _table(text, separator, name)
+        found = (_table if Path(path).suffix.lower() in TABLES else _json)(text, name)
     records = [Record(value, where) for value, where in found]
     if not records:
         raise UserError(f"{name} holds no record. {REMEDY}")
@@ -115,8 +115,12 @@ def _list(text: str, name: str) -> Iterator[tuple[Any, str]]:
     yield from ((value, f"{name}, record {number} (from 1)") for number, value in enumerate(values, start=1))
 
 
-def _table(text: str, separator: str, name: str) -> Iterator[tuple[dict[str, Any], str]]:
-    """The rows of a table of text; an empty cell is no value, as it can't be told from an empty text."""
+def _table(text: str, name: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """The rows of a table of text; an empty cell is no value, as it can't be told from an empty text.
+
+    Cells are separated by what there is most of in the first line, which names the columns.
+    """
+    separator = max(SEPARATORS, key=text.partition("\n")[0].count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         header = [column.strip() for column in next(reader, [])]

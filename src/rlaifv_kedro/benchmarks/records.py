@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 
@@ -19,6 +19,7 @@ IMAGE_NAMES = ("image_id", "image", "image_url", "image_src", "image_path", "fil
 QUESTION_NAMES = ("question", "prompt", "query")
 KIND_NAMES = ("kind", "split", "category", "question_type", "type")
 ANSWER_NAMES = ("answer", "response", "model_answer", "prediction", "output", "caption")
+QUESTION_MARKS = ("?", "？", "؟")
 TEXT = "text"
 """The answer in POPE's and LLaVA's answers, the question in their questions: the latter where there is
 another answer beside it."""
@@ -63,10 +64,12 @@ class Record:
 
         Raises:
             UserError: There is none, it is no text, or the record has several that differ, such as the right
-                one beside the model's.
+                one beside the model's; or a text alone that is a question, as in files of questions.
         """
         given = [name for name in ANSWER_NAMES if self.fields.get(name) is not None]
         answer = self.text(*(given or (ANSWER_NAMES[0], TEXT)))
+        if not given and self.question() is None and answer.rstrip().endswith(QUESTION_MARKS):
+            self.refuse_question()
         for name in given:
             if self.fields[name] != answer:
                 raise UserError(
@@ -74,6 +77,17 @@ class Record:
                     "that the model said."
                 )
         return answer
+
+    def refuse_question(self) -> NoReturn:
+        """Says that the record is of a file of questions.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(
+            f"{self.where}: its text is a question. Give the file of the answers, or call the answer "
+            "'answer'."
+        )
 
     def question(self) -> str | None:
         """What was asked, None if the record doesn't say."""
