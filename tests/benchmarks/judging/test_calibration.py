@@ -128,6 +128,11 @@ def test_ratings_are_in_the_order_of_their_numbers() -> None:
             pd.Series(["a"], index=["x"]),
             "Of 1 items of the reference and 1 with a verdict by the judge, none is the same",
         ),
+        (
+            verdicts(["True", "False", "True"]),
+            verdicts(["yes", "no", "no"]),
+            r"judge's verdicts \(False, True\) are none of the reference's \(no, yes\). Write both in the same",
+        ),
         (verdicts([None]), verdicts(["a"]), "Of 1 items of the reference and 0 with a verdict"),
         (verdicts(["a", "a"]), verdicts(["a", None]), "The reference has no verdict for the item 1"),
     ],

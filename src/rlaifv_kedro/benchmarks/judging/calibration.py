@@ -17,6 +17,7 @@ from rlaifv_kedro.benchmarks.records import Record
 from rlaifv_kedro.benchmarks.statistics import NOTHING, mean, share
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
+from rlaifv_kedro.formats import shortened
 
 ONE_CLASS = "All verdicts of both are {verdict}, so chance alone would agree as well: kappa is not defined."
 ONE_SIDED = (
@@ -88,7 +89,8 @@ def calibrate(judged: pd.Series, reference: pd.Series) -> Calibration:
     """Compares verdicts by item; see :func:`read_verdicts`. Yes, yes and YES are the same.
 
     Raises:
-        UserError: No item has both verdicts, or an item of the reference has none.
+        UserError: No item has both verdicts, an item of the reference has none, or the two are written in
+            different ways.
     """
     if reference.isna().any():
         raise UserError(
@@ -107,6 +109,7 @@ def calibrate(judged: pd.Series, reference: pd.Series) -> Calibration:
         verdicts[both].map(lambda verdict: spelled.setdefault(verdict.casefold(), verdict))
         for verdicts in (reference, known)
     )
+    _refuse_other_classes(theirs, ours)
     table = _confusion(theirs, ours)
     agreement, n, agreement_error = share((theirs == ours).to_numpy())
     kappa, kappa_error = _kappa(table.to_numpy())
@@ -202,6 +205,18 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
+
+
+def _refuse_other_classes(reference: pd.Series, judge: pd.Series) -> None:
+    """Ratings may all differ; but true and false for yes and no would be no agreement, and no error."""
+    classes = [sorted(set(verdicts)) for verdicts in (reference, judge)]
+    numbers = all(_number(name) is not None for own in classes for name in own)
+    if not numbers and not set(classes[0]) & set(classes[1]):
+        ours, theirs = (shortened(", ".join(own), 60) for own in reversed(classes))
+        raise UserError(
+            f"The judge's verdicts ({ours}) are none of the reference's ({theirs}). Write both in the same "
+            "way."
+        )
 
 
 def _confusion(reference: pd.Series, judge: pd.Series) -> pd.DataFrame:
