@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 import chat_server
-from chat_server import ChatServer, completion, question_of
+from chat_server import ChatServer, completion, image_of, question_of
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.images import png_bytes
+from rlaifv_kedro.images import open_image, png_bytes
+from rlaifv_kedro.models.backends.server_bodies import data_urls
 from rlaifv_kedro.params import ComputeParams, DataGenerationParams, FeedbackParams, ModelsParams
 from rlaifv_kedro.pipelines.feedback import nodes
 from rlaifv_kedro.schemas import check, table
@@ -194,6 +195,22 @@ def test_filters_and_numbers_that_are_none_have_their_own_reason(fault: Any, rep
     assert [json.loads(key)[1] for key in labeled.rejects["key"]] == [3, 3, 3]
     assert labeled.scores()["candidate"].tolist() == [0, 1, 2] * 3
     assert len(server.bodies) == len({json.dumps(body) for body in server.bodies})  # each was sent once
+
+
+def test_prompts_of_which_nothing_is_answered_stand_beside_others():
+    """All questions about the second picture are filtered, a chunk each."""
+    [blue] = data_urls([open_image(PICTURES[1], "blue")])
+    filtered = chat_server.status(400, "content_filter")
+    server = ChatServer(
+        fault=lambda body, before: filtered if image_of(body) == blue else None,
+        reply=lambda body: completion("", top=truthful(body)),
+    )
+    with server:
+        labeled = [Labeled(server, max_reject_share=0.4, chunk_size=size) for size in (1, 3)]
+    for one in labeled:
+        pd.testing.assert_frame_equal(one.verdicts, labeled[0].verdicts)
+        assert one.scores()["prompt_id"].tolist() == ["p0"] * 4 + ["p2"] * 4
+        assert len(one.rejects) == 4 and len(one.verdicts) == 15
 
 
 def test_a_reply_without_content_is_read_by_its_logprobs():

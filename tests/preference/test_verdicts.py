@@ -46,3 +46,11 @@ def test_the_most_frequent_first_tokens_are_named() -> None:
         "3 of 5 replies of the labeler (60.0%) are neither yes nor no; they begin with 'Sorry' (2), no reply (1)"
     )
     assert unread_line(verdicts[verdicts["accepted"].notna()]) == "" == unread_line(verdicts[:0])
+
+
+def test_verdicts_of_earlier_versions_are_read_by_the_same_rule() -> None:
+    """They took any reply, and kept no first token."""
+    old = REPLIES.drop(columns="first_token").assign(
+        accepted=accepted(REPLIES["p_yes"], REPLIES["p_no"], 0.5)
+    )
+    assert unread_line(old).endswith("they begin with unknown words (2), no reply (1)")

@@ -43,7 +43,9 @@ def unread_line(verdicts: pd.DataFrame) -> str:
     unread = verdicts[verdicts["accepted"].isna()]
     if unread.empty:
         return ""
-    begins = unread["first_token"].map(lambda token: repr(token) if isinstance(token, str) else "no reply")
+    first = unread.get("first_token", unread["p_yes"])  # verdicts of earlier versions don't know it
+    begins = first.map(lambda token: repr(token) if isinstance(token, str) else "unknown words")
+    begins = begins.mask(unread["p_yes"].isna(), "no reply")
     frequent = ", ".join(f"{token} ({count})" for token, count in begins.value_counts().head(5).items())
     return (
         f"{len(unread)} of {len(verdicts)} replies of the labeler ({len(unread) / len(verdicts):.1%}) are "

@@ -169,12 +169,16 @@ def _verdicts(claims: pd.DataFrame, replies: "dict[str, FirstToken]", params: Fe
     """
     own = [replies[question] for question in claims["question"]]
     p_yes, p_no = ([reply.probs[group] for reply in own] for group in (0, 1))
+    read = accepted(p_yes, p_no, params.min_verdict_mass)
     return claims[[*_CANDIDATE, "claim"]].assign(
         p_yes=p_yes,
         p_no=p_no,
-        accepted=accepted(p_yes, p_no, params.min_verdict_mass),
+        accepted=read,
         first_token=[reply.likeliest[0][0] if reply.likeliest else None for reply in own],
-        why=[why_no_verdict(question, reply) for question, reply in zip(claims["question"], own)],
+        why=[
+            why_no_verdict(question, reply) if missing else None
+            for question, reply, missing in zip(claims["question"], own, read.isna())
+        ],
     )
 
 
