@@ -20,6 +20,7 @@ from rlaifv_kedro.images import open_image, png_bytes
 from rlaifv_kedro.models.backends.server_bodies import data_urls
 from rlaifv_kedro.params import ComputeParams, DataGenerationParams, FeedbackParams, ModelsParams
 from rlaifv_kedro.pipelines.feedback import nodes
+from rlaifv_kedro.preference.verdicts import unread_line
 from rlaifv_kedro.schemas import check, table
 
 PICTURES = [
@@ -74,9 +75,9 @@ def replying(top: Callable[[dict[str, Any]], dict[str, float]]) -> ChatServer:
 def test_yes_and_no_make_verdicts_and_pairs(caplog: pytest.LogCaptureFixture):
     with replying(truthful) as server, caplog.at_level(logging.WARNING):
         labeled = Labeled(server)
-    scores = labeled.scores()
-    assert scores["score"].tolist() == [-1, 0, -1, -1] * 3
-    pairs, _ = nodes.build_pairs(PROMPTS, CANDIDATES, scores, 1, 0, labeled.params)
+    given = labeled.scores()
+    assert given["score"].tolist() == [-1, 0, -1, -1] * 3
+    pairs, _ = nodes.build_pairs(PROMPTS, CANDIDATES, given, 1, 0, labeled.params)
     assert set(pairs["chosen"]) == {SAYS[1]} and labeled.rejects.empty and caplog.text == ""
     assert set(labeled.verdicts["first_token"]) == {"yes", "no"}
 
@@ -125,10 +126,10 @@ def test_refusals_alone_make_no_pair(caplog: pytest.LogCaptureFixture):
 
     with replying(reply) as server, caplog.at_level(logging.WARNING):
         labeled = Labeled(server, max_reject_share=0.5)
-        scores = labeled.scores()
-    assert scores[["candidate", "score"]].to_numpy().tolist() == [[0, 0], [3, 0]] * 3
+        given = labeled.scores()
+    assert given[["candidate", "score"]].to_numpy().tolist() == [[0, 0], [3, 0]] * 3
     with pytest.raises(UserError, match="no preference pair is left of 0 possible ones"):
-        nodes.build_pairs(PROMPTS, CANDIDATES, scores, 1, 0, labeled.params)
+        nodes.build_pairs(PROMPTS, CANDIDATES, given, 1, 0, labeled.params)
     assert [json.loads(key) for key in labeled.rejects["key"]] == [
         [f"p{i}", k] for i in range(3) for k in (1, 2)
     ]
@@ -241,7 +242,7 @@ def test_a_resumed_stage_ends_with_the_same_tables():
     pd.testing.assert_frame_equal(
         check("verdicts", pd.concat([labeled.verdicts[first], rest[1]]), "resumed"), labeled.verdicts
     )
-    assert "3 of 15 replies" in nodes.unread_line(labeled.verdicts)
+    assert "3 of 15 replies" in unread_line(labeled.verdicts)
 
 
 def test_a_labeler_in_this_process_is_read_alike(tiny: Path):

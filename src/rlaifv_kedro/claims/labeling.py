@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rlaifv_kedro.formats import shortened
-
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -27,14 +25,3 @@ def ask_yes_no(
     """
     asked = [[params.question_template.replace("{question}", q) for q in qs] for qs in questions]
     return model.first_tokens(images, asked, [params.yes_words, params.no_words])
-
-
-def why_no_verdict(question: str, reply: "FirstToken") -> str:
-    """Why a reply is no verdict, for ``rejects``; alike up to the first colon for all of a kind."""
-    if reply.error is not None:
-        return f"the labeler gave no reply: {reply.error}, to {shortened(question, 80)!r}"
-    begins = ", ".join(f"{token!r} {p:.2f}" for token, p in reply.likeliest)
-    return (
-        f"the labeler's reply is neither yes nor no: it begins with {begins} (yes and no together "
-        f"{sum(reply.probs):.2g}), to {shortened(question, 80)!r}"
-    )

@@ -5,8 +5,16 @@ claim. The original release takes p_yes > p_no of such a reply too, which reject
 alone make preference pairs.
 """
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
+
+from rlaifv_kedro.formats import shortened
+
+if TYPE_CHECKING:
+    from rlaifv_kedro.models import FirstToken
 
 _KEY = ["prompt_id", "candidate"]
 
@@ -22,6 +30,40 @@ def accepted(p_yes: np.ndarray, p_no: np.ndarray, min_mass: float) -> pd.api.ext
     """
     yes, no = np.asarray(p_yes, dtype=float), np.asarray(p_no, dtype=float)
     return pd.arrays.BooleanArray(yes > no, ~(yes + no >= min_mass))
+
+
+def verdicts_on(claims: pd.DataFrame, replies: "Mapping[str, FirstToken]", min_mass: float) -> pd.DataFrame:
+    """The verdicts on one prompt's claims, with a column ``why`` that says why one is missing.
+
+    Args:
+        claims: Table ``claims``.
+        replies: By question how the labeler's reply begins, with the groups yes and no.
+        min_mass: See :func:`accepted`.
+    """
+    own = [replies[question] for question in claims["question"]]
+    p_yes, p_no = ([reply.probs[group] for reply in own] for group in (0, 1))
+    read = accepted(p_yes, p_no, min_mass)
+    return claims[[*_KEY, "claim"]].assign(
+        p_yes=p_yes,
+        p_no=p_no,
+        accepted=read,
+        first_token=[reply.likeliest[0][0] if reply.likeliest else None for reply in own],
+        why=[
+            _why_no_verdict(question, reply) if missing else None
+            for question, reply, missing in zip(claims["question"], own, read.isna())
+        ],
+    )
+
+
+def _why_no_verdict(question: str, reply: "FirstToken") -> str:
+    """Why a reply is no verdict, for ``rejects``; alike up to the first colon for all of a kind."""
+    if reply.error is not None:
+        return f"the labeler gave no reply: {reply.error}, to {shortened(question, 80)!r}"
+    begins = ", ".join(f"{token!r} {p:.2f}" for token, p in reply.likeliest)
+    return (
+        f"the labeler's reply is neither yes nor no: it begins with {begins} (yes and no together "
+        f"{sum(reply.probs):.2g}), to {shortened(question, 80)!r}"
+    )
 
 
 def judged_candidates(verdicts: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rlaifv_kedro.claims import ask_yes_no, why_no_verdict
+from rlaifv_kedro.claims import ask_yes_no
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.engine.progress import batches
@@ -31,12 +31,12 @@ from rlaifv_kedro.preference.pairs import (
     refuse_unknown_prompts,
     score_candidates,
 )
-from rlaifv_kedro.preference.verdicts import accepted, judged_candidates, unread_line
+from rlaifv_kedro.preference.verdicts import accepted, judged_candidates, unread_line, verdicts_on
 from rlaifv_kedro.schemas import table
 from rlaifv_kedro.seeds import seed_for
 
 if TYPE_CHECKING:
-    from rlaifv_kedro.models import FirstToken, VisionLanguageModel
+    from rlaifv_kedro.models import VisionLanguageModel
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +146,10 @@ def verify_claims(
         images = [open_image(row.image, f"prompt {row.prompt_id}") for row in rows]
         replies = ask_yes_no(model, images, questions, params)
         verdicts = pd.concat(
-            [_verdicts(g, dict(zip(qs, own)), params) for g, qs, own in zip(groups, questions, replies)],
+            [
+                verdicts_on(g, dict(zip(qs, own)), params.min_verdict_mass)
+                for g, qs, own in zip(groups, questions, replies)
+            ],
             ignore_index=True,
         )
         unread = verdicts[verdicts["accepted"].isna()].drop_duplicates(_CANDIDATE)
@@ -159,27 +162,6 @@ def verify_claims(
 
     yield from map_chunks(asked_about, params.chunk_size, work, "checking claims", 2)
     close_model(model)
-
-
-def _verdicts(claims: pd.DataFrame, replies: "dict[str, FirstToken]", params: FeedbackParams) -> pd.DataFrame:
-    """The verdicts on one prompt's claims, with a column ``why`` that says why one is missing.
-
-    Args:
-        replies: By question.
-    """
-    own = [replies[question] for question in claims["question"]]
-    p_yes, p_no = ([reply.probs[group] for reply in own] for group in (0, 1))
-    read = accepted(p_yes, p_no, params.min_verdict_mass)
-    return claims[[*_CANDIDATE, "claim"]].assign(
-        p_yes=p_yes,
-        p_no=p_no,
-        accepted=read,
-        first_token=[reply.likeliest[0][0] if reply.likeliest else None for reply in own],
-        why=[
-            why_no_verdict(question, reply) if missing else None
-            for question, reply, missing in zip(claims["question"], own, read.isna())
-        ],
-    )
 
 
 def score(
@@ -223,7 +205,13 @@ def _answer_scores(
     model: "VisionLanguageModel",
     batch_size: int,
 ) -> pd.DataFrame:
-    """prompt_id, candidate and as ``score`` the mean log-prob of a token of the answer."""
+    """The labeler's mean log-prob of a token of each answer: prompt_id, candidate, score.
+
+    Args:
+        prompts: Table ``prompts``.
+        candidates: Table ``candidates``, in any order.
+        batch_size: Prompts a call, each with all its answers.
+    """
     from rlaifv_kedro.models import Question
 
     asked = prompts.set_index("prompt_id")
