@@ -74,6 +74,9 @@ def test_a_projector_that_is_frozen_stays_so_beside_adapters() -> None:
     names = ["model.visual.merger.mlp.0.weight", "model.language_model.layers.0.mlp.up_proj.weight"]
     assert learning(names, "qwen2_5_vl", lora={}).projectors == ()
     assert learning(names, "qwen2_5_vl", lora={}, freeze=[]).projectors == ("merger",)
+    names = [*LLAVA, "model.multi_modal_projector.linear_2.weight"]
+    assert learning(names, lora={}).whole == {name for name in names if "projector" in name}
+    assert learning(names, lora={}, freeze=["vision_tower", "linear_1"]).whole == frozenset()
 
 
 def test_many_modules_are_told_in_short() -> None:

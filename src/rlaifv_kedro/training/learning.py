@@ -82,8 +82,10 @@ class Learning:
                 f"({', '.join(PROJECTORS)}). Set training.lora.projector=false to train the adapters alone. "
                 f"Its weights: {modules(names)}."
             )
-        whole = free & found.keys()  # a projector that training.freeze names stays as it is
-        return cls(whole, adapted, tuple(sorted({found[name] for name in whole})))
+        # peft trains a module whole: a projector of which training.freeze names a part stays as it is.
+        learning = set(found.values()) - {found[name] for name in found.keys() - free}
+        whole = frozenset(name for name, place in found.items() if place in learning)
+        return cls(whole, adapted, tuple(sorted(learning)))
 
 
 def parts_to_freeze(params: "TrainingParams") -> Sequence[str]:

@@ -217,7 +217,7 @@ def _with_adapters(
     from peft import LoraConfig, get_peft_model
 
     if lora.projector and not learning.projectors:
-        logger.info("training.freeze names the projector, so that the adapters learn alone")
+        logger.info("training.freeze names the projector or a part of it, so that the adapters learn alone")
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
