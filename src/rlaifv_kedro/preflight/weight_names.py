@@ -29,8 +29,9 @@ def weight_names(folder: Path) -> tuple[list[str], str] | None:
             if base is None:
                 return None
             whole = CheckpointFolder(base)
-            if whole.family == LLAVA_ORIGINAL:  # its tower may lie elsewhere
-                return [TOWER, *map(modern_name, whole.weights.names)], "llava"
+            if whole.family == LLAVA_ORIGINAL:
+                names = whole.weights.names  # none are known of a single .bin; the tower's may lie elsewhere
+                return ([TOWER, *map(modern_name, names)], "llava") if names else None
             config = AutoConfig.from_pretrained(base, trust_remote_code=False)
             module = empty_model(config)
     except UserError:
