@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from rlaifv_kedro.benchmarks.amber import AMBER, judge_description, score_amber, yes_or_no
-from rlaifv_kedro.benchmarks.amber_words import ExactMatcher, VectorMatcher, Words
+from rlaifv_kedro.benchmarks.amber_words import ExactMatcher, VectorMatcher, Words, read_words
 from rlaifv_kedro.benchmarks.benchmark import AnswerFiles
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import BenchmarksParams
@@ -231,6 +231,21 @@ def test_annotations_of_other_words_are_refused(described: pd.DataFrame):
     described.at[1, "truth"] = ["unicorn"]
     with pytest.raises(UserError, match="Item 2: the annotated word 'unicorn' is not in relation.json"):
         score_amber(described, WORDS, ExactMatcher(WORDS))
+
+
+@pytest.mark.parametrize(
+    ("relation", "safe_words", "message"),
+    [
+        ({"dog": []}, "light\n<!DOCTYPE html>\n", r"safe_words.txt: '<!DOCTYPE html>' is no word"),
+        ({"dog": []}, "version https://git-lfs.github.com/spec/v1\n", "safe_words.txt: 'version https://git"),
+        ({"dog": []}, "li\ufffdght", "safe_words.txt: 'li\ufffdght' is no word. Give the published file"),
+        ({"dog": "puppy"}, "light", "relation.json: 'dog' should be a list of texts, but is 'puppy'"),
+        (["dog"], "light", "relation.json is no JSON object"),
+    ],
+)
+def test_damaged_words_are_refused(relation: object, safe_words: str, message: str):
+    with pytest.raises(UserError, match=message):
+        read_words(relation, safe_words)
 
 
 def test_a_pipeline_without_vectors_is_refused():

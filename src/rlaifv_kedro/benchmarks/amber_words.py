@@ -1,5 +1,6 @@
 """AMBER's words, and how the nouns of an answer are matched with them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ from rlaifv_kedro.benchmarks.coco.vocabulary import plurals, tokens
 from rlaifv_kedro.benchmarks.records import Record
 from rlaifv_kedro.benchmarks.spacy_pipeline import NOUNS, label_of
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.formats import shortened
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -40,13 +42,20 @@ def read_words(relation: Any, safe_words: str) -> Words:
     """AMBER's words, as its files have them: ``relation.json``, and ``safe_words.txt`` with a word a line.
 
     Raises:
-        UserError: The former is no JSON object, or what a word is related to is no list of words; names it.
+        UserError: The former is no JSON object, or what a word is related to is no list of words; or a line
+            of the latter is no word, as in a page of HTML. Names it.
     """
     if not isinstance(relation, dict):
         raise UserError("AMBER's relation.json is no JSON object. Give the published file.")
     record = Record(relation, "AMBER's relation.json")
     related = {word: record.texts(word) for word in record.fields}
-    return Words(related, frozenset(filter(None, map(str.strip, safe_words.split("\n")))))
+    safe = list(filter(None, map(str.strip, safe_words.split("\n"))))
+    for word in safe:
+        if not re.fullmatch(r"\w[\w '’-]*", word):
+            raise UserError(
+                f"AMBER's safe_words.txt: {shortened(repr(word), 60)} is no word. Give the published file."
+            )
+    return Words(related, frozenset(safe))
 
 
 class Matcher(Protocol):
