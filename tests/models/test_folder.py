@@ -129,6 +129,60 @@ def test_bin_files_are_counted_by_their_bytes(tmp_path: Path, dtype: str | None,
     assert (weights.names, weights.parameters, weights.problems) == ({"a"}, parameters, ())
 
 
+def pointer(name: str) -> Callable[[Path], None]:
+    return write(name, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+
+
+def index(**place: str) -> Callable[[Path], None]:
+    return lambda folder: write_json(folder / INDEX, weight_map=place)
+
+
+def store(**tensors: np.ndarray) -> Callable[[Path], None]:
+    return lambda folder: save_file(tensors, folder / SHARDS[1])
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (pointer(SHARDS[1]), f"{SHARDS[1]} is a Git LFS pointer, not the file itself"),
+        (pointer(INDEX), f"{INDEX} is a Git LFS pointer"),
+        (pointer("config.json"), "config.json is a Git LFS pointer"),
+        (pointer("tokenizer.model"), "tokenizer.model is a Git LFS pointer"),
+        (pointer("tokenizer.json"), "tokenizer.json is a Git LFS pointer"),
+        (write("tokenizer_config.json", "{"), "tokenizer_config.json is not JSON"),
+        (write("generation_config.json", "[" * 9999), "generation_config.json is not JSON"),
+        (index(a=SHARDS[0], b=SHARDS[1], c=SHARDS[1]), f"{SHARDS[1]} lacks c, which {INDEX} says is there"),
+        (index(a=SHARDS[0]), f"{SHARDS[1]} is there, but {INDEX} doesn't name it"),
+        (index(a="../x.safetensors"), f"{INDEX} names files that can't be its own"),
+        (
+            store(**{"b": np.zeros(3, np.float32), "b.weight": np.zeros((2, 2), np.int8)}),
+            "b.weight is stored as I8",
+        ),
+    ],
+)
+def test_more_damage(sharded: Path, damage: Callable[[Path], None], what: str) -> None:
+    """Pointers in place of files, indexes that don't fit their shards, and numbers that are none."""
+    damage(sharded)
+    with pytest.raises(UserError) as refused:
+        CheckpointFolder(sharded).refuse_damaged("Fetch it again.")
+    assert what in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("content", "whole"),
+    [
+        (b"", False),
+        (b"PK\x03\x04 and nothing after it", False),
+        (b"\x80\x04K\x01.", False),
+        (OLD_PICKLE, True),
+    ],
+)
+def test_bin_files_that_torch_did_not_write(tmp_path: Path, content: bytes, whole: bool) -> None:
+    write_json(tmp_path / "config.json")
+    (tmp_path / "pytorch_model.bin").write_bytes(content)
+    assert (CheckpointFolder(tmp_path).problems() == []) is whole
+
+
 @pytest.mark.parametrize(
     ("config", "family"),
     [
@@ -137,6 +191,7 @@ def test_bin_files_are_counted_by_their_bytes(tmp_path: Path, dtype: str | None,
         ({"model_type": "omnilmm", "mm_vision_tower": "x"}, "omnilmm"),
         ({"model_type": "minicpmv"}, "minicpmv"),
         ({}, None),
+        ({"model_type": ["llava"], "architectures": 3}, None),
     ],
 )
 def test_families(tmp_path: Path, config: dict[str, object], family: str | None) -> None:

@@ -11,7 +11,6 @@ from click.testing import CliRunner
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from test_minicpm_v import build_tokenizer
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rlaifv_kedro import RLAIFVChat
@@ -22,6 +21,7 @@ from rlaifv_kedro.models.folder import CheckpointFolder
 from rlaifv_kedro.models.llava.processor import SYSTEM as LLAVA_SYSTEM
 from rlaifv_kedro.models.merging import merge_adapters
 from rlaifv_kedro.models.omnilmm.processing import SYSTEM as OMNILMM_SYSTEM
+from tiny_processors import minicpm_tokenizer
 
 PARITY = Path(__file__).parents[1] / "fixtures" / "parity"
 LAYOUTS = {
@@ -83,7 +83,7 @@ def bases(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
         }
         (folder / name / "tokenizer_config.json").write_text(json.dumps(settings))
     found["minicpm_llama3_v25"] = release("minicpm_llama3_v25", folder / "minicpm")
-    build_tokenizer().save_pretrained(found["minicpm_llama3_v25"])
+    minicpm_tokenizer().save_pretrained(found["minicpm_llama3_v25"])
     config = json.loads((PARITY / "minicpm_llama3_v25" / "config.json").read_text())
     (found["minicpm_llama3_v25"] / "config.json").write_text(
         json.dumps({**config, "slice_config": {"max_slice_nums": 2, "scale_resolution": 112}})
@@ -252,6 +252,34 @@ def test_the_command_and_a_base_that_has_moved(bases: dict[str, Path], tmp_path:
     assert (tmp_path / "first" / "model.safetensors").read_bytes() == (
         tmp_path / "second" / "model.safetensors"
     ).read_bytes()
+
+
+def test_a_base_that_has_moved_is_named_with_the_adapters(
+    bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By chat as by merge: whose base it is, and both ways to say where it lies."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    train_adapters(bases["tiny"], LAYOUTS["tiny"], tmp_path / "adapter")
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    for base in ("/nowhere/llava", "checkpoints/llava"):  # a path, and one that could be a hub name
+        (tmp_path / "adapter" / "adapter_config.json").write_text(
+            json.dumps({**config, "base_model_name_or_path": base})
+        )
+        for load in (load_model, lambda path: merge_adapters(path, tmp_path / "out")):
+            with pytest.raises(UserError) as refused:
+                load(tmp_path / "adapter")
+            for part in (base, f"The adapters in {tmp_path / 'adapter'} belong to it", "--base FOLDER"):
+                assert part in refused.value.message
+
+
+def test_a_language_model_as_the_base_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
+    """LLaVA's own LoRA is trained on Vicuna, which has neither tower nor projector."""
+    base = Path(shutil.copytree(bases["tiny"], tmp_path / "vicuna"))
+    text = json.loads((base / "config.json").read_text())["text_config"]
+    (base / "config.json").write_text(json.dumps({**text, "architectures": ["LlamaForCausalLM"]}))
+    train_adapters(bases["tiny"], LAYOUTS["tiny"], tmp_path / "adapter")
+    with pytest.raises(UserError, match="vicuna: it is a language model, which sees no pictures"):
+        merge_adapters(tmp_path / "adapter", tmp_path / "out", base)
 
 
 def test_what_cannot_be_merged(bases: dict[str, Path], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import shown
 from rlaifv_kedro.models.folder import LLAVA_ORIGINAL, PROCESSORS, TOKENIZERS, CheckpointFolder
 from rlaifv_kedro.models.hub import folder_of
 from rlaifv_kedro.models.loading_errors import checkpoint_errors, refuse_wrong_names
@@ -200,7 +201,7 @@ def _load(
     if family == LLAVA_ORIGINAL:
         module = load_llava_original(whole.path, dtype=dtype, vision_config=loading.vision_config, **options)
     else:
-        module = _auto_model(whole.path, loading, dtype=dtype, **options)
+        module = _auto_model(whole, loading, dtype=dtype, **options)
     _settle_generation(module)
     for adapter in adapters_of(given, loading):
         module = merge_adapter(module, adapter)
@@ -260,13 +261,30 @@ def _images_only(module: "PreTrainedModel", family: str | None) -> ImagesOnly:
     return ImagesOnly(minicpm_images(module.config))
 
 
-def _auto_model(folder: Path, loading: Loading, **options: Any) -> "PreTrainedModel":
+def _auto_model(whole: CheckpointFolder, loading: Loading, **options: Any) -> "PreTrainedModel":
     from transformers import AutoModelForImageTextToText
 
+    from rlaifv_kedro.transformers_private import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    )
+
+    kind = whole.family
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise UserError(
+            f"{shown(whole.path)}: it is a language model, which sees no pictures (model_type {kind}). "
+            "Adapters of LLaVA that were trained on Vicuna must be merged with LLaVA's own code; give the "
+            "result."
+        )
+    if "quantization_config" in whole.config:
+        raise UserError(
+            f"{shown(whole.path)}: its weights are quantized, which neither training nor scoring here is "
+            "made for. Give the checkpoint that they were made from; models.<role>.dtype saves memory."
+        )
     if loading.vision_config is not None:
         options["vision_config"] = dict(loading.vision_config)
     module, loaded = AutoModelForImageTextToText.from_pretrained(
-        folder, trust_remote_code=loading.trust_remote_code, output_loading_info=True, **options
+        whole.path, trust_remote_code=loading.trust_remote_code, output_loading_info=True, **options
     )
-    refuse_wrong_names(loaded, folder)
+    refuse_wrong_names(loaded, whole.path)
     return module

@@ -159,6 +159,48 @@ def test_weights_that_lack_a_tensor_are_refused(checkpoint: Path) -> None:
         load_model(checkpoint)
 
 
+def test_layers_that_the_config_has_no_place_for_are_refused(checkpoint: Path) -> None:
+    """transformers drops them without a word: two layers of three."""
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["text_config"]["num_hidden_layers"] -= 1
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"the weights hold .*layers\.2\..* config\.json has no place"):
+        load_model(checkpoint)
+
+
+def test_a_head_that_is_left_over_is_told(checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = checkpoint / "model.safetensors"
+    save_file({**load_file(file), "score.weight": torch.zeros(2)}, file, metadata={"format": "pt"})
+    load_model(checkpoint, device="cpu")
+    assert "left out are weights that the model has no place for: score.weight" in caplog.text
+
+
+class Hostile:
+    """What runs when it is unpickled without care."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("it was run",)
+
+
+def test_a_bin_file_with_code_is_not_run(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(load_file(checkpoint / "model.safetensors"), checkpoint / "pytorch_model.bin")
+    (checkpoint / "model.safetensors").unlink()
+    load_model(checkpoint, device="cpu")
+    torch.save({"weight": Hostile()}, checkpoint / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"holds something other than weights.* it was not run.*safetensors"):
+        load_model(checkpoint)
+    assert "it was run" not in capsys.readouterr().out
+
+
+def test_weights_of_other_shapes_are_refused(checkpoint: Path) -> None:
+    file = checkpoint / "model.safetensors"
+    weights = load_file(file)
+    name = next(n for n in weights if n.endswith("multi_modal_projector.linear_1.bias"))
+    save_file({**weights, name: torch.zeros(5)}, file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match="policy: can't load the checkpoint"):
+        load_model(checkpoint)
+
+
 def test_a_damaged_config(checkpoint: Path) -> None:
     (checkpoint / "config.json").write_text('{"model_type": "llava", ')
     with pytest.raises(UserError, match="policy: config.json is not JSON"):
@@ -167,7 +209,15 @@ def test_a_damaged_config(checkpoint: Path) -> None:
 
 def test_a_model_without_images(checkpoint: Path) -> None:
     (checkpoint / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(UserError, match="policy: can't load the checkpoint"):
+    with pytest.raises(UserError, match="policy: it is a language model, which sees no pictures"):
+        load_model(checkpoint)
+
+
+def test_a_quantized_model(checkpoint: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "awq", "bits": 4}
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="policy: its weights are quantized"):
         load_model(checkpoint)
 
 
