@@ -1,5 +1,6 @@
 """Splitting by LLMs: what counts as a list, and what is asked again, how often, with which seed."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -7,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from rlaifv_kedro.claims import Claim
 from rlaifv_kedro.claims.llm_splitter import (
@@ -501,3 +504,29 @@ def test_an_answer_too_long_for_the_model_is_a_reject(random_llm: "TransformersT
         ["Q"], ["dog " * 500]
     )[0]
     assert "don't fit into the model's 2048 (tried 3 times)" in result
+
+
+@settings(max_examples=200)
+@given(
+    st.text(alphabet=st.characters(codec="utf-8"), max_size=60)
+    | st.from_regex(r"(- |1\. |1、|#|\*\*|\n|a|：|\?)*")
+)
+def test_any_reply_is_a_list_or_refused(reply: str) -> None:
+    for read in (read_list, lambda text: read_questions(text, 1)):
+        try:
+            items = read(reply)
+        except Unparsable as problem:
+            assert str(problem)
+        else:
+            assert all(re.search(r"\w", item) and item == item.strip() for item in items)
+
+
+@given(
+    st.lists(st.from_regex(r"\A[A-Za-z一-鿿][A-Za-z一-鿿 ,.'-]{0,20}[a-z一-鿿]\Z"), min_size=1, max_size=5)
+)
+def test_a_list_that_is_written_is_read_back(items: list[str]) -> None:
+    """Whatever its sentences are, and by whichever marks."""
+    assume([item.casefold() for item in items] not in (["none"], ["n/a"]))
+    for marks in (["-"] * 5, ["*"] * 5, [f"{k}." for k in range(1, 6)], [f"{k})" for k in range(1, 6)]):
+        written = "\n".join(f"{mark} {item}" for mark, item in zip(marks, items))
+        assert read_list(f"### Facts\n{written}\n") == items
