@@ -190,7 +190,10 @@ class ProjectHooks:
         given = {name: value for name, value in runtime.items() if name in RUNTIME_ONLY}
         parameters = validate_parameters({**in_files, **given})
         _refuse_halves(in_files, runtime, context.config_loader["globals"])
-        set_current(Session(parameters, _tables_without_version(context, parameters)))
+        entries = context.config_loader["catalog"]
+        missing = _tables_without_version(entries, context.project_path, parameters)
+        own_prompts = not _part(entries, "prompt_pool").get("versioned", False)
+        set_current(Session(parameters, missing, own_prompts))
         # Kedro keeps the pipelines that a notebook's run before this one was made of.
         project.pipelines.configure(f"{project.PACKAGE_NAME}.pipeline_registry")
         if parameters.compute.threads:
@@ -204,15 +207,21 @@ class ProjectHooks:
         logger.info("%s", " · ".join(parts).strip(" ·").replace("_", " "))
 
 
-def _tables_without_version(context: KedroContext, parameters: Parameters) -> frozenset[str]:
+def _part(entries: dict[str, Any], name: str) -> dict[str, Any]:
+    """What the catalog says of an entry; nothing where it is none of use, which Kedro says later."""
+    found = entries.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _tables_without_version(entries: dict[str, Any], project: Path, parameters: Parameters) -> frozenset[str]:
     """Of the tables that ``evaluation.benchmarks`` needs, those that no run has made.
 
     The catalog isn't there yet when pipelines are made, so its configuration is asked.
     """
-    entries = context.config_loader["catalog"]
     benchmarks = parameters.evaluation.benchmarks
     names = ["coco_truth", *(f"{name}_items" for name in benchmarks)] if benchmarks else []
-    paths = {name: context.project_path / entries[name]["filepath"] for name in names if name in entries}
+    said = {name: _part(entries, name).get("filepath") for name in names}
+    paths = {name: project / path for name, path in said.items() if isinstance(path, str)}
     return frozenset(
         name for name, path in paths.items() if not path.is_file() and not any(path.glob(f"*/{path.name}"))
     )

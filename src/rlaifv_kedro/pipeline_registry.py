@@ -34,7 +34,7 @@ _SHARED = {
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """All pipelines; ``__default__`` draws the miniature world and takes the shipped policy through the loop.
+    """All pipelines; ``__default__`` is the loop, and before it the miniature world where there is one.
 
     A stage run (``feedback``, ``export``, ...) is the piece of the loop with that name, of the iteration that
     the parameter ``iteration`` says: it reads and writes the same artifacts under the same names.
@@ -45,6 +45,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     report = reporting.create_pipeline(parameters)
     last = {"base_policy": "base_policy", "last_policy": f"iteration_{iterations}.trained_policy"}
     loop = rlaif_loop(parameters) + _benchmarks(parameters, last)
+    world = _box("miniature", world_pipeline())
     others = {"reward": reward.create_pipeline(), "export": export.create_pipeline(parameters)}
     runs = {
         name: _iteration({name: stage}, this, parameters)
@@ -60,7 +61,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "reporting": report,
         "iteration": _truth(parameters) + _iteration(stages, this, parameters),
         "rlaif_loop": loop + report,
-        "__default__": _box("miniature", world_pipeline()) + loop + report,
+        "__default__": loop + report if current().own_prompts else world + loop + report,
     }
 
 

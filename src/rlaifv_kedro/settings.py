@@ -15,6 +15,7 @@ from rlaifv_kedro.params import complete_parameters
 from rlaifv_kedro.preflight.rules import before_run
 from rlaifv_kedro.reporting.terminal import show_after_run
 from rlaifv_kedro.resolvers import last_iteration
+from rlaifv_kedro.runs.configuration import Configuration
 from rlaifv_kedro.runs.session import RunSession
 
 SESSION_CLASS = RunSession
@@ -25,6 +26,7 @@ HOOKS = (
     ProjectHooks(),
 )
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
+CONFIG_LOADER_CLASS = Configuration
 CONFIG_LOADER_ARGS = {
     "custom_resolvers": {"last_iteration": last_iteration},
     "base_env": "base",

@@ -22,12 +22,14 @@ import signal
 from pathlib import Path
 
 from rlaifv_kedro.hooks import RunHooks
+from rlaifv_kedro.runs.configuration import Configuration
 from rlaifv_kedro.runs.session import RunSession
 from toy.params import complete_parameters
 
 SESSION_CLASS = RunSession
 HOOKS = (RunHooks(complete_parameters=complete_parameters),)
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
+CONFIG_LOADER_CLASS = Configuration
 CONFIG_LOADER_ARGS = {"base_env": "base", "default_run_env": "base"}
 
 _replace = os.replace

@@ -116,7 +116,7 @@ def test_only_runs_of_another_lineage_are_named_with_the_way_to_take_one(toy):
         "run `small` (its recipe is small, its seed is 0)",
         "This run is of recipe base, seed 1",
         "--load-versions candidates:small",
-        "To make its own: kedro run --pipelines generation --params seed=1",
+        "Make it with: kedro run --pipelines generation --params seed=1",
     ):
         assert part in done.stderr
     assert not (toy.path / "data/runs/x").exists()

@@ -25,8 +25,9 @@ def reference(tmp_path_factory):
 
 
 def refused(done, *parts):
-    """The run ended with a message that holds these parts, and without a traceback."""
+    """The run ended with one message that holds these parts, and without a traceback."""
     assert done.returncode == 1
+    assert (done.stdout + done.stderr).count("Error: ") == 1
     assert "Traceback" not in done.stdout + done.stderr
     assert "go on with:" not in done.stdout + done.stderr
     for part in ("Error: ", *parts):
@@ -241,8 +242,21 @@ def test_inputs_of_different_runs_are_named_and_checkpoints_checked_first(tmp_pa
         (("count",), "--params count: this is not NAME=VALUE"),
         (("count=!!python/name:os.system",), "the value cannot be read as YAML"),
         (("replay=012",), "There is no run `012` to replay"),
-        (("", "--pipelines", "feedbak"), "Failed to find the pipeline named 'feedbak'"),
+        (("", "--pipelines", "feedbak"), "There is no pipeline feedbak. Choose of __default__, audit, data"),
+        (("", "--pipeline", "data", "--pipelines", "data"), "cannot be used together"),
         (("", "--from-nodes", "nowhere"), "nowhere"),
+        (("", "--env", "nope"), "--env nope: there is no such environment. Those of conf are: base"),
+        (("", "--runner", "Nope"), "no attribute 'Nope'"),
+        (("", "--load-versions", "candidates"), "--load-versions candidates: this is not NAME:RUN"),
+        (("", "--load-versions", "candidates:whole"), "this run makes it itself"),
+        (
+            ("", "--pipelines", "feedback", "--load-versions", "prompts:whole"),
+            "this run doesn't read it; it reads candidates",
+        ),
+        (
+            ("run_id=whole", "--pipelines", "feedback", "--load-versions", "candidates:other"),
+            "--load-versions candidates:other: this run reads `candidates` of run `whole`, as it did before",
+        ),
         (("", "--runner", "ParallelRunner"), "ParallelRunner cannot be used"),
     ],
 )

@@ -53,11 +53,15 @@ class Commands(click.Group):
 
 @click.group(
     cls=Commands,
+    invoke_without_command=True,
     name="rlaifv_kedro",
     commands=[command for section in SECTIONS.values() for command in section],
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="`rlaifv COMMAND --help` has an example of each. Inside the project `kedro COMMAND` is the same.",
 )
 @click.version_option(package_name="rlaifv_kedro")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Takes multimodal LLMs through the RLAIF-V loop, and looks at what comes out."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())

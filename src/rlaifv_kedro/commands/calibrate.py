@@ -6,10 +6,12 @@ from pathlib import Path
 import click
 
 from rlaifv_kedro.commands.options import examples, json_option, path_option
+from rlaifv_kedro.commands.terminal import Command
 
 
 @click.command(
     "calibrate",
+    cls=Command,
     epilog=examples(
         "rlaifv calibrate --judgements judgements.parquet --benchmark mmhal --step rating "
         "--reference people.jsonl"

@@ -8,12 +8,13 @@ from itertools import chain
 import click
 
 from rlaifv_kedro.commands.options import examples
-from rlaifv_kedro.commands.terminal import note
+from rlaifv_kedro.commands.terminal import Command, note
 from rlaifv_kedro.errors import UserError
 
 
 @click.command(
     "chat",
+    cls=Command,
     epilog=examples(
         'rlaifv chat --model /models/RLAIF-V-7B --image street.jpg --question "What is in the picture?"',
         "rlaifv chat --model openbmb/RLAIF-V-7B --image street.jpg --json < questions.txt",

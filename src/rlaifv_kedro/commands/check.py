@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlaifv_kedro.commands.options import examples, json_option, run_options
+from rlaifv_kedro.commands.options import examples, json_option, load_versions_option, run_options
 from rlaifv_kedro.commands.project import project_path
-from rlaifv_kedro.commands.terminal import plain_table, wide_console
+from rlaifv_kedro.commands.terminal import Command, plain_table, wide_console
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -18,16 +18,23 @@ if TYPE_CHECKING:
 
 @click.command(
     "check",
+    cls=Command,
     epilog=examples(
         "rlaifv check --env llava15_7b",
         "rlaifv check --env qwen --pipelines training --params training.lora={}",
     ),
 )
 @run_options
+@load_versions_option
 @json_option
 @click.pass_context
 def command(
-    context: click.Context, env: str | None, params: dict[str, Any], pipelines: list[str], as_json: bool
+    context: click.Context,
+    env: str | None,
+    params: dict[str, Any],
+    pipelines: list[str],
+    load_versions: dict[str, str],
+    as_json: bool,
 ) -> None:
     """Says what a run would lack.
 
@@ -36,7 +43,7 @@ def command(
     """
     from rlaifv_kedro.preflight.run import check_run
 
-    findings = check_run(project_path(), env, params, pipelines)
+    findings = check_run(project_path(), env, params, pipelines, load_versions)
     missing = sum(not finding.ok for finding in findings)
     if as_json:
         click.echo(

@@ -7,7 +7,7 @@ import click
 
 from rlaifv_kedro.commands.options import examples, json_option, params_option
 from rlaifv_kedro.commands.project import project_path
-from rlaifv_kedro.commands.terminal import plain_table, wide_console
+from rlaifv_kedro.commands.terminal import Command, plain_table, wide_console
 
 if TYPE_CHECKING:
     from rlaifv_kedro.preflight.judge_cost import Cost
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 @click.command(
     "judge-cost",
+    cls=Command,
     epilog=examples(
         "rlaifv judge-cost --run RUN_ID", "rlaifv judge-cost --run RUN_ID --params models.judge.model=NAME"
     ),

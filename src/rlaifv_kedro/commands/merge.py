@@ -5,9 +5,10 @@ from pathlib import Path
 import click
 
 from rlaifv_kedro.commands.options import examples, path_option
+from rlaifv_kedro.commands.terminal import Command
 
 
-@click.command("merge", epilog=examples("rlaifv merge --adapter checkpoint-48 --out merged"))
+@click.command("merge", cls=Command, epilog=examples("rlaifv merge --adapter checkpoint-48 --out merged"))
 @path_option("--adapter", "LoRA adapters: a checkpoint of such a training.", "FOLDER", required=True)
 @path_option("--out", "New folder for the whole checkpoint.", "FOLDER", required=True)
 @path_option("--base", "The checkpoint they belong to, if it isn't where it was in training.", "FOLDER")

@@ -1,10 +1,16 @@
 """Options that several commands have."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+
+from rlaifv_kedro.errors import UserError
+
+FOLDER = re.compile(r"(?!\.\.?$)[^/\\:]+")
+"""A version: the name of a folder."""
 
 PARAMS_HELP = (
     "Parameters other than those in conf/. Text is what you type (run_id=0123), a list stands in brackets "
@@ -34,6 +40,39 @@ class ParamsOption(click.Option):
         return super().type_cast_value(ctx, [value] if isinstance(value, str) else value)
 
 
+class LoadVersionsOption(click.Option):
+    """``--load-versions NAME:RUN,...``: the command gets the runs by the names of catalog entries."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        defaults = {
+            "metavar": "NAME:RUN,...",
+            "help": "Catalog entries to be read as these runs made them, such as iteration_1.candidates:RUN.",
+            "callback": _versions,
+        }
+        super().__init__(*args, **defaults | attributes)
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """Passes a mapping through, which the file of ``kedro run --config`` may hold."""
+        return value if isinstance(value, Mapping) else super().type_cast_value(ctx, value)
+
+
+def _versions(context: click.Context, option: click.Parameter, value: Any) -> dict[str, str]:
+    if isinstance(value, Mapping):
+        return {str(name): str(run) for name, run in value.items()}
+    versions: dict[str, str] = {}
+    for item in _names(context, option, value or ""):
+        name, _, run = (part.strip() for part in item.partition(":"))
+        if not name or not FOLDER.fullmatch(run):
+            raise UserError(
+                f"--load-versions {item}: this is not NAME:RUN, a catalog entry and the id of a run."
+            )
+        if versions.setdefault(name, run) != run:
+            raise UserError(
+                f"--load-versions {item}: {name} of run {versions[name]} is asked for too. Choose one."
+            )
+    return versions
+
+
 def _parameters(context: click.Context, option: click.Parameter, value: Any) -> dict[str, Any]:
     if isinstance(value, Mapping):
         return dict(value)
@@ -48,14 +87,22 @@ def _names(context: click.Context, option: click.Parameter, value: str) -> list[
     return [name.strip() for name in value.split(",") if name.strip()]
 
 
+def _pipelines(context: click.Context, option: click.Parameter, value: str) -> list[str]:
+    names = _names(context, option, value)
+    if not names:
+        raise UserError("--pipelines: there is no name. Leave the option out, or name a pipeline.")
+    return names
+
+
 env_option = click.option("--env", metavar="NAME", help="Environment: a folder of conf/, such as llava15_7b.")
+load_versions_option = click.option("--load-versions", cls=LoadVersionsOption)
 params_option = click.option("--params", cls=ParamsOption)
 pipelines_option = click.option(
     "--pipelines",
     default="rlaif_loop",
     show_default=True,
     metavar="NAME,...",
-    callback=_names,
+    callback=_pipelines,
     help="The pipelines of the run, as for `rlaifv run`.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")

@@ -7,7 +7,7 @@ import click
 
 from rlaifv_kedro.commands.options import examples, json_option, run_options
 from rlaifv_kedro.commands.project import project_path
-from rlaifv_kedro.commands.terminal import wide_console
+from rlaifv_kedro.commands.terminal import Command, wide_console
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import gigabytes
 
@@ -22,6 +22,7 @@ WIDTH = 120
 
 @click.command(
     "plan",
+    cls=Command,
     epilog=examples(
         "rlaifv plan --env llava15_7b --gpu a100-80gb --gpus 8",
         "rlaifv plan --env llava15_7b --assume answer_tokens=150,mfu_train=0.4",

@@ -1,21 +1,31 @@
-"""``rlaifv run`` and ``kedro run``: Kedro's command, whose ``--params`` are read as what was typed."""
+"""``rlaifv run`` and ``kedro run``: Kedro's command, whose options are read as what was typed."""
 
 import copy
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 
-from rlaifv_kedro.commands.options import ParamsOption
+from rlaifv_kedro.commands.options import LoadVersionsOption, ParamsOption
 from rlaifv_kedro.commands.project import configure
+from rlaifv_kedro.errors import UserError
 
 
 class Run(click.Command):
     """Kedro's ``run``, imported when it is used: with it comes Kedro's logging."""
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:
-        """Makes the context of Kedro's command, in the project that Kedro is told of."""
-        configure()
-        return kedro_run().make_context(*args, **options)
+        """Makes the context of Kedro's command, in the project that Kedro is told of.
+
+        Raises:
+            UserError: The project, or an option, can't be used.
+        """
+        from rlaifv_kedro.runs.messages import refusing
+
+        with refusing():
+            configure()
+            return kedro_run().make_context(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Invokes Kedro's command, where this one is the program itself."""
@@ -23,14 +33,37 @@ class Run(click.Command):
 
 
 def kedro_run() -> click.Command:
-    """Copies Kedro's command, with this project's ``--params``."""
+    """Copies Kedro's command, with this project's ``--params``, ``--load-versions`` and ``--config``."""
     from kedro.framework.cli.project import run
 
+    from rlaifv_kedro.runs.messages import refusing
+
+    ours: dict[str | None, click.Parameter] = {
+        "params": ParamsOption(["--params"]),
+        "load_versions": LoadVersionsOption(["--load-versions", "-lv"]),
+    }
     command = copy.copy(run)
-    command.params = [
-        ParamsOption(["--params"]) if parameter.name == "params" else parameter for parameter in run.params
-    ]
+    command.params = [ours.get(parameter.name) or _checked(parameter) for parameter in run.params]
+    command.callback = refusing()(run.callback)  # Kedro refuses some things before there is a session
     return command
+
+
+def _checked(parameter: click.Parameter) -> click.Parameter:
+    """The parameter; the file of options is read by the rules for all files of configuration first."""
+    if parameter.name != "config":
+        return parameter
+    checked, of_kedro = copy.copy(parameter), parameter.callback
+
+    def callback(context: click.Context, option: click.Parameter, value: str | None) -> Any:
+        from rlaifv_kedro.runs.configuration import read_file
+
+        given = read_file(value, Path(value).read_bytes()) if value else {"run": {}}
+        if not isinstance(given.get("run"), Mapping):
+            raise UserError(f"--config {value} holds no options of run. Write them so: `run: {{env: test}}`.")
+        return of_kedro(context, option, value) if of_kedro else value
+
+    checked.callback = callback
+    return checked
 
 
 command = Run("run", help="Runs pipelines; takes the options of `kedro run`.")

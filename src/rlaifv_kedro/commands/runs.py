@@ -6,10 +6,10 @@ import click
 
 from rlaifv_kedro.commands.options import examples, json_option
 from rlaifv_kedro.commands.project import runs_path
-from rlaifv_kedro.commands.terminal import note, plain_table, wide_console
+from rlaifv_kedro.commands.terminal import Command, note, plain_table, wide_console
 
 
-@click.command("runs", epilog=examples("rlaifv runs", "rlaifv runs --json"))
+@click.command("runs", cls=Command, epilog=examples("rlaifv runs", "rlaifv runs --json"))
 @json_option
 def command(as_json: bool) -> None:
     """Lists the runs, newest last."""

@@ -8,13 +8,15 @@ import click
 
 from rlaifv_kedro.commands.options import env_option, examples, json_option, params_option, path_option
 from rlaifv_kedro.commands.project import project_path
-from rlaifv_kedro.commands.terminal import wide_console
+from rlaifv_kedro.commands.terminal import Command, wide_console
 
 if TYPE_CHECKING:
     from rlaifv_kedro.benchmarks.benchmark import Scored
 
 
-@click.command("score", epilog=examples("rlaifv score pope --answers answers.jsonl --annotations pope/"))
+@click.command(
+    "score", cls=Command, epilog=examples("rlaifv score pope --answers answers.jsonl --annotations pope/")
+)
 @click.argument("benchmark")
 @path_option("--answers", "A JSON object a line: item_id or image_id, answer.", required=True)
 @path_option("--annotations", "The published files: COCO's, or the benchmark's own.", "FOLDER")

@@ -9,7 +9,7 @@ import click
 
 from rlaifv_kedro.commands.options import examples, json_option
 from rlaifv_kedro.commands.project import runs_path
-from rlaifv_kedro.commands.terminal import note
+from rlaifv_kedro.commands.terminal import Command, note
 from rlaifv_kedro.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ WITH_SUMMARY = {"__default__", "rlaif_loop", "reporting"}
 """Pipelines that write ``loop_summary``."""
 
 
-@click.command("summary", epilog=examples("rlaifv summary", "rlaifv summary --json"))
+@click.command("summary", cls=Command, epilog=examples("rlaifv summary", "rlaifv summary --json"))
 @json_option
 def command(as_json: bool) -> None:
     """Shows the newest run's rates by iteration.

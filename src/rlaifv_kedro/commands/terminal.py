@@ -1,12 +1,32 @@
-"""What commands write to the terminal, beside their result."""
+"""How commands meet the terminal: what they refuse, and what they write beside their result."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+
+class Command(click.Command):
+    """Ends in one message where the user can mend what went wrong; a bug shows its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command.
+
+        Raises:
+            UserError: For every mistake that the user can mend.
+        """
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception:
+            from rlaifv_kedro.runs.messages import refusing
+
+            with refusing():
+                raise
 
 
 def note(line: str) -> None:

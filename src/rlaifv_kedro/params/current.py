@@ -12,10 +12,12 @@ class Session:
     Attributes:
         parameters: All of them; the defaults are what ``kedro registry list`` shows.
         missing_tables: Tables of benchmarks of which no run has made one yet.
+        own_prompts: Whether the prompts are the user's own, so that no run draws them.
     """
 
     parameters: Parameters = Parameters()
     missing_tables: frozenset[str] = frozenset()
+    own_prompts: bool = False
 
 
 _current = Session()

@@ -40,6 +40,8 @@ def explain(problem: dict[str, Any], root: type[BaseModel]) -> str:
     if problem["type"] == "missing" and holder is not None:
         return f"{name} is missing: {holder.model_fields[path[-1]].description}"
     said, allowed = problem["msg"].removeprefix("Value error, "), _allowed(path[-1], holder) if path else ""
+    if problem["type"] == "string_type" and isinstance(problem["input"], bool | int | float):
+        said += "; to YAML this is a number, true or false, so put it in quotes"
     return f"{name}={problem['input']!r}: {said[0].lower()}{said[1:]}" + (
         f" (allowed: {allowed})" if allowed else ""
     )

@@ -23,8 +23,9 @@ from rlaifv_kedro.files import shown
 from rlaifv_kedro.formats import first_line
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.preflight.finding import Finding
+from rlaifv_kedro.runs.entries import notes_of
 from rlaifv_kedro.runs.kedro_private import dataset, filepath, is_versioned, overwrites
-from rlaifv_kedro.runs.missing import Missing
+from rlaifv_kedro.runs.missing import OVERWRITTEN, Missing
 from rlaifv_kedro.schemas import IMAGE, conform, table
 
 FIRST_IMAGES = 8
@@ -87,15 +88,11 @@ def overwritten(pipeline: Pipeline, catalog: DataCatalog) -> list[Finding]:
 
 
 def _unversioned(name: str) -> Finding:
-    remedy = (
-        "Add `versioned: true` to the entry; or leave out the pipeline that makes it: a recipe's own "
-        "prompts need --pipelines rlaif_loop."
-    )
     return Finding(
         False,
         f"{name}: the run would overwrite it, for the entry has no versions",
         f"the catalog's {name}",
-        remedy,
+        OVERWRITTEN,
     )
 
 
@@ -110,7 +107,7 @@ def _check_entry(name: str, found: AbstractDataset, inputs: Inputs, missing: Mis
             )
         elif isinstance(found, PairSourceDataset) and not found.exists():
             # The run would fetch it, which takes long: the command does it before.
-            fetch = (found.metadata or {}).get("fetch", "")
+            fetch = notes_of(found).get("fetch", "")
             inputs.findings.append(Finding(False, f"{name}: it is not there", where, fetch))
         elif isinstance(found, TableDataset):
             _check_table(name, found, inputs)

@@ -1,8 +1,10 @@
 """The check of a run: every rule's findings, also about what is as it should be."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kedro.framework.context import KedroContext
 from kedro.framework.project import pipelines
 from kedro.io.core import generate_timestamp
 from kedro.pipeline import Pipeline
@@ -14,12 +16,19 @@ from rlaifv_kedro.preflight.resources import disk_suffices
 from rlaifv_kedro.preflight.rules import CHECKED, findings_of
 from rlaifv_kedro.preflight.setup import RunSetup
 from rlaifv_kedro.runs import hashes
-from rlaifv_kedro.runs.messages import user_message
+from rlaifv_kedro.runs.asked import refuse_unknown_pipelines
+from rlaifv_kedro.runs.messages import refusing
 from rlaifv_kedro.runs.session import load_context
 from rlaifv_kedro.runs.versions import problems_of_inputs
 
 
-def check_run(project: Path, env: str | None, params: dict[str, Any], names: list[str]) -> list[Finding]:
+def check_run(
+    project: Path,
+    env: str | None,
+    params: dict[str, Any],
+    names: list[str],
+    load_versions: Mapping[str, str] | None = None,
+) -> list[Finding]:
     """Look for everything that ``kedro run --env ENV --params ... --pipelines ...`` will need.
 
     Args:
@@ -27,13 +36,14 @@ def check_run(project: Path, env: str | None, params: dict[str, Any], names: lis
             in a run.
         params: Runtime parameters.
         names: Pipelines.
+        load_versions: Runs by the names of the entries that are to be theirs.
 
     Returns:
         Findings, also of what is there. If the parameters are no good nothing else can be looked at.
     """
     where = f"conf/{env or 'base'}"
     try:
-        setup = configured(project, env, params, names)
+        setup = configured(project, env, params, names, load_versions)
     except UserError as error:
         what = "the configuration can't be used; nothing else was looked at"
         return [Finding(False, what, where, error.message)]
@@ -41,33 +51,46 @@ def check_run(project: Path, env: str | None, params: dict[str, Any], names: lis
     return [valid, *findings_of(CHECKED, setup), *disk_suffices(setup, project / "data")]
 
 
-def configured(project: Path, env: str | None, params: dict[str, Any], names: list[str]) -> RunSetup:
+def configured(
+    project: Path,
+    env: str | None,
+    params: dict[str, Any],
+    names: list[str],
+    load_versions: Mapping[str, str] | None = None,
+) -> RunSetup:
     """The setup of ``kedro run --env ENV --params ... --pipelines ...``.
 
     Args:
         project: The project's folder.
         params: Runtime parameters.
         names: Pipelines.
+        load_versions: Runs by the names of the entries that are to be theirs.
 
     Raises:
         UserError: The configuration can't be used, or there is no such pipeline.
     """
-    try:
-        return _configured(project, env, params, names)
-    except Exception as error:
-        message = user_message(error)
-        if message is None or isinstance(error, UserError):
-            raise
-        raise UserError(message) from error
+    with refusing():
+        context = load_context(project, env, params)
+        return _setup(project, context, params, names, load_versions)
 
 
-def _configured(project: Path, env: str | None, params: dict[str, Any], names: list[str]) -> RunSetup:
-    context = load_context(project, env, params)
+def _setup(
+    project: Path,
+    context: KedroContext,
+    params: dict[str, Any],
+    names: list[str],
+    load_versions: Mapping[str, str] | None,
+) -> RunSetup:
     catalog = context.catalog  # Kedro makes a new one each time it is asked
     pipeline = _chosen(names)
     # As the run would choose, so that what only another recipe's runs have made is said here too.
     run_id = params.get("run_id") or generate_timestamp()
-    would_be = {"run_id": run_id, "env": context.env, "runtime_params": params, "load_versions": None}
+    would_be = {
+        "run_id": run_id,
+        "env": context.env,
+        "runtime_params": params,
+        "load_versions": load_versions,
+    }
     hashes.recall(project)
     missing = problems_of_inputs(project, pipeline, catalog, would_be)
     hashes.keep(project)
@@ -80,10 +103,5 @@ def _chosen(names: list[str]) -> Pipeline:
     Raises:
         UserError: There is no such pipeline.
     """
-    pipelines.set_requested(None)
-    unknown = [name for name in names if name not in pipelines]
-    if unknown:
-        raise UserError(
-            f"There is no pipeline {', '.join(unknown)}. Choose of {', '.join(sorted(pipelines))}."
-        )
+    refuse_unknown_pipelines(names)
     return sum((pipelines[name] for name in names), Pipeline([]))

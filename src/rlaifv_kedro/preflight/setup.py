@@ -15,6 +15,7 @@ from rlaifv_kedro.params import BackendParams, Parameters, WeightsParams
 from rlaifv_kedro.preflight.checkpoints import Look, UsedModel, look_at
 from rlaifv_kedro.preflight.inputs import Inputs, look_at_inputs, own_tables
 from rlaifv_kedro.preflight.sizes import ModelSize
+from rlaifv_kedro.runs.entries import notes_of
 from rlaifv_kedro.runs.kedro_private import dataset
 from rlaifv_kedro.runs.missing import Missing
 from rlaifv_kedro.tags import Role, Task
@@ -97,10 +98,9 @@ class RunSetup:
             and (name == "labeler") == (role is Role.LABELER)
         ]
 
-    def metadata(self, name: str) -> dict[str, Any]:
+    def metadata(self, name: str) -> Mapping[str, Any]:
         """What a recipe says of an entry: how to get it (``fetch``), what its model needs (``packages``)."""
-        found = dataset(self.catalog, name) if name in self.catalog else None
-        return getattr(found, "metadata", None) or {}
+        return notes_of(dataset(self.catalog, name)) if name in self.catalog else {}
 
     def fetch(self, name: str) -> str:
         """The command that fetches an entry; empty if the catalog doesn't say."""

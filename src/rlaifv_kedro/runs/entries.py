@@ -1,7 +1,8 @@
 """What can be told of a catalog entry before a run: is it there, is it whole, which versions has it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from kedro.io import AbstractDataset
 from kedro.io.core import AbstractVersionedDataset, VersionNotFoundError
@@ -17,6 +18,12 @@ from rlaifv_kedro.runs.kedro_private import can_tell_existence, is_versioned
 
 FETCHED = PairSourceDataset | RemoteFileDataset | ImagesDataset
 """They fetch what isn't there, or say how to: at the start of a run, before anything costs hours."""
+
+
+def notes_of(found: AbstractDataset) -> Mapping[str, Any]:
+    """What the catalog says of an entry under ``metadata``, such as how to fetch it."""
+    notes = getattr(found, "metadata", None)
+    return notes if isinstance(notes, Mapping) else {}
 
 
 def sha256_of(found: AbstractDataset) -> Callable[[Path], str]:

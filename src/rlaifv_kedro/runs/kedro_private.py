@@ -7,6 +7,7 @@ Kedro, and pyproject.toml admits only releases with which that test has passed.
 from pathlib import Path
 from typing import Any
 
+from kedro.config import OmegaConfigLoader
 from kedro.framework.context import KedroContext
 from kedro.framework.session import KedroServiceSession
 from kedro.io import AbstractDataset, CachedDataset, DataCatalog
@@ -72,6 +73,20 @@ def without_resume_hint(runner: AbstractRunner) -> AbstractRunner:
 def project_path(session: KedroServiceSession) -> Path:
     """The folder of the session's project."""
     return session._project_path
+
+
+def config_files(loader: OmegaConfigLoader, key: str) -> dict[str, bytes]:
+    """The content of each file of one kind that the loader reads, by path; those of the environment last."""
+    found = {}
+    for env in dict.fromkeys((loader.base_env, loader.env or loader.default_run_env)):
+        folder = loader._get_conf_env_path(env)
+        paths = {
+            path for pattern in loader.config_patterns[key] for path in loader._fs.glob(f"{folder}/{pattern}")
+        }
+        for path in sorted(paths):
+            if loader._is_valid_config_path(Path(path)) and not loader._is_hidden(path):
+                found[path] = loader._fs.cat_file(path)
+    return found
 
 
 def runtime_parameters(context: KedroContext) -> dict[str, Any]:

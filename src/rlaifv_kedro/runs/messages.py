@@ -1,48 +1,76 @@
 """What to tell the user of an error, wherever it comes from."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
 import click
-from kedro.config import BadConfigException, MissingConfigException
+from kedro.config import MissingConfigException
 from kedro.io.core import DatasetError
 from kedro.pipeline.pipeline import PipelineError
 from kedro.validation.exceptions import ParameterValidationError
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import ValidationError
-from yaml import YAMLError
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.runs.machine import trouble_of_the_machine
 
-KEDRO_CHECKS = (
-    "kedro.framework.session.service_session",
-    "kedro.framework.session.session",
-    "kedro.framework.context.context",
-    "kedro.pipeline.pipeline",
-    "kedro.runner.runner",
-    "kedro.config.omegaconf_config",
+logger = logging.getLogger(__name__)
+
+KEDRO_CHECKS: dict[str, type[Exception]] = {
+    "kedro.framework.session.service_session": ValueError,
+    "kedro.framework.context.context": ValueError,
+    "kedro.pipeline.pipeline": ValueError,
+    "kedro.runner.runner": ValueError,
+    "kedro.framework.cli.project": Exception,  # a runner that doesn't take these --runner-params
+    "kedro.framework.cli.utils": Exception,  # options in the file of --config
+    "kedro.framework.startup": Exception,  # pyproject.toml
+    "kedro.io.catalog_config_resolver": KeyError,  # credentials that aren't there
+    "kedro.utils": Exception,  # a class that isn't there, such as a runner
+}
+"""Modules that check what the user asked for, and complain with an error of Python's own of this kind."""
+
+HINTS = {"kedro.pipeline.pipeline": " What there is: kedro registry describe PIPELINE"}
+
+OF_AN_ENTRY = (
+    "must only contain arguments valid for the constructor",
+    "An exception occurred when parsing config for dataset",
+    "Failed to instantiate dataset",
 )
-"""Modules that check what the user asked for, and complain with a plain ValueError."""
+"""How Kedro reports an entry of the catalog of which no dataset can be made, whatever the reason."""
 
-WRONG_KEY = "must only contain arguments valid for the constructor"
-"""How Kedro reports a key in the catalog that the entry's dataset does not have."""
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Turns what the user can mend into a :class:`UserError`; a bug passes, with its traceback.
+
+    Raises:
+        UserError: For every mistake that the user can mend.
+    """
+    try:
+        yield
+    except (UserError, click.UsageError):  # the latter shows how the command is used
+        raise
+    except Exception as error:
+        message = user_message(error)
+        if message is None:
+            raise
+        logger.debug("The error as Python saw it:", exc_info=error)
+        raise UserError(message) from None
 
 
 def user_message(error: BaseException) -> str | None:
     """What to tell the user, or None for a bug, which deserves its traceback."""
     if isinstance(error, click.ClickException):
         return error.format_message()
-    if isinstance(error, ValidationError):
-        return validation_message(error)
+    of_the_machine = trouble_of_the_machine(error)
+    if of_the_machine is not None:
+        return of_the_machine
     if isinstance(error, DatasetError):
         return str(error) if error.__cause__ is None else _dataset_message(error)
-    mendable = (
-        ParameterValidationError,
-        BadConfigException,
-        MissingConfigException,
-        OmegaConfBaseException,
-        YAMLError,
-        PipelineError,
-    )
-    if isinstance(error, mendable) or (type(error) is ValueError and _raised_by_kedro(error)):
-        return str(error)
+    module = _raised_in(error.__traceback__)
+    mendable = (ParameterValidationError, MissingConfigException, PipelineError)
+    if isinstance(error, (*mendable, KEDRO_CHECKS.get(module, UserError))):
+        return str(error).strip('"\n ') + HINTS.get(module, "")
     return None
 
 
@@ -53,29 +81,14 @@ def _dataset_message(error: DatasetError) -> str | None:
     root: BaseException = error
     while root.__cause__ is not None and not isinstance(root, UserError):
         root = root.__cause__
-    if isinstance(root, DatasetError | OSError | ImportError) or WRONG_KEY in str(error):
-        return str(error).strip()
-    return None
-
-
-def validation_message(error: ValidationError) -> str:
-    """Pydantic's complaints, one a line, with dotted parameter names and the value that was given."""
-    lines = [
-        f"  {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']} (got {problem['input']!r})"
-        for problem in error.errors(include_url=False, include_context=False)
-    ]
+    of_an_entry = any(text in str(error) for text in OF_AN_ENTRY)
     return (
-        f"Wrong parameters for {error.title}:\n"
-        + "\n".join(lines)
-        + "\nCorrect them in conf/ or with --params."
+        str(error).strip() if of_an_entry or isinstance(root, DatasetError | OSError | ImportError) else None
     )
 
 
-def _raised_by_kedro(error: ValueError) -> bool:
-    """Kedro reports unknown pipelines, nodes, tags and inputs as ValueError, raised in these modules
-    themselves, never below.
-    """
-    trace = error.__traceback__
+def _raised_in(trace: TracebackType | None) -> str:
+    """The module that raised an error itself, not one below it."""
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return (trace.tb_frame.f_globals.get("__name__") if trace else None) in KEDRO_CHECKS
+    return trace.tb_frame.f_globals.get("__name__", "") if trace else ""

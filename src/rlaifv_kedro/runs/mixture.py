@@ -1,8 +1,29 @@
 """Whether what a run reads was made by runs that belong together."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Container, Mapping
 
 from rlaifv_kedro.runs.manifest import Entry, Manifest
+
+logger = logging.getLogger(__name__)
+
+
+def warn_if_mixed(
+    read: Mapping[str, Entry], models: Container[str], unasked: Container[str], runs: list[Manifest]
+) -> None:
+    """Warns, in one line, where the newest versions are of different runs.
+
+    Args:
+        models: Entries that may be of other runs, as models often are.
+        unasked: Entries of which nobody has chosen a version.
+    """
+    mixed = unrelated({name: entry for name, entry in read.items() if name not in models}, runs)
+    if any(name in unasked for names in mixed.values() for name in names):
+        logger.warning(
+            "The inputs are of different runs: %s. To choose: --load-versions NAME:RUN,... or --params "
+            "replay=RUN",
+            "; ".join(f"{', '.join(names)} of run {run}" for run, names in mixed.items()),
+        )
 
 
 def unrelated(read: Mapping[str, Entry], runs: list[Manifest]) -> dict[str, list[str]]:

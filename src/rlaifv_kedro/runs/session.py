@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import click
 from kedro.framework.context import KedroContext
 from kedro.framework.session import KedroServiceSession
 from kedro.framework.startup import bootstrap_project
@@ -13,9 +12,10 @@ from kedro.io.core import generate_timestamp
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import RUN_NAMES
+from rlaifv_kedro.runs.asked import refuse_unknown_pipelines
 from rlaifv_kedro.runs.kedro_private import project_path, without_resume_hint
 from rlaifv_kedro.runs.manifest import load, path_of
-from rlaifv_kedro.runs.messages import user_message
+from rlaifv_kedro.runs.messages import refusing
 
 logger = logging.getLogger(__name__)
 
@@ -56,21 +56,17 @@ class RunSession(KedroServiceSession):
             )
         run_id = params.get("run_id") or generate_timestamp()
         started_before = path_of(project, run_id).exists()
+        refuse_unknown_pipelines(args[0] if args else options.get("pipeline_names") or [])
         options["only_missing_outputs"] = options.get("only_missing_outputs", False) or started_before
         options["runner"] = without_resume_hint(options.get("runner") or SequentialRunner())
         try:
-            return super().run(run_id, *args, runtime_params=params, **options)
+            with refusing():
+                return super().run(run_id, *args, runtime_params=params, **options)
         except KeyboardInterrupt:
             begun = load(project, run_id)
             if begun is not None:
                 logger.warning("Run %s was interrupted. To go on: %s", begun.run_id, begun.command)
             raise
-        except Exception as error:
-            message = user_message(error)
-            if message is None or isinstance(error, click.ClickException):
-                raise
-            logger.debug("The error as Python saw it:", exc_info=error)
-            raise UserError(message) from None
 
     def close(self) -> None:
         """Ends the session; Kedro's own says so in a line that tells a person nothing."""

@@ -14,7 +14,8 @@ from rlaifv_kedro.datasets.checkpoint import CheckpointDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.runs import manifest as manifests
-from rlaifv_kedro.runs.entries import FETCHED, complete_versions, damage, is_there, sha256_of
+from rlaifv_kedro.runs.asked import refuse_unread
+from rlaifv_kedro.runs.entries import FETCHED, complete_versions, damage, is_there, notes_of, sha256_of
 from rlaifv_kedro.runs.kedro_private import (
     dataset,
     is_versioned,
@@ -25,8 +26,8 @@ from rlaifv_kedro.runs.kedro_private import (
 )
 from rlaifv_kedro.runs.lineage import GROWN, ROOTS, Lineage, recipe_of
 from rlaifv_kedro.runs.manifest import Entry, Manifest
-from rlaifv_kedro.runs.missing import Missing, missing, of_other_lineage
-from rlaifv_kedro.runs.mixture import unrelated
+from rlaifv_kedro.runs.missing import OVERWRITTEN, Missing, listed, missing, of_other_lineage, with_commands
+from rlaifv_kedro.runs.mixture import warn_if_mixed
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,8 @@ class _Pinning:
     def __init__(self, project: Path, pipeline: Pipeline, catalog: DataCatalog, run_params: dict[str, Any]):
         self.project, self.pipeline, self.catalog, self.run_params = project, pipeline, catalog, run_params
         self.run_id: str = run_params["run_id"]
+        self.asked: Mapping[str, str] = run_params["load_versions"] or {}
+        refuse_unread(self.asked, pipeline, catalog)
         self.own = manifests.load(project, self.run_id)
         self.runs = manifests.all_runs(project, logger.warning)
         self.by_id = {run.run_id: run for run in self.runs}
@@ -89,10 +92,12 @@ class _Pinning:
         for name in sorted(self.pipeline.all_outputs()):
             self._pin_output(name)
         self.lineage = self._with_roots()
-        problems = [problem for name in self._free() for problem in self._pin_input(name)]
+        found = [self._pin_input(name) for name in self._free()]
+        problems = with_commands([problem for problem in found if problem], self.run_params)
         if problems:
-            raise UserError("\n".join(problems))
-        self._warn_if_mixed()
+            raise UserError(listed(problems))
+        models = {name for name in self.read if isinstance(dataset(self.catalog, name), CheckpointDataset)}
+        warn_if_mixed(self.read, models, self.unasked, self.runs)
         return Pinned(self.read, self.lineage)
 
     def problems(self) -> dict[str, Missing]:
@@ -100,7 +105,8 @@ class _Pinning:
         self.lineage = self._with_roots()
         there = {name: dataset(self.catalog, name) for name in self._free() if name in self.catalog}
         chosen = {name: self._choose(name, found) for name, found in there.items()}
-        return {name: problem for name, (_, problem) in chosen.items() if problem}
+        lacking = [problem for _, problem in chosen.values() if problem]
+        return {problem.name: problem for problem in with_commands(lacking, self.run_params)}
 
     def _free(self) -> list[str]:
         return sorted(name for name in self.pipeline.inputs() if not is_parameter(name))
@@ -128,10 +134,7 @@ class _Pinning:
     def _pin_output(self, name: str) -> None:
         found = dataset(self.catalog, name)
         if overwrites(found):
-            raise UserError(
-                f"`{name}` would be overwritten by every run. Add `versioned: true` to its entry in the "
-                "catalog."
-            )
+            raise UserError(f"`{name}` would be overwritten by every run. {OVERWRITTEN}")
         set_version(found, self.run_id, self.run_id)
         path = path_of(found, saved_version(found))
         if self.own is None and saved_version(found) and path is not None and path.exists():
@@ -150,36 +153,36 @@ class _Pinning:
                 "now. Choose another run_id."
             )
 
-    def _pin_input(self, name: str) -> list[str]:
+    def _pin_input(self, name: str) -> Missing | str | None:
         """Pins one free input and records it; what is wrong with it otherwise."""
         if name not in self.catalog:
             remedy = "Add it to conf/, or run the pipeline that makes it together with this one."
-            return [f"`{name}` is not in the catalog. {remedy}"]
+            return f"`{name}` is not in the catalog. {remedy}"
         found = dataset(self.catalog, name)
         if not getattr(found, "IS_FILE", True):
-            return []
+            return None
         version, lacking = self._choose(name, found)
-        problem = str(lacking) if lacking else damage(found)
+        problem = lacking or damage(found)
         if problem:
-            return [problem]
+            return problem
         recorded = self._recorded_entry(name, found)
-        if not recorded and not self._asked(name, found):
+        if not recorded and name not in self.asked:
             self.unasked.add(name)
         self.read[name] = manifests.entry_of(
             self.project, path_of(found, version), version, sha256_of=sha256_of(found)
         )
         if self.replay and recorded and recorded.sha256 != self.read[name].sha256:
-            return [
+            return (
                 f"`{name}` ({self.read[name].path}) has changed since run `{self.replay.run_id}` used it, "
                 "which therefore cannot be replayed."
-            ]
+            )
         grown_from = getattr(self.lineage, name) if name in ROOTS and not recorded else None
         if grown_from not in (None, self.read[name].sha256):  # the lineage is that of an earlier start
-            return [
+            return (
                 f"`{name}` ({self.read[name].path}) is not the one that run `{self.run_id}` has grown from so"
                 " far. Choose another run_id for a new run, or take the right one with --load-versions."
-            ]
-        return []
+            )
+        return None
 
     def _choose(self, name: str, found: AbstractDataset) -> tuple[str | None, Missing | None]:
         """Pins an input's version: the version, and what to say where it isn't there."""
@@ -189,13 +192,18 @@ class _Pinning:
 
     def _pin_version(self, name: str, found: AbstractDataset) -> str | None:
         recorded = self._recorded_entry(name, found)
-        asked = recorded.version if recorded else self._asked(name, found)
-        version = asked or self._newest(name, found)
+        asked = self.asked.get(name)
+        own = self._same_place(self.own.written, name, found) if self.own else None
+        before = recorded or own
+        if before and asked not in (None, before.version):
+            raise UserError(
+                f"--load-versions {name}:{asked}: this run reads `{name}` of run `{before.version}`, as it "
+                "did before, or as the run did that it replays. Leave the option out, or choose another "
+                "run_id without replay."
+            )
+        version = (recorded.version if recorded else asked) or self._newest(name, found)
         set_version(found, version, self.run_id)
         return version
-
-    def _asked(self, name: str, found: AbstractDataset) -> str | None:
-        return (self.run_params["load_versions"] or {}).get(name) if is_versioned(found) else None
 
     def _newest(self, name: str, found: AbstractDataset) -> str | None:
         """The version of a free input that nobody asked for; None where there is none."""
@@ -216,7 +224,7 @@ class _Pinning:
 
     def _differences(self, name: str, found: AbstractDataset, version: str) -> list[str]:
         """How the lineage of the run that made a version differs from this run's."""
-        if (getattr(found, "metadata", None) or {}).get("lineage") == "any":
+        if notes_of(found).get("lineage") == "any":
             return []
         run = self.by_id.get(version)
         if run is None:
@@ -231,7 +239,7 @@ class _Pinning:
         others = {}
         if version is None and is_versioned(found):
             others = {v: self._differences(name, found, v) for v in complete_versions(found)}
-        said = missing(self.catalog, name, version, self.run_params, self.runs)
+        said = missing(self.catalog, name, version, self.runs)
         return of_other_lineage(name, others, self.by_id, self.lineage, said) if others else said
 
     def _replayed(self) -> Manifest | None:
@@ -282,18 +290,3 @@ class _Pinning:
             for name, entry in entries.items()
             if entry.path == manifests.relative(self.project, path_of(found, entry.version))
         }
-
-    def _warn_if_mixed(self) -> None:
-        """One line where the newest versions are of different runs; models often are."""
-        tables = {
-            name: entry
-            for name, entry in self.read.items()
-            if not isinstance(dataset(self.catalog, name), CheckpointDataset)
-        }
-        mixed = unrelated(tables, self.runs)
-        if any(name in self.unasked for names in mixed.values() for name in names):
-            logger.warning(
-                "The inputs are of different runs: %s. To choose: --load-versions NAME:RUN,... or --params "
-                "replay=RUN",
-                "; ".join(f"{', '.join(names)} of run {run}" for run, names in mixed.items()),
-            )

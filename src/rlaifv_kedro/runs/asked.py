@@ -1,0 +1,53 @@
+"""What a run is asked for by name, pipelines and versions: what there isn't is refused."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+
+from kedro.framework.project import pipelines
+from kedro.io import DataCatalog
+from kedro.io.core import is_parameter
+from kedro.pipeline import Pipeline
+
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.runs.kedro_private import dataset, is_versioned
+from rlaifv_kedro.runs.lineage import ROOTS
+
+
+def refuse_unknown_pipelines(names: Sequence[str]) -> None:
+    """Refuses pipelines that there aren't.
+
+    Raises:
+        UserError: Names them, and those that there are.
+    """
+    pipelines.set_requested(None)  # Kedro may have loaded some only
+    unknown = [name for name in names if name not in pipelines]
+    if unknown:
+        raise UserError(
+            f"There is no pipeline {', '.join(unknown)}. Choose of {', '.join(sorted(pipelines))}."
+        )
+
+
+def refuse_unread(asked: Mapping[str, str], pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """Refuses versions of entries that the run doesn't read: Kedro would pass over them in silence.
+
+    What all runs grow from may be asked for without being read: it says for which lineage a stage is run.
+
+    Args:
+        asked: Runs by the names of entries.
+
+    Raises:
+        UserError: Names the first such entry, and those that are read.
+    """
+    read = sorted(name for name in pipeline.inputs() if not is_parameter(name))
+    for name, run in asked.items():
+        if name in pipeline.all_outputs():
+            why = "this run makes it itself. Leave it out, or run the later stages alone"
+        elif name not in read and name not in ROOTS:
+            near = get_close_matches(name, read, n=1) or [one for one in read if one.endswith(f".{name}")]
+            guess = f"did you mean {near[0]}? In all " if near else ""
+            why = f"this run doesn't read it; {guess}it reads {', '.join(read) or 'nothing'}"
+        elif name not in catalog or not is_versioned(dataset(catalog, name)):
+            why = "it has no versions in this catalog, and is read as it lies there"
+        else:
+            continue
+        raise UserError(f"--load-versions {name}:{run}: {why}.")
