@@ -121,7 +121,9 @@ def test_wrong_parameters_are_all_told(project: Path) -> None:
     assert "training.beta=0" in finding.remedy
     assert "did you mean loop.iterations?" in finding.remedy
     assert "no pipeline loop" in only(check_run(project, "llava15_7b", {}, ["loop"])).remedy
-    assert "conf/llava" in only(check_run(project, "llava", {}, ["rlaif_loop"])).remedy
+    assert "--env llava: there is no such environment. Those of conf are: base, llava15_7b" in (
+        only(check_run(project, "llava", {}, ["rlaif_loop"])).remedy
+    )
 
 
 def test_a_run_with_too_few_prompts_stops_before_its_first_node(project: Path) -> None:

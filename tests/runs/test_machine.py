@@ -32,13 +32,19 @@ def write_plainly() -> None:
         file.write(b"0")
 
 
+def write_arrow() -> None:
+    """Through an open file: pyarrow removes a file of which it was given the path when writing it fails."""
+    with open(FULL, "wb", buffering=0) as file:
+        pq.write_table(pa.table({"a": np.arange(100_000)}), file)
+
+
 @NEEDS_FULL
 @pytest.mark.parametrize(
     "write",
     [
         write_plainly,
         lambda: torch.save(torch.zeros(10_000), FULL),
-        lambda: pq.write_table(pa.table({"a": np.arange(100_000)}), str(FULL)),
+        write_arrow,
     ],
     ids=["python", "torch", "arrow"],
 )

@@ -9,7 +9,7 @@ import click
 
 from rlaifv_kedro.commands.options import examples, json_option
 from rlaifv_kedro.commands.project import runs_path
-from rlaifv_kedro.commands.terminal import Command, note
+from rlaifv_kedro.commands.terminal import Command, note, wide_console
 from rlaifv_kedro.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,7 +65,6 @@ def newest_summary(project: Path, on_note: Callable[[str], object]) -> tuple[str
 
 def show(run_id: str, records: list[dict[str, Any]]) -> None:
     """Prints a table, a row an iteration."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(*(name.replace("_", " ") for name in records[0]), title=f"run {run_id}")
@@ -73,7 +72,7 @@ def show(run_id: str, records: list[dict[str, Any]]) -> None:
         table.add_row(
             *(f"{value:.3f}" if isinstance(value, float) else str(value) for value in record.values())
         )
-    Console().print(table)
+    wide_console().print(table)
 
 
 def _records(path: Path, run: "Manifest") -> list[dict[str, Any]]:
