@@ -140,8 +140,9 @@ def test_a_run_with_too_few_prompts_stops_before_its_first_node(project: Path) -
     assert [model.told_by for model in plan.models] == ["its files"] * 4
 
 
-def test_the_default_pipeline_would_overwrite_a_recipe_s_prompts(project: Path) -> None:
-    findings = check_run(project, "llava15_7b", SMALL, ["__default__"])
+def test_drawing_the_world_would_overwrite_a_recipe_s_prompts_and_models(project: Path) -> None:
+    """Without a name a recipe's run draws none: tests/runs/test_missing.py."""
+    findings = check_run(project, "llava15_7b", SMALL, ["miniature"])
     overwritten = {
         finding.what.partition(":")[0] for finding in findings if "would overwrite" in finding.what
     }
@@ -149,13 +150,16 @@ def test_the_default_pipeline_would_overwrite_a_recipe_s_prompts(project: Path) 
         "prompt_pool",
         *(f"{s}_{n}" for s in ("selection", "test") for n in ("prompts", "instances", "captions")),
         "test_probes",
+        "base_policy",
+        "labeler",
     }
 
 
 def test_the_embedded_default_s_inputs_are_made_by_a_run(project: Path) -> None:
     pool = next(finding for finding in check(project, env=None) if finding.what.startswith("prompt_pool"))
     assert not pool.ok
-    assert pool.remedy.startswith("Make it with: kedro run --pipelines miniature --params compute.device=cpu")
+    assert pool.remedy.startswith("Make it with: kedro run --pipelines miniature --to-outputs base_policy,")
+    assert " --params compute.device=cpu" in pool.remedy
 
 
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
