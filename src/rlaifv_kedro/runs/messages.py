@@ -29,7 +29,11 @@ KEDRO_CHECKS: dict[str, type[Exception]] = {
 }
 """Modules that check what the user asked for, and complain with an error of Python's own of this kind."""
 
-HINTS = {"kedro.pipeline.pipeline": " What there is: kedro registry describe PIPELINE"}
+HINTS = {
+    "kedro.pipeline.pipeline": " What there is: kedro registry describe PIPELINE",
+    "kedro.config.omegaconf_config": ". Start in the folder that holds conf/, or give --conf-source.",
+}
+"""What to do about complaints of these modules."""
 
 OF_AN_ENTRY = (
     "must only contain arguments valid for the constructor",
