@@ -54,7 +54,7 @@ def zipped(path: Path) -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", gzip.compress(WHOLE), r"a.jsonl is compressed \(gzip\). Unpack it"),
+        ("a.jsonl", gzip.compress(WHOLE, mtime=0), r"a.jsonl is compressed \(gzip\). Unpack it"),
         ("a.jsonl", WHOLE.decode().encode("utf-16"), "is UTF-16 text. Write the file as UTF-8"),
         ("a.csv", "item_id,answer\n1,狗\n".encode("gbk"), "a.csv, line 2: not UTF-8 text. Write"),
         ("a.jsonl", b"\n <!DOCTYPE html><html>", "is a page of HTML or XML. Fetch the file itself"),
