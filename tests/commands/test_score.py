@@ -383,6 +383,17 @@ def test_table_for_people(coco: Path, described: Path):
         ("[1]", "line 2: [1] is no JSON object"),
         ({"image_id": 7}, "line 2: 'answer' or 'text' should be a text, but is missing"),
         ({"image_id": 7, "answer": 5}, "line 2: 'answer' should be a text, but is 5"),
+        ({"image_id": 7, "answer": None}, "line 2: 'answer' or 'text' should be a text, but is missing"),
+        ({"image_id": 7, "answer": float("nan")}, "line 2: 'answer' should be a text, but is nan"),
+        ({"image_id": 7, "answer": ["A cat."]}, "line 2: 'answer' should be a text, but is ['A cat.']"),
+        (
+            {"image_id": True, "answer": ""},
+            "line 2: 'image_id' should be a text or a whole number, but is True",
+        ),
+        (
+            {"image_id": 7.5, "answer": ""},
+            "line 2: 'image_id' should be a text or a whole number, but is 7.5",
+        ),
         ({"image_id": "x", "answer": ""}, "line 2: 'image_id' should be COCO's number"),
         ({"answer": ""}, "line 2: 'image_id' should be COCO's number"),
         ({"image_id": 9, "answer": ""}, "image 9 has no annotations"),
