@@ -15,6 +15,7 @@ from kedro.framework.cli.project import run as kedro_run
 from rlaifv_kedro.__main__ import main
 from rlaifv_kedro.commands import SECTIONS, cli
 from rlaifv_kedro.commands.options import ParamsOption
+from rlaifv_kedro.commands.terminal import Command
 
 ROOT = Path(__file__).parents[2]
 NAMES = [
@@ -45,7 +46,9 @@ def test_the_console_script_is_the_group_of_all_commands() -> None:
 
 
 def test_commands_are_listed_by_job_with_a_whole_line_each() -> None:
-    listed = CliRunner().invoke(cli, [], prog_name="rlaifv").output
+    shown = CliRunner().invoke(cli, [], prog_name="rlaifv")
+    assert shown.exit_code == 0
+    listed = shown.output
     lines = [line.strip() for line in listed.splitlines()]
     for title, commands in SECTIONS.items():
         begin = lines.index(f"{title}:")
@@ -140,6 +143,55 @@ def test_the_file_of_config_may_hold_the_parameters(
     done = CliRunner().invoke(cli, ["run", "--config", str(tmp_path / "run.yml")])
     assert done.exit_code == 0, done.output
     assert seen == [{"run_id": "0123", "seed": 2}]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["judge-cost", "--run", "a" * 300], "cannot be a run's id"),
+        (["judge-cost", "--run", "../nope"], "cannot be a run's id"),
+        (["check", "--pipelines", ","], "--pipelines: there is no name"),
+        (["plan", "--env", "nope"], "--env nope: there is no such environment"),
+        (["score", "pope", "--answers", "x", "--env", "nope"], "--env nope: there is no such environment"),
+        (["check", "--load-versions", "a:b,a:c"], "a of run b is asked for too"),
+        (["check", "--load-versions", "a:../b"], "this is not NAME:RUN"),
+    ],
+)
+def test_mistakes_end_in_one_message(monkeypatch: pytest.MonkeyPatch, given: list[str], message: str) -> None:
+    monkeypatch.chdir(ROOT)
+    done = CliRunner().invoke(cli, given)
+    assert (done.exit_code, done.output.count("Error: ")) == (1, 1)
+    assert message in done.output
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(MemoryError(), True), (PermissionError(13, "Permission denied", "x"), True), (KeyError("bug"), False)],
+)
+def test_a_command_tells_what_the_machine_refuses_and_shows_a_bug(error: Exception, told: bool) -> None:
+    @click.command(cls=Command)
+    def failing() -> None:
+        raise error
+
+    done = CliRunner().invoke(failing)
+    assert done.exit_code == 1
+    assert isinstance(done.exception, SystemExit if told else KeyError)
+    assert ("Error: " in done.output) is told
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("- a", "is a list"),
+        ("run: [", "line 1"),
+        ("a: 1", "holds no options of run"),
+        ("run: {nope: 1}", "`nope`"),
+    ],
+)
+def test_a_file_of_options_of_no_use_is_named(tmp_path: Path, written: str, message: str) -> None:
+    (tmp_path / "run.yml").write_text(written)
+    done = CliRunner().invoke(cli, ["run", "--config", str(tmp_path / "run.yml")])
+    assert (done.exit_code, message in done.output) == (1, True), done.output
 
 
 def test_params_that_cannot_be_read_end_in_one_message() -> None:

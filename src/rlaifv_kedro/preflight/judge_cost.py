@@ -14,6 +14,7 @@ from rlaifv_kedro.datasets import ChunkedTableDataset, TableDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import Parameters, validate_parameters
 from rlaifv_kedro.runs.manifest import Manifest, load
+from rlaifv_kedro.runs.resume_command import resume_command
 from rlaifv_kedro.runs.session import checked_run_id, load_context
 
 
@@ -58,10 +59,15 @@ def judge_cost(project: Path, run_id: str, params: dict[str, Any]) -> list[Cost]
         if (path := _complete(run, name)) and benchmark.is_judged(parameters.benchmarks)
     }
     if not answered:
+        answering = {
+            "env": run.env,
+            "pipeline_names": ["evaluation"],
+            "to_outputs": ["benchmark.mmhal.answers"],
+            "runtime_params": {"evaluation": {"benchmarks": ["mmhal"]}},
+        }
         raise UserError(
             f"Run {run_id} has no complete answers to a benchmark that an LLM judges. To have them without "
-            "judging: kedro run --pipelines evaluation "
-            "--to-outputs benchmark.mmhal.answers --params ..."
+            f"judging: {resume_command(answering, run_id=None)}"
         )
     named_judge(parameters.models)
     store = _store(project, run.env)
