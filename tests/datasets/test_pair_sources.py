@@ -3,6 +3,7 @@
 import gc
 import weakref
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pandas as pd
@@ -10,12 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
+from hypothesis import given, settings
 
+from odd_tables import PARTS, changed, parquet_bytes, tables
 from pair_files import conversation, message, picture, published, write_published, write_trl
 from rlaifv_kedro.datasets.pair_rows import PairRow
 from rlaifv_kedro.datasets.pair_source_dataset import PairSourceDataset
 from rlaifv_kedro.datasets.pair_sources import FramePairs, ParquetPairs
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.params import MixSource
+from rlaifv_kedro.preference.mix import gather, make_mix
+from rlaifv_kedro.schemas import IMAGE, check
 
 
 @pytest.fixture
@@ -261,3 +267,120 @@ def test_only_files_of_the_pattern(tmp_path: Path) -> None:
     assert [pair.chosen for pair in source.read(range(len(source)))] == ["A colour, 0."]
     with pytest.raises(UserError, match="holds no file"):
         PairSourceDataset(str(tmp_path), files="*.arrow").load()
+
+
+QUESTIONS = ["What?"] * 2
+IMAGES = pa.array([{"bytes": picture(i), "path": f"{i}.png"} for i in range(2)], IMAGE)
+
+
+def pair_table(**others: Any) -> pa.Table:
+    columns = {
+        "image": IMAGES,
+        "question": QUESTIONS,
+        "chosen": ["A dog.", "A cat."],
+        "rejected": ["A.", "B."],
+    }
+    return pa.table({**columns, **others})
+
+
+def source_of(folder: Path, rows: pa.Table | bytes, name: str = "a.parquet") -> ParquetPairs:
+    (folder / name).write_bytes(rows if isinstance(rows, bytes) else parquet_bytes(rows))
+    return PairSourceDataset(str(folder)).load()
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"question": pa.array(QUESTIONS).dictionary_encode()},
+        {"question": pa.array(QUESTIONS, pa.string_view())},
+        {"image": pa.array([picture(i) for i in range(2)])},
+        {"image": pa.array([picture(i) for i in range(2)], pa.large_binary())},
+        {"image": pa.array([{"path": "x", "bytes": picture(i), "width": 4} for i in range(2)])},
+        {"origin_split": pa.array(['{"model": "a"}'] * 2).dictionary_encode()},
+        {"origin_split": pa.nulls(2)},
+        {"extra": pa.array([1, None])},
+    ],
+)
+def test_columns_in_another_form_that_means_the_same(tmp_path: Path, others: dict[str, pa.Array]) -> None:
+    pairs = source_of(tmp_path, pair_table(**others)).read([0, 1])
+    assert [(pair.question, pair.image["bytes"]) for pair in pairs] == [
+        ("What?", picture(0)),
+        ("What?", picture(1)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("others", "why"),
+    [
+        ({"image": pa.array([["a.png"]] * 2)}, "not a table of pairs"),
+        (
+            {"image": pa.array([{"bytes": [1, 2], "path": "a"}] * 2)},
+            "not a table of pairs",
+        ),  # pixels as numbers
+        ({"image": pa.array([{"width": 4}] * 2)}, "not a table of pairs"),
+        ({"question": pa.array([1, 2])}, "not a table of pairs.*`question` int64"),
+        ({"origin_split": pa.array([{"model": "a"}] * 2)}, "`origin_split` must be a text, not struct<model"),
+        ({"origin_dataset": pa.array([1, 2])}, "`origin_dataset` must be a text, not int64"),
+    ],
+)
+def test_columns_that_mean_something_else(tmp_path: Path, others: dict[str, pa.Array], why: str) -> None:
+    with pytest.raises(UserError, match=rf"a\.parquet: .*{why}"):
+        source_of(tmp_path, pair_table(**others))
+
+
+def test_a_column_that_comes_twice(tmp_path: Path) -> None:
+    rows = pair_table()
+    doubled = pa.Table.from_arrays([*rows.columns, rows["rejected"]], [*rows.column_names, "rejected"])
+    with pytest.raises(
+        UserError, match=r"a\.parquet: the column `rejected` comes twice\. Keep one of the two\."
+    ):
+        source_of(tmp_path, doubled)
+
+
+def test_files_of_different_forms_are_refused(tmp_path: Path) -> None:
+    write_trl(tmp_path / "b.parquet", [conversation(0)])
+    with pytest.raises(UserError, match=r"b\.parquet: not a table of pairs\. It needs `image`"):
+        source_of(tmp_path, pair_table())
+
+
+def test_messages_and_parts_that_are_missing_are_no_pair(tmp_path: Path) -> None:
+    part = pa.struct([("type", pa.string()), ("text", pa.string())])
+    said = pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(part))]))
+    for asked in ([None], [{"role": "user", "content": None}], [{"role": "user", "content": [None]}]):
+        row = {**conversation(0), "prompt": asked}
+        columns = {name: pa.array([row[name]], said) for name in ("prompt", "chosen", "rejected")}
+        rows = pa.table({"images": pa.array([row["images"]], pa.list_(IMAGE)), **columns})
+        (why,) = source_of(tmp_path, rows).read([0])
+        assert isinstance(why, str) and ("prompt" in why or "question" in why)
+
+
+def gathered_or_refused(folder: Path, content: bytes) -> None:
+    try:
+        source = source_of(folder, content)
+        source.origin_split()
+        mix = make_mix({"source": source}, {"source": MixSource()}, 0)
+        rejects, pairs = gather(mix, range(len(mix)))
+    except UserError as error:
+        assert len(error.message) < 1000
+        return
+    assert len(rejects) + len(pairs) == len(source)
+    check("training_pairs", pairs, "pairs")
+    check("rejects", rejects, "rejects")
+    assert all(len(why) < 600 for why in rejects["why"])
+
+
+@settings(max_examples=100)
+@given(
+    rows=tables(
+        {"image": IMAGE, **dict.fromkeys(("question", "chosen", "rejected", "origin_split"), pa.string())}
+    )
+    | tables({"images": pa.list_(IMAGE), **dict.fromkeys(("prompt", "chosen", "rejected"), pa.list_(PARTS))})
+)
+def test_fuzz_tables_of_any_types_are_gathered_or_refused(tmp_path: Path, rows: pa.Table) -> None:
+    gathered_or_refused(tmp_path, parquet_bytes(rows))
+
+
+@settings(max_examples=100)
+@given(content=changed([parquet_bytes(pair_table())]))
+def test_fuzz_damaged_files_are_gathered_or_refused(tmp_path: Path, content: bytes) -> None:
+    gathered_or_refused(tmp_path, content)

@@ -1,13 +1,22 @@
 """Tables in one file: the same bytes for the same rows, and a message for every damage."""
 
 import os
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from kedro.io.core import Version
 
+from odd_tables import changed, parquet_bytes, tables
+from pair_files import picture
 from rlaifv_kedro.datasets.tables import TableDataset
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.schemas import IMAGE, table
 
 
 def log_probs(**attrs):
@@ -115,3 +124,128 @@ def test_preview_leaves_image_bytes_out(tmp_path):
     assert preview["columns"][:3] == ["prompt_id", "question", "image"]
     assert preview["data"][0][1:3] == ["q" * 200 + "…", "5 bytes"]
     assert TableDataset.preview.__annotations__["return"] == "TablePreview"  # Kedro-Viz goes by this name
+
+
+PNG = picture(0)
+
+
+def prompts(**others: Any) -> pa.Table:
+    """Three rows of ``prompts``, some columns in another form."""
+    columns = {
+        "prompt_id": ["a", "b", "c"],
+        "question": ["What?"] * 3,
+        "image": pa.array([{"bytes": PNG, "path": "a.png"}] * 3, IMAGE),
+        "image_id": [1, 2, 3],
+        "origin_dataset": ["o"] * 3,
+        "question_type": [None] * 3,
+    }
+    return pa.table({**columns, **others})
+
+
+def load_prompts(folder: Path, rows: pa.Table | bytes) -> pd.DataFrame:
+    file = folder / "prompts.parquet"
+    file.write_bytes(rows if isinstance(rows, bytes) else parquet_bytes(rows))
+    return TableDataset(str(file), "prompts").load()
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "read"),
+    [
+        ("question", pa.array(["What?"] * 3).dictionary_encode(), "What?"),
+        ("question", pa.array(["What?"] * 3, pa.large_string()), "What?"),
+        ("question", pa.array(["What?"] * 3, pa.string_view()), "What?"),
+        ("prompt_id", pa.array([1, 2, 3]), "1"),
+        ("image", pa.array([PNG] * 3), {"bytes": PNG, "path": None}),
+        ("image", pa.array(["a.png"] * 3), {"bytes": None, "path": "a.png"}),
+        ("image", pa.array([{"bytes": PNG}] * 3), {"bytes": PNG, "path": None}),
+        ("image", pa.array([{"path": "a", "bytes": PNG, "width": 4}] * 3), {"bytes": PNG, "path": "a"}),
+        ("image_id", pa.array([1.0, np.nan, None]), 1),  # as pandas writes whole numbers of which some lack
+        ("image_id", pa.array([1, 2, 3]).cast(pa.decimal128(20)), 1),
+    ],
+)
+def test_columns_in_another_form_that_means_the_same(
+    tmp_path: Path, column: str, values: pa.Array, read: Any
+) -> None:
+    assert load_prompts(tmp_path, prompts(**{column: values}))[column][0] == read
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "why"),
+    [
+        ("image_id", pa.array([1.0, 2.5, 3.0]), "row 1 holds 2.5"),
+        ("image_id", pa.array([1, 2, 2**63], pa.uint64()), "row 2 holds 9223372036854775808"),
+        ("image_id", pa.array([1, 2, 3], pa.timestamp("us")), "row 0 holds 1970.*timestamp"),
+        ("image_id", pa.array([None, True, False]), "row 1 holds True"),
+        ("question", pa.array(["a", None, "c"]), "row 1 has no value"),
+        ("question", pa.nulls(3), "row 0 has no value"),
+        ("question", pa.array(["a", " ", "c"]), "row 1 has an empty text"),
+        ("question", pa.array([b"a", b"\xff\xfe", b"c"]), "row 1 holds"),
+        ("question", pa.array([1.0, 2.0, 3.0]), "row 0 holds 1.0"),
+        ("question", pa.array([[{"role": "user", "content": "a"}]] * 3), "row 0 holds .*'role'"),
+        ("image", pa.array([{"width": 3}] * 3), "row 0 holds .*none of bytes, path"),
+        ("image", pa.array([["a.png"]] * 3), "row 0 holds .*bytes and paths are"),
+        ("image", pa.array([None, None, None], IMAGE), "row 0 has no value"),
+        ("prompt_id", pa.array(["a", "b", "a"]), "prompt_id=a comes twice, in rows 0 and 2"),
+    ],
+)
+def test_columns_that_mean_something_else(tmp_path: Path, column: str, values: pa.Array, why: str) -> None:
+    with pytest.raises(UserError, match=rf"prompts\.parquet: .*{why}") as error:
+        load_prompts(tmp_path, prompts(**{column: values}))
+    assert len(error.value.message) < 400
+
+
+def test_a_column_that_comes_twice(tmp_path: Path) -> None:
+    rows = prompts()
+    for name in ("question", "x"):
+        doubled = pa.Table.from_arrays(
+            [*rows.columns, *[rows["question"]] * 2], [*rows.column_names, name, name]
+        )
+        with pytest.raises(UserError, match=rf"prompts\.parquet: the column `{name}` comes twice\. Keep one"):
+            load_prompts(tmp_path, doubled)
+
+
+def not_utf8() -> pa.Array:
+    offsets = np.arange(4, dtype=np.int32).tobytes()
+    return pa.Array.from_buffers(pa.string(), 3, [None, pa.py_buffer(offsets), pa.py_buffer(b"a\xffc")])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 53412\n",
+        b"question,image\n1,2\n",
+        b"PARE" + bytes(60) + b"\x10\0\0\0PARE",  # encrypted
+        parquet_bytes(prompts())[:-50],
+        parquet_bytes(prompts(question=not_utf8())),
+        parquet_bytes(prompts(extra=not_utf8())),
+        parquet_bytes(prompts().replace_schema_metadata({"fingerprint": "{"})),
+    ],
+)
+def test_files_that_are_no_table(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(
+        UserError, match=r"prompts\.parquet is damaged or not a parquet file \(.*\)\. Put the right"
+    ):
+        load_prompts(tmp_path, content)
+    entry = TableDataset(str(tmp_path / "prompts.parquet"), "prompts")
+    with pytest.raises(UserError, match="is damaged"):
+        entry.preview()
+
+
+def read_or_refused(folder: Path, content: bytes) -> None:
+    try:
+        frame = load_prompts(folder, content)
+        assert not frame["prompt_id"].duplicated().any()
+    except UserError as error:
+        assert len(error.message) < 1000
+
+
+@settings(max_examples=100)
+@given(rows=tables({field.name: field.type for field in table("prompts").schema}))
+def test_fuzz_tables_of_any_types_are_read_or_refused(tmp_path: Path, rows: pa.Table) -> None:
+    read_or_refused(tmp_path, parquet_bytes(rows))
+
+
+@settings(max_examples=200)
+@given(content=changed([parquet_bytes(prompts())]) | st.binary(max_size=64))
+def test_fuzz_damaged_files_are_read_or_refused(tmp_path: Path, content: bytes) -> None:
+    read_or_refused(tmp_path, content)

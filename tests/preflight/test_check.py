@@ -386,7 +386,7 @@ def change(name: str, **columns: Any) -> Callable[[Path], None]:
         (
             lambda folder: (folder / "prompt_pool.parquet").write_text("?"),
             "prompt_pool: it can't be used",
-            "no parquet file",
+            "not a parquet file",
         ),
         (
             change("prompt_pool", image=[{"bytes": b"?", "path": "a.png"}] * 8),

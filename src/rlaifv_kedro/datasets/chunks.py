@@ -13,7 +13,7 @@ import pyarrow as pa
 from rlaifv_kedro.datasets.tables import as_frame, known_table, preview_table, read_table, write_table
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.files import file_sha256, read_bytes, shown, write_atomically
+from rlaifv_kedro.files import file_sha256, json_value, read_bytes, shown, write_atomically
 from rlaifv_kedro.schemas import FINGERPRINT, conform, table
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class ChunkedTableDataset(RunVersionedDataset):
         """
         content = read_bytes(folder / MARKER, self.remedy())
         try:
-            return {entry["id"]: entry["sha256"] for entry in json.loads(content)["chunks"]}
+            return {entry["id"]: entry["sha256"] for entry in json_value(content.decode())["chunks"]}
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{shown(folder / MARKER)} is damaged. {self.remedy()}") from error
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,7 +15,7 @@ from typing import Any, BinaryIO
 from rlaifv_kedro.datasets.remote import RemoteFileDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
-from rlaifv_kedro.formats import first_line
+from rlaifv_kedro.formats import first_line, shortened
 
 BUFFER = 1 << 20  # bytes read at once
 _FILE = re.compile(r"(?P<kind>instances|captions)_(?P<split>\w+)\.json")
@@ -77,8 +76,6 @@ class CocoAnnotations:
             UserError: The file is damaged, lacks a list, or an entry lacks a field or has one of another
                 type; names the entry.
         """
-        import ijson
-
         where, fields = self.where(kind, split), FIELDS[kind]
         seen = set()
         try:
@@ -87,9 +84,11 @@ class CocoAnnotations:
                     seen.add(part)
                     if entry is not None:
                         yield part, _checked(part, entry, fields[part], where)
-        except (ijson.JSONError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # of ijson, zipfile, zlib and the system
             raise UserError(
-                f"{where} is damaged ({first_line(error)}). Delete it and fetch it again."
+                f"{where} is damaged ({shortened(first_line(error), 200)}). Delete it and fetch it again."
             ) from error
         for part in fields:
             if part not in seen:
@@ -146,14 +145,19 @@ def _no_part(where: str, part: str, kind: str) -> str:
 
 
 def _checked(part: str, entry: dict[str, Any], names: Sequence[str], where: str) -> dict[str, Any]:
+    if not isinstance(entry, dict):
+        raise UserError(
+            f"{where}: in {part!r} an entry is {shortened(repr(entry), 60)}, and should be an object. Fetch "
+            "it again."
+        )
     for name in names:
         value = entry.get(name)
         if type(value) is not (str if name in _TEXT else int):
             kind = "text" if name in _TEXT else "a whole number"
             raise UserError(
-                f"{where}: in {part!r} the entry of id {entry.get('id')!r} has {name!r} = {value!r}, which "
-                f"should be {kind}. The file is damaged or "
-                "of another kind: fetch it again."
+                f"{where}: in {part!r} the entry of id {shortened(repr(entry.get('id')), 60)} has {name!r} = "
+                f"{shortened(repr(value), 60)}, which should be {kind}. The file is damaged or of another "
+                "kind: fetch it again."
             )
     return entry
 
@@ -178,7 +182,7 @@ class CocoDocuments:
         """See :meth:`CocoAnnotations.entries`."""
         document, where = self._documents[kind], self.where(kind, split)
         for part, names in FIELDS[kind].items():
-            if part not in document:
+            if not isinstance(document, dict) or not isinstance(document.get(part), list):
                 raise UserError(_no_part(where, part, kind))
             yield from ((part, _checked(part, entry, names, where)) for entry in document[part])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import shortened
+from rlaifv_kedro.schemas import refuse_repeated
 
 Form = Literal["published", "trl"]
 
@@ -55,9 +57,16 @@ def form_of(schema: pa.Schema, wanted: Form | None, where: str) -> Form:
     Raises:
         UserError: It is of neither form, or not of the one that is wanted.
     """
+    refuse_repeated(schema.names, where)
+    for name in ORIGIN:
+        if name in schema.names and not _is_text(schema.field(name).type):
+            raise UserError(
+                f"{where}: the column `{name}` must be a text, not "
+                f"{shortened(str(schema.field(name).type), 60)}. Convert it, or leave it out."
+            )
     forms = (wanted,) if wanted else tuple(COLUMNS)
     for form in forms:
-        if all(name in schema.names and _fits(form, name, schema.field(name).type) for name in COLUMNS[form]):
+        if all(name in schema.names and _FITS[form, name](schema.field(name).type) for name in COLUMNS[form]):
             return form
     needed = " or ".join(
         ", ".join(f"`{name}`" for name in COLUMNS[form]) + f" ({_KINDS[form]})" for form in forms
@@ -70,17 +79,58 @@ def form_of(schema: pa.Schema, wanted: Form | None, where: str) -> Form:
 
 
 _KINDS = {
-    "published": "image a struct of bytes and path, the others texts",
-    "trl": "images a list of such structs, the others lists of messages",
+    "published": "image a struct of bytes and path, or one of them, the others texts",
+    "trl": "images a list of such images, the others lists of messages of role and content",
 }
 
 
-def _fits(form: Form, name: str, dtype: pa.DataType) -> bool:
-    if name == "image":
-        return pa.types.is_struct(dtype)
-    if form == "trl":
-        return pa.types.is_list(dtype) or pa.types.is_large_list(dtype)
-    return pa.types.is_string(dtype) or pa.types.is_large_string(dtype)
+def _is_text(dtype: pa.DataType) -> bool:
+    if pa.types.is_dictionary(dtype):
+        return _is_text(dtype.value_type)
+    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    return any(is_kind(dtype) for is_kind in kinds)
+
+
+def _is_bytes(dtype: pa.DataType) -> bool:
+    kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_null)
+    return any(is_kind(dtype) for is_kind in kinds)
+
+
+def _is_image(dtype: pa.DataType) -> bool:
+    if not pa.types.is_struct(dtype):
+        return _is_text(dtype) or _is_bytes(dtype)
+    fields = {field.name: field.type for field in dtype}
+    return (
+        bool(fields.keys() & {"bytes", "path"})
+        and _is_bytes(fields.get("bytes", pa.null()))
+        and _is_text(fields.get("path", pa.null()))
+    )
+
+
+def _is_list_of(dtype: pa.DataType, is_value: Callable[[pa.DataType], bool]) -> bool:
+    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view)
+    return any(is_kind(dtype) for is_kind in kinds) and is_value(dtype.value_type)
+
+
+def _is_part(dtype: pa.DataType) -> bool:
+    return pa.types.is_struct(dtype) and all(
+        dtype.get_field_index(name) >= 0 and _is_text(dtype.field(name).type) for name in ("type", "text")
+    )
+
+
+def _is_message(dtype: pa.DataType) -> bool:
+    if not pa.types.is_struct(dtype) or min(map(dtype.get_field_index, ("role", "content"))) < 0:
+        return False
+    content = dtype.field("content").type
+    return _is_text(dtype.field("role").type) and (_is_text(content) or _is_list_of(content, _is_part))
+
+
+_FITS: dict[tuple[Form, str], Callable[[pa.DataType], bool]] = {
+    ("published", "image"): _is_image,
+    ("trl", "images"): lambda dtype: _is_list_of(dtype, _is_image),
+    **{("published", name): _is_text for name in COLUMNS["published"][1:]},
+    **{("trl", name): lambda dtype: _is_list_of(dtype, _is_message) for name in COLUMNS["trl"][1:]},
+}
 
 
 def row_of(form: Form, record: dict[str, Any]) -> PairRow | str:
@@ -94,6 +144,10 @@ def row_of(form: Form, record: dict[str, Any]) -> PairRow | str:
             return f"the {name} is empty"
     if texts["chosen answer"] == texts["rejected answer"]:
         return "the chosen and the rejected answer are the same"
+    if isinstance(image, str):
+        image = {"bytes": None, "path": image}
+    elif isinstance(image, bytes):
+        image = {"bytes": image, "path": None}
     if not image or not (image.get("bytes") or image.get("path")):
         return "it has no image"
     return PairRow(
@@ -101,7 +155,7 @@ def row_of(form: Form, record: dict[str, Any]) -> PairRow | str:
     )
 
 
-def _from_columns(record: dict[str, Any]) -> tuple[dict[str, str | None], dict[str, Any] | None]:
+def _from_columns(record: dict[str, Any]) -> tuple[dict[str, str | None], Any]:
     return {
         "question": record["question"],
         "chosen answer": record["chosen"],
@@ -109,7 +163,7 @@ def _from_columns(record: dict[str, Any]) -> tuple[dict[str, str | None], dict[s
     }, record["image"]
 
 
-def _from_messages(record: dict[str, Any]) -> tuple[dict[str, str | None], dict[str, Any] | None]:
+def _from_messages(record: dict[str, Any]) -> tuple[dict[str, str | None], Any]:
     images = record["images"] or []
     if len(images) > 1:
         raise _Unusable(f"it has {len(images)} images, and one is all that can be trained on")
@@ -126,19 +180,22 @@ def _only_text(messages: list[dict[str, Any]] | None, column: str, role: str) ->
 
     Turns before it, and a system's prompt, have no place in a pair.
     """
-    roles = [message.get("role") for message in messages or []]
+    roles = [(message or {}).get("role") for message in messages or []]
     if roles != [role]:
         raise _Unusable(
-            f"`{column}` must be one message of the {role}, not {len(roles)} of "
-            f"{', '.join(map(str, roles)) or 'nobody'}"
+            f"`{column}` must be one message of the {role}, not {len(roles)} of {_listed(roles) or 'nobody'}"
         )
     content = messages[0].get("content")
     if content is None or isinstance(content, str):
         return content
-    kinds = [part.get("type") for part in content]
+    kinds = [(part or {}).get("type") for part in content]
     if kinds.count("text") != 1 or set(kinds) - {"text", "image"} or kinds.count("image") > (role == "user"):
         raise _Unusable(
-            f"the content of `{column}` is {', '.join(map(str, kinds)) or 'empty'}, not one text"
+            f"the content of `{column}` is {_listed(kinds) or 'empty'}, not one text"
             + (" and an image" * (role == "user"))
         )
     return content[kinds.index("text")].get("text")
+
+
+def _listed(values: list[str | None]) -> str:
+    return shortened(", ".join(map(str, values)), 80)

@@ -177,7 +177,9 @@ class _RowGroup:
 def _batches(group: _RowGroup, form: Form) -> Iterator[pa.RecordBatch]:
     with _open(group.file) as file:
         columns = [name for name in (*COLUMNS[form], *ORIGIN) if name in file.schema_arrow.names]
-        yield from file.iter_batches(BATCH, row_groups=[group.number], columns=columns, use_threads=False)
+        for batch in file.iter_batches(BATCH, row_groups=[group.number], columns=columns, use_threads=False):
+            batch.validate(full=True)  # else a text that is no UTF-8 comes out as Python's error
+            yield batch
 
 
 def _open(file: Path) -> pq.ParquetFile:

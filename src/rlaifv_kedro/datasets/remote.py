@@ -142,7 +142,7 @@ class RemoteFileDataset(RunVersionedDataset[Any, None]):
             ValueError: It is none; names the line.
         """
         try:
-            text = content.decode()
+            text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             line = content[: error.start].count(b"\n") + 1
             raise ValueError(f"line {line}: not UTF-8 text ({error.reason})") from error
@@ -167,9 +167,9 @@ def documents_of(text: str, lines: bool = False) -> Any:
     """
     try:
         if not lines:
-            return json_value(text)
+            return json_value(text, names_once=True)
     except json.JSONDecodeError as error:
         # A second document begins where the first one ends: one a line, or the only one is damaged.
         if not error.msg.startswith("Extra data"):
             raise ValueError(f"line {error.lineno}: not JSON ({error.msg})") from error
-    return [document for _, document in json_lines(text)]
+    return [document for _, document in json_lines(text, names_once=True)]

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from kedro.io.core import DatasetError
 
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import read_bytes, shown, write_atomically
-from rlaifv_kedro.formats import first_line
+from rlaifv_kedro.formats import first_line, shortened
 from rlaifv_kedro.schemas import FINGERPRINT, conform, table, to_frame
 
 if TYPE_CHECKING:
@@ -60,8 +59,11 @@ def read_table(path: Path, table_name: str, remedy: str, sha256: str | None = No
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise UserError(f"{shown(path)} is damaged: its content is not what the run wrote. {remedy}")
     with reading(path, remedy):
-        rows = pq.read_table(pa.BufferReader(content))
-    fingerprint = (rows.schema.metadata or {}).get(FINGERPRINT.encode())
+        # Not pq.read_table: it has no words of its own for a column that comes twice.
+        rows = pq.ParquetFile(pa.BufferReader(content)).read()
+        rows.validate(full=True)  # else a text that is no UTF-8 comes out wherever it is first looked at
+        fingerprint = (rows.schema.metadata or {}).get(FINGERPRINT.encode())
+        json.loads(fingerprint or b"{}")
     checked = conform(table_name, rows, where=shown(path))
     return checked.replace_schema_metadata({FINGERPRINT: fingerprint}) if fingerprint else checked
 
@@ -70,16 +72,22 @@ def read_table(path: Path, table_name: str, remedy: str, sha256: str | None = No
 def reading(path: Path, remedy: str, kind: str = "a parquet file") -> Iterator[None]:
     """Turns what Arrow says of a damaged file into a message.
 
+    Only calls of Arrow belong inside: beside its own errors it raises Python's ValueError, KeyError,
+    UnicodeDecodeError and others.
+
     Args:
         kind: What the file should be.
 
     Raises:
-        UserError: For any error of Arrow's, or of the operating system's, inside.
+        UserError: For any error inside.
     """
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{shown(path)} is damaged or not {kind} ({first_line(error)}). {remedy}") from error
+    except UserError:
+        raise
+    except Exception as error:
+        why = shortened(first_line(error), 200)
+        raise UserError(f"{shown(path)} is damaged or not {kind} ({why}). {remedy}") from error
 
 
 def as_frame(rows: pa.Table) -> pd.DataFrame:
@@ -144,8 +152,10 @@ class TableDataset(RunVersionedDataset[pd.DataFrame, pd.DataFrame]):
     def footer(self) -> pq.FileMetaData | None:
         """What the file notes about its rows and columns; None if there is no file, or it is damaged."""
         try:
-            return pq.read_metadata(self.load_path()) if self.exists() else None
-        except (DatasetError, pa.ArrowException, OSError):
+            path = self.load_path()
+            with reading(path, self.remedy()):
+                return pq.read_metadata(path)
+        except UserError:
             return None  # whoever loads it says what is wrong
 
     def preview(self, nrows: int = 5) -> TablePreview:

@@ -17,16 +17,15 @@ from rlaifv_kedro.datasets.documents import JsonDataset
 from rlaifv_kedro.datasets.images import ImagesDataset
 from rlaifv_kedro.datasets.pair_source_dataset import PairSourceDataset
 from rlaifv_kedro.datasets.remote import RemoteFileDataset
-from rlaifv_kedro.datasets.tables import TableDataset
+from rlaifv_kedro.datasets.tables import TableDataset, reading
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
-from rlaifv_kedro.formats import first_line
-from rlaifv_kedro.images import open_image
+from rlaifv_kedro.images import image_fault
 from rlaifv_kedro.preflight.finding import Finding
 from rlaifv_kedro.runs.entries import notes_of
 from rlaifv_kedro.runs.kedro_private import dataset, filepath, is_versioned, overwrites
 from rlaifv_kedro.runs.missing import OVERWRITTEN, Missing
-from rlaifv_kedro.schemas import IMAGE, conform, table
+from rlaifv_kedro.schemas import IMAGE, cast_arrow, conform, table
 
 FIRST_IMAGES = 8
 """Looked at in the pool, where damaged images only become rejects. In other tables they would stop the
@@ -143,35 +142,29 @@ def _check_table(name: str, found: TableDataset, inputs: Inputs) -> None:
         UserError: The table can't be used.
     """
     path, spec = found.load_path(), table(found._table)
-    try:
-        with pq.ParquetFile(path) as file:
-            columns = file.schema_arrow.names
-            rows = file.read(columns=[column for column in columns if column != "image"])
-            if "image" in columns:
-                first = next(file.iter_batches(FIRST_IMAGES), None)
-                conform(
-                    found._table,
-                    pa.Table.from_batches([first] if first else [], file.schema_arrow),
-                    shown(path),
-                )
-                rows = rows.append_column(
-                    pa.field("image", IMAGE), pa.array([{"bytes": None, "path": ""}] * len(rows), IMAGE)
-                )
-                counted, faults = _look_at_images(
-                    file, FIRST_IMAGES if name == "prompt_pool" else MOST_IMAGES, name, inputs
-                )
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(
-            f"{shown(path)} is damaged or no parquet file ({first_line(error)}). Write it again."
-        ) from error
+    with reading(path, "Write it again."), pq.ParquetFile(path) as file:
+        columns = file.schema_arrow.names
+        rows = file.read(columns=[column for column in columns if column != "image"])
+        if "image" in columns:
+            first = next(file.iter_batches(FIRST_IMAGES), None)
+            conform(
+                found._table,
+                pa.Table.from_batches([first] if first else [], file.schema_arrow),
+                shown(path),
+            )
+            rows = rows.append_column(
+                pa.field("image", IMAGE), pa.array([{"bytes": None, "path": ""}] * len(rows), IMAGE)
+            )
+            counted, faults = _look_at_images(
+                file, FIRST_IMAGES if name == "prompt_pool" else MOST_IMAGES, name, inputs
+            )
     inputs.tables[name] = conform(found._table, rows, shown(path))
     opened = ""
     if "image" in spec.schema.names:
         if faults:
             raise UserError(
-                f"{len(faults)} of the first {counted:,} images don't open. The first: {faults[0]} A "
-                "relative path counts from the folder in which "
-                "the run is started."
+                f"{len(faults)} of the first {counted:,} images don't open. The first: {faults[0]}. Replace "
+                "it or remove the row. A relative path counts from the folder in which the run is started."
             )
         opened = f", the first {counted:,} images open" if counted < len(rows) else ", all images open"
     inputs.findings.append(Finding(True, f"{name}: {len(rows):,} rows{opened}", shown(path)))
@@ -181,12 +174,12 @@ def _look_at_images(file: pq.ParquetFile, most: int, name: str, inputs: Inputs) 
     """How many images were looked at, and what is wrong with which."""
     faults, count, size = [], 0, 0
     for batch in file.iter_batches(min(most, 64), columns=["image"]):
-        for image in batch["image"].to_pylist()[: most - count]:
-            size += len(image["bytes"] or b"")
-            try:
-                open_image(image, f"row {count}")
-            except UserError as error:
-                faults.append(error.message)
+        images = cast_arrow(pa.chunked_array([batch["image"]]), IMAGE).to_pylist()
+        for image in images[: most - count]:
+            if image is not None:
+                size += len(image["bytes"] or b"")
+                why = image_fault(image)
+                faults += [f"row {count}: {why}"] if why else []
             count += 1
         if count >= most:
             break
@@ -216,15 +209,9 @@ def check_truth(split: str, inputs: Inputs) -> list[Finding]:
                 "without annotations",
                 "Give the annotation files that they are from.",
             )
-        except (UserError, KeyError, TypeError, AttributeError) as error:
-            reason = (
-                error.message
-                if isinstance(error, UserError)
-                else f"{type(error).__name__}: {first_line(error)}"
-            )
-            findings.append(
-                Finding(False, f"{names[0]}, {names[1]}: not COCO annotations of use", split, reason)
-            )
+        except UserError as error:
+            what = f"{names[0]}, {names[1]}: not COCO annotations of use"
+            findings.append(Finding(False, what, split, error.message))
     probes = inputs.tables.get(f"{split}_probes")
     if probes is not None:
         about = set(probes["image_id"].to_pylist())

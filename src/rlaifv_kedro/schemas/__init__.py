@@ -4,7 +4,17 @@ Every table that a dataset reads or writes passes :func:`conform` (Arrow) or :fu
 beyond the schema are kept, after the schema's own.
 """
 
-from rlaifv_kedro.schemas.checks import check, conform, to_frame
+from rlaifv_kedro.schemas.checks import cast_arrow, check, conform, refuse_repeated, to_frame
 from rlaifv_kedro.schemas.tables import FINGERPRINT, IMAGE, TABLES, table
 
-__all__ = ["FINGERPRINT", "IMAGE", "TABLES", "check", "conform", "table", "to_frame"]
+__all__ = [
+    "FINGERPRINT",
+    "IMAGE",
+    "TABLES",
+    "cast_arrow",
+    "check",
+    "conform",
+    "refuse_repeated",
+    "table",
+    "to_frame",
+]

@@ -1,12 +1,14 @@
 """One check for all tables, on the way in and out of a file."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import shortened
-from rlaifv_kedro.schemas.tables import Table, table
+from rlaifv_kedro.schemas.tables import IMAGE, Table, table
 
 _NULLABLE = {pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
 
@@ -47,6 +49,7 @@ def conform(table_name: str, rows: pa.Table | pd.DataFrame, where: str) -> pa.Ta
     """
     spec = table(table_name)
     names = list(rows.columns) if isinstance(rows, pd.DataFrame) else rows.column_names
+    refuse_repeated(names, where)
     missing = [name for name in spec.schema.names if name not in names and name not in spec.optional]
     if missing:
         raise UserError(
@@ -55,9 +58,6 @@ def conform(table_name: str, rows: pa.Table | pd.DataFrame, where: str) -> pa.Ta
             f"it has {', '.join(f'`{n}`' for n in names) or 'none'}. Add what is missing, or point the "
             "catalog entry at the right file."
         )
-    repeated = sorted({str(name) for name in names if names.count(name) > 1})
-    if repeated:
-        raise UserError(f"{where}: the column `{repeated[0]}` comes twice. Keep one of the two.")
     fields = [field for field in spec.schema if field.name in names]
     arrays = [_cast(rows[field.name], field, where) for field in fields]
     for name in names:
@@ -70,20 +70,20 @@ def conform(table_name: str, rows: pa.Table | pd.DataFrame, where: str) -> pa.Ta
     return result
 
 
+def refuse_repeated(names: Sequence[str], where: str) -> None:
+    """Raise UserError if a column comes twice: which of the two is meant, nobody knows."""
+    repeated = sorted({str(name) for name in names if names.count(name) > 1})
+    if repeated:
+        raise UserError(f"{where}: the column `{repeated[0]}` comes twice. Keep one of the two.")
+
+
 def _cast(column: pd.Series | pa.ChunkedArray, field: pa.Field, where: str) -> pa.Array | pa.ChunkedArray:
     try:
         if isinstance(column, pd.Series):
             return pa.array(column, type=field.type, from_pandas=True)
-        return column.cast(field.type)
-    except (
-        pa.ArrowInvalid,
-        pa.ArrowTypeError,
-        pa.ArrowNotImplementedError,
-        OverflowError,
-        TypeError,
-        ValueError,
-    ) as error:
-        values = column if isinstance(column, pd.Series) else column.to_pandas()
+        return cast_arrow(column, field.type)
+    except Exception as error:  # beside Arrow's own: OverflowError, TypeError, ValueError and others
+        values = column if isinstance(column, pd.Series) else pd.Series(column.to_pylist(), dtype=object)
         row = next(
             (row for row in range(len(values)) if not _fits(values.iloc[row : row + 1], field.type)), None
         )
@@ -94,10 +94,52 @@ def _cast(column: pd.Series | pa.ChunkedArray, field: pa.Field, where: str) -> p
         ) from error
 
 
+def cast_arrow(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
+    """The column in another type, where that means the same.
+
+    Images may be given as bytes alone, or as texts, which are paths. A whole number that is missing may be
+    NaN, as pandas writes it.
+
+    Raises:
+        pa.ArrowException: The values don't fit.
+        TypeError: Arrow would convert them, but to something else: a date to its microseconds, a number to
+            true.
+    """
+    dtype = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_null(dtype):
+        return column.cast(wanted)
+    if wanted == IMAGE and not pa.types.is_struct(dtype):
+        column = _images(column, dtype)
+    elif pa.types.is_struct(wanted) and not {field.name for field in dtype} & {
+        field.name for field in wanted
+    }:
+        raise TypeError(f"it holds none of {', '.join(field.name for field in wanted)}")
+    changes_meaning = (
+        pa.types.is_temporal(dtype)
+        or pa.types.is_boolean(dtype) != pa.types.is_boolean(wanted)
+        or (pa.types.is_floating(dtype) and pa.types.is_string(wanted))
+    )
+    if changes_meaning:
+        raise TypeError(f"{dtype} is something else")
+    if pa.types.is_floating(dtype) and pa.types.is_integer(wanted):
+        column = pc.if_else(pc.is_nan(column), None, column)
+    return column.cast(wanted)
+
+
+def _images(column: pa.ChunkedArray, dtype: pa.DataType) -> pa.ChunkedArray:
+    names = {pa.binary(): "bytes", pa.large_binary(): "bytes", pa.string(): "path", pa.large_string(): "path"}
+    if dtype not in names:
+        raise TypeError(f"{dtype} is no image; bytes and paths are")
+    values = column.cast(IMAGE.field(names[dtype]).type).combine_chunks()
+    empty = pa.nulls(len(values), pa.null())
+    parts = [values if field.name == names[dtype] else empty.cast(field.type) for field in IMAGE]
+    return pa.chunked_array([pa.StructArray.from_arrays(parts, fields=list(IMAGE), mask=values.is_null())])
+
+
 def _fits(values: pd.Series, dtype: pa.DataType) -> bool:
     try:
-        pa.array(values, type=dtype, from_pandas=True)
-    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        cast_arrow(pa.chunked_array([pa.array(values, from_pandas=True)]), dtype)
+    except Exception:  # as in _cast
         return False
     return True
 
@@ -105,7 +147,7 @@ def _fits(values: pd.Series, dtype: pa.DataType) -> bool:
 def _extra(column: pd.Series, name: str, where: str) -> pa.Array:
     try:
         return pa.array(column, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+    except Exception as error:  # as in _cast
         raise UserError(
             f"{where}: the column `{name}` mixes types that a table cannot hold ({_short(error)}). Drop or "
             "convert it."
