@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from rlaifv_kedro.datasets import CocoAnnotations, CocoAnnotationsDataset
+from rlaifv_kedro.datasets.coco_annotations import CocoDocuments
 from rlaifv_kedro.errors import UserError
 
 IMAGES = [{"id": 7, "file_name": "a.jpg", "height": 2}, {"id": 8, "file_name": "b.jpg"}]
@@ -155,3 +156,10 @@ def test_what_else_may_lie_there(tmp_path: Path) -> None:
         CocoAnnotations(write(tmp_path / "a", instances=None))
     with pytest.raises(UserError, match="but no captions_val2014.json"):
         CocoAnnotations(write(tmp_path / "b", captions=None))
+
+
+@pytest.mark.parametrize("instances", [[], None, {}, {**INSTANCES, "images": None}, {**INSTANCES, "images": {}},
+                                       {**INSTANCES, "annotations": [None]}, {**INSTANCES, "categories": ["dog"]}])  # fmt: skip
+def test_documents_of_other_types(instances: Any) -> None:
+    with pytest.raises(UserError, match="test_instances: "):
+        list(CocoDocuments("test", instances, {}).entries("instances", "test"))

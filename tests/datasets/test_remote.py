@@ -334,3 +334,35 @@ def test_a_page_in_place_of_a_published_file_is_not_kept(tmp_path: Path, file: s
         with pytest.raises(UserError, match=r"can't be fetched \(.*it gives .*begins with b'<html>log in"):
             dataset.load()
     assert not (tmp_path / file).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "document"),
+    [
+        ("a.json", b'\xef\xbb\xbf[{"id": 1}]', [{"id": 1}]),
+        ("a.jsonl", b'\xef\xbb\xbf{"id": 1}\n{"id": 2}', [{"id": 1}, {"id": 2}]),
+        ("a.jsonl", '{"id": "a\u2028b"}\r\n\n{"id": 2}\n'.encode(), [{"id": "a\u2028b"}, {"id": 2}]),
+    ],
+)
+def test_json_as_others_write_it(tmp_path: Path, name: str, content: bytes, document: list) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert RemoteFileDataset(str(tmp_path / name), form="json").load() == document
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        (
+            "a.jsonl",
+            b'{"id": 1}\n{"id": 2, "a": 1, "a": 2}\n',
+            "line 2: the key 'a' comes twice in an object",
+        ),
+        ("a.json", b'[{"a": {"b": 1, "b": 1}}]', "the key 'b' comes twice in an object"),
+        ("a.json", b"[" * 100_000, "nested too deeply"),
+        ("a.json", b"\xff\xfe[\0]\0", "line 1: not UTF-8 text"),
+    ],
+)
+def test_json_that_would_lose_something(tmp_path: Path, name: str, content: bytes, why: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}, {why}"):
+        RemoteFileDataset(str(tmp_path / name), form="json").load()
