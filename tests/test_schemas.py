@@ -140,3 +140,11 @@ def test_undefined_metrics_and_empty_tables_are_fine():
     assert check("metrics", pd.DataFrame([row]), "here")["value"].isna().all()
     for name, table in TABLES.items():
         assert check(name, table.schema.empty_table().to_pandas(), "here").empty
+
+
+def test_a_reason_is_cut_however_long_its_input_was() -> None:
+    """A data URL in a path's place, or an answer of a megabyte, would else be in every row and message."""
+    frame = TABLES["rejects"].frame([("a", "1", "x" * 1_300_000), ("a", "2", "no picture")])
+    assert frame["why"].str.len().tolist() == [1000, len("no picture")]
+    message = UserError("Before " + "x" * 1_300_000 + " after.").message
+    assert len(message) < 8100 and message.startswith("Before ") and message.endswith(" after.")

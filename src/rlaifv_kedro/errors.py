@@ -3,6 +3,9 @@
 import click
 from kedro.io.core import DatasetError
 
+MOST = 8000
+"""Characters of a message; the middle of a longer one, which some input has filled, is left out."""
+
 
 class UserError(click.ClickException, DatasetError):
     """A mistake that the user can mend: says what is wrong, where, and what to do.
@@ -14,4 +17,5 @@ class UserError(click.ClickException, DatasetError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
+        half = MOST // 2
+        super().__init__(message if len(message) <= MOST else f"{message[:half]} ... {message[-half:]}")

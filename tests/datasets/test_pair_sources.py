@@ -359,7 +359,7 @@ def gathered_or_refused(folder: Path, content: bytes) -> None:
         source = source_of(folder, content)
         source.origin_split()
         mix = make_mix({"source": source}, {"source": MixSource()}, 0)
-        rejects, pairs = gather(mix, range(len(mix)))
+        rejects, pairs = gather(mix, range(len(mix)), lambda pair, size: None)
     except UserError as error:
         assert len(error.message) < 1000
         return

@@ -34,7 +34,7 @@ def pair_table(prompts: pd.DataFrame, pairs: pd.DataFrame, iteration: int, label
             "origin_dataset": origin["origin_dataset"].tolist(),
             "origin_split": origin_split,
             "idx": range(len(pairs)),
-            "image_path": [image["path"] or "" for image in origin["image"]],
+            "image_path": [_name(image["path"] or "") for image in origin["image"]],
             "chosen_score": pairs["chosen_score"].to_numpy(),
             "rejected_score": pairs["rejected_score"].to_numpy(),
             "iteration": iteration,
@@ -72,3 +72,8 @@ def pair_statistics(
         "mean_words_chosen": float(kept["chosen"].str.split().str.len().mean()),
         "mean_words_rejected": float(kept["rejected"].str.split().str.len().mean()),
     }
+
+
+def _name(path: str) -> str:
+    """A path; nothing in place of a data URL, which is the picture itself."""
+    return "" if path.startswith("data:") else path

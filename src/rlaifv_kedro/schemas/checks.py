@@ -8,7 +8,8 @@ import pyarrow.compute as pc
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import shortened
-from rlaifv_kedro.schemas.tables import IMAGE, Table, table
+from rlaifv_kedro.schemas.kind import Table
+from rlaifv_kedro.schemas.tables import IMAGE, table
 
 _NULLABLE = {pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
 

@@ -1,37 +1,15 @@
 """The project's tables: columns, types, keys."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
-import pandas as pd
 import pyarrow as pa
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.schemas.kind import Table
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 FINGERPRINT = "fingerprint"
 """``frame.attrs`` key that travels with a table into its file's metadata, as JSON."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table: its columns, what makes a row unique, and which texts must say something.
-
-    Attributes:
-        schema: Arrow schema; ``nullable=False`` fields hold no null and no NaN.
-        key: Columns that together name a row.
-        filled: String columns that may not be empty or blank.
-        optional: Columns that a file may lack (rows from elsewhere, e.g. the published dataset).
-    """
-
-    schema: pa.Schema
-    key: tuple[str, ...]
-    filled: tuple[str, ...] = ()
-    optional: frozenset[str] = frozenset()
-
-    def frame(self, rows: Sequence[Sequence[object]]) -> pd.DataFrame:
-        """Rows of values in the order of the columns, as a frame; types are checked when it is saved."""
-        return pd.DataFrame(rows, columns=self.schema.names)
 
 
 def _schema(columns: dict[str, pa.DataType], nullable: Iterable[str] = ()) -> pa.Schema:
@@ -278,7 +256,10 @@ TABLES: dict[str, Table] = {
         _schema({"step": _I64, **dict.fromkeys(_LOGGED, _F64)}, nullable=_LOGGED), key=("step",)
     ),
     "rejects": Table(
-        _schema({"stage": _TEXT, "key": _TEXT, "why": _TEXT}), key=("stage", "key"), filled=("why",)
+        _schema({"stage": _TEXT, "key": _TEXT, "why": _TEXT}),
+        key=("stage", "key"),
+        filled=("why",),
+        longest={"why": 1000},
     ),
 }
 
