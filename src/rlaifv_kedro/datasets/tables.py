@@ -143,7 +143,10 @@ class TableDataset(RunVersionedDataset[pd.DataFrame, pd.DataFrame]):
         Raises:
             UserError: See :func:`read_table`.
         """
-        return as_frame(read_table(self.load_path(), self._table, self.remedy()))
+        path = self.load_path()
+        rows = read_table(path, self._table, self.remedy())
+        with reading(path, self.remedy()):  # Arrow's dates go further than Python's
+            return as_frame(rows)
 
     def save(self, data: pd.DataFrame) -> None:
         """Writes the table; see :func:`write_table`."""
@@ -160,7 +163,10 @@ class TableDataset(RunVersionedDataset[pd.DataFrame, pd.DataFrame]):
 
     def preview(self, nrows: int = 5) -> TablePreview:
         """The first rows, for Kedro-Viz."""
-        return preview_table(read_table(self.load_path(), self._table, self.remedy())[:nrows])
+        path = self.load_path()
+        rows = read_table(path, self._table, self.remedy())
+        with reading(path, self.remedy()):
+            return preview_table(rows[:nrows])
 
     def _describe(self) -> dict[str, Any]:
         return {**super()._describe(), "table": self._table}

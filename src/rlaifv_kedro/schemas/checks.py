@@ -84,15 +84,21 @@ def _cast(column: pd.Series | pa.ChunkedArray, field: pa.Field, where: str) -> p
             return pa.array(column, type=field.type, from_pandas=True)
         return cast_arrow(column, field.type)
     except Exception as error:  # beside Arrow's own: OverflowError, TypeError, ValueError and others
-        values = column if isinstance(column, pd.Series) else pd.Series(column.to_pylist(), dtype=object)
-        row = next(
-            (row for row in range(len(values)) if not _fits(values.iloc[row : row + 1], field.type)), None
-        )
-        at = "" if row is None else f", row {row} holds {_short(values.iloc[row])}"
+        parts = (column[row : row + 1] for row in range(len(column)))
+        row, part = next(((r, p) for r, p in enumerate(parts) if not _fits(p, field.type)), (None, None))
+        at = "" if row is None else f", row {row} holds {_only(part)}"
         raise UserError(
             f"{where}: the column `{field.name}` must be {field.type}{at} ({_short(error)}). Convert the "
             "column first."
         ) from error
+
+
+def _only(part: pd.Series | pa.ChunkedArray) -> str:
+    """The value of one row."""
+    try:
+        return _short(next(iter(part.tolist() if isinstance(part, pd.Series) else part.to_pylist())))
+    except Exception:  # Arrow's dates go further than Python's
+        return "a value that Python doesn't have"
 
 
 def cast_arrow(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
@@ -137,9 +143,12 @@ def _images(column: pa.ChunkedArray, dtype: pa.DataType) -> pa.ChunkedArray:
     return pa.chunked_array([pa.StructArray.from_arrays(parts, fields=list(IMAGE), mask=values.is_null())])
 
 
-def _fits(values: pd.Series, dtype: pa.DataType) -> bool:
+def _fits(part: pd.Series | pa.ChunkedArray, dtype: pa.DataType) -> bool:
     try:
-        cast_arrow(pa.chunked_array([pa.array(values, from_pandas=True)]), dtype)
+        if isinstance(part, pd.Series):
+            pa.array(part, type=dtype, from_pandas=True)
+        elif part.null_count < len(part):
+            cast_arrow(part, dtype)
     except Exception:  # as in _cast
         return False
     return True
