@@ -355,10 +355,10 @@ def test_json_as_others_write_it(tmp_path: Path, name: str, content: bytes, docu
         (
             "a.jsonl",
             b'{"id": 1}\n{"id": 2, "a": 1, "a": 2}\n',
-            "line 2: the key 'a' comes twice in an object",
+            "line 2: .*an object has 'a' twice",
         ),
-        ("a.json", b'[{"a": {"b": 1, "b": 1}}]', "the key 'b' comes twice in an object"),
-        ("a.json", b"[" * 100_000, "nested too deeply"),
+        ("a.json", b'[{"a": {"b": 1, "b": 1}}]', "an object has 'b' twice"),
+        ("a.json", b"[" * 100_000, "it is nested too deeply"),
         ("a.json", b"\xff\xfe[\0]\0", "line 1: not UTF-8 text"),
     ],
 )
