@@ -10,10 +10,13 @@ from kedro.io.core import Version
 from kedro.pipeline import node
 from kedro_datasets.pandas import CSVDataset
 
+from begun_runs import begin
 from rlaifv_kedro.datasets import ChunkedTableDataset
 from rlaifv_kedro.datasets.chunks import Chunk
-from rlaifv_kedro.hooks import _outputs_of
+from rlaifv_kedro.found_out import note
+from rlaifv_kedro.hooks import RunHooks, _outputs_of
 from rlaifv_kedro.params.current import Session, set_current
+from rlaifv_kedro.runs import manifest as manifests
 from rlaifv_kedro.runs.session import RunSession
 
 ROOT = Path(__file__).parents[1]
@@ -56,3 +59,19 @@ def test_a_node_knows_its_finished_chunks_and_where_each_output_lies(tmp_path):
         "b": tmp_path / "b/run/b",
         "log": tmp_path / "log.csv/run/log.csv",
     }
+
+
+def test_what_a_node_finds_out_is_in_the_manifest(tmp_path):
+    """By the checkpoint's folder, relative to the project where it lies in it."""
+    hooks, ran = RunHooks(), node(lambda: None, None, "x", name="n")
+    hooks._project, hooks._manifest, hooks._begun = tmp_path, begin(tmp_path), {"n": (0.0, 0.0)}
+    note(str(tmp_path / "data/llava"), "pictures are cut")
+    note(str(tmp_path / "data/llava"), "pictures are padded")
+    note("/elsewhere/llava", "pictures are resized")
+    hooks.after_node_run(ran)
+    hooks._close("finished")
+    expected = {"data/llava": "pictures are padded", "/elsewhere/llava": "pictures are resized"}
+    assert manifests.load(tmp_path, "r").found_out == expected
+    note("/elsewhere/other", "pictures are padded")
+    hooks.after_node_run(ran)
+    assert hooks._manifest.found_out == {**expected, "/elsewhere/other": "pictures are padded"}

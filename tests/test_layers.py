@@ -13,6 +13,7 @@ BOTTOM = {
     "errors",
     "files",
     "formats",
+    "found_out",
     "images",
     "models.files_of_checkpoint",
     "models.folder",

@@ -20,6 +20,7 @@ from pydantic_core import to_jsonable_python
 from rlaifv_kedro.datasets.chunks import ChunkedTableDataset
 from rlaifv_kedro.engine.outputs import Outputs, announce
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.found_out import taken
 from rlaifv_kedro.params import RUNTIME_ONLY, Parameters, validate_parameters
 from rlaifv_kedro.params.current import Session, set_current
 from rlaifv_kedro.runs import hashes, versions
@@ -156,9 +157,12 @@ class RunHooks:
             self._manifest.lineage = self._manifest.lineage.model_copy(update=grown)
 
     def _clock(self, node: Node) -> None:
+        """Record the node's time so far, and what it has found out."""
         started, before = self._begun[node.name]
         seconds = round(before + time.perf_counter() - started, 3)
         self._manifest.nodes[node.name] = manifests.NodeRecord(seconds=seconds)
+        for subject, what in taken().items():
+            self._manifest.found_out[manifests.relative(self._project, Path(subject))] = what
 
     def _close(self, status: str, error: str | None = None) -> None:
         self._manifest.status, self._manifest.ended, self._manifest.error = status, manifests.now(), error

@@ -14,6 +14,7 @@ from PIL import Image
 
 from real_layouts import LLAVA_SYSTEM, QUESTIONS, published
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.found_out import taken
 from rlaifv_kedro.models import Question, load_model
 from rlaifv_kedro.models.backends.transformers import TransformersModel
 from rlaifv_kedro.models.llava.processor import chat_template
@@ -144,8 +145,9 @@ def test_a_processor_that_neither_pads_nor_cuts_stays_as_it_is(
     torch.testing.assert_close(corner, torch.full((3,), (127 / 255 - 0.5) / 0.25), atol=1e-5, rtol=0)
 
 
-def test_what_was_decided_is_said(old: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_was_decided_is_said_and_kept(old: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
+    taken()  # of other tests
     (old / "chat_template.jinja").write_text(WITHOUT_SYSTEM)
     own = load_model(old, device="cpu")
     named = load_model(old, device="cpu", chat_template="llava_v1", image_aspect_ratio="crop")
@@ -156,6 +158,7 @@ def test_what_was_decided_is_said(old: Path, caplog: pytest.LogCaptureFixture) -
         f"{old}: pictures are cut to a square, without the ends of their longer side; prompts are written by "
         "chat_template=llava_v1",
     ]
+    assert taken() == {str(old): said[1].removeprefix(f"{old}: ")}
     assert own.encoder.prompt_text("What?") == "USER: <image>\nWhat? ASSISTANT:"
     assert named.encoder.prompt_text("What?") == f"{LLAVA_SYSTEM} USER: <image>\nWhat? ASSISTANT:"
     assert named.processor.chat_template == chat_template()

@@ -29,6 +29,7 @@ from real_layouts import (
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.models import Decoding, Question, load_model
 from rlaifv_kedro.models.backends.transformers import TransformersModel
+from rlaifv_kedro.runs.manifest import load
 from whole_project import make_project
 
 SURROUNDINGS = (
@@ -100,6 +101,14 @@ def policy(finished: Finished) -> TransformersModel:
 def trained(finished: Finished, request: pytest.FixtureRequest) -> tuple[str, TransformersModel]:
     """Run id, and the policy that it ended with. Read only."""
     return request.param, load_model(finished.project.checkpoint(request.param), device="cpu")
+
+
+def test_the_manifest_says_how_pictures_and_prompts_were_prepared(finished: Finished) -> None:
+    found = load(finished.project.path, "full").found_out
+    assert found["models/llava"] == (
+        "pictures are padded to a square with the mean colour; prompts are written by the checkpoint's own "
+        "chat template"
+    )
 
 
 def test_every_prompt_has_its_candidates(finished: Finished, policy: TransformersModel) -> None:

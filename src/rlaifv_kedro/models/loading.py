@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
+from rlaifv_kedro.found_out import note
 from rlaifv_kedro.models.folder import LLAVA_ORIGINAL, PROCESSORS, TOKENIZERS, CheckpointFolder
 from rlaifv_kedro.models.hub import folder_of
 from rlaifv_kedro.models.loading_errors import checkpoint_errors, refuse_wrong_names
@@ -211,7 +212,9 @@ def _load(
     if family == "omnilmm":
         module.config.image_token_id = processor.image_token_id  # the release's config doesn't name it
     if module.config.model_type == "llava":
-        logger.info("%s: %s", given.path, pictures_and_prompts(processor, loading.chat_template))
+        prepared = pictures_and_prompts(processor, loading.chat_template)
+        logger.info("%s: %s", given.path, prepared)
+        note(str(given.path), prepared)
     return module, processor
 
 

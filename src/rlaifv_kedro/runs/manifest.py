@@ -42,7 +42,8 @@ class NodeRecord(BaseModel):
 class Manifest(BaseModel):
     """One run, over all its starts.
 
-    ``status`` is what the run wrote last: use :meth:`state` to know whether it still lives.
+    ``status`` is what the run wrote last: use :meth:`state` to know whether it still lives. ``found_out``
+    says of each LLaVA that was loaded, by its folder, how its pictures and prompts were prepared.
     """
 
     run_id: str
@@ -64,6 +65,7 @@ class Manifest(BaseModel):
     read: dict[str, Entry] = {}
     written: dict[str, Entry] = {}
     nodes: dict[str, NodeRecord] = {}
+    found_out: dict[str, str] = {}
     packages: dict[str, str]
     python: str
     git_commit: str | None = None
