@@ -13,7 +13,7 @@ from kedro_datasets.pandas import CSVDataset
 from begun_runs import begin
 from rlaifv_kedro.datasets import ChunkedTableDataset
 from rlaifv_kedro.datasets.chunks import Chunk
-from rlaifv_kedro.found_out import note
+from rlaifv_kedro.found_out import note, taken
 from rlaifv_kedro.hooks import RunHooks, _outputs_of
 from rlaifv_kedro.params.current import Session, set_current
 from rlaifv_kedro.runs import manifest as manifests
@@ -65,6 +65,7 @@ def test_what_a_node_finds_out_is_in_the_manifest(tmp_path):
     """By the checkpoint's folder, relative to the project where it lies in it."""
     hooks, ran = RunHooks(), node(lambda: None, None, "x", name="n")
     hooks._project, hooks._manifest, hooks._begun = tmp_path, begin(tmp_path), {"n": (0.0, 0.0)}
+    taken()  # of other tests
     note(str(tmp_path / "data/llava"), "pictures are cut")
     note(str(tmp_path / "data/llava"), "pictures are padded")
     note("/elsewhere/llava", "pictures are resized")

@@ -80,6 +80,7 @@ class RunHooks:
         self._project = Path(run_params["project_path"])
         self._catalog = catalog
         self._begun: dict[str, tuple[float, float]] = {}
+        taken()  # what a notebook found out before
         run_id = run_params["run_id"]
         hashes.recall(self._project)
         pinned = versions.pin(self._project, pipeline, catalog, run_params)
