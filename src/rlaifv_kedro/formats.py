@@ -56,8 +56,12 @@ def flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without the pages of advice that follow in transformers' and torch's messages."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What an error says, without the pages of advice that follow in transformers' and torch's messages.
+
+    Of a heading, such as torch's ``Error(s) in loading state_dict for Model:``, the next line says it.
+    """
+    first, *others = (str(error).strip() or type(error).__name__).splitlines()
+    return f"{first} {others[0].strip()}" if others and first.endswith(":") else first
 
 
 def shortened(text: str, most: int) -> str:

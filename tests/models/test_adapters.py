@@ -183,6 +183,30 @@ def test_the_originals_adapters_without_their_projector_are_refused(adapter: Pat
     assert_merged(model, policy().state_dict())
 
 
+def test_a_part_of_a_projector_is_refused(adapter: Path, others: dict[str, torch.Tensor]) -> None:
+    """The rest of it would stay the base's."""
+    found = {name: weight for name, weight in others.items() if "projector.2" not in name}
+    torch.save(found, adapter / "non_lora_trainables.bin")
+    model = policy()
+    with pytest.raises(UserError, match=r"part of the projector: it lacks model\.mm_projector\.2\.bias"):
+        merge_adapter(model, adapter)
+    assert_merged(model, policy().state_dict())
+
+
+@pytest.mark.parametrize("held", [[1], torch.zeros(2), {"a": 1}, {1: torch.zeros(2)}])
+def test_a_file_without_named_weights_is_refused(adapter: Path, held: object) -> None:
+    torch.save(held, adapter / "non_lora_trainables.bin")
+    with pytest.raises(UserError, match=r"non_lora_trainables\.bin: is damaged: it holds no weights by"):
+        merge_adapter(policy(), adapter)
+
+
+def test_adapters_of_another_rank_are_told_apart_from_their_config(adapter: Path) -> None:
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "r": 8}))
+    with pytest.raises(UserError, match="size mismatch for .*lora_A"):
+        merge_adapter(policy(), adapter)
+
+
 def test_a_projector_that_peft_saved_beside_the_adapters(
     adapter: Path, lora: dict[str, torch.Tensor], others: dict[str, torch.Tensor]
 ) -> None:
@@ -217,6 +241,10 @@ def test_dora_needs_its_magnitudes(adapter: Path, lora: dict[str, torch.Tensor])
         name = module.replace("model.layers", "model.language_model.layers") + ".weight"
         magnitude = torch.linspace(0.5, 1.5, len(state[name])) + i
         magnitudes[f"{PEFT}{module}.lora_magnitude_vector"] = magnitude
+        if i == 0:
+            save_file({**lora, **magnitudes}, adapter / "adapter_model.safetensors")
+            with pytest.raises(UserError, match="lacks DoRA's lora_magnitude_vector of .*(v_proj|down_proj)"):
+                merge_adapter(policy(), adapter)
         state[name] = magnitude[:, None] * state[name] / state[name].norm(dim=1, keepdim=True)
     save_file({**lora, **magnitudes}, adapter / "adapter_model.safetensors")
     assert_merged(merge_adapter(policy(), adapter), state)

@@ -273,6 +273,20 @@ def no_end(folder: Path) -> None:
         (template("{{ 1 / 0 }}"), "chat template can't write"),
         (template("{{ messages | nofilter }}"), "chat template can't write"),
         (template(""), "no chat template"),
+        (template("<image> say something"), "chat template leaves out the question or the answer"),
+        (
+            template("<image>{% for m in messages if m.role == 'user' %}{{ m.content[1].text }}{% endfor %}"),
+            "chat template leaves out the question or the answer",
+        ),
+        (
+            lambda f: change(f, "generation_config.json", eos_token_id="2"),
+            "eos_token_id is '2', which are no",
+        ),
+        (
+            lambda f: change(f, "generation_config.json", suppress_tokens=[-1]),
+            r"suppress_tokens is \[-1\], which are no token ids",
+        ),
+        (lambda f: change(f, "generation_config.json", suppress_tokens=5), "suppress_tokens is 5, which"),
         (add_token, "tokens for which the model has no embedding .*<new>"),
         (no_end, "names a token that ends an answer"),
         (lambda f: (f / "tokenizer.json").write_text("{}"), "its processor or tokenizer can't be loaded"),

@@ -6,14 +6,14 @@ into a file of its own. Source: github.com/haotian-liu/LLaVA: ``train.py`` write
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.models.folder import ADAPTER_WEIGHTS, CheckpointFolder
-from rlaifv_kedro.models.llava.names import PREFIXES, published_names, renamed
+from rlaifv_kedro.models.llava.names import PREFIXES, original_name, published_names, renamed
 from rlaifv_kedro.models.loading_errors import checkpoint_errors
 
 if TYPE_CHECKING:
@@ -50,11 +50,16 @@ def merge_adapter(model: "PreTrainedModel", folder: str | Path) -> "PreTrainedMo
     lora = {name: match for name in weights if (match := _LORA.fullmatch(name))}
     names = _names(model, [match["module"] for match in lora.values()])
     modules = _modules(lora, names, {name for name, _ in model.named_modules()}, path)
-    if config.use_dora and not any(match["part"] == _MAGNITUDE for match in lora.values()):
-        raise UserError(f"{path} lacks DoRA's {_MAGNITUDE}, which its config asks for. Fetch it again.")
+    magnitudes = {renamed(m["module"], names) for m in lora.values() if m["part"] == _MAGNITUDE}
+    if config.use_dora and (lacking := sorted(modules - magnitudes)):
+        raise UserError(
+            f"{path} lacks DoRA's {_MAGNITUDE} of {lacking[0]}, which its config asks for. Fetch it again."
+        )
     whole = {name: weight for name, weight in weights.items() if name not in lora}
     beside = _beside(folder, whole, original=names is PREFIXES)
     places = [*_places(model, whole, names, path), *_places(model, beside, names, folder / OTHERS)]
+    if names is PREFIXES:
+        _refuse_part_of_projector(model, {renamed(n.removeprefix(_PEFT), names) for n in beside}, folder)
     with checkpoint_errors(folder, "can't apply the adapter"):
         for pattern in ("rank_pattern", "alpha_pattern"):
             setattr(
@@ -87,7 +92,12 @@ def _read(path: Path) -> "dict[str, torch.Tensor]":
     with checkpoint_errors(path, "is damaged"):
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(found, dict) or not all(
+            isinstance(name, str) and isinstance(weight, torch.Tensor) for name, weight in found.items()
+        ):
+            raise ValueError("it holds no weights by their names")
+        return found
 
 
 def _names(model: "PreTrainedModel", modules: list[str]) -> Mapping[str, str]:
@@ -147,6 +157,16 @@ def _beside(folder: Path, whole: "Mapping[str, torch.Tensor]", original: bool) -
             f"python -c \"import torch; torch.save({{}}, '{shown(folder / OTHERS)}')\""
         )
     return {}
+
+
+def _refuse_part_of_projector(model: "PreTrainedModel", given: Collection[str], folder: Path) -> None:
+    """Stop if only some of a projector's weights are given: the others would stay those of the base."""
+    own = {name for name, _ in model.named_parameters() if ".multi_modal_projector." in f".{name}"}
+    if own & set(given) and (lacking := sorted(own - set(given))):
+        raise UserError(
+            f"{shown(folder / OTHERS)} holds a part of the projector: it lacks {original_name(lacking[0])}. "
+            "Copy it anew from where the adapters were trained."
+        )
 
 
 def _places(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlaifv_kedro.formats import first_line
+from rlaifv_kedro.formats import first_line, shortened
 
 FLOATS = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 """The dtypes in which weights can be used as they are, by safetensors' names."""
@@ -112,13 +112,33 @@ def problems_of_small_files(folder: Path) -> list[Problem]:
     for path in (folder / name for name in _JSON_FILES):
         try:
             if path.is_file():
-                read_object(path)
+                _refuse_odd_ids(path.name, read_object(path))
         except ValueError as error:
             found.append(Problem(str(error), path))
     for path in (folder / name for name in _OTHER_FILES):
         if path.is_file() and _begins_with(path, _LFS):
             found.append(Problem(_pointer(path), path))
     return found
+
+
+def _refuse_odd_ids(name: str, settings: Mapping[str, Any]) -> None:
+    """Token ids that end an answer or are never drawn must be some: -1 would be the vocabulary's last token.
+
+    Raises:
+        ValueError: They aren't; begins with the file's name.
+    """
+    if name != "generation_config.json":
+        return
+    ends, suppressed = settings.get("eos_token_id"), settings.get("suppress_tokens")
+    values = {
+        "eos_token_id": ends if isinstance(ends, list) or ends is None else [ends],
+        "suppress_tokens": suppressed,
+    }
+    for key, ids in values.items():
+        if ids is None:
+            continue
+        if not isinstance(ids, list) or any(type(i) is not int or i < 0 for i in ids):
+            raise ValueError(f"{name}: {key} is {shortened(repr(settings[key]), 80)}, which are no token ids")
 
 
 def weights_in_files(

@@ -51,11 +51,10 @@ def _reason(error: BaseException) -> str:
 
     said = first_line(error.__cause__ or error if isinstance(error, StrictDataclassError) else error)
     if isinstance(error, ImportError):  # families with a video part in their processor
-        needed = said.partition(". ")[0]
-        return (
-            f"it needs a package that isn't installed: {needed}. For torchvision: pip install "
-            "'rlaifv_kedro[torchvision]', in the build that fits your torch."
-        )
+        needed = f"it needs a package that isn't installed: {said.partition('. ')[0]}."
+        if "torchvision" not in said.lower():
+            return needed
+        return f"{needed} pip install 'rlaifv_kedro[torchvision]', in the build that fits your torch."
     if any("weights_only" in text or "Weights only load" in text for text in _texts(error)):
         return (
             "a .bin file holds something other than weights, or is damaged; it was not run. Get the "

@@ -28,15 +28,20 @@ def refuse_misfits(
         module: The model; without it, the features are counted from the config as far as that tells.
 
     Raises:
-        UserError: They differ; the chat template or the processor can't write the prompt; the tokenizer has
-            ids that the model has no embedding for.
+        UserError: They differ; the chat template or the processor can't write the prompt, or leaves a text
+            out; the tokenizer has ids that the model has no embedding for.
     """
     from PIL import Image
 
     where = shown(encoder.where)
     with checkpoint_errors(where, "its processor and chat template can't write a question about a picture"):
         image = encoder.image(Image.new("RGB", PICTURE))
-        prompt, _ = encoder.answers("?", ["yes"], image)
+        prompt, (yes, no) = encoder.answers("?", ["yes", "no"], image)
+        if prompt == encoder.prompts(["What is this?"], image)[0] or yes == no:
+            raise UserError(
+                f"{where}: its chat template leaves out the question or the answer. Correct it, or name "
+                "another: chat_template under models.<role>."
+            )
     rows = config.get_text_config().vocab_size
     beyond = sorted(token for token, i in encoder.tokenizer.get_vocab().items() if i >= rows)
     if beyond:

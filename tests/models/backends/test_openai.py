@@ -179,10 +179,17 @@ class TestAsking:
 
     @pytest.mark.parametrize(
         ("said", "means"),
-        [("stop", "stop"), ("eos", "stop"), ("MAX_TOKENS", "length"), ("model_length", "length")],
+        [
+            ("stop", "stop"),
+            ("eos", "stop"),
+            ("MAX_TOKENS", "length"),
+            ("model_length", "length"),
+            ("SAFETY", "error"),
+            ("sensitive", "error"),
+        ],
     )
     def test_ends_by_other_names(self, serve: Callable[..., ChatServer], said: str, means: str) -> None:
-        """Gemini's and Mistral's names of a reply that is cut off."""
+        """Gemini's and Mistral's names of a reply that is cut off; Gemini's and GLM's of one that is filtered."""
         server = serve(reply=lambda body: completion("A dog", finish=said))
         assert model_of(server).complete([chat("a")], [1], GREEDY)[0].finish_reason == means
 

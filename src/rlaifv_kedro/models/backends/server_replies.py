@@ -106,10 +106,21 @@ class PassingTrouble(Exception):
         self.retry_after, self.disconnected = retry_after, disconnected
 
 
+_FILTERED = {
+    *("content_filter", "content_filtered", "refusal"),
+    *("safety", "recitation", "blocklist", "prohibited_content", "spii"),
+    *("sensitive", "error_toxic", "guardrail_intervened"),
+}
+"""How replies of content filters end: of OpenAI, Bedrock, Anthropic; of Gemini; of GLM, Cohere, Bedrock."""
+
+
 def refuse_filtered(choice: Choice) -> None:
     """Raise NoAnswer if a content filter gave the reply, or the server says that the model refuses."""
-    if choice.finish_reason == "content_filter" or choice.message.refusal:
+    if choice.finish_reason.lower() in _FILTERED or choice.message.refusal:
         raise NoAnswer(f"refused: {choice.message.refusal or 'content filter'}")
+
+
+_CUT_OFF = ("length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded")
 
 
 def finish_of(choice: Choice) -> Literal["stop", "length"]:
@@ -119,9 +130,9 @@ def finish_of(choice: Choice) -> Literal["stop", "length"]:
         PassingTrouble: The server broke it off.
     """
     reason = choice.finish_reason.lower()
-    if reason in ("error", "abort", "aborted", "cancelled", "insufficient_system_resource"):
+    if reason in ("error", "abort", "aborted", "cancelled", "network_error", "insufficient_system_resource"):
         raise PassingTrouble(f"the server broke the reply off: {choice.finish_reason}")
-    return "length" if reason in ("length", "max_tokens", "max_output_tokens", "model_length") else "stop"
+    return "length" if reason in _CUT_OFF else "stop"
 
 
 _FILTER = re.compile(
