@@ -43,7 +43,8 @@ class RunHooks:
         on_finished: Called with manifest, pipeline and catalog after a run that finished, e.g. to show a
             summary.
         before_first_node: Called with pipeline and catalog when all versions are chosen and nothing is
-            written yet; raises UserError if something would stop the run later.
+            written yet, and once more before something is fetched; raises UserError if something would stop
+            the run later.
         complete_parameters: Gives the parameters, as JSON holds them, all their defaults. Kedro fills in only
             those of the pipelines that are run, so without it a run that another pipeline goes on with would
             seem to have other parameters.
@@ -83,9 +84,13 @@ class RunHooks:
         taken()  # what a notebook found out before
         run_id = run_params["run_id"]
         hashes.recall(self._project)
-        pinned = versions.pin(self._project, pipeline, catalog, run_params)
-        if self._before_first_node is not None:
-            self._before_first_node(pipeline, catalog)
+
+        def look() -> None:
+            if self._before_first_node is not None:
+                self._before_first_node(pipeline, catalog)
+
+        pinned = versions.pin(self._project, pipeline, catalog, run_params, before_fetching=look)
+        look()
         start = Start(
             run_id=run_id,
             command=resume_command(run_params, run_id),

@@ -136,6 +136,14 @@ def test_check_says_what_the_run_will_fetch_and_fetches_nothing(place: Place) ->
     assert place.server.requests == []
 
 
+def test_nothing_is_fetched_for_a_run_that_would_not_get_to_its_end(place: Place) -> None:
+    """Whoever starts a run whose policy isn't there need not wait for gigabytes to be told so."""
+    params = "evaluation.policy=/nowhere/policy,evaluation.benchmarks=[chair]"
+    output = place.project.kedro("--pipelines", "evaluation", "--params", params, expect=1)
+    assert "the folder is not there (/nowhere/policy)" in " ".join(output.split())
+    assert place.server.requests == []
+
+
 def test_a_run_fetches_and_makes_tables(place: Place) -> None:
     place.run("chair,object_halbench,pope", "run_id=first", "benchmark_data.chair_images=2")
     truth = place.table("coco_truth", "first")

@@ -83,8 +83,12 @@ class PairSourceDataset(RunVersionedDataset[PairSource, None]):
             return "Put the right files there, or change `filepath` in the catalog."
         return f"Fetch it, here or where there is a network, with: {self._command()}"
 
+    def waits(self) -> bool:
+        """Whether ``load`` will need a network."""
+        return self._hub is not None and not self.exists()
+
     def _fetch(self) -> None:
-        if self._hub is None or self.exists():
+        if not self.waits():
             return
         import huggingface_hub
         from huggingface_hub.errors import HTTPError

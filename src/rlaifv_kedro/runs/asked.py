@@ -1,7 +1,9 @@
-"""What a run is asked for by name, pipelines and versions: what there isn't is refused."""
+"""What a run is asked for by name: pipelines, versions, a run to replay. What there isn't is refused."""
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
 
 from kedro.framework.project import pipelines
 from kedro.io import DataCatalog
@@ -9,8 +11,11 @@ from kedro.io.core import is_parameter
 from kedro.pipeline import Pipeline
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import shown
+from rlaifv_kedro.runs import manifest as manifests
 from rlaifv_kedro.runs.kedro_private import dataset, is_versioned
 from rlaifv_kedro.runs.lineage import ROOTS
+from rlaifv_kedro.runs.manifest import Manifest
 
 
 def refuse_unknown_pipelines(names: Sequence[str]) -> None:
@@ -51,3 +56,25 @@ def refuse_unread(asked: Mapping[str, str], pipeline: Pipeline, catalog: DataCat
         else:
             continue
         raise UserError(f"--load-versions {name}:{run}: {why}.")
+
+
+def replayed(project: Path, run_params: Mapping[str, Any], runs: Sequence[Manifest]) -> Manifest | None:
+    """Finds the run that the parameter ``replay`` names; None where it names none.
+
+    Args:
+        runs: All runs, for the message.
+
+    Raises:
+        UserError: There is no such run.
+    """
+    name = (run_params["runtime_params"] or {}).get("replay")
+    if name is None:
+        return None
+    replay = manifests.load(project, name)
+    if replay is None:
+        known = ", ".join(run.run_id for run in runs[-5:]) or "none"
+        raise UserError(
+            f"There is no run `{name}` to replay in {shown(project / manifests.RUNS)}. The newest runs: "
+            f"{known}."
+        )
+    return replay

@@ -42,7 +42,9 @@ def complete_versions(found: AbstractVersionedDataset) -> list[str]:
 
 
 def is_there(found: AbstractDataset, version: str | None) -> bool:
-    """Whether this version of an entry can be loaded; yes for what cannot tell, such as an API."""
+    """Whether this version of an entry can be loaded; yes for what is fetched, or can't tell, as an API."""
+    if isinstance(found, FETCHED):
+        return True
     if is_versioned(found) and version is None:
         return False
     return found.exists() if can_tell_existence(found) else True

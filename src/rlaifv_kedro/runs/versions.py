@@ -1,7 +1,7 @@
 """Which version each catalog entry has in a run: its own for outputs, a chosen one for inputs."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from rlaifv_kedro.datasets.checkpoint import CheckpointDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.runs import manifest as manifests
-from rlaifv_kedro.runs.asked import refuse_unread
+from rlaifv_kedro.runs.asked import refuse_unread, replayed
 from rlaifv_kedro.runs.entries import FETCHED, complete_versions, damage, is_there, notes_of, sha256_of
 from rlaifv_kedro.runs.kedro_private import (
     dataset,
@@ -25,7 +25,7 @@ from rlaifv_kedro.runs.kedro_private import (
     set_version,
 )
 from rlaifv_kedro.runs.lineage import GROWN, ROOTS, Lineage, recipe_of
-from rlaifv_kedro.runs.manifest import Entry, Manifest
+from rlaifv_kedro.runs.manifest import Entry
 from rlaifv_kedro.runs.missing import OVERWRITTEN, Missing, listed, missing, of_other_lineage, with_commands
 from rlaifv_kedro.runs.mixture import warn_if_mixed
 
@@ -40,7 +40,13 @@ class Pinned:
     lineage: Lineage
 
 
-def pin(project: Path, pipeline: Pipeline, catalog: DataCatalog, run_params: dict[str, Any]) -> Pinned:
+def pin(
+    project: Path,
+    pipeline: Pipeline,
+    catalog: DataCatalog,
+    run_params: dict[str, Any],
+    before_fetching: Callable[[], None],
+) -> Pinned:
     """Fixes the version of every versioned dataset of the pipeline, in the catalog.
 
     What the pipeline writes gets the run id. Free inputs get, in this order: what the run read when it was
@@ -48,11 +54,15 @@ def pin(project: Path, pipeline: Pipeline, catalog: DataCatalog, run_params: dic
     version; the complete version of the newest run with the same lineage, or else one that no run has made.
     Where the last choice mixes runs, a warning says so.
 
+    Args:
+        before_fetching: Called if something is to be fetched, when all other inputs have their versions: what
+            would stop the run is said before anybody waits for gigabytes.
+
     Raises:
         UserError: Inputs are missing, are there only from runs of another lineage, are damaged checkpoints,
             differ from what the replayed run read, or an output has no version.
     """
-    return _Pinning(project, pipeline, catalog, run_params).pinned()
+    return _Pinning(project, pipeline, catalog, run_params).pinned(before_fetching)
 
 
 def problems_of_inputs(
@@ -81,24 +91,32 @@ class _Pinning:
         self.own = manifests.load(project, self.run_id)
         self.runs = manifests.all_runs(project, logger.warning)
         self.by_id = {run.run_id: run for run in self.runs}
-        self.replay = self._replayed()
+        self.replay = replayed(project, run_params, self.runs)
         seed = catalog.load("params:seed") if "params:seed" in catalog else None
         self.lineage = Lineage(recipe=recipe_of(run_params["env"]), seed=seed)
         self.read: dict[str, Entry] = {}
         self.unasked: set[str] = set()
 
-    def pinned(self) -> Pinned:
-        """Pins outputs, then inputs."""
+    def pinned(self, before_fetching: Callable[[], None]) -> Pinned:
+        """Pins outputs, then inputs, those that are to be fetched last."""
         for name in sorted(self.pipeline.all_outputs()):
             self._pin_output(name)
         self.lineage = self._with_roots()
-        found = [self._pin_input(name) for name in self._free()]
-        problems = with_commands([problem for problem in found if problem], self.run_params)
-        if problems:
-            raise UserError(listed(problems))
+        there = {name: dataset(self.catalog, name) for name in self._free() if name in self.catalog}
+        fetched = {name: found for name, found in there.items() if isinstance(found, FETCHED)}
+        self._pin_inputs(name for name in self._free() if name not in fetched)
+        if any(found.waits() for found in fetched.values()):
+            before_fetching()
+        self._pin_inputs(fetched)
         models = {name for name in self.read if isinstance(dataset(self.catalog, name), CheckpointDataset)}
         warn_if_mixed(self.read, models, self.unasked, self.runs)
         return Pinned(self.read, self.lineage)
+
+    def _pin_inputs(self, names: Iterable[str]) -> None:
+        found = [self._pin_input(name) for name in names]
+        problems = with_commands([problem for problem in found if problem], self.run_params)
+        if problems:
+            raise UserError(listed(problems))
 
     def problems(self) -> dict[str, Missing]:
         """What is missing, or there only from runs of another lineage."""
@@ -187,8 +205,7 @@ class _Pinning:
     def _choose(self, name: str, found: AbstractDataset) -> tuple[str | None, Missing | None]:
         """Pins an input's version: the version, and what to say where it isn't there."""
         version = self._pin_version(name, found)
-        there = is_there(found, version) or isinstance(found, FETCHED)
-        return version, None if there else self._missing(name, found, version)
+        return version, None if is_there(found, version) else self._missing(name, found, version)
 
     def _pin_version(self, name: str, found: AbstractDataset) -> str | None:
         recorded = self._recorded_entry(name, found)
@@ -241,19 +258,6 @@ class _Pinning:
             others = {v: self._differences(name, found, v) for v in complete_versions(found)}
         said = missing(self.catalog, name, version, self.runs)
         return of_other_lineage(name, others, self.by_id, self.lineage, said) if others else said
-
-    def _replayed(self) -> Manifest | None:
-        name = (self.run_params["runtime_params"] or {}).get("replay")
-        if name is None:
-            return None
-        replay = manifests.load(self.project, name)
-        if replay is None:
-            known = ", ".join(run.run_id for run in self.runs[-5:]) or "none"
-            raise UserError(
-                f"There is no run `{name}` to replay in {shown(self.project / manifests.RUNS)}. The newest "
-                f"runs: {known}."
-            )
-        return replay
 
     def _recorded_entry(self, name: str, found: AbstractDataset) -> Entry | None:
         """What this run read when it was started first, or what the replayed run read, or else wrote."""
