@@ -92,6 +92,16 @@ def test_an_overflow_is_told_from_a_damaged_weight(
         ROLES["policy"](model, pictures[0])
 
 
+def test_what_overflows_float32_is_no_matter_of_the_dtype(
+    tiny: Path, tmp_path: Path, pictures: list[Image.Image]
+) -> None:
+    """Such as a mean colour that is no number in the processor's file."""
+    model = load_model(tiny, dtype="float32", device="cpu")
+    model.processor.image_processor.image_mean = [float("nan")] * 3
+    with pytest.raises(UserError, match=r"overflow in float32\. Copy its config\.json and its processor"):
+        ROLES["policy"](model, pictures[0])
+
+
 def test_training_is_left_to_its_loss(nan: TransformersModel, pictures: list[Image.Image]) -> None:
     """A pass in training mode looks at nothing: one look a step costs a wait for the device."""
     nan.module.train()

@@ -69,6 +69,14 @@ def test_adapters_need_layers_and_a_projector() -> None:
     assert learning(bare, lora={"projector": False}).whole == frozenset()
 
 
+@pytest.mark.parametrize("name", ["language_model", "q_proj", "layers.0."])
+def test_layers_that_get_adapters_can_t_be_frozen(name: str) -> None:
+    names = [*LLAVA, "model.language_model.layers.0.self_attn.q_proj.weight"]
+    with pytest.raises(UserError, match=r"names layers that get adapters, such as model\.language_model"):
+        learning(names, lora={}, freeze=["vision_tower", name])
+    assert learning(names, freeze=["vision_tower", name]).whole
+
+
 def test_a_projector_that_is_frozen_stays_so_beside_adapters() -> None:
     """Qwen-VL's lies within its tower, which full fine-tuning leaves alone too."""
     names = ["model.visual.merger.mlp.0.weight", "model.language_model.layers.0.mlp.up_proj.weight"]

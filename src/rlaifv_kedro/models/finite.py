@@ -25,10 +25,13 @@ def refuse_not_finite(module: torch.nn.Module, where: str, dtype: str | None = N
         why = f"its weight {damaged} holds NaN or infinity. Fetch or train the checkpoint again."
     else:
         dtype = dtype or str(next(module.parameters()).dtype).removeprefix("torch.")
-        why = (
-            f"its weights are finite, so its activations overflow in {dtype}. Set dtype under models.<role>, "
-            "or compute.dtype, to bfloat16 or float32."
+        # The others have float32's range.
+        remedy = (
+            "Set dtype under models.<role>, or compute.dtype, to bfloat16 or float32."
+            if dtype == "float16"
+            else "Copy its config.json and its processor's files anew from where it was published."
         )
+        why = f"its weights are finite, so its activations overflow in {dtype}. {remedy}"
     raise UserError(f"{where}: the model's numbers are not finite: {why}")
 
 

@@ -56,7 +56,7 @@ class Learning:
 
         Raises:
             UserError: A name of ``freeze`` is part of no weight's, or nothing is left to learn; no layer gets
-                adapters, or there is no projector to train beside them.
+                adapters, or one that is to stay as it is; or there is no projector to train beside them.
         """
         free = frozenset(names) - _frozen(names, params)
         if params.lora is None:
@@ -67,11 +67,17 @@ class Learning:
                 )
             return cls(free)
         adapted = rf".*\b{_LANGUAGE_MODELS.get(model_type, 'language_model')}\..*\.({'|'.join(ADAPTED)})"
-        if not any(re.fullmatch(adapted, name.removesuffix(".weight")) for name in names):
+        layers = {name for name in names if re.fullmatch(adapted, name.removesuffix(".weight"))}
+        if not layers:
             raise UserError(
                 f"training.lora: a policy of the type {model_type!r} has no layer that gets adapters "
                 f"({', '.join(ADAPTED)} of its language model). Leave training.lora out, or choose another "
                 f"policy. Its weights: {modules(names)}."
+            )
+        if layers - free:
+            raise UserError(
+                f"training.freeze={params.freeze} names layers that get adapters, such as "
+                f"{min(layers - free)}: training would change them. Leave the name out, or training.lora."
             )
         if not params.lora.projector:
             return cls(frozenset(), adapted)
