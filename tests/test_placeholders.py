@@ -69,6 +69,8 @@ def test_a_text_nested_ten_thousand_times_takes_no_time() -> None:
         ("<s>[INST] A dog. [/INST]</s>", "A dog."),
         ("<start_of_turn>A dog.<end_of_turn><eos>", "A dog."),
         ("<image>\nA dog?", "A dog?"),
+        ("A dog.<｜end▁of▁sentence｜><end_of_utterance>", "A dog."),
+        ("[IMG][IMG_END]A <IMG_CONTEXT>dog<image_soft_token>?", "A dog?"),
         ("a <| b |> c, <b>bold</b>, [inst]", "a <| b |> c, <b>bold</b>, [inst]"),
     ],
 )

@@ -13,9 +13,12 @@ MEDIA = ("(<image>./</image>)", "(<video>./</video>)", "(<audio>./</audio>)", "<
 TURNS = ("<|system|>", "<|user|>", "<|assistant|>")
 """What Zephyr's chat template, and so OmniLMM's, begins turns with; they aren't tokens there."""
 
-# A server's tokenizer isn't known here: what chat formats mark turns with, in most families' spelling.
+# A server's tokenizer isn't known here: what chat formats mark turns and images with, in most families'
+# spelling; the last two lines are those of SmolVLM, Gemma 3, InternVL, Pixtral and DeepSeek.
 _CONTROL = (
     r"<\|[\w:.\-]{1,64}\|>|</?s>|<(?:unk|pad|bos|eos|mask)>|<(?:start|end)_of_(?:turn|image)>|\[/?INST\]"
+    r"|<end_of_utterance>|<fake_token_around_image>|<image_soft_token>|<IMG_CONTEXT>|\[IMG(?:_BREAK|_END)?\]"
+    r"|<｜[^\s<>｜]{1,64}｜>"
 )
 
 
