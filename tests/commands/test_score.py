@@ -99,12 +99,12 @@ def test_a_published_vocabulary(coco: Path, described: Path, tmp_path: Path):
 
 
 def test_extracted_objects(coco: Path, described: Path, tmp_path: Path):
-    """By the image, in order: the second list is of the image's second answer. The third failed."""
+    """The second answer about an image is IMAGE/2. The third extraction failed."""
     extracted = lines(
         tmp_path / "objects.jsonl",
-        {"image_id": 7, "objects": ["cat", "cat", "dog"]},
-        {"image_id": 7, "objects": ["bus"]},
-        {"image_id": 8, "objects": None},
+        {"item_id": "7/2", "objects": ["bus"]},
+        {"item_id": 7, "objects": ["cat", "cat", "dog"]},
+        {"item_id": 8, "objects": None},
     )
     found = scores("object_halbench", "--answers", described, "--annotations", coco, "--extracted", extracted)
     assert (found["mention_hallucination"]["value"], found["mention_hallucination"]["n"]) == (1 / 3, 3)
@@ -113,6 +113,17 @@ def test_extracted_objects(coco: Path, described: Path, tmp_path: Path):
         1,
         2 / 4,
     )
+
+
+def test_extracted_objects_of_an_image_with_several_answers(coco: Path, described: Path, tmp_path: Path):
+    """Their order in the file doesn't say which answer they are of."""
+    extracted = lines(
+        tmp_path / "objects.jsonl", {"image_id": 8, "objects": []}, {"image_id": 7, "objects": []}
+    )
+    said = complaint(
+        "object_halbench", "--answers", described, "--annotations", coco, "--extracted", extracted
+    )
+    assert "line 2: there are several answers about image 7. Add the 'item_id'" in said
 
 
 def test_replies_of_an_extractor(coco: Path, described: Path, tmp_path: Path):

@@ -212,6 +212,19 @@ def test_pictures_of_an_archive(tmp_path: Path) -> None:
         ImagesDataset(str(tmp_path / "all.zip")).load().find(["a.jpg"])
 
 
+def test_damaged_pictures_of_an_archive(tmp_path: Path) -> None:
+    """However its members are packed: each way has errors of its own kind."""
+    path = tmp_path / "all.zip"
+    for packed in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(path, "w", packed) as archive:
+            archive.writestr("a.jpg", picture(1))
+        content = bytearray(path.read_bytes())
+        content[60:90] = b"?" * 30
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="is damaged"):
+            ImagesDataset(str(path)).load().find(["a.jpg"])
+
+
 def test_a_folder_that_only_a_person_can_fill(tmp_path: Path) -> None:
     dataset = ImagesDataset(str(tmp_path / "image"), metadata={"manual": "Fetch it with a browser."})
     with pytest.raises(UserError, match="image is not there.*Fetch it with a browser."):

@@ -103,10 +103,10 @@ class CocoAnnotations:
         try:
             with zipfile.ZipFile(self._path) as archive:
                 return archive.namelist()
-        except (zipfile.BadZipFile, OSError) as error:
+        except Exception as error:  # of zipfile and the system
             raise UserError(
-                f"{shown(self._path)} is damaged or no zip archive ({error}). Delete it, and it is fetched "
-                "anew."
+                f"{shown(self._path)} is damaged or no zip archive ({shortened(first_line(error), 200)}). "
+                "Give the folder or the archive of COCO's annotations."
             ) from error
 
     def _open(self, name: str) -> BinaryIO:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 import zipfile
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -137,8 +136,7 @@ class Images:
         try:
             with zipfile.ZipFile(self._path) as archive:
                 yield archive
-        # A member that is cut or encrypted is a zlib.error, an EOFError, a RuntimeError.
-        except (zipfile.BadZipFile, OSError, zlib.error, EOFError, RuntimeError) as error:
+        except Exception as error:  # of zipfile, of what members are packed by, and of the system
             raise UserError(
                 f"{shown(self._path)} is damaged or no zip archive ({first_line(error)}). Delete it, and it "
                 "is fetched anew."

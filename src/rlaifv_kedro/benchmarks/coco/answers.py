@@ -68,12 +68,13 @@ def coco_answers(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def extracted_objects(path: str | Path, answers: pd.DataFrame) -> dict[str, list[str]]:
-    """Objects by item_id, of a file with image_id (or item_id) and ``objects``.
+    """Objects by item_id, of a file with item_id (or image_id) and ``objects``.
 
     A record whose objects are null is as if it weren't there.
 
     Raises:
-        UserError: A record is damaged, or of no answer; names the line.
+        UserError: A record is damaged, of no answer, or of one of several answers about an image and doesn't
+            say which; names the line.
     """
     records = read_records(path)
     known = set(answers["item_id"])
@@ -83,7 +84,13 @@ def extracted_objects(path: str | Path, answers: pd.DataFrame) -> dict[str, list
         if by_item
         else [item_id for item_id, _ in coco_ids(records)]
     )
+    several = set() if by_item else set(answers["image_id"][answers["image_id"].duplicated()])
     for item_id, record in zip(ids, records):
+        if several and coco_number(record) in several:
+            raise UserError(
+                f"{record.where}: there are several answers about image {coco_number(record)}. Add the "
+                "'item_id' to the records of both files."
+            )
         if item_id not in known:
             raise UserError(
                 f"{record.where}: there is no answer with the item_id or image_id {item_id!r}. Give both "
