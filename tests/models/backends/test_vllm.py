@@ -248,6 +248,17 @@ def test_what_it_cannot_do(vllm: type, tiny: Path, tmp_path: Path) -> None:
         VLLMModel(tmp_path / "broken", VLLMParams())
 
 
+def test_whatever_vllm_raises_while_it_loads_names_the_checkpoint(
+    vllm: type, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("tensor parallel")
+
+    monkeypatch.setattr(LLM, "__init__", fail)
+    with pytest.raises(UserError, match="vLLM can't load the model: AssertionError: tensor parallel"):
+        VLLMModel(tiny, VLLMParams())
+
+
 def test_without_vllm(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(

@@ -19,6 +19,7 @@ from rlaifv_kedro.models.folder import CheckpointFolder
 from rlaifv_kedro.models.hub import folder_of
 from rlaifv_kedro.models.interface import LIKELIEST, Answer, Decoding, FirstToken, OnAnswer, Question
 from rlaifv_kedro.models.llava.images import padded, pads
+from rlaifv_kedro.models.loading_errors import checkpoint_errors
 from rlaifv_kedro.models.processors import load_processor, named_template
 from rlaifv_kedro.params import VLLMParams
 from rlaifv_kedro.pixels import as_seen
@@ -63,7 +64,7 @@ class VLLMModel:
         from transformers import AutoConfig
 
         self.where, self.params, self.outside_top, self._vllm = str(path), params, 0, vllm
-        try:
+        with checkpoint_errors(path, "vLLM can't load the model"):
             config = AutoConfig.from_pretrained(path, trust_remote_code=params.trust_remote_code)
             # vLLM refuses the limit for models without images.
             limits = {"limit_mm_per_prompt": {"image": 1}} if hasattr(config, "vision_config") else {}
@@ -75,10 +76,6 @@ class VLLMModel:
                 max_logprobs=max(20, params.top_logprobs),
                 **limits,
             )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"{path}: vLLM can't load the model: {str(error).strip() or repr(error)}"
-            ) from error
 
     def sample(
         self, questions: Sequence[Question], seeds: Sequence[Sequence[int]], decoding: Decoding
