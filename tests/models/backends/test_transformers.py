@@ -347,3 +347,15 @@ def test_an_answer_ends_where_the_context_does(model: TransformersModel, picture
     assert model.sample([Question(pictures[1], "?"), near], [seeds, seeds], decoding)[1] == alone
     [about] = model.sample_about(pictures[:1], [[near.text, "is there a cup?"]], [[1, 1]], decoding)
     assert about[0] == alone[0]
+
+
+def test_a_question_that_fills_the_context_has_no_first_token(
+    model: TransformersModel, pictures: list[Image.Image]
+) -> None:
+    """Beyond it the numbers mean nothing, and the others of its image keep theirs."""
+    words = [["yes"], ["no"]]
+    [[alone]] = model.first_tokens(pictures[:1], [["is there a cup?"]], words)
+    asked = ["is there a cup? " * 100, "is there a cup?"]
+    [[long, short]] = model.first_tokens(pictures[:1], [asked], words)
+    assert "fill the model's context" in str(long.error) and all(p != p for p in long.probs)
+    assert short.error is None and short.probs == pytest.approx(alone.probs, rel=1e-4)

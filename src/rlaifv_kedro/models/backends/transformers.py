@@ -166,20 +166,30 @@ class TransformersModel:
     def first_tokens(
         self, images: "Sequence[Image]", questions: Sequence[Sequence[str]], words: Sequence[Sequence[str]]
     ) -> list[list[FirstToken]]:
-        """See :meth:`rlaifv_kedro.models.VisionLanguageModel.first_tokens`; one pass a batch."""
+        """See :meth:`rlaifv_kedro.models.VisionLanguageModel.first_tokens`; one pass a batch.
+
+        A question that fills the model's context gets no reply: beyond it the numbers mean nothing.
+        """
         groups = self.encoder.first_tokens(words)
         result: list[list[FirstToken]] = []
         for start in range(0, len(images), self.batch_size):
             encoded = [self.encoder.image(i) for i in images[start : start + self.batch_size]]
             asked = questions[start : start + self.batch_size]
-            packs = [_shared(self.encoder.prompts(list(q), i)) for q, i in zip(asked, encoded)]
+            prompts = [self.encoder.prompts(list(q), i) for q, i in zip(asked, encoded)]
+            packs = [_shared(own) for own in prompts]
             packed = collate(packs, self.encoder.pad_id).to(self._device)
             images_of_batch = batched(encoded, self._device)
             probs = next_token_probs(
                 self.module, packed, max_tokens_per_pack=self.max_tokens_per_pack, **images_of_batch
             )  # (questions of all images, vocabulary)
             found = iter(self._first_tokens(probs, groups))
-            result += [[next(found) for _ in p.branches] for p in packs]
+            result += [
+                [
+                    first if self._room(len(p)) > 0 else FirstToken.missing(len(groups), _no_room(len(p)))
+                    for p, first in zip(own, found)
+                ]
+                for own in prompts
+            ]
         return result
 
     def _first_tokens(self, probs: torch.Tensor, groups: list[list[int]]) -> list[FirstToken]:
@@ -235,8 +245,11 @@ class TransformersModel:
 
 
 def _without_room(tokens: int) -> Answer:
-    why = f"the prompt's {tokens} tokens fill the model's context, which leaves no room for an answer"
-    return Answer("", 0, "error", why)
+    return Answer("", 0, "error", _no_room(tokens))
+
+
+def _no_room(tokens: int) -> str:
+    return f"the prompt's {tokens} tokens fill the model's context, which leaves no room for an answer"
 
 
 def _shared(prompts: list[list[int]]) -> Pack:
