@@ -22,6 +22,8 @@ def test_prompt_files(tmp_path: Path) -> None:
         PromptFile.read(file, ["question", "answer"])
     with pytest.raises(UserError, match=r"no-such.txt: can't read the prompt"):
         PromptFile.read(tmp_path / "no-such.txt", [])
+    with pytest.raises(UserError, match=r"can't read the prompt: embedded null byte"):
+        PromptFile.read("mine\0.txt", [])
     file.write_bytes(b"\xff\xfe{question}")
     with pytest.raises(UserError, match=r"mine.txt: can't read the prompt"):
         PromptFile.read(file, ["question"])

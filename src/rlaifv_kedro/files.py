@@ -105,8 +105,9 @@ def read_bytes(path: str | os.PathLike, remedy: str) -> bytes:
     """
     try:
         content = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"Cannot read {shown(path)}: {error.strerror or error}. {remedy}") from error
+    except (OSError, ValueError) as error:  # the latter: NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"Cannot read {shown(path)}: {reason}. {remedy}") from error
     if not content:
         raise UserError(f"{shown(path)} is empty (0 bytes). {remedy}")
     return content

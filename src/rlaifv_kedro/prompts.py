@@ -26,7 +26,7 @@ class PromptFile:
         try:
             data = Path(path).read_bytes()
             text = data.decode("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:  # the latter: no UTF-8, or NUL in the path
             raise UserError(f"{path}: can't read the prompt: {error}") from error
         missing = [f"{{{name}}}" for name in placeholders if f"{{{name}}}" not in text]
         if missing:

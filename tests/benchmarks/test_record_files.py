@@ -95,6 +95,7 @@ def test_workbooks_folders_and_missing_files(tmp_path: Path) -> None:
         ("a.xlsx", r"a zip archive or a workbook \(.xlsx\). Save the table as .csv"),
         (".", "Is a directory. Give a file with a JSON object a line, or a table as .csv"),
         ("nowhere.jsonl", "No such file"),
+        ("nul\0.jsonl", "embedded null byte"),
     ):
         with pytest.raises(UserError, match=message):
             read_records(tmp_path / name)

@@ -135,10 +135,17 @@ def test_filters_that_can_t_be_meant() -> None:
 
 
 def test_rows_without_json_match_no_filter_and_are_counted(caplog: pytest.LogCaptureFixture) -> None:
-    splits = [json.dumps({"model": "a"}), "train", None, json.dumps(["a"]), json.dumps({"labeler": "x"})]
-    assert matching_rows(source(5, origin_split=splits), {"model": "a"}, "x").tolist() == [0]
-    assert "x: 3 rows are left out" in caplog.text
-    assert len(matching_rows(source(5, origin_split=splits), {}, "x")) == 5
+    splits = [
+        json.dumps({"model": "a"}),
+        "train",
+        None,
+        json.dumps(["a"]),
+        json.dumps({"labeler": "x"}),
+        "[" * 200_000,
+    ]
+    assert matching_rows(source(6, origin_split=splits), {"model": "a"}, "x").tolist() == [0]
+    assert "x: 4 rows are left out" in caplog.text
+    assert len(matching_rows(source(6, origin_split=splits), {}, "x")) == 6
 
 
 def test_rows_that_can_t_be_used_are_rejects_with_file_and_row(tmp_path: Path, encoder: ChatEncoder) -> None:

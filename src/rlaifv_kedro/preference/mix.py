@@ -15,6 +15,7 @@ from rlaifv_kedro.datasets.pair_rows import PairRow
 from rlaifv_kedro.datasets.pair_sources import FramePairs, PairSource
 from rlaifv_kedro.datasets.pair_store import PairStore, with_keys
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import json_value
 from rlaifv_kedro.images import embed_image, open_image
 from rlaifv_kedro.params import MixSource
 from rlaifv_kedro.schemas import table
@@ -133,7 +134,7 @@ def matching_rows(source: PairSource, where: Mapping[str, Any], name: str) -> np
 
 def _origin(text: str | None) -> dict[str, Any] | None:
     try:
-        origin = json.loads(text) if text else None
+        origin = json_value(text) if text else None
     except ValueError:
         return None
     return origin if isinstance(origin, dict) else None

@@ -675,9 +675,17 @@ class TestDryRun:
         [
             (None, "can't read the prices: .*No such file"),
             ("a: [", "can't read the prices"),
-            ("3", "no table of prices: the whole file: "),
+            ("a: " + "[" * 3000, "can't read the prices"),
+            ("currency: USD\ncurrency: EUR\n", "can't read the prices: .*duplicate key currency"),
+            ("as_of: 2026-02-30", "no table of prices: currency"),
+            ("3", "can't read the prices: Invalid loaded object type: int"),
+            ("[3]", "no table of prices: the whole file: "),
             (
                 "{currency: USD, as_of: 2026-03, source: x, models: {a: {input: -1, output: 2}}}",
+                "no table of prices: models.a.input: ",
+            ),
+            (
+                "{currency: USD, as_of: 2026-03, source: x, models: {a: {input: .inf, output: 2}}}",
                 "no table of prices: models.a.input: ",
             ),
         ],
@@ -686,7 +694,7 @@ class TestDryRun:
         path = tmp_path / "prices.yml"
         if text is not None:
             path.write_text(text)
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UserError, match="(?s)" + message):
             PriceTable.read(path)
 
 

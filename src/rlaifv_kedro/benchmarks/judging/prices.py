@@ -1,12 +1,14 @@
 """What a judge costs: prices by model, from a file."""
 
+import io
 import re
 from pathlib import Path
 
-import yaml
+from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.formats import shortened
 from rlaifv_kedro.params import BackendParams, OpenAIParams
 
 
@@ -15,8 +17,8 @@ class Price(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
+    input: float = Field(ge=0, allow_inf_nan=False)
+    output: float = Field(ge=0, allow_inf_nan=False)
 
 
 class PriceTable(BaseModel):
@@ -35,18 +37,21 @@ class PriceTable(BaseModel):
 
     @classmethod
     def read(cls, path: str | Path) -> "PriceTable":
-        """Read a YAML file.
+        """Read a YAML file, as files of ``conf/`` are read: a name that comes twice is refused.
 
         Raises:
             UserError: It can't be read, or isn't such a table.
         """
         try:
-            return cls.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            read = OmegaConf.load(io.StringIO(Path(path).read_text(encoding="utf-8")))
+            found = OmegaConf.to_container(read)
+        except Exception as error:  # of the system, of YAML and of OmegaConf
             raise UserError(
-                f"{path}: can't read the prices: {error}. Mend the file, or set judge.prices to another, or "
-                "to null."
+                f"{path}: can't read the prices: {shortened(str(error), 300)}. Mend the file, or set "
+                "judge.prices to another, or to null."
             ) from error
+        try:
+            return cls.model_validate(found)
         except ValidationError as error:
             where = ".".join(str(part) for part in error.errors()[0]["loc"]) or "the whole file"
             raise UserError(
