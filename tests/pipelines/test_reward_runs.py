@@ -164,4 +164,4 @@ def test_another_policys_answers_by_the_catalogs_reward(finished):
 
 def test_a_missing_reward_says_how_to_make_it(project):
     output = project.kedro("--params", "feedback.scoring=reward", expect=1)
-    assert "`reward_policy` is not there" in output and "Get it with: kedro run" in output
+    assert "`reward_policy` is not there" in output and "Make it with: kedro run" in output
