@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from real_layouts import LLAVA_SYSTEM, QUESTIONS, published
+from rlaifv_kedro import found_out
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.found_out import taken
 from rlaifv_kedro.models import Question, load_model
@@ -145,11 +146,14 @@ def test_a_processor_that_neither_pads_nor_cuts_stays_as_it_is(
     torch.testing.assert_close(corner, torch.full((3,), (127 / 255 - 0.5) / 0.25), atol=1e-5, rtol=0)
 
 
-def test_what_was_decided_is_said_and_kept(old: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_was_decided_is_said_once_and_kept(
+    old: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caplog.set_level(logging.INFO)
     taken()  # of other tests
+    monkeypatch.setattr(found_out, "_SAID", set())
     (old / "chat_template.jinja").write_text(WITHOUT_SYSTEM)
-    own = load_model(old, device="cpu")
+    own = [load_model(old, device="cpu") for _ in range(2)][0]
     named = load_model(old, device="cpu", chat_template="llava_v1", image_aspect_ratio="crop")
     said = [record.message for record in caplog.records if "pictures are" in record.message]
     assert said == [

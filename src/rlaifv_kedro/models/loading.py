@@ -213,8 +213,8 @@ def _load(
         module.config.image_token_id = processor.image_token_id  # the release's config doesn't name it
     if module.config.model_type == "llava":
         prepared = pictures_and_prompts(processor, loading.chat_template)
-        logger.info("%s: %s", given.path, prepared)
-        note(str(given.path), prepared)
+        if note(str(given.path), prepared):
+            logger.info("%s: %s", shown(given.path), prepared)
     return module, processor
 
 
