@@ -310,3 +310,15 @@ def test_what_does_not_fit_is_refused(folder: Path, damage: Callable[[Path], Non
     damage(folder)
     with pytest.raises(UserError, match=said):
         load_model(folder, device="cpu")
+
+
+def test_words_that_a_tokenizer_does_not_know_apart_are_no_fault_of_the_template(old: Path) -> None:
+    """A miniature that says Yes and No: "yes" and "no" are both unknown to it."""
+    tokenizer = json.loads((old / "tokenizer.json").read_text())
+    words = tokenizer["model"]["vocab"]
+    tokenizer["model"]["vocab"] = {
+        word.replace("yes", "Yes").replace("no", "No"): i for word, i in words.items()
+    }
+    (old / "tokenizer.json").write_text(json.dumps(tokenizer))
+    encoder = load_model(old, device="cpu").encoder
+    assert encoder.tokenizer.encode("yes") == encoder.tokenizer.encode("no")

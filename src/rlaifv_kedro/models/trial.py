@@ -36,8 +36,11 @@ def refuse_misfits(
     where = shown(encoder.where)
     with checkpoint_errors(where, "its processor and chat template can't write a question about a picture"):
         image = encoder.image(Image.new("RGB", PICTURE))
-        prompt, (yes, no) = encoder.answers("?", ["yes", "no"], image)
-        if prompt == encoder.prompts(["What is this?"], image)[0] or yes == no:
+        questions, answers = ("?", "What is this?"), ("yes", "no")
+        prompt, written = encoder.answers(questions[0], list(answers), image)
+        same_prompt = prompt == encoder.prompts([questions[1]], image)[0]
+        same_answer = written[0] == written[1]
+        if (same_prompt and _differ(encoder, *questions)) or (same_answer and _differ(encoder, *answers)):
             raise UserError(
                 f"{where}: its chat template leaves out the question or the answer. Correct it, or name "
                 "another: chat_template under models.<role>."
@@ -60,6 +63,11 @@ def refuse_misfits(
             "features of a picture: its processor's files and chat template don't belong to its config.json. "
             "Copy all of them anew from where the checkpoint was published."
         )
+
+
+def _differ(encoder: "ChatEncoder", one: str, other: str) -> bool:
+    """Whether the tokenizer tells two texts apart; a small vocabulary may know neither."""
+    return encoder.tokenizer.encode(one) != encoder.tokenizer.encode(other)
 
 
 def _features(
