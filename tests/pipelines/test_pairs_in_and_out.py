@@ -119,17 +119,19 @@ def test_a_kill_while_gathering_costs_a_chunk(project: Project) -> None:
     assert kept.stat().st_mtime_ns == before
 
 
-def test_what_is_not_there_is_said_at_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("mix", "said"),
+    [
+        ("training.mix.nothing.weight=1", "`nothing` is not in the catalog"),  # before anything is fetched
+        ("training.mix.trl_pairs.weight=1", "hf download trl-lib/rlaif-v --repo-type dataset"),
+    ],
+)
+def test_what_is_not_there_is_said_at_once(
+    project: Project, monkeypatch: pytest.MonkeyPatch, mix: str, said: str
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    output = project.kedro(
-        "--pipelines",
-        "training",
-        "--params",
-        "run_id=x,training.mix.trl_pairs.weight=1,training.mix.nothing.weight=1",
-        expect=1,
-    )
-    assert "hf download trl-lib/rlaif-v --repo-type dataset" in output
-    assert "`nothing` is not in the catalog" in output
+    output = project.kedro("--pipelines", "training", "--params", f"run_id=x,{mix}", expect=1)
+    assert said in output
 
 
 @pytest.mark.filterwarnings("ignore:One or more dataset names contain")
