@@ -302,3 +302,18 @@ def test_what_does_not_fit_is_named_and_the_model_left_alone(
     with pytest.raises(UserError, match=r"non_lora_trainables\.bin: is damaged"):
         merge_adapter(model, adapter)
     assert_merged(model, policy().state_dict())
+
+
+def test_adapters_that_would_change_nothing_are_refused(adapter: Path) -> None:
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 0}))
+    with pytest.raises(UserError, match="lora_alpha=0, with which the adapters would change nothing"):
+        merge_adapter(policy(), adapter)
+
+
+def test_adapters_of_whole_numbers_are_refused(adapter: Path) -> None:
+    for file in adapter.glob("adapter_model.*"):
+        file.unlink()
+    torch.save({"a": torch.ones(2, 2, dtype=torch.int8)}, adapter / "adapter_model.bin")
+    with pytest.raises(UserError, match="a holds whole numbers"):
+        merge_adapter(policy(), adapter)

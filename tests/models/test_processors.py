@@ -287,6 +287,10 @@ def no_end(folder: Path) -> None:
             "eos_token_id is '2', which are no",
         ),
         (
+            lambda f: change(f, "config.json", eos_token_id="2"),
+            "config.json: eos_token_id is '2', which are no",
+        ),
+        (
             lambda f: change(f, "generation_config.json", suppress_tokens=[-1]),
             r"suppress_tokens is \[-1\], which are no token ids",
         ),

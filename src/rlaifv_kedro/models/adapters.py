@@ -82,6 +82,11 @@ def _config(folder: Path) -> "LoraConfig":
                 f"{folder}: its adapters are of the kind {config.peft_type}, and only LoRA's can be merged. "
                 "Merge them where they were trained, and give the merged checkpoint."
             )
+        if not config.lora_alpha > 0:
+            raise UserError(
+                f"{folder}: its adapter_config.json has lora_alpha={config.lora_alpha}, with which the "
+                "adapters would change nothing. Correct it as it was in training."
+            )
     return config
 
 
@@ -91,12 +96,16 @@ def _read(path: Path) -> "dict[str, torch.Tensor]":
 
     with checkpoint_errors(path, "is damaged"):
         if path.suffix == ".safetensors":
-            return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+            found = load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(found, dict) or not all(
             isinstance(name, str) and isinstance(weight, torch.Tensor) for name, weight in found.items()
         ):
             raise ValueError("it holds no weights by their names")
+        whole = next((name for name, weight in found.items() if not weight.is_floating_point()), None)
+        if whole is not None:
+            raise ValueError(f"{whole} holds whole numbers ({found[whole].dtype})")
         return found
 
 

@@ -106,13 +106,28 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(first_line(error)) from error
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """The object in a ``config.json``.
+
+    Raises:
+        ValueError: There is none, or its token ids are none.
+    """
+    config = read_object(path)
+    for settings in (config, config.get("text_config")):
+        if isinstance(settings, dict):
+            _refuse_odd_ids(path.name, settings)
+    return config
+
+
 def problems_of_small_files(folder: Path) -> list[Problem]:
     """What is wrong with the files beside config and weights, of those that are there."""
     found = []
     for path in (folder / name for name in _JSON_FILES):
         try:
             if path.is_file():
-                _refuse_odd_ids(path.name, read_object(path))
+                settings = read_object(path)
+                if path.name == "generation_config.json":
+                    _refuse_odd_ids(path.name, settings)
         except ValueError as error:
             found.append(Problem(str(error), path))
     for path in (folder / name for name in _OTHER_FILES):
@@ -127,8 +142,6 @@ def _refuse_odd_ids(name: str, settings: Mapping[str, Any]) -> None:
     Raises:
         ValueError: They aren't; begins with the file's name.
     """
-    if name != "generation_config.json":
-        return
     ends, suppressed = settings.get("eos_token_id"), settings.get("suppress_tokens")
     values = {
         "eos_token_id": ends if isinstance(ends, list) or ends is None else [ends],

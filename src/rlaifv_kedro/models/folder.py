@@ -19,6 +19,7 @@ from rlaifv_kedro.models.files_of_checkpoint import (
     Problem,
     Weights,
     problems_of_small_files,
+    read_config,
     read_object,
     weights_in_files,
 )
@@ -71,9 +72,9 @@ class CheckpointFolder:
         """The content of ``config.json``.
 
         Raises:
-            UserError: It is missing, or holds no JSON object.
+            UserError: It is missing, holds no JSON object, or token ids that are none.
         """
-        return _or_user_error(read_object, self.path / CONFIG)
+        return _or_user_error(read_config, self.path / CONFIG)
 
     @property
     def family(self) -> str | None:
