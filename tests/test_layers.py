@@ -15,6 +15,7 @@ BOTTOM = {
     "formats",
     "found_out",
     "images",
+    "machine",
     "models.files_of_checkpoint",
     "models.folder",
     "models.hub",

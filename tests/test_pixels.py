@@ -227,7 +227,7 @@ NO_PICTURES = {
     "text": (b"a cat", "not a picture: it begins with b'a cat'"),
     "a web page": (b"<!DOCTYPE html><html>gone</html>", "begins with b'<!DOCTYPE html>"),
     "SVG": (b"<svg width=\"9\"></svg>", "begins with b.<svg"),
-    "an LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid ...", "begins with b'version https://git"),
+    "an LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid ...", "a Git LFS pointer"),
     "HEIC": (b"\0\0\0\x18ftypheic" + bytes(50), "begins with .*ftypheic"),
     "EPS, which another program would paint": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "begins with b'%!PS"),
     "a GIF without a frame": (b"GIF89a\x10\0\x10\0\0\0\0;", r"can't be read \("),

@@ -13,6 +13,9 @@ from typing import Any
 
 from rlaifv_kedro.errors import UserError
 
+LFS_POINTER = b"version https://git-lfs"
+"""How the small file begins that Git leaves in place of a large one until that is fetched."""
+LFS = "a Git LFS pointer, not the file itself (git lfs pull, or hf download, gets it)"
 _HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -101,7 +104,7 @@ def read_bytes(path: str | os.PathLike, remedy: str) -> bytes:
         remedy: What to do where it cannot be read.
 
     Raises:
-        UserError: It is missing, a folder, unreadable or empty.
+        UserError: It is missing, a folder, unreadable, empty, or a Git LFS pointer.
     """
     try:
         content = Path(path).read_bytes()
@@ -110,7 +113,15 @@ def read_bytes(path: str | os.PathLike, remedy: str) -> bytes:
         raise UserError(f"Cannot read {shown(path)}: {reason}. {remedy}") from error
     if not content:
         raise UserError(f"{shown(path)} is empty (0 bytes). {remedy}")
+    if content.startswith(LFS_POINTER):
+        raise UserError(f"{shown(path)} is {LFS}.")
     return content
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file stands for another one, which Git LFS has not fetched yet."""
+    with path.open("rb") as file:
+        return file.read(len(LFS_POINTER)) == LFS_POINTER
 
 
 def read_json(path: str | os.PathLike, remedy: str) -> Any:

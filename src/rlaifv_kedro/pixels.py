@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import LFS, LFS_POINTER
 from rlaifv_kedro.formats import first_line, shortened
 
 if TYPE_CHECKING:
@@ -53,7 +54,9 @@ def opened_picture(content: bytes) -> "Image":
     try:
         picture = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise PictureError(f"not a picture: it begins with {content[:_BEGINNING]!r}") from error
+        pointer = content.startswith(LFS_POINTER)
+        what = LFS if pointer else f"it begins with {content[:_BEGINNING]!r}"
+        raise PictureError(f"not a picture: {what}") from error
     except Exception as error:  # see as_seen
         raise PictureError(_reason(error)) from error
     if picture.width * picture.height > MOST_PIXELS:

@@ -61,7 +61,7 @@ def zipped(path: Path) -> bytes:
         (
             "a.json",
             b"version https://git-lfs.github.com/spec/v1\noid",
-            "pointer of a file that Git LFS.*pull",
+            "is a Git LFS pointer.*pull",
         ),
         ("a.json", b'{"42": "A dog.", "43": "A cat."}', "from ids to answers, and doesn't say what the ids"),
         ("a.json", b'{\n "42": "A dog."\n}', "from ids to answers"),
@@ -80,7 +80,7 @@ def zipped(path: Path) -> bytes:
         ("a.csv", b"item_id,answer\n1,a cat, a dog\n", "line 2: it has 3 cells, and the first line names 2"),
         ("a.csv", b'item_id,answer\n1,"a cat', "line 2: no row of a table .*Export the table again"),
         ("a.csv", b"item_id,answer\n", "a.csv holds no record"),
-        ("a.parquet", b"PAR1" + b"\0" * 40, "a.parquet is a damaged parquet file"),
+        ("a.parquet", b"PAR1" + b"\0" * 40, "a.parquet is damaged or not a parquet file"),
     ],
 )
 def test_what_is_no_file_of_records(tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -14,8 +14,10 @@ from kedro.io.core import Version
 
 from odd_tables import changed, parquet_bytes, tables
 from pair_files import picture
+from rlaifv_kedro.datasets import PairSourceDataset
 from rlaifv_kedro.datasets.tables import TableDataset
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import read_json
 from rlaifv_kedro.schemas import IMAGE, table
 
 
@@ -212,7 +214,6 @@ def not_utf8() -> pa.Array:
 @pytest.mark.parametrize(
     "content",
     [
-        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 53412\n",
         b"question,image\n1,2\n",
         b"PARE" + bytes(60) + b"\x10\0\0\0PARE",  # encrypted
         parquet_bytes(prompts())[:-50],
@@ -229,6 +230,17 @@ def test_files_that_are_no_table(tmp_path: Path, content: bytes) -> None:
     entry = TableDataset(str(tmp_path / "prompts.parquet"), "prompts")
     with pytest.raises(UserError, match="is damaged"):
         entry.preview()
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
+    """By whoever reads the content first, and by Arrow's readers of parts of large files."""
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 53412\n"
+    with pytest.raises(UserError, match=r"prompts\.parquet is a Git LFS pointer, not .* \(git lfs pull"):
+        load_prompts(tmp_path, pointer)
+    with pytest.raises(UserError, match=r"prompts\.parquet is a Git LFS pointer"):
+        PairSourceDataset(str(tmp_path / "prompts.parquet")).load()
+    with pytest.raises(UserError, match=r"prompts\.parquet is a Git LFS pointer"):
+        read_json(tmp_path / "prompts.parquet", "")
 
 
 def read_or_refused(folder: Path, content: bytes) -> None:

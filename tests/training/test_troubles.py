@@ -36,10 +36,10 @@ def test_a_disk_that_is_full_while_a_checkpoint_is_written(
     size = (tiny / "model.safetensors").stat().st_size
     with (
         pytest.raises(
-            UserError, match=r"can't write or read its files in .*GB are free\). Make room .*resume"
+            UserError, match=r"(Make room|no larger file).*training\.checkpoint_every.*resumed run"
         ),
         files_of_at_most(int(room * size)),
-        troubles_told(tmp_path),
+        troubles_told(),
     ):
         run(tmp_path, epochs=1, checkpoint_every=1, freeze=[])
     assert not list(tmp_path.glob("*/saved.json"))  # a resumed run removes what was cut off
@@ -50,10 +50,13 @@ def test_a_disk_that_is_full_while_a_checkpoint_is_written(
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (OSError(errno.ENOSPC, "No space left on device", "a.tmp"), r"\[Errno 28\] No space left on device"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "a.tmp"),
+            r"No space left on device: a.tmp. There is room for .* Make room",
+        ),
         (
             PermissionError(errno.EACCES, "Permission denied", "checkpoint-4"),
-            "Permission denied: 'checkpoint-4'",
+            "Permission denied: checkpoint-4",
         ),
         (
             SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
@@ -68,12 +71,12 @@ def test_a_disk_that_is_full_while_a_checkpoint_is_written(
         (RuntimeError("basic_ios::clear: iostream error"), "Make room"),
         (
             RuntimeError("[enforce fail] data. DefaultCPUAllocator: can't allocate memory: you tried"),
-            "host's memory",
+            "Cannot allocate memory .*training.micro_batch_size",
         ),
-        (MemoryError(), r"host's memory ran out in training \(MemoryError\)"),
+        (MemoryError(), r"Cannot allocate memory \(MemoryError\).*training.launch.processes"),
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried"),
-            "GPU's memory ran out.*Lower training.micro_batch",
+            "CUDA out of memory.*lower training.micro_batch.*zero3",
         ),
         (RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. "), "dataloader_num_workers"),
         (RuntimeError("DataLoader worker (pid(s) 1, 2) exited unexpectedly"), "dataloader_num_workers"),
@@ -84,10 +87,8 @@ def test_a_disk_that_is_full_while_a_checkpoint_is_written(
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_what_libraries_raise_is_told_as_the_projects_own(
-    error: Exception, told: str, tmp_path: Path
-) -> None:
-    with pytest.raises(UserError, match=told), troubles_told(tmp_path):
+def test_what_libraries_raise_is_told_as_the_projects_own(error: Exception, told: str) -> None:
+    with pytest.raises(UserError, match=told), troubles_told():
         raise error
 
 
@@ -95,8 +96,8 @@ def test_what_libraries_raise_is_told_as_the_projects_own(
     "error",
     [RuntimeError("The size of tensor a (3) must match"), KeyError("x"), UserError("own"), TypeError("t")],
 )
-def test_other_errors_stay_as_they_are(error: Exception, tmp_path: Path) -> None:
-    with pytest.raises(type(error)) as caught, troubles_told(tmp_path):
+def test_other_errors_stay_as_they_are(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, troubles_told():
         raise error
     assert caught.value is error
 
@@ -106,7 +107,7 @@ def test_a_mistake_that_a_process_for_batches_finds_comes_back_without_its_trace
 ) -> None:
     """A picture that was read when pairs were gathered, and is damaged now."""
     broken = pairs.assign(image=[{"bytes": b"no picture", "path": "x.png"}, *pairs["image"][1:]])
-    with pytest.raises(UserError) as caught, troubles_told(tmp_path):
+    with pytest.raises(UserError) as caught, troubles_told():
         run(tmp_path, pairs=broken, dataloader_num_workers=1, epochs=1)
     assert caught.value.message.startswith("preference pair idx 50")
     assert "Traceback" not in caught.value.message

@@ -14,9 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlaifv_kedro.benchmarks.records import Record, short
+from rlaifv_kedro.datasets.tables import reading
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import json_lines, json_value, read_bytes, shown
 from rlaifv_kedro.formats import first_line
+from rlaifv_kedro.schemas import refuse_repeated
 
 REMEDY = "Give a file with a JSON object a line, or a table as .csv, .tsv or .parquet."
 TABLES = (".csv", ".tsv")
@@ -28,7 +30,6 @@ _FOREIGN = {
     b"\x1f\x8b": "compressed (gzip). Unpack it",
     b"\xff\xfe": "UTF-16 text. Write the file as UTF-8",
     b"\xfe\xff": "UTF-16 text. Write the file as UTF-8",
-    b"version https://git-lfs": "the pointer of a file that Git LFS keeps. Fetch the file: git lfs pull",
     b"<": "a page of HTML or XML. Fetch the file itself, not the page that shows it",
 }
 """How files that hold no records begin -> what they are."""
@@ -45,7 +46,7 @@ def read_records(path: str | Path) -> list[Record]:
     """
     name, content = shown(path), read_bytes(path, REMEDY)
     if content.startswith(b"PAR1"):
-        found = _rows(content, name)
+        found = _rows(content, Path(path))
     else:
         text = _text(content, name)
         found = (_table if Path(path).suffix.lower() in TABLES else _json)(text, name)
@@ -124,7 +125,7 @@ def _table(text: str, name: str) -> Iterator[tuple[dict[str, Any], str]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         header = [column.strip() for column in next(reader, [])]
-        _refuse_twice(header, name)
+        refuse_repeated(header, name)
         for row in reader:
             where = f"{name}, line {reader.line_num}"
             if row and len(row) != len(header):
@@ -140,19 +141,10 @@ def _table(text: str, name: str) -> Iterator[tuple[dict[str, Any], str]]:
         ) from error
 
 
-def _rows(content: bytes, name: str) -> Iterator[tuple[dict[str, Any], str]]:
-    try:
-        table = pq.read_table(pa.BufferReader(content))
-        _refuse_twice(table.column_names, name)
+def _rows(content: bytes, path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    name = shown(path)
+    with reading(path, "Make it again."):
+        table = pq.ParquetFile(pa.BufferReader(content)).read()
+        refuse_repeated(table.column_names, name)
         rows = table.to_pylist()
-    except UserError:
-        raise
-    except Exception as error:  # whatever Arrow finds wrong with the file
-        raise UserError(f"{name} is a damaged parquet file ({first_line(error)}). Make it again.") from error
     yield from ((row, f"{name}, row {number} (from 0)") for number, row in enumerate(rows))
-
-
-def _refuse_twice(columns: list[str], name: str) -> None:
-    repeated = sorted({column for column in columns if columns.count(column) > 1})
-    if repeated:
-        raise UserError(f"{name}: the column `{repeated[0]}` comes twice. Keep one of the two.")

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.files import read_bytes, shown, write_atomically
+from rlaifv_kedro.files import LFS, is_lfs_pointer, read_bytes, shown, write_atomically
 from rlaifv_kedro.formats import first_line, shortened
 from rlaifv_kedro.schemas import FINGERPRINT, conform, table, to_frame
 
@@ -86,6 +86,8 @@ def reading(path: Path, remedy: str, kind: str = "a parquet file") -> Iterator[N
     except UserError:
         raise
     except Exception as error:
+        if path.is_file() and is_lfs_pointer(path):
+            raise UserError(f"{shown(path)} is {LFS}.") from error
         why = shortened(first_line(error), 200)
         raise UserError(f"{shown(path)} is damaged or not {kind} ({why}). {remedy}") from error
 

@@ -3,7 +3,6 @@
 Imports of this project only what lies at the bottom, like :mod:`rlaifv_kedro.models.folder`.
 """
 
-import json
 import math
 import re
 import zipfile
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rlaifv_kedro.files import LFS, LFS_POINTER, is_lfs_pointer, json_value
 from rlaifv_kedro.formats import first_line, shortened
 
 FLOATS = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
@@ -28,7 +28,6 @@ _JSON_FILES = (
     "chat_template.json",
 )
 _OTHER_FILES = ("tokenizer.model", "chat_template.jinja")
-_LFS = b"version https://git-lfs"
 _OLD_PICKLE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch before 1.6 began its files
 _SHARD = re.compile(r"-\d{5}(-of-\d{5}\.(safetensors|bin))$")
 
@@ -79,11 +78,11 @@ def read_object(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path.name} is missing") from error
     except OSError as error:
         raise ValueError(f"{path.name} can't be read ({error.strerror})") from error
-    if content.startswith(_LFS):
-        raise ValueError(_pointer(path))
+    if content.startswith(LFS_POINTER):
+        raise ValueError(f"{path.name} is {LFS}")
     try:
-        found = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        found = json_value(content.decode())
+    except ValueError as error:
         raise ValueError(f"{path.name} is not JSON ({error})") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path.name} holds no JSON object")
@@ -131,8 +130,8 @@ def problems_of_small_files(folder: Path) -> list[Problem]:
         except ValueError as error:
             found.append(Problem(str(error), path))
     for path in (folder / name for name in _OTHER_FILES):
-        if path.is_file() and _begins_with(path, _LFS):
-            found.append(Problem(_pointer(path), path))
+        if path.is_file() and is_lfs_pointer(path):
+            found.append(Problem(f"{path.name} is {LFS}", path))
     return found
 
 
@@ -197,8 +196,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     """
     if not path.stat().st_size:
         raise ValueError(f"{path.name} is empty")
-    if _begins_with(path, _LFS):
-        raise ValueError(_pointer(path))
+    if is_lfs_pointer(path):
+        raise ValueError(f"{path.name} is {LFS}")
     if path.suffix == ".bin":
         if not zipfile.is_zipfile(path) and not _begins_with(path, _OLD_PICKLE):
             raise ValueError(f"{path.name} is damaged (it is no whole file of torch.save)")
@@ -222,7 +221,3 @@ def _left_out(folder: Path, files: Sequence[str], index: str | None) -> list[Pro
 def _begins_with(path: Path, beginning: bytes) -> bool:
     with path.open("rb") as file:
         return file.read(len(beginning)) == beginning
-
-
-def _pointer(path: Path) -> str:
-    return f"{path.name} is a Git LFS pointer, not the file itself (git lfs pull, or hf download, gets it)"

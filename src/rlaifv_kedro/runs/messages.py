@@ -12,7 +12,7 @@ from kedro.pipeline.pipeline import PipelineError
 from kedro.validation.exceptions import ParameterValidationError
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.runs.machine import trouble_of_the_machine
+from rlaifv_kedro.machine import trouble_of_the_machine
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def user_message(error: BaseException) -> str | None:
         return error.format_message()
     of_the_machine = trouble_of_the_machine(error)
     if of_the_machine is not None:
-        return of_the_machine
+        return of_the_machine.message
     if isinstance(error, DatasetError):
         return str(error) if error.__cause__ is None else _dataset_message(error)
     module = _raised_in(error.__traceback__)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import read_json
 from rlaifv_kedro.formats import first_line
 
 if TYPE_CHECKING:
@@ -44,9 +45,9 @@ def deepspeed_config(params: "TrainingParams", dtype: str | None = None) -> dict
         return None
     path = Path(params.deepspeed)
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path, "Give such a file.")
         stage = config["zero_optimization"]["stage"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (UserError, LookupError, TypeError) as error:
         raise UserError(
             f"training.deepspeed={path} can't be used ({type(error).__name__}: {error}). Give a JSON file "
             "with zero_optimization.stage, such as "

@@ -59,7 +59,7 @@ def run_training(spec: TrainingSpec, pairs: "PairStore", reference: pd.DataFrame
         RuntimeError: The processes ended with another error; its message holds the end of their log.
     """
     with (
-        troubles_told(spec.folder),
+        troubles_told(),
         tqdm(total=spec.training.steps(len(pairs)), desc="training", unit="step", delay=2) as bar,
     ):
 

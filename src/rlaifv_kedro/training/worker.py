@@ -129,7 +129,7 @@ def main(path: Path) -> int:
 
     try:
         _select_gpu(spec.compute)
-        with troubles_told(spec.folder), locked(spec.folder) if rank == 0 else nullcontext():
+        with troubles_told(), locked(spec.folder) if rank == 0 else nullcontext():
             result = run(
                 spec,
                 PairStore.open(spec.pairs),

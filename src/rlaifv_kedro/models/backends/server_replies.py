@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field
 
+from rlaifv_kedro.formats import shortened
+
 _LONGEST_RETRY_AFTER = 120.0  # seconds, of the server's, as the openai client has it
 
 
@@ -152,7 +154,7 @@ def is_content_filter(status: int, body: object) -> bool:
 def one_line(text: str, key: str) -> str:
     """A server's words as one short line, without the key."""
     text = " ".join((text.replace(key, "***") if key else text).split())
-    return text if len(text) <= 300 else text[:300] + " ..."
+    return shortened(text, 300)
 
 
 @dataclass

@@ -6,6 +6,7 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
@@ -34,10 +35,27 @@ REMEDIES = {
 """What to do, by the operating system's error number."""
 
 NUMBER = re.compile(r"(?:os error|error code|errno) (\d{1,3})\b", re.IGNORECASE)
+WORDS = (
+    # torch.save and C++'s streams, which don't say why writing failed.
+    (
+        re.compile(r"(PytorchStreamWriter|inline_container\.cc).*(failed writing|unexpected pos)"),
+        errno.ENOSPC,
+    ),
+    (re.compile(r"iostream error"), errno.ENOSPC),
+    (re.compile(r"DefaultCPUAllocator: can't allocate memory|std::bad_alloc"), errno.ENOMEM),
+)
+"""What libraries say without the operating system's words, and the error number that it means."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def trouble_of_the_machine(error: BaseException) -> str | None:
+class Trouble(NamedTuple):
+    """What the machine refused: the operating system's error number, and a message with what to do."""
+
+    number: int
+    message: str
+
+
+def trouble_of_the_machine(error: BaseException) -> Trouble | None:
     """What the machine refused, where, and what to do; None where an error is about something else.
 
     Libraries pass on the operating system's words in errors of their own kinds (safetensors: "No space left
@@ -50,7 +68,8 @@ def trouble_of_the_machine(error: BaseException) -> str | None:
         number = _number(one)
         if number is None:
             continue
-        return f"{_said(number, one, error)}.{_free() if number in FULL else ''} {REMEDIES[number]}"
+        room = _free() if number in FULL else ""
+        return Trouble(number, f"{_said(number, one, error)}.{room} {REMEDIES[number]}")
     return None
 
 
@@ -78,8 +97,9 @@ def _number(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno if error.errno in REMEDIES else None
     said = str(error)
-    if "inline_container.cc" in said and ("failed writing" in said or "unexpected pos" in said):
-        return errno.ENOSPC  # torch.save, which doesn't say why
+    for words, number in WORDS:
+        if words.search(said):
+            return number
     numbers = map(int, NUMBER.findall(said))
     return next((number for number in numbers if number in REMEDIES and os.strerror(number) in said), None)
 

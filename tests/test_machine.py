@@ -14,7 +14,7 @@ from kedro.io.core import DatasetError
 from safetensors import SafetensorError
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.runs.machine import REMEDIES, trouble_of_the_machine
+from rlaifv_kedro.machine import REMEDIES, trouble_of_the_machine
 from rlaifv_kedro.runs.messages import refusing, user_message
 
 FULL = Path("/dev/full")
@@ -88,8 +88,8 @@ def test_the_file_and_the_first_cause_are_named() -> None:
         except PermissionError as cause:
             raise DatasetError("Failed while saving data to dataset X") from cause
     except DatasetError as error:
-        message = trouble_of_the_machine(error)
-    assert message == f"Permission denied: data/x.parquet. {REMEDIES[errno.EACCES]}"
+        trouble = trouble_of_the_machine(error)
+    assert trouble and trouble.message == f"Permission denied: data/x.parquet. {REMEDIES[errno.EACCES]}"
 
 
 @pytest.mark.parametrize(
