@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from damaged_bytes import damaged
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import open_image, png_bytes
 from rlaifv_kedro.pixels import MOST_PIXELS, PictureError, as_seen
@@ -282,24 +283,6 @@ def picture_files(draw: st.DrawFn) -> bytes:
         return file_of(picture.convert("RGB"), "PNG")
 
 
-@st.composite
-def damaged_files(draw: st.DrawFn) -> bytes:
-    """One with bytes changed, cut out, put in, or cut off."""
-    content = bytearray(draw(picture_files()))
-    for _ in range(draw(st.integers(1, 6))):
-        at = draw(st.integers(0, len(content)))
-        how = draw(st.sampled_from(["change", "insert", "remove", "cut"]))
-        if how == "change":
-            content[at : at + 1] = draw(st.binary(min_size=1, max_size=1))
-        elif how == "insert":
-            content[at:at] = draw(st.binary(max_size=9))
-        elif how == "remove":
-            del content[at : at + draw(st.integers(1, 9))]
-        else:
-            del content[max(at, 8) :]
-    return bytes(content)
-
-
 @settings(max_examples=100)
 @given(picture_files())
 def test_fuzz_pictures_of_any_mode_and_form_are_read(content: bytes) -> None:
@@ -307,7 +290,7 @@ def test_fuzz_pictures_of_any_mode_and_form_are_read(content: bytes) -> None:
 
 
 @settings(max_examples=300)
-@given(damaged_files() | st.binary(max_size=200))
+@given(damaged(picture_files()) | st.binary(max_size=200))
 def test_fuzz_damaged_pictures_are_read_or_refused(content: bytes) -> None:
     """Nothing else than pixels or the project's error, and no warning."""
     try:

@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from odd_tables import PARTS, changed, parquet_bytes, tables
+from damaged_bytes import damaged
+from odd_tables import PARTS, parquet_bytes, tables
 from pair_files import conversation, message, picture, published, write_published, write_trl
 from rlaifv_kedro.datasets.pair_rows import PairRow
 from rlaifv_kedro.datasets.pair_source_dataset import PairSourceDataset
@@ -381,6 +383,6 @@ def test_fuzz_tables_of_any_types_are_gathered_or_refused(tmp_path: Path, rows: 
 
 
 @settings(max_examples=100)
-@given(content=changed([parquet_bytes(pair_table())]))
+@given(content=damaged(st.just(parquet_bytes(pair_table())), last=600))
 def test_fuzz_damaged_files_are_gathered_or_refused(tmp_path: Path, content: bytes) -> None:
     gathered_or_refused(tmp_path, content)

@@ -3,7 +3,6 @@ files with bytes changed.
 """
 
 import io
-from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -90,22 +89,3 @@ def parquet_bytes(rows: pa.Table) -> bytes:
         sink = io.BytesIO()
         pq.write_table(pa.table({}), sink)
     return sink.getvalue()
-
-
-@st.composite
-def changed(draw: st.DrawFn, contents: Sequence[bytes]) -> bytes:
-    """One of these files with some bytes changed, removed, put in or cut off; or any bytes."""
-    content = bytearray(draw(st.sampled_from(contents)))
-    for _ in range(draw(st.integers(1, 8))):
-        # Near the end lies what a parquet file says of itself.
-        at = max(0, len(content) - draw(st.integers(0, min(len(content), 600))))
-        how = draw(st.sampled_from(["change", "change", "change", "insert", "remove", "cut"]))
-        if how == "change":
-            content[at : at + 1] = draw(st.binary(min_size=1, max_size=1))
-        elif how == "insert":
-            content[at:at] = draw(st.binary(max_size=4))
-        elif how == "remove":
-            del content[at : at + draw(st.integers(1, 4))]
-        else:
-            del content[at:]
-    return bytes(content)

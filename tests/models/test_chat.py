@@ -26,6 +26,7 @@ from transformers import (
 )
 from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
 
+import tiny_processors
 from rlaifv_kedro import RLAIFVChat
 from rlaifv_kedro.commands import cli
 from rlaifv_kedro.errors import UserError
@@ -582,38 +583,10 @@ def omnilmm(folder: Path) -> None:
 
 def minicpm(folder: Path) -> None:
     """Random weights beside a tokenizer of bytes."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
     from rlaifv_kedro.models.minicpm_v.modeling import MiniCPMV
-    from rlaifv_kedro.models.minicpm_v.processing import MiniCPMVImageProcessor, MiniCPMVProcessor
 
-    special = [
-        "<|begin_of_text|>",
-        "<|end_of_text|>",
-        "<unk>",
-        "<|start_header_id|>",
-        "<|end_header_id|>",
-        "<|eot_id|>",
-        "<image>",
-        "</image>",
-    ]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE(vocab={byte: i for i, byte in enumerate(alphabet)}, merges=[]))
-    backend.pre_tokenizer, backend.decoder = (
-        pre_tokenizers.ByteLevel(add_prefix_space=False),
-        decoders.ByteLevel(),
-    )
-    backend.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in [*special, "<slice>", "</slice>"]]
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        bos_token="<|begin_of_text|>",
-        eos_token="<|end_of_text|>",
-        unk_token="<unk>",
-        pad_token="<|end_of_text|>",
-    )
+    processor = tiny_processors.minicpm(folder)
+    tokenizer = processor.tokenizer
     config = MiniCPMVConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -638,9 +611,7 @@ def minicpm(folder: Path) -> None:
     )
     torch.manual_seed(0)
     MiniCPMV(config).save_pretrained(folder)
-    MiniCPMVProcessor(
-        MiniCPMVImageProcessor(scale_resolution=56, image_feature_size=4), tokenizer
-    ).save_pretrained(folder)
+    processor.save_pretrained(folder)
 
 
 @pytest.mark.parametrize(("build", "config"), [(omnilmm, OmniLMMConfig), (minicpm, MiniCPMVConfig)])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import save_file
 
+from damaged_bytes import damaged
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import load_model
 from rlaifv_kedro.models.adapters import merge_adapter
@@ -29,14 +30,6 @@ FILES = (*JSON, "chat_template.jinja", "model.safetensors")
 HEADER = 6000
 """Bytes at a file's beginning that are damaged; of the weights, about the header."""
 ODD = [None, True, -1, 0, 3, 2**40, 0.5, float("nan"), "", "x", [], [1, 2], {}, {"a": 1}]
-
-
-def damaged(content: bytes, draw: st.DataObject) -> bytes:
-    """Bytes cut off, replaced, or put in."""
-    at = draw.draw(st.integers(0, min(len(content), HEADER)))
-    new = draw.draw(st.binary(max_size=12))
-    after = draw.draw(st.sampled_from([len(content), at + len(new), at]))
-    return content[:at] + new + content[after:]
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -79,7 +72,7 @@ def loads_or_is_refused(folder: Path) -> None:
 @settings(max_examples=60)
 def test_damaged_bytes(folder: Path, tiny: Path, draw: st.DataObject, name: str) -> None:
     shutil.copytree(tiny, folder, dirs_exist_ok=True)
-    (folder / name).write_bytes(damaged((tiny / name).read_bytes(), draw))
+    (folder / name).write_bytes(draw.draw(damaged(st.just((tiny / name).read_bytes()), first=HEADER)))
     loads_or_is_refused(folder)
 
 
