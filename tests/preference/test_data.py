@@ -369,6 +369,19 @@ def test_left_cuts_the_beginning_of_the_question(
     )
 
 
+@pytest.mark.parametrize("max_length", [None, 10_000])
+def test_the_models_context_is_a_limit_too(
+    images: list[dict[str, Any]], encoder: ChatEncoder, uncut: Pack, max_length: int | None
+) -> None:
+    """Beyond it a model has no positions that it has learnt."""
+    short = ChatEncoder(encoder.processor, "policy", encoder.ends, context=uncut.longest - 4)
+    found = packed(one_prompt(images), short, Truncation(max_length)).pack
+    assert found == Pack(uncut.prefix, [uncut.branches[0][:-4], uncut.branches[1]])
+    full = ChatEncoder(encoder.processor, "policy", encoder.ends, context=len(uncut.prefix))
+    with pytest.raises(UserError, match=rf"no room for an answer in the policy's context of {full.context}"):
+        packed(one_prompt(images), full, Truncation(max_length))
+
+
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_an_image_is_never_cut(
     images: list[dict[str, Any]], encoder: ChatEncoder, uncut: Pack, side: str

@@ -188,7 +188,7 @@ class RLAIFVChat:
 
     def _generation(self, decoding: ChatDecoding, prompt: int) -> "GenerationConfig":
         """generate's settings for a prompt of so many tokens."""
-        context = context_of(self.model.module) or prompt + decoding.max_new_tokens
+        context = context_of(self.model.module.config) or prompt + decoding.max_new_tokens
         if prompt >= context:
             raise UserError(
                 f"the question and its image take {prompt} tokens, and the model's context has {context}: "

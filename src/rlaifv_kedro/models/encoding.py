@@ -51,12 +51,20 @@ class ChatEncoder:
 
     Args:
         ends: Token ids that end a reply.
+        context: Most tokens of a prompt with its answer that the model has positions for; None: no limit is
+            known.
 
     Raises:
         UserError: The processor has no chat template.
     """
 
-    def __init__(self, processor: "ProcessorMixin", where: str, ends: Collection[int] = ()):
+    def __init__(
+        self,
+        processor: "ProcessorMixin",
+        where: str,
+        ends: Collection[int] = (),
+        context: int | None = None,
+    ):
         from transformers import LlavaProcessor
 
         template = processor_template(processor)
@@ -68,6 +76,7 @@ class ChatEncoder:
         if "enable_thinking" in template:
             self._template["enable_thinking"] = False
         self.processor, self.tokenizer, self.where = processor, processor.tokenizer, where
+        self.context = context
         self.image_token: str = processor.image_token
         self.image_id: int = self.tokenizer.convert_tokens_to_ids(self.image_token)
         self.pad_id: int = (

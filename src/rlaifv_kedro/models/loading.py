@@ -129,6 +129,7 @@ def load_encoder(path: str | Path, loading: Loading | None = None, **changes: An
     from transformers import AutoConfig
 
     from rlaifv_kedro.models import minicpm_v, omnilmm
+    from rlaifv_kedro.models.backends.room import context_of
     from rlaifv_kedro.models.encoding import ChatEncoder, ends_of
     from rlaifv_kedro.models.llava.original_config import llava_config, named_tower
 
@@ -144,7 +145,8 @@ def load_encoder(path: str | Path, loading: Loading | None = None, **changes: An
         else:
             config = AutoConfig.from_pretrained(whole.path, trust_remote_code=loading.trust_remote_code)
         processor = _processor(given, whole, config, loading)
-        return ChatEncoder(processor, str(path), ends_of(_generation_config(whole, config)))
+        ends = ends_of(_generation_config(whole, config))
+        return ChatEncoder(processor, str(path), ends, context_of(config))
 
 
 def _generation_config(whole: CheckpointFolder, config: "PreTrainedConfig") -> "GenerationConfig":

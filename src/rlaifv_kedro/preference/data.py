@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Truncation:
-    """How pairs longer than the model's context are cut; see :func:`rlaifv_kedro.branching.pack`."""
+    """How pairs are cut; see :func:`rlaifv_kedro.branching.pack`. The model's context is a limit, too."""
 
     max_length: int | None = None
     side: Literal["right", "left"] = "right"
@@ -100,7 +100,8 @@ def fault_of_pair(
     except UserError as error:
         return error.message
     if whole.branches[0] == whole.branches[1]:
-        cut = "" if truncation.max_length is None else f", cut to training.max_length={truncation.max_length}"
+        limit, called = _limit(encoder, truncation)
+        cut = "" if limit is None else f", cut to {called}"
         return f"the chosen and the rejected answer are the same in the policy's tokens{cut}"
     return None
 
@@ -114,14 +115,22 @@ def _packed(
         UserError: The prompt leaves no room for an answer, or an answer can't follow it.
     """
     prompt, branches = encoder.answers(question, answers, image)
-    keep = encoder.end_of_image(prompt, image)
+    limit, called = _limit(encoder, truncation)
     try:
-        return pack(prompt, branches, truncation.max_length, truncation.side, keep)
+        return pack(prompt, branches, limit, truncation.side, encoder.end_of_image(prompt, image))
     except ValueError as error:
         raise UserError(
             f"its image and question have {len(prompt)} tokens, which leaves no room for an answer in "
-            f"training.max_length={truncation.max_length}. Raise it."
+            f"{called}."
         ) from error
+
+
+def _limit(encoder: "ChatEncoder", truncation: Truncation) -> tuple[int | None, str]:
+    """Most tokens of a prompt with an answer, and how that limit is called."""
+    own, context = truncation.max_length, encoder.context
+    if context is not None and (own is None or context < own):
+        return context, f"the policy's context of {context} tokens"
+    return own, f"training.max_length={own}"
 
 
 def branches_of_pairs(packs: Sequence[PairPack]) -> torch.Tensor:

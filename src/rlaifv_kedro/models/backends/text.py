@@ -97,7 +97,7 @@ class TransformersText:
         return answers
 
     def _too_long(self, tokens: int, decoding: Decoding) -> Answer | None:
-        context = context_of(self.module)
+        context = context_of(self.module.config)
         if context is None or tokens + decoding.max_new_tokens <= context:
             return None
         why = (

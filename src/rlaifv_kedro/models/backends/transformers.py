@@ -71,7 +71,8 @@ class TransformersModel:
                 f"{self.where} has no tokenizer, so it can't be asked anything. Copy it there from where "
                 "the checkpoint was published."
             )
-        return ChatEncoder(self.processor, self.where, ends_of(self.module.generation_config))
+        ends, context = ends_of(self.module.generation_config), context_of(self.module.config)
+        return ChatEncoder(self.processor, self.where, ends, context)
 
     @torch.no_grad()
     def sample(
@@ -147,7 +148,7 @@ class TransformersModel:
 
     def _room(self, tokens: int) -> int:
         """Most tokens that an answer can have after a prompt of so many."""
-        context = context_of(self.module)
+        context = context_of(self.module.config)
         return sys.maxsize if context is None else context - tokens
 
     def _settings(self, decoding: Decoding) -> SamplingSettings:
