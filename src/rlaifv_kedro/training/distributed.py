@@ -44,14 +44,18 @@ def deepspeed_config(params: "TrainingParams", dtype: str | None = None) -> dict
     if params.deepspeed is None:
         return None
     path = Path(params.deepspeed)
+    remedy = (
+        "Give a JSON file with zero_optimization.stage, such as conf/deepspeed/zero2.json or "
+        "conf/deepspeed/zero3.json."
+    )
     try:
-        config = read_json(path, "Give such a file.")
+        config = read_json(path, remedy)
         stage = config["zero_optimization"]["stage"]
-    except (UserError, LookupError, TypeError) as error:
+    except UserError as error:
+        raise UserError(f"training.deepspeed={path} can't be used. {error.message}") from error
+    except (LookupError, TypeError) as error:
         raise UserError(
-            f"training.deepspeed={path} can't be used ({type(error).__name__}: {error}). Give a JSON file "
-            "with zero_optimization.stage, such as "
-            "conf/deepspeed/zero2.json or conf/deepspeed/zero3.json."
+            f"training.deepspeed={path} can't be used: it has no zero_optimization.stage. {remedy}"
         ) from error
     if type(stage) is not int or stage not in (1, 2, 3):
         raise UserError(

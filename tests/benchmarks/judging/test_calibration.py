@@ -179,7 +179,7 @@ class TestFiles:
             read_verdicts(tmp_path / "v.jsonl")
 
     def test_a_parquet_file_that_is_none(self, tmp_path: Path) -> None:
-        for content, message in (("no", "line 1: not JSON"), ("PAR1no", "is a damaged parquet file")):
+        for content, message in (("no", "line 1: not JSON"), ("PAR1no", "is damaged or not a parquet file")):
             (tmp_path / "v.parquet").write_text(content)
             with pytest.raises(UserError, match=message):
                 read_verdicts(tmp_path / "v.parquet")
