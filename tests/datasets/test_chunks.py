@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 from kedro.io.core import Version
 
-from rlaifv_kedro.datasets.chunks import Chunk, ChunkedTableDataset, Complete
+from rlaifv_kedro.datasets import chunks
+from rlaifv_kedro.datasets.chunks import JOURNAL, Chunk, ChunkedTableDataset, Complete
 from rlaifv_kedro.errors import UserError
 
 
@@ -57,6 +58,60 @@ def test_a_damaged_chunk_is_not_finished_and_fails_the_load(table, folder):
         table.load()
     (folder / "00001.parquet").unlink()
     assert not table.exists()
+
+
+@pytest.mark.parametrize("where", [4, -4, None])
+@pytest.mark.parametrize("complete", [False, True])
+def test_a_chunk_whose_bits_have_changed_is_not_finished(table, folder, where, complete):
+    """Also where it can still be read, as with a flipped bit in parquet's statistics, or another chunk's rows."""
+    for chunk_id, key in (("00000", "a"), ("00001", "b")):
+        table.save(Chunk(chunk_id, rejects(key)))
+    if complete:
+        table.save(Complete(["00000", "00001"]))
+    path = folder / "00001.parquet"
+    whole = path.read_bytes()
+    if where is None:
+        path.write_bytes((folder / "00000.parquet").read_bytes())
+    else:
+        path.write_bytes(whole[:where] + bytes([whole[where] ^ 1]) + whole[where:][1:])
+    assert table.finished_chunks() == {"00000"}
+    with pytest.raises(UserError, match="00001.parquet is damaged"):
+        table.save(Complete(["00000", "00001"]))
+    table.save(Chunk("00001", rejects("b")))
+    assert table.finished_chunks() == {"00000", "00001"} and path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("left", ["", "{sha}  00001.parq", "garbage\n{sha}", "\xff\n"])
+def test_a_torn_or_damaged_journal_costs_its_lines_and_ends_with_the_same_bytes(table, folder, left):
+    for chunk_id, key in (("00000", "a"), ("00001", "b")):
+        table.save(Chunk(chunk_id, rejects(key)))
+    journal = folder / JOURNAL
+    whole = journal.read_bytes()
+    first, second = whole.decode().splitlines()
+    journal.write_bytes(f"{first}\n{left.format(sha=second.split()[0])}".encode("latin-1"))
+    assert table.finished_chunks() == {"00000"}
+    table.save(Chunk("00001", rejects("b")))
+    assert table.finished_chunks() == {"00000", "00001"}
+    table.save(Complete(["00000", "00001"]))
+    assert journal.read_bytes() == whole
+
+
+def test_a_kill_between_a_chunks_line_and_the_chunk_leaves_it_unfinished(table, folder, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    table.save(Chunk("00000", rejects("a")))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(chunks, "write_atomically", killed)
+        table.save(Chunk("00001", rejects("b")))
+    assert (folder / JOURNAL).read_text().count("\n") == 2
+    assert table.finished_chunks() == {"00000"}
+
+
+def test_chunks_of_before_there_was_a_journal_are_not_finished(table, folder):
+    table.save(Chunk("00000", rejects("a")))
+    (folder / JOURNAL).unlink()
+    assert table.finished_chunks() == set()
 
 
 def test_a_marker_needs_its_chunks_and_a_damaged_one_is_none(table, folder):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from chat_server import Body, ChatServer, completion, question_of
 from rlaifv_kedro.claims.llm_splitter import DIVIDE
-from rlaifv_kedro.datasets.tables import write_table
+from rlaifv_kedro.datasets import TableDataset
 from rlaifv_kedro.images import png_bytes
 from rlaifv_kedro.miniature.scenes import draw_scene
 from rlaifv_kedro.models.llava.processor import SYSTEM as LLAVA_SYSTEM
@@ -113,7 +113,7 @@ class RealLayouts(Project):
             [OMNILMM_SYSTEM, "<|system|>", "<|user|>", "<|assistant|>", "yes", "Yes", "no", "No"],
         )
         prompts = self.path / "prompt_pool.parquet"
-        write_table(prompts, "prompts", prompt_pool())
+        TableDataset(str(prompts), "prompts").save(prompt_pool())
         conf = self.path / "conf" / ENVIRONMENT
         conf.mkdir()
         (conf / "parameters.yml").write_text(PARAMETERS.format(url=url))

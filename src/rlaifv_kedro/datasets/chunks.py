@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 
-from rlaifv_kedro.datasets.tables import as_frame, known_table, preview_table, read_table, write_table
+from rlaifv_kedro.datasets.tables import as_frame, known_table, preview_table, read_table, table_content
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.files import file_sha256, json_value, read_bytes, shown, write_atomically
+from rlaifv_kedro.files import file_sha256, json_value, read_bytes, shown, write_atomically, writing
 from rlaifv_kedro.schemas import FINGERPRINT, conform, table
 
 if TYPE_CHECKING:
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
     from kedro_datasets._typing import TablePreview
 
 MARKER = "_complete.json"
+JOURNAL = ".chunks.sha256"
+"""Hidden beside the chunks: what each must hold, in the form that ``sha256sum -c`` reads."""
+_JOURNAL_LINE = re.compile(r"(?P<sha256>[0-9a-f]{64})  (?P<name>[^/.][^/]*)")
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,8 @@ class ChunkedTableDataset(RunVersionedDataset):
     one frame.
 
     Without the marker that :class:`Complete` writes, the table does not exist for anyone but the node that
-    goes on with it (:meth:`finished_chunks`).
+    goes on with it (:meth:`finished_chunks`). A journal has each chunk's hash before the chunk itself is
+    there, so a chunk that was damaged since is never taken for finished.
     """
 
     SUFFIX = ".parquet"
@@ -72,9 +79,9 @@ class ChunkedTableDataset(RunVersionedDataset):
         """A chunk's rows, checked."""
         return read_table(path, self._table, remedy, sha256)
 
-    def write_chunk(self, path: Path, frame: pd.DataFrame) -> None:
-        """Writes a chunk atomically; same rows, same bytes."""
-        write_table(path, self._table, frame)
+    def chunk_content(self, path: Path, frame: pd.DataFrame) -> bytes | memoryview:
+        """What a chunk's file holds; same rows, same bytes."""
+        return table_content(self._table, frame, where=shown(path))
 
     def file_of(self, folder: Path, chunk_id: str) -> Path:
         """Where a chunk lies."""
@@ -91,9 +98,14 @@ class ChunkedTableDataset(RunVersionedDataset):
         """Writes a chunk, or the marker that makes the table complete."""
         folder = self.save_path()
         if isinstance(data, Chunk):
-            self.write_chunk(self.file_of(folder, data.id), data.frame)
+            path = self.file_of(folder, data.id)
+            content = self.chunk_content(path, data.frame)
+            _note(path, hashlib.sha256(content).hexdigest())
+            write_atomically(path, content)
         elif isinstance(data, Complete):
-            chunks = [self._entry(folder, chunk_id) for chunk_id in data.chunk_ids]
+            noted = _journal(folder)
+            chunks = [self._entry(self.file_of(folder, chunk_id), noted) for chunk_id in data.chunk_ids]
+            _rewrite_journal(folder, {f"{chunk['id']}{self.SUFFIX}": chunk["sha256"] for chunk in chunks})
             write_atomically(folder / MARKER, json.dumps({"chunks": chunks}, indent=2).encode() + b"\n")
         else:
             raise TypeError(f"a chunked table saves a Chunk or Complete, not {type(data).__name__}")
@@ -107,18 +119,22 @@ class ChunkedTableDataset(RunVersionedDataset):
         return as_frame(self._rows(limit=None))
 
     def finished_chunks(self) -> set[str]:
-        """Ids of the chunks that this run has written; one that cannot be read counts as not finished."""
+        """Ids of the chunks that this run has written and that are as they were written."""
         folder = self.save_path()
-        return {path.stem for path in sorted(folder.glob(f"[!.]*{self.SUFFIX}")) if self._readable(path)}
+        return {
+            path.stem
+            for name, sha256 in _journal(folder).items()
+            if (path := folder / name).is_file() and file_sha256(path) == sha256
+        }
 
     def preview(self, nrows: int = 5) -> TablePreview:
         """The first rows, for Kedro-Viz."""
         return preview_table(self._rows(limit=nrows)[:nrows])
 
-    def _entry(self, folder: Path, chunk_id: str) -> dict[str, Any]:
-        path = self.file_of(folder, chunk_id)
-        rows = self.read_chunk(path, self._chunk_remedy(path))
-        return {"id": chunk_id, "rows": rows.num_rows, "sha256": file_sha256(path)}
+    def _entry(self, path: Path, noted: dict[str, str]) -> dict[str, Any]:
+        sha256 = noted.get(path.name, "")  # which no file has
+        rows = self.read_chunk(path, self._chunk_remedy(path), sha256)
+        return {"id": path.stem, "rows": rows.num_rows, "sha256": sha256}
 
     def _rows(self, limit: int | None) -> pa.Table:
         """All rows, or the chunks that hold the first ``limit``."""
@@ -144,13 +160,6 @@ class ChunkedTableDataset(RunVersionedDataset):
         fingerprint = fingerprints.pop()
         return rows.replace_schema_metadata({FINGERPRINT: fingerprint}) if fingerprint else rows
 
-    def _readable(self, path: Path) -> bool:
-        try:
-            self.read_chunk(path, remedy="")
-        except UserError:
-            return False
-        return True
-
     def _chunk_remedy(self, path: Path) -> str:
         if self._version is None:
             return self.remedy()
@@ -173,3 +182,42 @@ class ChunkedTableDataset(RunVersionedDataset):
 
     def _describe(self) -> dict[str, Any]:
         return {**super()._describe(), "table": self._table}
+
+
+def _note(path: Path, sha256: str) -> None:
+    """Appends what a chunk will hold to its table's journal, unless that says so already.
+
+    It comes before the chunk: a kill between the two leaves a line without its file.
+    """
+    folder, journal = path.parent, path.with_name(JOURNAL)
+    if _journal(folder).get(path.name) == sha256:
+        return
+    with writing(journal):
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(journal, "ab") as file:
+            torn = file.tell() > 0 and not journal.read_bytes().endswith(b"\n")
+            file.write((b"\n" if torn else b"") + _line(path.name, sha256))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _rewrite_journal(folder: Path, hashes: dict[str, str]) -> None:
+    """The lines of a complete table, in its order: the same bytes also after kills."""
+    content = b"".join(_line(name, sha256) for name, sha256 in hashes.items())
+    journal = folder / JOURNAL
+    if not journal.is_file() or journal.read_bytes() != content:
+        write_atomically(journal, content)
+
+
+def _line(name: str, sha256: str) -> bytes:
+    return f"{sha256}  {name}\n".encode()
+
+
+def _journal(folder: Path) -> dict[str, str]:
+    """A chunk file's name -> its sha256; of two lines the last counts, and one that is torn is none."""
+    try:
+        text = (folder / JOURNAL).read_bytes().decode(errors="replace")
+    except OSError:
+        return {}
+    lines = (_JOURNAL_LINE.fullmatch(line) for line in text.split("\n")[:-1])
+    return {line["name"]: line["sha256"] for line in lines if line}

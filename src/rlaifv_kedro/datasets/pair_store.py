@@ -16,7 +16,7 @@ import pyarrow as pa
 from rlaifv_kedro.datasets.chunks import ChunkedTableDataset
 from rlaifv_kedro.datasets.tables import reading
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.files import file_sha256, shown, write_atomically
+from rlaifv_kedro.files import file_sha256, shown
 from rlaifv_kedro.schemas import conform, table
 
 _TABLE = "training_pairs"
@@ -134,13 +134,13 @@ class PairStoreDataset(ChunkedTableDataset):
         with reading(path, remedy, "an Arrow file"):
             return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
-    def write_chunk(self, path: Path, frame: pd.DataFrame) -> None:
-        """Writes a chunk atomically; same rows, same bytes."""
+    def chunk_content(self, path: Path, frame: pd.DataFrame) -> memoryview:
+        """What a chunk's file holds; same rows, same bytes."""
         rows = conform(self._table, frame, where=shown(path)).combine_chunks()
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, rows.schema) as writer:
             writer.write_table(rows)
-        write_atomically(path, memoryview(sink.getvalue()))
+        return memoryview(sink.getvalue())
 
     def load(self) -> PairStore:
         """The pairs, mapped into memory.

@@ -27,25 +27,23 @@ ROW_GROUP = 1024  # rows; with images of about 100 kB a group is about 100 MB
 PREVIEW_TEXT = 200  # characters
 
 
-def write_table(path: Path, table_name: str, frame: pd.DataFrame) -> str:
-    """Writes the frame as parquet: same rows, same bytes (no index, no pandas metadata, no time).
+def table_content(table_name: str, frame: pd.DataFrame, where: str) -> bytes:
+    """The frame as parquet: same rows, same bytes (no index, no pandas metadata, no time).
 
-    Returns:
-        The file's sha256.
+    Args:
+        where: What the error calls the table.
 
     Raises:
-        UserError: The frame is not a table of this name, or the file cannot be written.
+        UserError: The frame is not a table of this name.
     """
-    rows = conform(table_name, frame, where=shown(path))
+    rows = conform(table_name, frame, where=where)
     if FINGERPRINT in frame.attrs:
         rows = rows.replace_schema_metadata(
             {FINGERPRINT: json.dumps(frame.attrs[FINGERPRINT], sort_keys=True)}
         )
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink, compression="zstd", row_group_size=ROW_GROUP)
-    content = sink.getvalue().to_pybytes()
-    write_atomically(path, content)
-    return hashlib.sha256(content).hexdigest()
+    return sink.getvalue().to_pybytes()
 
 
 def read_table(path: Path, table_name: str, remedy: str, sha256: str | None = None) -> pa.Table:
@@ -151,8 +149,9 @@ class TableDataset(RunVersionedDataset[pd.DataFrame, pd.DataFrame]):
             return as_frame(rows)
 
     def save(self, data: pd.DataFrame) -> None:
-        """Writes the table; see :func:`write_table`."""
-        write_table(self.save_path(), self._table, data)
+        """Writes the table atomically; see :func:`table_content`."""
+        path = self.save_path()
+        write_atomically(path, table_content(self._table, data, where=shown(path)))
 
     def footer(self) -> pq.FileMetaData | None:
         """What the file notes about its rows and columns; None if there is no file, or it is damaged."""
