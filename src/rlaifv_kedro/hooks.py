@@ -25,6 +25,7 @@ from rlaifv_kedro.params import RUNTIME_ONLY, Parameters, validate_parameters
 from rlaifv_kedro.params.current import Session, set_current
 from rlaifv_kedro.runs import hashes, versions
 from rlaifv_kedro.runs import manifest as manifests
+from rlaifv_kedro.runs.changes import data_inputs, groups_of, noted, outputs_there
 from rlaifv_kedro.runs.entries import sha256_of
 from rlaifv_kedro.runs.kedro_private import dataset, path_of, runtime_parameters, saved_version
 from rlaifv_kedro.runs.lineage import ROOTS
@@ -81,6 +82,7 @@ class RunHooks:
         self._project = Path(run_params["project_path"])
         self._catalog = catalog
         self._begun: dict[str, tuple[float, float]] = {}
+        self._reads: dict[str, set[str]] = {}
         taken()  # what a notebook found out before
         run_id = run_params["run_id"]
         hashes.recall(self._project)
@@ -101,7 +103,7 @@ class RunHooks:
             read=pinned.read,
             lineage=pinned.lineage,
         )
-        self._manifest = begin(self._project, start)
+        self._manifest = begin(self._project, start, pipeline, catalog)
         hashes.keep(self._project)
         for name in sorted(pipeline.all_outputs()):
             if dataset(catalog, name).exists():  # written just before a kill, its record was not
@@ -110,12 +112,33 @@ class RunHooks:
         logger.info("%s %s. If it is interrupted, go on with: %s", verb, run_id, self._manifest.command)
 
     @hook_impl
-    def before_node_run(self, node: Node, catalog: DataCatalog) -> None:
-        """Starts the node's clock, and says which of its chunks are finished and where its outputs lie."""
+    def before_node_run(self, node: Node, catalog: DataCatalog, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Starts the node's clock, and says which of its chunks are finished and where its outputs lie.
+
+        Returns:
+            Its parameters, which note what the node reads of them.
+        """
         announce(_outputs_of(node, catalog))
         with self._lock:
-            before = self._manifest.nodes.get(node.name, manifests.NodeRecord()).seconds
-            self._begun[node.name] = (time.perf_counter(), before)
+            record = self._manifest.nodes.get(node.name, manifests.NodeRecord(reads=[]))
+            goes_on = outputs_there(node, catalog, self._manifest.run_id)
+            self._reads[node.name] = set(record.reads) if goes_on else set()
+            self._begun[node.name] = (time.perf_counter(), record.seconds)
+            parameters = noted(inputs, self._reads[node.name])
+            may_read = sorted(self._reads[node.name] | groups_of(node))
+            self._manifest.nodes[node.name] = manifests.NodeRecord(
+                seconds=record.seconds, inputs=data_inputs(node), reads=may_read
+            )
+            self._manifest.save(self._project)
+        return parameters
+
+    @hook_impl
+    def before_dataset_saved(self, node: Node) -> None:
+        """Records what the node has read before anything that depends on it can be found after a kill."""
+        with self._lock:
+            before = self._manifest.nodes[node.name].reads
+            if self._clock(node).reads != before:
+                self._manifest.save(self._project)
 
     @hook_impl
     def after_node_run(self, node: Node) -> None:
@@ -162,13 +185,17 @@ class RunHooks:
             grown = {name: entry.sha256}
             self._manifest.lineage = self._manifest.lineage.model_copy(update=grown)
 
-    def _clock(self, node: Node) -> None:
-        """Record the node's time so far, and what it has found out."""
+    def _clock(self, node: Node) -> manifests.NodeRecord:
+        """Records the node's time so far, the parameters that it has read, and what it has found out."""
         started, before = self._begun[node.name]
         seconds = round(before + time.perf_counter() - started, 3)
-        self._manifest.nodes[node.name] = manifests.NodeRecord(seconds=seconds)
+        record = manifests.NodeRecord(
+            seconds=seconds, inputs=data_inputs(node), reads=sorted(self._reads[node.name])
+        )
+        self._manifest.nodes[node.name] = record
         for subject, what in taken().items():
             self._manifest.found_out[manifests.relative(self._project, Path(subject))] = what
+        return record
 
     def _close(self, status: str, error: str | None = None) -> None:
         self._manifest.status, self._manifest.ended, self._manifest.error = status, manifests.now(), error

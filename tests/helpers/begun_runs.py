@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+
 from rlaifv_kedro.runs import resuming
 from rlaifv_kedro.runs.lineage import Lineage
 from rlaifv_kedro.runs.manifest import Manifest
@@ -19,4 +22,5 @@ def begin(project: Path, run_id: str = "r", **changes: Any) -> Manifest:
         "read": {},
         "lineage": Lineage(recipe="base"),
     }
-    return resuming.begin(project, resuming.Start(run_id=run_id, **{**usual, **changes}))
+    start = resuming.Start(run_id=run_id, **{**usual, **changes})
+    return resuming.begin(project, start, Pipeline([]), DataCatalog())

@@ -11,7 +11,7 @@ from begun_runs import begin
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import content_sha256
 from rlaifv_kedro.runs import manifest as manifests
-from rlaifv_kedro.runs.manifest import Entry
+from rlaifv_kedro.runs.manifest import Entry, NodeRecord
 
 
 def test_resumed_run_keeps_its_start_and_adds_up(tmp_path):
@@ -27,7 +27,9 @@ def test_resumed_run_keeps_its_start_and_adds_up(tmp_path):
 
 def test_a_run_from_before_a_parameter_was_renamed_goes_on(tmp_path):
     path = manifests.path_of(tmp_path, "r")
-    begin(tmp_path, parameters={"training": {"warmup_ratio": 0.05}})
+    run = begin(tmp_path, parameters={"training": {"warmup_ratio": 0.05}})
+    run.nodes["train_policy"] = NodeRecord.model_validate({"seconds": 3.0})  # as earlier versions wrote it
+    run.save(tmp_path)
     path.write_text(path.read_text().replace("warmup_ratio", "warmup_share"))
     assert manifests.load(tmp_path, "r").parameters == {"training": {"warmup_ratio": 0.05}}
     assert begin(tmp_path, parameters={"training": {"warmup_ratio": 0.05}}).resumed == 1
@@ -48,7 +50,9 @@ def test_a_run_from_before_a_parameter_was_renamed_goes_on(tmp_path):
     ],
 )
 def test_another_run_is_not_resumed_under_this_id(tmp_path, changes, message):
-    begin(tmp_path, read={"x": Entry(path="data/x", version="v", sha256="1")})
+    run = begin(tmp_path, read={"x": Entry(path="data/x", version="v", sha256="1")})
+    run.nodes["n"] = NodeRecord(reads=["a.b", "c"])
+    run.save(tmp_path)
     with pytest.raises(UserError) as error:
         begin(tmp_path, **changes)
     assert message in error.value.message

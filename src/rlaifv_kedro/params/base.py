@@ -1,6 +1,7 @@
-"""What all parameter models have in common."""
+"""What all parameter models have in common: what another value changes, and who has read a value."""
 
-from typing import Annotated
+from enum import Enum
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,7 +11,50 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 
 
+class Changes(Enum):
+    """What another value of a parameter changes; a parameter without one of these marks changes the result.
+
+    A mark stands in the field's type: ``Annotated[Count, Changes.EXECUTION]``.
+    """
+
+    RESULT = "result"
+    EXECUTION = "execution"
+    """When, where and how fast the same is computed, to rounding; or when a run stops."""
+    DIVISION = "division"
+    """Into which parts a node divides its work: as EXECUTION, but the same from the node's first part to its
+    last.
+    """
+
+
 class Params(BaseModel):
     """What all parameter models have in common: nothing unknown, nothing changed after it was checked."""
 
+    __slots__ = ("_note",)  # no private attribute of pydantic's: models that differ in it alone are equal
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def __getattribute__(self, name: str) -> Any:
+        """As always; of a model of :func:`noting` what is read is noted."""
+        value = super().__getattribute__(name)
+        try:
+            own, reads = object.__getattribute__(self, "_note")
+        except AttributeError:
+            return value
+        if name == "__dict__":  # through which models are compared, hashed, copied and written
+            reads.add(own)
+        elif name in type(self).__pydantic_fields__ and not isinstance(value, Params):
+            reads.add(f"{own}.{name}")
+        return value
+
+
+def noting(params: Params, name: str, reads: set[str]) -> Params:
+    """A copy that adds to ``reads`` what is read of it: a parameter's full name, or that of a whole group.
+
+    Args:
+        name: The group's, such as ``training``.
+    """
+    groups = {field: value for field, value in vars(params).items() if isinstance(value, Params)}
+    inner = {field: noting(value, f"{name}.{field}", reads) for field, value in groups.items()}
+    copy = params.model_copy(update=inner)
+    object.__setattr__(copy, "_note", (name, reads))
+    return copy

@@ -109,7 +109,7 @@ def _place(location: Sequence[str | int], root: type[BaseModel]) -> tuple[list[s
     holder: type[BaseModel] | None = None
     annotation: Any = root
     for part in map(str, location):
-        models = _models(annotation)
+        models = models_in(annotation)
         if len(models) > 1 and part in BACKENDS:
             annotation = BACKENDS[part]
             continue
@@ -123,8 +123,8 @@ def _place(location: Sequence[str | int], root: type[BaseModel]) -> tuple[list[s
     return names, holder
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
     """The models in a type: itself, or the members of a union."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for part in get_args(annotation) for model in _models(part)]
+    return [model for part in get_args(annotation) for model in models_in(part)]

@@ -1,10 +1,10 @@
 """The stages around training: data generation, feedback, reward, evaluation."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rlaifv_kedro.params.base import Count, Params, Share
+from rlaifv_kedro.params.base import Changes, Count, Params, Share
 
 
 class DataGenerationParams(Params):
@@ -31,8 +31,10 @@ class DataGenerationParams(Params):
         description="candidates that reach max_new_tokens. reject (ours): they get no score and make no "
         "pairs. keep (release): they count as complete answers, and teach the policy to stop in mid-sentence",
     )
-    chunk_size: Count = Field(100, description="prompts a chunk: what a kill can lose")
-    batch_size: Count = Field(8, description="prompts a forward pass")
+    chunk_size: Annotated[Count, Changes.DIVISION] = Field(
+        100, description="prompts a chunk: what a kill can lose"
+    )
+    batch_size: Annotated[Count, Changes.EXECUTION] = Field(8, description="prompts a forward pass")
 
 
 class FeedbackParams(Params):
@@ -55,7 +57,7 @@ class FeedbackParams(Params):
         512, description="of both steps; the release's 256 cut off long answers"
     )
     splitter_tries: Count = Field(3, description="how often a reply that can't be read is asked for")
-    splitter_batch_size: Count = Field(32, description="replies a forward pass")
+    splitter_batch_size: Annotated[Count, Changes.EXECUTION] = Field(32, description="replies a forward pass")
     count_repeats: bool = Field(
         True, description="a second mention of an object becomes the claim that there is a second one"
     )
@@ -94,9 +96,11 @@ class FeedbackParams(Params):
     balance_lengths: bool = Field(
         True, description="drop pairs until chosen and rejected are equally long on average (release)"
     )
-    max_reject_share: Share = Field(0.1, description="stop if a larger share of the answers can't be used")
-    chunk_size: Count = Field(100, description="prompts a chunk")
-    batch_size: Count = Field(8, description="images a forward pass")
+    max_reject_share: Annotated[Share, Changes.EXECUTION] = Field(
+        0.1, description="stop if a larger share of the answers can't be used"
+    )
+    chunk_size: Annotated[Count, Changes.DIVISION] = Field(100, description="prompts a chunk")
+    batch_size: Annotated[Count, Changes.EXECUTION] = Field(8, description="images a forward pass")
 
     @model_validator(mode="after")
     def _words_differ(self) -> "FeedbackParams":
@@ -118,8 +122,10 @@ class RewardParams(Params):
         description="normalised: divided by the answer's tokens (paper); summed: DPO's implicit reward, "
         "which favours short answers",
     )
-    chunk_size: Count = Field(100, description="prompts a chunk")
-    batch_size: Count = Field(8, description="prompts a forward pass, each with all its answers")
+    chunk_size: Annotated[Count, Changes.DIVISION] = Field(100, description="prompts a chunk")
+    batch_size: Annotated[Count, Changes.EXECUTION] = Field(
+        8, description="prompts a forward pass, each with all its answers"
+    )
 
 
 class CollapseParams(Params):
@@ -145,7 +151,9 @@ class EvaluationParams(Params):
         description="the checkpoint with the lowest rate on the split of select_on becomes trained_policy; "
         "faulty_rate counts repeats as faults",
     )
-    batch_size: Count = Field(8, description="prompts a forward pass; with best_of, sequences")
+    batch_size: Annotated[Count, Changes.EXECUTION] = Field(
+        8, description="prompts a forward pass; with best_of, sequences"
+    )
     best_of: int = Field(
         1,
         strict=True,
@@ -174,7 +182,7 @@ class EvaluationParams(Params):
         description="split on which checkpoints are compared; test is the original's rule, after which the "
         "figures on it are optimistic",
     )
-    keep_best: Count | None = Field(
+    keep_best: Annotated[Count | None, Changes.EXECUTION] = Field(
         2, description="of an iteration's checkpoints so many of the best stay, and the last; null keeps all"
     )
     collapse: CollapseParams = CollapseParams()

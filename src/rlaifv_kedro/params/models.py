@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from rlaifv_kedro.params.base import Count, Params
+from rlaifv_kedro.params.base import Changes, Count, Params
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -13,11 +13,13 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 class ComputeParams(Params):
     """Where and how models compute."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU if there is one")
+    device: Annotated[Literal["auto", "cpu", "cuda"], Changes.EXECUTION] = Field(
+        "auto", description="auto takes a GPU if there is one"
+    )
     dtype: Dtype = Field(
         "bfloat16", description="dtype of the weights while computing; the release uses bf16"
     )
-    threads: int = Field(
+    threads: Annotated[int, Changes.EXECUTION] = Field(
         0,
         strict=True,
         ge=0,
@@ -25,7 +27,7 @@ class ComputeParams(Params):
         description="CPU threads; 0 leaves torch's own choice. Sums may differ in the last bit between "
         "settings",
     )
-    max_tokens_per_pack: Count = Field(
+    max_tokens_per_pack: Annotated[Count, Changes.EXECUTION] = Field(
         4096,
         description="longer packs (an image with very many questions) are scored in groups over the "
         "prefix's cache: bounds memory",
@@ -69,10 +71,10 @@ class TransformersParams(WeightsParams):
     """A model in this process, by transformers."""
 
     backend: Literal["transformers"] = "transformers"
-    device_map: str | None = Field(
+    device_map: Annotated[str | None, Changes.EXECUTION] = Field(
         None, description="auto spreads a model over the GPUs (accelerate); without one, compute.device"
     )
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = Field(
+    attn_implementation: Annotated[Literal["sdpa", "eager", "flash_attention_2"], Changes.EXECUTION] = Field(
         "sdpa", description="flash_attention_2 can't share prefixes: slow"
     )
     adapter: str | None = Field(None, description="folder of LoRA adapters to merge")
@@ -95,17 +97,19 @@ class OpenAIParams(BackendParams):
     """A model on any OpenAI-compatible server."""
 
     backend: Literal["openai"] = "openai"
-    url: str = Field(description="the server's address up to /v1, such as http://127.0.0.1:8000/v1")
+    url: Annotated[str, Changes.EXECUTION] = Field(
+        description="the server's address up to /v1, such as http://127.0.0.1:8000/v1"
+    )
     model: str = Field(min_length=1, description="the name that the server knows the model by")
-    api_key_variable: str = Field(
+    api_key_variable: Annotated[str, Changes.EXECUTION] = Field(
         "OPENAI_API_KEY", description="environment variable with the key; a server without keys needs none"
     )
-    concurrency: Count = Field(16, description="requests under way at once")
-    requests_per_minute: Count | None = Field(
+    concurrency: Annotated[Count, Changes.EXECUTION] = Field(16, description="requests under way at once")
+    requests_per_minute: Annotated[Count | None, Changes.EXECUTION] = Field(
         None, description="most requests a minute, retries included; without it, no limit of ours"
     )
-    timeout: float = Field(120, gt=0, description="seconds to wait for a reply")
-    retries: int = Field(
+    timeout: Annotated[float, Changes.EXECUTION] = Field(120, gt=0, description="seconds to wait for a reply")
+    retries: Annotated[int, Changes.EXECUTION] = Field(
         6, strict=True, ge=0, le=100, description="tries after the first, with growing pauses"
     )
     top_logprobs: int = Field(
@@ -115,10 +119,12 @@ class OpenAIParams(BackendParams):
         le=100,
         description="most likely first tokens in which yes and no are looked for",
     )
-    price_input: float = Field(
+    price_input: Annotated[float, Changes.EXECUTION] = Field(
         0, ge=0, description="price of a million tokens of prompts, for the account of costs"
     )
-    price_output: float = Field(0, ge=0, description="price of a million tokens of replies")
+    price_output: Annotated[float, Changes.EXECUTION] = Field(
+        0, ge=0, description="price of a million tokens of replies"
+    )
 
     @field_validator("url")
     @classmethod

@@ -34,16 +34,28 @@ class Entry(BaseModel):
 
 
 class NodeRecord(BaseModel):
-    """How long a node took, in seconds, over all the run's starts."""
+    """One node, over all the run's starts.
+
+    Attributes:
+        seconds: How long it took.
+        inputs: The entries that it read, without parameters.
+        reads: Full names of the parameters that it has read, or of whole groups: all that it may read while
+            nothing is saved. The empty name stands for all parameters: runs of earlier versions didn't note
+            them.
+    """
 
     seconds: float = 0.0
+    inputs: list[str] = []
+    reads: list[str] = [""]
 
 
 class Manifest(BaseModel):
     """One run, over all its starts.
 
-    ``status`` is what the run wrote last: use :meth:`state` to know whether it still lives. ``found_out``
-    says of each LLaVA that was loaded, by its folder, how its pictures and prompts were prepared.
+    ``status`` is what the run wrote last: use :meth:`state` to know whether it still lives. ``parameters``
+    are those of the last start, and ``changes`` says what they were before: ``at``, ``parameter``, ``from``,
+    ``to``. ``found_out`` says of each LLaVA that was loaded, by its folder, how its pictures and prompts were
+    prepared.
     """
 
     run_id: str
@@ -59,6 +71,7 @@ class Manifest(BaseModel):
     env: str | None = None
     pipelines: list[str]
     parameters: dict[str, Any]
+    changes: list[dict[str, Any]] = []
     replay: str | None = None
     lineage: Lineage | None = None
     error: str | None = None

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.formats import flatten
-from rlaifv_kedro.params import RUN_NAMES
+from rlaifv_kedro.runs.changes import Change, changes_since, made_nodes, refuse
 from rlaifv_kedro.runs.lineage import Lineage
 from rlaifv_kedro.runs.manifest import Entry, Manifest, all_runs, load, now, process_started
 from rlaifv_kedro.software import git_state, package_versions
@@ -33,15 +35,15 @@ class Start:
     lineage: Lineage
 
 
-def begin(project: Path, start: Start) -> Manifest:
+def begin(project: Path, start: Start, pipeline: Pipeline, catalog: DataCatalog) -> Manifest:
     """Starts a run's manifest, or takes up that of a run that is resumed, and writes it.
 
     Other code or packages than at the start are not refused, since a mended bug must not cost the run; a
     warning names them.
 
     Raises:
-        UserError: The run is running in another process, or was started with other parameters, another
-            environment, or other inputs.
+        UserError: The run is running in another process, or has results that were made with other parameters,
+            another environment, or other inputs.
     """
     commit, dirty = git_state(project)
     old = load(project, start.run_id)
@@ -62,6 +64,7 @@ def begin(project: Path, start: Start) -> Manifest:
     )
     if old is not None:
         check_resumable(old, fresh)
+        changes = _accepted_changes(old, fresh, pipeline, catalog)
         _warn_of_other_software(old, fresh)
         fresh = fresh.model_copy(
             update={
@@ -69,6 +72,7 @@ def begin(project: Path, start: Start) -> Manifest:
                 "resumed": old.resumed + 1,
                 "written": old.written,
                 "nodes": old.nodes,
+                "changes": [*old.changes, *(change.record(now()) for change in changes)],
                 "pipelines": sorted({*old.pipelines, *fresh.pipelines}),
                 "read": {**old.read, **fresh.read},
                 "replay": old.replay or fresh.replay,
@@ -93,21 +97,13 @@ def check_resumable(old: Manifest, new: Manifest) -> None:
     """Refuses to go on with a run as something else than it was.
 
     Raises:
-        UserError: It still runs, or parameters, environment or the content of an input differ; names what
-            differs.
+        UserError: It still runs, or the content of an input differs; names what differs.
     """
     where = f"Run `{old.run_id}`"
     if old.state() == "running" and (old.pid, old.host) != (os.getpid(), socket.gethostname()):
         raise UserError(
             f"{where} is still running (process {old.pid} on {old.host}). Wait for it, or stop it first, or "
             "choose another run_id."
-        )
-    differing = differences(comparable(old), comparable(new))
-    if differing:
-        lines = "\n".join(f"  {name}: {was} in the run, {now_} now" for name, was, now_ in differing)
-        raise UserError(
-            f"{where} was started with other parameters:\n{lines}\nGo on with the same parameters, or "
-            "choose another run_id (or none) for a new run."
         )
     for name, entry in new.read.items():
         before = old.read.get(name)
@@ -118,10 +114,19 @@ def check_resumable(old: Manifest, new: Manifest) -> None:
             )
 
 
-def comparable(manifest: Manifest) -> dict[str, Any]:
-    """The flat parameters that a resumed run must share."""
-    flat = flatten(manifest.parameters)
-    return {"--env": manifest.env, **{n: value for n, value in flat.items() if n not in RUN_NAMES}}
+def _accepted_changes(old: Manifest, new: Manifest, pipeline: Pipeline, catalog: DataCatalog) -> list[Change]:
+    """The parameters with which the run goes on otherwise than before.
+
+    Raises:
+        UserError: Results are there that would not be those of the new parameters.
+    """
+    made = made_nodes(pipeline, catalog, old)
+    changes = changes_since(old, new.env, new.parameters, made)
+    refuse(old.run_id, changes, made, pipeline)
+    if changes:
+        listed = "; ".join(change.line() for change in changes)
+        logger.warning("Run %s goes on with other parameters: %s", old.run_id, listed)
+    return changes
 
 
 def _software(manifest: Manifest) -> dict[str, Any]:
