@@ -64,7 +64,8 @@ def test_a_node_knows_its_finished_chunks_and_where_each_output_lies(tmp_path):
 def test_what_a_node_finds_out_is_in_the_manifest(tmp_path):
     """By the checkpoint's folder, relative to the project where it lies in it."""
     hooks, ran = RunHooks(), node(lambda: None, None, "x", name="n")
-    hooks._project, hooks._manifest, hooks._begun = tmp_path, begin(tmp_path), {"n": (0.0, 0.0)}
+    hooks._project, hooks._manifest = tmp_path, begin(tmp_path)
+    hooks._begun, hooks._reads = {"n": (0.0, 0.0)}, {"n": set()}
     taken()  # of other tests
     note(str(tmp_path / "data/llava"), "pictures are cut")
     note(str(tmp_path / "data/llava"), "pictures are padded")

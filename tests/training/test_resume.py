@@ -119,6 +119,25 @@ def test_a_resume_in_the_second_epoch_goes_on_with_its_order(
     assert not changed(kept / "checkpoint-9", folder / "checkpoint-9")
 
 
+@pytest.mark.parametrize(("first", "then"), [(4, 1), (1, 4), (2, 4)])
+@pytest.mark.parametrize("pack", ["prompt", "pair"])
+def test_a_resume_with_other_micro_batches_trains_on_the_same_pairs_a_step(
+    run: Runner, pack: str, first: int, then: int, tmp_path: Path, keep_at: Any, seen: Spy
+) -> None:
+    """Stopped after step 4, in the second epoch, as when memory runs out; no pair is left out or seen twice."""
+    folder, kept = tmp_path / "work", tmp_path / "kept"
+    changes = {"pack": pack, "epochs": 3, "checkpoint_every": 4 / 3}
+    keep_at(folder, kept, 4)
+    _, whole = run(folder, micro_batch_size=first, **changes)
+    in_order = [pair for batch in batches_seen(seen.calls) for pair in batch]
+    seen.calls.clear()
+    _, resumed = run(kept, micro_batch_size=then, gradient_checkpointing=True, **changes)
+    batches = batches_seen(seen.calls)
+    assert {len(batch) for batch in batches} == {then}
+    assert [pair for batch in batches for pair in batch] == in_order[4 * 4 :]
+    pd.testing.assert_frame_equal(resumed, whole, rtol=2e-3, atol=2e-5)
+
+
 def test_a_kill_while_tidying_up_loses_no_checkpoint(
     run: Runner, trained: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
