@@ -11,10 +11,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 
 
-class Changes(Enum):
-    """What another value of a parameter changes; a parameter without one of these marks changes the result.
+class Effect(Enum):
+    """What another value of a parameter changes: the result, unless a mark says otherwise.
 
-    A mark stands in the field's type: ``Annotated[Count, Changes.EXECUTION]``.
+    The mark stands in the field's type: ``Annotated[Count, Effect.EXECUTION]``.
     """
 
     RESULT = "result"

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rlaifv_kedro.params.base import Changes, Count, Params
+from rlaifv_kedro.params.base import Count, Effect, Params
 
 
 class JudgeParams(Params):
@@ -30,10 +30,10 @@ class JudgeParams(Params):
     tries: Count = Field(
         3, description="replies asked for until one holds a verdict; then the item counts as failed"
     )
-    batch_size: Annotated[Count, Changes.EXECUTION] = Field(
+    batch_size: Annotated[Count, Effect.EXECUTION] = Field(
         8, description="prompts a forward pass, of a judge in this process"
     )
-    prices: Annotated[str | None, Changes.EXECUTION] = Field(
+    prices: Annotated[str | None, Effect.EXECUTION] = Field(
         "conf/judge_prices.yml",
         description="file with prices by model, where models.judge has none of its own",
     )
@@ -68,10 +68,10 @@ class BenchmarksParams(Params):
     yes_no_tokens: Count = Field(
         32, description="at most so many tokens an answer to yes/no questions (POPE, and AMBER's)"
     )
-    chunk_size: Annotated[Count, Changes.DIVISION] = Field(
+    chunk_size: Annotated[Count, Effect.DIVISION] = Field(
         50, description="images a chunk: what a kill can lose"
     )
-    batch_size: Annotated[Count, Changes.EXECUTION] = Field(
+    batch_size: Annotated[Count, Effect.EXECUTION] = Field(
         4, description="images a forward pass, each with all questions about it"
     )
     extraction: Literal["llm", "rules"] = Field(

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rlaifv_kedro.params.base import Changes, Count, Params, Share
+from rlaifv_kedro.params.base import Count, Effect, Params, Share
 
 
 class DataGenerationParams(Params):
@@ -31,10 +31,10 @@ class DataGenerationParams(Params):
         description="candidates that reach max_new_tokens. reject (ours): they get no score and make no "
         "pairs. keep (release): they count as complete answers, and teach the policy to stop in mid-sentence",
     )
-    chunk_size: Annotated[Count, Changes.DIVISION] = Field(
+    chunk_size: Annotated[Count, Effect.DIVISION] = Field(
         100, description="prompts a chunk: what a kill can lose"
     )
-    batch_size: Annotated[Count, Changes.EXECUTION] = Field(8, description="prompts a forward pass")
+    batch_size: Annotated[Count, Effect.EXECUTION] = Field(8, description="prompts a forward pass")
 
 
 class FeedbackParams(Params):
@@ -57,7 +57,7 @@ class FeedbackParams(Params):
         512, description="of both steps; the release's 256 cut off long answers"
     )
     splitter_tries: Count = Field(3, description="how often a reply that can't be read is asked for")
-    splitter_batch_size: Annotated[Count, Changes.EXECUTION] = Field(32, description="replies a forward pass")
+    splitter_batch_size: Annotated[Count, Effect.EXECUTION] = Field(32, description="replies a forward pass")
     count_repeats: bool = Field(
         True, description="a second mention of an object becomes the claim that there is a second one"
     )
@@ -96,11 +96,11 @@ class FeedbackParams(Params):
     balance_lengths: bool = Field(
         True, description="drop pairs until chosen and rejected are equally long on average (release)"
     )
-    max_reject_share: Annotated[Share, Changes.EXECUTION] = Field(
+    max_reject_share: Annotated[Share, Effect.EXECUTION] = Field(
         0.1, description="stop if a larger share of the answers can't be used"
     )
-    chunk_size: Annotated[Count, Changes.DIVISION] = Field(100, description="prompts a chunk")
-    batch_size: Annotated[Count, Changes.EXECUTION] = Field(8, description="images a forward pass")
+    chunk_size: Annotated[Count, Effect.DIVISION] = Field(100, description="prompts a chunk")
+    batch_size: Annotated[Count, Effect.EXECUTION] = Field(8, description="images a forward pass")
 
     @model_validator(mode="after")
     def _words_differ(self) -> "FeedbackParams":
@@ -122,8 +122,8 @@ class RewardParams(Params):
         description="normalised: divided by the answer's tokens (paper); summed: DPO's implicit reward, "
         "which favours short answers",
     )
-    chunk_size: Annotated[Count, Changes.DIVISION] = Field(100, description="prompts a chunk")
-    batch_size: Annotated[Count, Changes.EXECUTION] = Field(
+    chunk_size: Annotated[Count, Effect.DIVISION] = Field(100, description="prompts a chunk")
+    batch_size: Annotated[Count, Effect.EXECUTION] = Field(
         8, description="prompts a forward pass, each with all its answers"
     )
 
@@ -151,7 +151,7 @@ class EvaluationParams(Params):
         description="the checkpoint with the lowest rate on the split of select_on becomes trained_policy; "
         "faulty_rate counts repeats as faults",
     )
-    batch_size: Annotated[Count, Changes.EXECUTION] = Field(
+    batch_size: Annotated[Count, Effect.EXECUTION] = Field(
         8, description="prompts a forward pass; with best_of, sequences"
     )
     best_of: int = Field(
@@ -182,7 +182,7 @@ class EvaluationParams(Params):
         description="split on which checkpoints are compared; test is the original's rule, after which the "
         "figures on it are optimistic",
     )
-    keep_best: Annotated[Count | None, Changes.EXECUTION] = Field(
+    keep_best: Annotated[Count | None, Effect.EXECUTION] = Field(
         2, description="of an iteration's checkpoints so many of the best stay, and the last; null keeps all"
     )
     collapse: CollapseParams = CollapseParams()

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from rlaifv_kedro.params.base import Changes, Count, Params
+from rlaifv_kedro.params.base import Count, Effect, Params
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -13,13 +13,13 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 class ComputeParams(Params):
     """Where and how models compute."""
 
-    device: Annotated[Literal["auto", "cpu", "cuda"], Changes.EXECUTION] = Field(
+    device: Annotated[Literal["auto", "cpu", "cuda"], Effect.EXECUTION] = Field(
         "auto", description="auto takes a GPU if there is one"
     )
     dtype: Dtype = Field(
         "bfloat16", description="dtype of the weights while computing; the release uses bf16"
     )
-    threads: Annotated[int, Changes.EXECUTION] = Field(
+    threads: Annotated[int, Effect.EXECUTION] = Field(
         0,
         strict=True,
         ge=0,
@@ -27,7 +27,7 @@ class ComputeParams(Params):
         description="CPU threads; 0 leaves torch's own choice. Sums may differ in the last bit between "
         "settings",
     )
-    max_tokens_per_pack: Annotated[Count, Changes.EXECUTION] = Field(
+    max_tokens_per_pack: Annotated[Count, Effect.EXECUTION] = Field(
         4096,
         description="longer packs (an image with very many questions) are scored in groups over the "
         "prefix's cache: bounds memory",
@@ -71,10 +71,10 @@ class TransformersParams(WeightsParams):
     """A model in this process, by transformers."""
 
     backend: Literal["transformers"] = "transformers"
-    device_map: Annotated[str | None, Changes.EXECUTION] = Field(
+    device_map: Annotated[str | None, Effect.EXECUTION] = Field(
         None, description="auto spreads a model over the GPUs (accelerate); without one, compute.device"
     )
-    attn_implementation: Annotated[Literal["sdpa", "eager", "flash_attention_2"], Changes.EXECUTION] = Field(
+    attn_implementation: Annotated[Literal["sdpa", "eager", "flash_attention_2"], Effect.EXECUTION] = Field(
         "sdpa", description="flash_attention_2 can't share prefixes: slow"
     )
     adapter: str | None = Field(None, description="folder of LoRA adapters to merge")
@@ -97,19 +97,19 @@ class OpenAIParams(BackendParams):
     """A model on any OpenAI-compatible server."""
 
     backend: Literal["openai"] = "openai"
-    url: Annotated[str, Changes.EXECUTION] = Field(
+    url: Annotated[str, Effect.EXECUTION] = Field(
         description="the server's address up to /v1, such as http://127.0.0.1:8000/v1"
     )
     model: str = Field(min_length=1, description="the name that the server knows the model by")
-    api_key_variable: Annotated[str, Changes.EXECUTION] = Field(
+    api_key_variable: Annotated[str, Effect.EXECUTION] = Field(
         "OPENAI_API_KEY", description="environment variable with the key; a server without keys needs none"
     )
-    concurrency: Annotated[Count, Changes.EXECUTION] = Field(16, description="requests under way at once")
-    requests_per_minute: Annotated[Count | None, Changes.EXECUTION] = Field(
+    concurrency: Annotated[Count, Effect.EXECUTION] = Field(16, description="requests under way at once")
+    requests_per_minute: Annotated[Count | None, Effect.EXECUTION] = Field(
         None, description="most requests a minute, retries included; without it, no limit of ours"
     )
-    timeout: Annotated[float, Changes.EXECUTION] = Field(120, gt=0, description="seconds to wait for a reply")
-    retries: Annotated[int, Changes.EXECUTION] = Field(
+    timeout: Annotated[float, Effect.EXECUTION] = Field(120, gt=0, description="seconds to wait for a reply")
+    retries: Annotated[int, Effect.EXECUTION] = Field(
         6, strict=True, ge=0, le=100, description="tries after the first, with growing pauses"
     )
     top_logprobs: int = Field(
@@ -119,10 +119,10 @@ class OpenAIParams(BackendParams):
         le=100,
         description="most likely first tokens in which yes and no are looked for",
     )
-    price_input: Annotated[float, Changes.EXECUTION] = Field(
+    price_input: Annotated[float, Effect.EXECUTION] = Field(
         0, ge=0, description="price of a million tokens of prompts, for the account of costs"
     )
-    price_output: Annotated[float, Changes.EXECUTION] = Field(
+    price_output: Annotated[float, Effect.EXECUTION] = Field(
         0, ge=0, description="price of a million tokens of replies"
     )
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.params.base import Changes, Count, Params, Share
+from rlaifv_kedro.params.base import Count, Effect, Params, Share
 from rlaifv_kedro.params.benchmarks import BenchmarkDataParams, BenchmarksParams, JudgeParams
 from rlaifv_kedro.params.messages import explain
 from rlaifv_kedro.params.method import DataGenerationParams, EvaluationParams, FeedbackParams, RewardParams
@@ -63,7 +63,7 @@ class ExportParams(Params):
 class ReportingParams(Params):
     """What the report shows."""
 
-    examples: Annotated[int, Changes.EXECUTION] = Field(
+    examples: Annotated[int, Effect.EXECUTION] = Field(
         6,
         strict=True,
         ge=0,

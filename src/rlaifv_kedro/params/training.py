@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.params.base import Changes, Count, Params, Share
+from rlaifv_kedro.params.base import Count, Effect, Params, Share
 
 JsonScalar = bool | int | float | str | None
 
@@ -33,16 +33,16 @@ class LaunchParams(Params):
     More than one, or DeepSpeed, runs by torchrun as a process of its own (docs/training.md).
     """
 
-    processes: Annotated[Count, Changes.DIVISION] = Field(1, description="on each host; one a GPU")
-    hosts: Annotated[Count, Changes.DIVISION] = Field(
+    processes: Annotated[Count, Effect.DIVISION] = Field(1, description="on each host; one a GPU")
+    hosts: Annotated[Count, Effect.DIVISION] = Field(
         1, description="machines that see the same project folder"
     )
-    address: Annotated[str | None, Changes.EXECUTION] = Field(
+    address: Annotated[str | None, Effect.EXECUTION] = Field(
         None,
         pattern=r"^([^:\s]+|\[[\da-fA-F:.]+\]):\d+$",
         description="host:port where the processes of several hosts meet; the first host's name, a free port",
     )
-    prefix: Annotated[list[str], Changes.EXECUTION] = Field(
+    prefix: Annotated[list[str], Effect.EXECUTION] = Field(
         [],
         description="command in front of torchrun that starts it on all hosts, e.g. srun --nodes=2 "
         "--ntasks-per-node=1; without one, "
@@ -86,10 +86,10 @@ class TrainingParams(Params):
         description="catalog entries with pairs to train on; preference_pairs is one of them unless its "
         "weight is set to 0",
     )
-    max_reject_share: Annotated[Share, Changes.EXECUTION] = Field(
+    max_reject_share: Annotated[Share, Effect.EXECUTION] = Field(
         0.1, description="stop if a larger share of the pairs can't be used"
     )
-    gather_chunk_size: Annotated[Count, Changes.DIVISION] = Field(
+    gather_chunk_size: Annotated[Count, Effect.DIVISION] = Field(
         256, description="pairs a chunk of training_pairs: held in memory at once, with their images"
     )
     learning_rate: float = Field(5e-7, gt=0, lt=1, description="peak; release: 5e-7 full, 1e-5 LoRA")
@@ -126,7 +126,7 @@ class TrainingParams(Params):
     )
     epochs: float = Field(4, gt=0, le=1e4, description="passes over the pairs (release)")
     batch_size: Count = Field(8, description="pairs an optimiser step (release)")
-    micro_batch_size: Annotated[Count, Changes.EXECUTION] = Field(
+    micro_batch_size: Annotated[Count, Effect.EXECUTION] = Field(
         8,
         description="at most so many pairs a forward pass, in each process; gradients are accumulated up to "
         "batch_size",
@@ -149,7 +149,7 @@ class TrainingParams(Params):
         description="what is cut off longer ones: the answer's end (release), or the question's beginning, "
         "never the image",
     )
-    chunk_size: Annotated[Count, Changes.DIVISION] = Field(
+    chunk_size: Annotated[Count, Effect.DIVISION] = Field(
         1000, description="prompts a chunk of reference_log_probs"
     )
     checkpoint_every: float = Field(
@@ -162,7 +162,7 @@ class TrainingParams(Params):
     weight_decay: float = Field(0.01, ge=0, le=1e3, description="AdamW (release)")
     adam_beta2: float = Field(0.999, gt=0, lt=1)
     max_grad_norm: float = Field(1.0, gt=0)
-    gradient_checkpointing: Annotated[bool, Changes.EXECUTION] = Field(
+    gradient_checkpointing: Annotated[bool, Effect.EXECUTION] = Field(
         True, description="less memory for a third more time"
     )
     freeze: list[Annotated[str, Field(min_length=1)]] | None = Field(
@@ -177,13 +177,13 @@ class TrainingParams(Params):
         description="file with a DeepSpeed configuration, e.g. conf/deepspeed/zero2.json (release): "
         "optimiser states are spread over processes",
     )
-    dataloader_num_workers: Annotated[int, Changes.EXECUTION] = Field(
+    dataloader_num_workers: Annotated[int, Effect.EXECUTION] = Field(
         0, strict=True, ge=0, le=64, description="processes that prepare batches beside each training process"
     )
-    report_to: Annotated[list[Literal["tensorboard", "mlflow"]], Changes.EXECUTION] = Field(
+    report_to: Annotated[list[Literal["tensorboard", "mlflow"]], Effect.EXECUTION] = Field(
         ["tensorboard"], description="beside the training_log table; mlflow is an extra"
     )
-    collapse_log_ratio: Annotated[float, Changes.EXECUTION] = Field(
+    collapse_log_ratio: Annotated[float, Effect.EXECUTION] = Field(
         -200.0,
         lt=0,
         description="stop if the mean log-ratio of the rejected answers falls below this, in nats an answer",

@@ -18,8 +18,8 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.formats import flatten
 from rlaifv_kedro.params import RUN_NAMES
-from rlaifv_kedro.params.base import Changes, Params, noting
-from rlaifv_kedro.params.changes import change_of
+from rlaifv_kedro.params.base import Effect, Params, noting
+from rlaifv_kedro.params.effects import effect_of
 from rlaifv_kedro.runs.kedro_private import dataset, is_versioned, path_of
 from rlaifv_kedro.runs.manifest import Manifest
 
@@ -57,7 +57,7 @@ class Change:
     parameter: str
     before: Any
     now: Any
-    changes: Changes
+    effect: Effect
     read_by: tuple[Made, ...]
 
     def refused(self) -> bool:
@@ -77,9 +77,9 @@ class Change:
         """The change, for people."""
         values = f"{self.parameter}: {self.before!r} in the run, {self.now!r} now"
         if not self.refused():
-            return f"{values} ({self.changes.value})"
+            return f"{values} ({self.effect.value})"
         nodes = ", ".join(f"{m.name} ({'finished' if m.finished else 'begun'})" for m in self.read_by)
-        return f"{values} ({self.changes.value}; read by {nodes or 'the whole run'})"
+        return f"{values} ({self.effect.value}; read by {nodes or 'the whole run'})"
 
 
 class _NotSet:
@@ -104,20 +104,20 @@ def changes_since(
     for name in {**before, **now}:
         was, is_ = before.get(name, _NOT_SET), now.get(name, _NOT_SET)
         if name not in RUN_NAMES and was != is_:
-            changes = change_of(name)
-            found.append(Change(name, was, is_, changes, tuple(_against(name, changes, made))))
+            effect = effect_of(name)
+            found.append(Change(name, was, is_, effect, tuple(_against(name, effect, made))))
     return found
 
 
-def _against(name: str, changes: Changes, made: Iterable[Made]) -> list[Made]:
+def _against(name: str, effect: Effect, made: Iterable[Made]) -> list[Made]:
     """The nodes that have computed something with the old value that depends on it."""
-    if name in OF_THE_RUN or changes is Changes.EXECUTION:
+    if name in OF_THE_RUN or effect is Effect.EXECUTION:
         return []
     return [
         node
         for node in made
         if any(_overlap(read, name) for read in node.reads)
-        and not (changes is Changes.DIVISION and node.finished)
+        and not (effect is Effect.DIVISION and node.finished)
     ]
 
 
