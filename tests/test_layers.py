@@ -10,6 +10,7 @@ from imports import circles, imports, modules
 
 # Small and low: they may know each other, and every room may know them.
 BOTTOM = {
+    "doors",
     "errors",
     "files",
     "formats",

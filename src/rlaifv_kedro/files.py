@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rlaifv_kedro.doors import MOST_OF_A_DOCUMENT, reason_of, regular_bytes
 from rlaifv_kedro.errors import UserError
 
 LFS_POINTER = b"version https://git-lfs"
@@ -96,21 +97,22 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def read_bytes(path: str | os.PathLike, remedy: str) -> bytes:
+def read_bytes(path: str | os.PathLike, remedy: str, most: int | None = MOST_OF_A_DOCUMENT) -> bytes:
     """The file's content.
 
     Args:
         path: File to read.
         remedy: What to do where it cannot be read.
+        most: Bytes that it may have; None for any number.
 
     Raises:
-        UserError: It is missing, a folder, unreadable, empty, or a Git LFS pointer.
+        UserError: It is missing, no regular file (a folder, a pipe, a device), too large, unreadable, empty,
+            or a Git LFS pointer.
     """
     try:
-        content = Path(path).read_bytes()
+        content = regular_bytes(path, most)
     except (OSError, ValueError) as error:  # the latter: NUL in the path
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"Cannot read {shown(path)}: {reason}. {remedy}") from error
+        raise UserError(f"Cannot read {shown(path)}: {reason_of(error)}. {remedy}") from error
     if not content:
         raise UserError(f"{shown(path)} is empty (0 bytes). {remedy}")
     if content.startswith(LFS_POINTER):

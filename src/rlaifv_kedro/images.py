@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlaifv_kedro.doors import MOST_OF_A_PICTURE, reason_of, regular_bytes
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import shortened
 from rlaifv_kedro.pixels import PictureError, as_seen, opened_picture, orientation
@@ -165,9 +166,9 @@ def _file_bytes(path: str | None, folder: Path | None) -> bytes:
     if place is None:
         raise PictureError("no such file: " + " or ".join(shortened(repr(p)[1:-1], _NAME) for p in places))
     try:
-        return Path(place).read_bytes()
+        return regular_bytes(place, MOST_OF_A_PICTURE)
     except OSError as error:
-        raise PictureError(f"{shortened(place, _NAME)}: {error.strerror or error}") from error
+        raise PictureError(f"{shortened(place, _NAME)}: {reason_of(error)}") from error
 
 
 @lru_cache(maxsize=8)  # pairs of one prompt follow each other

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlaifv_kedro.doors import MOST_OF_SETTINGS, reason_of, regular_bytes
 from rlaifv_kedro.errors import UserError
 
 
@@ -24,10 +25,10 @@ class PromptFile:
             UserError: It can't be read, or lacks a placeholder.
         """
         try:
-            data = Path(path).read_bytes()
+            data = regular_bytes(path, MOST_OF_SETTINGS)
             text = data.decode("utf-8-sig")
         except (OSError, ValueError) as error:  # the latter: no UTF-8, or NUL in the path
-            raise UserError(f"{path}: can't read the prompt: {error}") from error
+            raise UserError(f"{path}: can't read the prompt: {reason_of(error)}") from error
         missing = [f"{{{name}}}" for name in placeholders if f"{{{name}}}" not in text]
         if missing:
             raise UserError(

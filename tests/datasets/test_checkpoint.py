@@ -151,6 +151,20 @@ def test_removed_checkpoints_stay_listed_and_the_set_keeps_its_hash(four):
     assert found.content_sha256(folder) != before
 
 
+@pytest.mark.parametrize("name", ["..", "../other", "/etc", "checkpoint-1/../..", "", "..%2fother", "far"])
+@pytest.mark.parametrize("file", ["_complete.json", REMOVED])
+def test_a_marker_whose_names_lead_out_is_damaged(four, tmp_path, name, file):
+    """Checkpoints that a marker names are removed later on, so none may lie elsewhere."""
+    found, folder = four
+    (folder / "far").symlink_to(tmp_path)
+    entry = {"path": name, "step": 1}
+    content = {"checkpoints": [entry]} if file == "_complete.json" else {name: {"why": {}, "files": {}}}
+    (folder / file).write_text(json.dumps(content))
+    assert not found.exists()
+    with pytest.raises(UserError, match="is damaged"):
+        found.load()
+
+
 def test_a_set_made_by_another_run_is_not_own(four, tmp_path):
     later = CheckpointSetDataset(filepath=str(tmp_path / "policy"), version=Version("r", "later"))
     assert {entry["own"] for entry in later.load()} == {False}

@@ -1,5 +1,7 @@
 """Chunked tables: only a marker makes them exist, and a chunk that cannot be read is not finished."""
 
+import json
+
 import pandas as pd
 import pytest
 from kedro.io.core import Version
@@ -119,6 +121,16 @@ def test_a_marker_needs_its_chunks_and_a_damaged_one_is_none(table, folder):
     with pytest.raises(UserError, match="00001.parquet"):
         table.save(Complete(["00000", "00001"]))
     (folder / "_complete.json").write_text('{"chu')
+    assert not table.exists()
+    with pytest.raises(UserError, match="_complete.json is damaged"):
+        table.load()
+
+
+@pytest.mark.parametrize("name", ["../other", "/etc/passwd", "..", "a\0", "..%2fother", 7, None])
+def test_a_marker_whose_names_lead_out_is_damaged(table, folder, name):
+    table.save(Chunk("00000", rejects("a")))
+    table.save(Complete(["00000"]))
+    (folder / "_complete.json").write_text(json.dumps({"chunks": [{"id": name, "sha256": "0"}]}))
     assert not table.exists()
     with pytest.raises(UserError, match="_complete.json is damaged"):
         table.load()

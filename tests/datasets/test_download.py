@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from file_server import FileServer
+from file_server import FileServer, open_for_downloads
 from rlaifv_kedro.datasets import download as module
 from rlaifv_kedro.datasets.download import DownloadError, download
 
@@ -19,7 +19,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PAUSE", 0.001)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    open_for_downloads(monkeypatch)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from kedro.io import DataCatalog
 
-from file_server import FileServer
+from file_server import FileServer, open_for_downloads
 from pair_files import picture
 from rlaifv_kedro.datasets import ImagesDataset, RemoteFileDataset
 from rlaifv_kedro.datasets import download as module
@@ -26,7 +26,7 @@ LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PAUSE", 0.001)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    open_for_downloads(monkeypatch)
 
 
 @pytest.fixture

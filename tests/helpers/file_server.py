@@ -4,10 +4,25 @@ import re
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
+
+from rlaifv_kedro.params import current as session
+from rlaifv_kedro.params.current import Session
+from rlaifv_kedro.params.run import FetchingParams, Parameters
+
 PAUSE = 0.05  # seconds
+HOST = "127.0.0.1"
+
+
+def open_for_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the session's parameters allow this server, and no proxy stand between."""
+    allowed = Session(Parameters(fetching=FetchingParams(private_hosts=[HOST])))
+    monkeypatch.setattr(session, "_current", allowed)
+    monkeypatch.setenv("no_proxy", HOST)
 
 
 @dataclass
@@ -18,6 +33,9 @@ class FileServer:
         files: Path ("/a.txt") -> content.
         ranges: Whether it gives parts of files.
         etags: Path -> ETag; none where it has none.
+        headers: Path -> more headers of its answer.
+        redirects: Path -> the address that it sends on to.
+        endless: Path -> what is sent again and again until the client goes.
         cuts: For the next answers, in turn: after so many bytes the connection is closed. Used up one by one;
             None: not cut. Half of the bytes come a little earlier: a client loses what lies in its buffers
             when it learns of the cut.
@@ -28,6 +46,9 @@ class FileServer:
     files: dict[str, bytes] = field(default_factory=dict)
     ranges: bool = True
     etags: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    redirects: dict[str, str] = field(default_factory=dict)
+    endless: dict[str, bytes] = field(default_factory=dict)
     cuts: list[int | None] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     requests: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
@@ -45,7 +66,7 @@ class FileServer:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((HOST, 0), Handler)
         threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
         ).start()
@@ -57,7 +78,7 @@ class FileServer:
 
     def url(self, path: str) -> str:
         """The address of a file."""
-        return f"http://127.0.0.1:{self._server.server_port}{path}"
+        return f"http://{HOST}:{self._server.server_port}{path}"
 
     def asked(self, header: str) -> list[str | None]:
         """A header of all requests."""
@@ -69,9 +90,13 @@ class FileServer:
             status = self.statuses.pop(0) if self.statuses else 200
             cut = self.cuts.pop(0) if self.cuts else None
         content, etag = self.files.get(request.path), self.etags.get(request.path)
+        if request.path in self.redirects:
+            return self._send(request, 302, b"", {"Location": self.redirects[request.path]})
+        if request.path in self.endless:
+            return self._send_on(request, self.endless[request.path])
         if status != 200 or content is None:
             return self._send(request, status if status != 200 else 404, b"", {})
-        headers = {"ETag": etag} if etag else {}
+        headers = {**({"ETag": etag} if etag else {}), **self.headers.get(request.path, {})}
         asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
         unchanged = request.headers.get("If-Range", etag) == etag
         if asked and self.ranges and unchanged:
@@ -81,6 +106,14 @@ class FileServer:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
             return self._send(request, 206, content[start:], headers, cut)
         self._send(request, 200, content, headers, cut)
+
+    def _send_on(self, request: BaseHTTPRequestHandler, content: bytes) -> None:
+        request.send_response(200)
+        request.end_headers()
+        request.close_connection = True
+        with suppress(OSError):
+            while True:
+                request.wfile.write(content)
 
     def _send(
         self,

@@ -118,6 +118,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         patch.setenv("no_proxy", "127.0.0.1")
         project = make_project(tmp_path_factory.mktemp("benchmarks"))
         (project.path / "conf/test/catalog.yml").write_text(yaml.safe_dump(catalog(server)))
+        (project.path / "conf/test/parameters_fetching.yml").write_text(
+            "fetching: {private_hosts: [127.0.0.1]}\n"
+        )
         yield Place(project, server)
 
 

@@ -2,13 +2,13 @@
 
 import copy
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import click
 
 from rlaifv_kedro.commands.options import LoadVersionsOption, ParamsOption
 from rlaifv_kedro.commands.project import configure
+from rlaifv_kedro.doors import MOST_OF_SETTINGS, reason_of, regular_bytes
 from rlaifv_kedro.errors import UserError
 
 
@@ -57,7 +57,14 @@ def _checked(parameter: click.Parameter) -> click.Parameter:
     def callback(context: click.Context, option: click.Parameter, value: str | None) -> Any:
         from rlaifv_kedro.runs.configuration import read_file
 
-        given = read_file(value, Path(value).read_bytes()) if value else {"run": {}}
+        given: Mapping[str, Any] = {"run": {}}
+        if value:
+            try:
+                given = read_file(value, regular_bytes(value, MOST_OF_SETTINGS))
+            except OSError as error:
+                raise UserError(
+                    f"--config {value} can't be read: {reason_of(error)}. Name a file with options of run."
+                ) from error
         if not isinstance(given.get("run"), Mapping):
             raise UserError(f"--config {value} holds no options of run. Write them so: `run: {{env: test}}`.")
         return of_kedro(context, option, value) if of_kedro else value

@@ -8,6 +8,7 @@ from typing import Any
 
 from rlaifv_kedro.datasets.chunks import MARKER
 from rlaifv_kedro.datasets.versioned import SCRATCH, RunVersionedDataset
+from rlaifv_kedro.doors import OutsideError, path_inside
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import (
     combined_sha256,
@@ -163,10 +164,12 @@ class CheckpointSetDataset(RunVersionedDataset[list, list]):
         remedy = self.remedy()
         marker, removed = read_json(folder / MARKER, remedy), _removed(folder, remedy)
         try:
+            for name in (*removed, *(entry["path"] for entry in marker["checkpoints"])):
+                path_inside(folder, name)
             entries = [
                 {**entry, "path": folder.absolute() / entry["path"]} for entry in marker["checkpoints"]
             ]
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, OutsideError) as error:
             raise UserError(f"{shown(folder / MARKER)} is damaged. {remedy}") from error
         return [
             {**entry, "removed": removed[entry["path"].name]["why"]}

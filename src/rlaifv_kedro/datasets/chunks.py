@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from rlaifv_kedro.datasets.tables import as_frame, known_table, preview_table, read_table, table_content
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
+from rlaifv_kedro.doors import path_inside
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import file_sha256, json_value, read_bytes, shown, write_atomically, writing
 from rlaifv_kedro.schemas import FINGERPRINT, conform, table
@@ -176,8 +177,11 @@ class ChunkedTableDataset(RunVersionedDataset):
         """
         content = read_bytes(folder / MARKER, self.remedy())
         try:
-            return {entry["id"]: entry["sha256"] for entry in json_value(content.decode())["chunks"]}
-        except (ValueError, KeyError, TypeError) as error:
+            found = {entry["id"]: entry["sha256"] for entry in json_value(content.decode())["chunks"]}
+            for chunk_id in found:
+                path_inside(folder, chunk_id)
+            return found
+        except (ValueError, KeyError, TypeError) as error:  # of a path that leads out, too
             raise UserError(f"{shown(folder / MARKER)} is damaged. {self.remedy()}") from error
 
     def _describe(self) -> dict[str, Any]:

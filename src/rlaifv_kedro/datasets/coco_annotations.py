@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import io
 import re
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from rlaifv_kedro.datasets.archives import open_archive, open_member
 from rlaifv_kedro.datasets.remote import RemoteFileDataset
+from rlaifv_kedro.doors import MOST_OF_A_DOCUMENT, open_regular
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.formats import first_line, shortened
@@ -101,7 +103,7 @@ class CocoAnnotations:
                 for path in [*self._path.glob("*.json"), *self._path.glob("annotations/*.json")]
             )
         try:
-            with zipfile.ZipFile(self._path) as archive:
+            with open_archive(self._path) as archive:
                 return archive.namelist()
         except Exception as error:  # of zipfile and the system
             raise UserError(
@@ -109,12 +111,17 @@ class CocoAnnotations:
                 "Give the folder or the archive of COCO's annotations."
             ) from error
 
-    def _open(self, name: str) -> BinaryIO:
+    @contextmanager
+    def _open(self, name: str) -> Iterator[BinaryIO]:
         if self._path.is_dir():
-            return open(self._path / name, "rb")
-        with zipfile.ZipFile(self._path) as archive:
-            # The member keeps the archive's file open until it is closed.
-            return io.BufferedReader(archive.open(name), BUFFER)
+            with open_regular(self._path / name, MOST_OF_A_DOCUMENT) as file:
+                yield file
+            return
+        with (
+            open_archive(self._path) as archive,
+            open_member(archive, name, MOST_OF_A_DOCUMENT) as member,
+        ):
+            yield io.BufferedReader(member, BUFFER)
 
 
 def _entries(

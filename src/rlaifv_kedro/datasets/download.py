@@ -5,13 +5,16 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rlaifv_kedro.datasets.addresses import AddressError, checked_address, proxy_of, redirected, resolver
 from rlaifv_kedro.files import file_sha256, sync_folder, writing
 from rlaifv_kedro.formats import first_line, shortened
+from rlaifv_kedro.params.current import current
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +25,10 @@ CONNECT, SILENCE = (
     30,
     60,
 )  # seconds until a connection stands, and without a byte; a long download has no limit
+MOST = 32 * 2**30
+"""Bytes of a published file; the largest that is known, COCO's train2017.zip, has 19 GB."""
+REDIRECTS = 10
+REDIRECTING = {301, 302, 303, 307, 308}
 BUSY = {408, 425, 429}
 """Answers that say "later", like all from 500 on."""
 
@@ -40,6 +47,7 @@ def download(
     sha256: str | None = None,
     lock: bool = True,
     check: Callable[[Path], str | None] = lambda _: None,
+    most: int = MOST,
 ) -> None:
     """Fetch a file to ``target``; does nothing if it is there.
 
@@ -48,16 +56,18 @@ def download(
     or if ``sha256`` will tell.
 
     Args:
-        urls: http or https; tried in this order.
+        urls: http or https; tried in this order. See :mod:`rlaifv_kedro.datasets.addresses`.
         target: Its folder is made.
         sha256: Of the whole file, hexadecimal.
         lock: Whether others that want the same file wait, by a ``.<name>.lock`` beside it. False: the caller
             sees to that.
         check: Says why what came is not what is wanted, such as a page that says "gone"; None if it is. It
             looks at it before it gets the target's name.
+        most: Bytes that it may have.
 
     Raises:
-        DownloadError: No address gives the file, or what they give has another sha256 or fails the check.
+        DownloadError: No address gives the file or may be asked, or what they give is too large, has another
+            sha256 or fails the check.
         UserError: The disk can't be written.
     """
     from filelock import FileLock
@@ -71,7 +81,7 @@ def download(
                 if target.exists():
                     return
                 try:
-                    _fetch(url, part, sha256, check)
+                    _fetch(url, part, sha256, check, most)
                 except DownloadError as error:
                     reasons.append(f"{shortened(url, 200)}: {error}")
                     continue
@@ -82,14 +92,14 @@ def download(
     raise DownloadError("; ".join(reasons))
 
 
-def _fetch(url: str, part: Path, sha256: str | None, check: Callable[[Path], str | None]) -> None:
+def _fetch(url: str, part: Path, sha256: str | None, check: Callable[[Path], str | None], most: int) -> None:
     """Fill ``part`` from this address, with retries, compare its hash, and check it."""
     logger.info("Fetching %s", url)
     failures, again = 0, False
     while True:
         start = _size(part)
         try:
-            _stream(url, part, trusted=sha256 is not None)
+            _stream(url, part, sha256 is not None, most)
         except _Cut as cut:
             failures = 1 if _size(part) > start else failures + 1
             if failures > RETRIES:
@@ -114,7 +124,7 @@ def _fault(part: Path, sha256: str | None, check: Callable[[Path], str | None]) 
     return why and f"it gives {_read_notes(part).get('type') or 'something'}: {why}"
 
 
-def _stream(url: str, part: Path, trusted: bool) -> None:
+def _stream(url: str, part: Path, trusted: bool, most: int) -> None:
     """One request: append to ``part`` what is missing, or write it anew where the server can't continue or
     has another file now.
     """
@@ -122,7 +132,7 @@ def _stream(url: str, part: Path, trusted: bool) -> None:
 
     start, headers = _request(url, part, trusted)
     try:
-        with _http().open(url, "rb", block_size=0, size=1, headers=headers) as answer:
+        with _answer(url, headers) as answer:
             status, says = answer.r.status, answer.r.headers
             if status == 206 and not says.get("Content-Range", "").startswith(f"bytes {start}-"):
                 _forget(part)
@@ -130,11 +140,21 @@ def _stream(url: str, part: Path, trusted: bool) -> None:
             if status != 206:
                 start = 0
                 _write_notes(part, url, says)
+            if says.get("Content-Encoding", "identity") != "identity":
+                raise DownloadError(f"it gives the file packed ({says['Content-Encoding']}), unasked")
+            announced = says.get("Content-Length", "")
+            size = start + (int(announced) if announced.isdecimal() else 0)
             with open(part, "ab" if start else "wb") as file:
-                while chunk := answer.read(CHUNK):
+                while size <= most and (chunk := answer.read(CHUNK)):
+                    size = max(size, file.tell() + len(chunk))
                     file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
+            if size > most:
+                _forget(part)
+                raise DownloadError(f"it gives more than {most:,} bytes")
+    except AddressError as error:
+        raise DownloadError(str(error)) from error
     except FileNotFoundError as error:
         raise DownloadError("404, there is no such file") from error
     except aiohttp.ClientResponseError as error:
@@ -151,12 +171,52 @@ def _stream(url: str, part: Path, trusted: bool) -> None:
         raise _Cut(first_line(error)) from error
 
 
-def _http() -> Any:
+@contextmanager
+def _answer(url: str, headers: Mapping[str, str]) -> Iterator[Any]:
+    """The answer to a request, behind all places to which servers send on; each is checked.
+
+    Another host is said in the log, and not refused: published files lie on networks of their own.
+
+    Raises:
+        AddressError: One of the addresses is none to fetch from.
+    """
+    hosts = frozenset(current().parameters.fetching.private_hosts)
+    place = checked_address(url, hosts)
+    for _ in range(REDIRECTS):
+        proxy = proxy_of(place, hosts)
+        options = {"headers": headers, "allow_redirects": False, "proxy": proxy}
+        http = _http(None if proxy else hosts)
+        with http.open(str(place), "rb", block_size=0, size=1, **options) as answer:
+            if answer.r.status not in REDIRECTING:
+                yield answer
+                return
+            onward = redirected(place, answer.r.headers.get("Location", ""), hosts)
+        if onward.origin() != place.origin():
+            logger.info("%s sends on to %s", shortened(str(place), 200), onward.origin())
+        place = onward
+    raise DownloadError(f"it sends on more than {REDIRECTS} times")
+
+
+@cache
+def _http(private_hosts: frozenset[str] | None) -> Any:
+    """A client that connects to public hosts and these; None: to any, for a proxy of the user's.
+
+    It sends no passwords (of ``.netrc``), keeps no cookies, follows no redirect and unpacks nothing.
+    """
     import aiohttp
     import fsspec
 
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=SILENCE)
-    return fsspec.filesystem("http", client_kwargs={"timeout": timeout, "trust_env": True})
+    async def client(**_: Any) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                resolver=None if private_hosts is None else resolver(private_hosts)
+            ),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=SILENCE),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+
+    return fsspec.filesystem("http", get_client=client, skip_instance_cache=True)
 
 
 def _request(url: str, part: Path, trusted: bool) -> tuple[int, dict[str, str]]:

@@ -15,15 +15,16 @@ from typing import Any
 
 from kedro.io import AbstractDataset
 
+from rlaifv_kedro.datasets.archives import open_archive, open_member
 from rlaifv_kedro.datasets.download import DownloadError, download
 from rlaifv_kedro.datasets.picture_names import (
     HTTP,
     Places,
     address_below,
     file_of_address,
-    is_relative_path,
 )
 from rlaifv_kedro.datasets.remote import RemoteFileDataset
+from rlaifv_kedro.doors import MOST_OF_A_PICTURE, OutsideError, path_inside
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown, writing
 from rlaifv_kedro.formats import first_line, shortened
@@ -119,7 +120,7 @@ class Images:
         if not self._path.is_file():
             return {name: {"bytes": None, "path": shown(self._path / places[name])} for name in names}
         with self._archive() as archive:
-            return {name: {"bytes": archive.read(places[name]), "path": places[name]} for name in names}
+            return {name: {"bytes": _member(archive, places[name]), "path": places[name]} for name in names}
 
     @cached_property
     def _places(self) -> Places:
@@ -134,8 +135,10 @@ class Images:
     @contextmanager
     def _archive(self) -> Iterator[zipfile.ZipFile]:
         try:
-            with zipfile.ZipFile(self._path) as archive:
+            with open_archive(self._path) as archive:
                 yield archive
+        except UserError:
+            raise
         except Exception as error:  # of zipfile, of what members are packed by, and of the system
             raise UserError(
                 f"{shown(self._path)} is damaged or no zip archive ({first_line(error)}). Delete it, and it "
@@ -156,8 +159,12 @@ class Images:
             return file_of_address(name), name
         if self._path.is_file() or not self._base_url or name.startswith(HTTP):
             raise DownloadError("not there")
-        if not is_relative_path(name):
-            raise DownloadError("not there, and no path that a file below a folder can have on any system")
+        try:
+            path_inside(self._path, name, own=True)
+        except OutsideError as error:
+            raise DownloadError(f"not there, and not fetched by such a name: {error}") from error
+        if twin := self._places.twin(name):
+            raise DownloadError(f"not there, but {twin} is: one file, where capitals don't count")
         return name, address_below(self._base_url, name)
 
     def _fetch(self, names: Sequence[str], places: dict[str, str]) -> dict[str, str]:
@@ -170,7 +177,7 @@ class Images:
         def fetch(name: str) -> str | None:
             try:
                 path, url = self._source(name)
-                download([url], self._path / path, lock=False, check=_fault_of_file)
+                download([url], self._path / path, lock=False, check=_fault_of_file, most=MOST_OF_A_PICTURE)
             except DownloadError as error:
                 return str(error)
             self._places.add(path)
@@ -190,6 +197,11 @@ class Images:
                 if len(failed) == len(batch):
                     return problems | dict.fromkeys(names[start + BATCH :], "not tried")
         return problems
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    with open_member(archive, name, MOST_OF_A_PICTURE) as member:
+        return member.read()
 
 
 def _fault_of_file(path: Path) -> str | None:

@@ -3,6 +3,7 @@
 import hashlib
 import posixpath
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,8 +11,6 @@ from urllib.parse import quote, unquote
 
 HTTP = ("http://", "https://")
 _READABLE = 60  # characters of an address's last part that are kept in the name of its file
-_LONGEST = 200  # bytes of a part of a path; file systems allow 255, and a download adds some
-_WINDOWS = {"CON", "PRN", "AUX", "NUL", *(f"{name}{i}" for name in ("COM", "LPT") for i in range(1, 10))}
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,7 @@ class Places:
 
     def __init__(self, paths: Iterable[str]):
         self._by_last_part: dict[str, list[str]] = defaultdict(list)
+        self._folded: dict[str, str] = {}
         for path in paths:
             self.add(path)
 
@@ -40,6 +40,12 @@ class Places:
         paths = self._by_last_part[posixpath.basename(path)]
         if path not in paths:
             paths.append(path)
+            self._folded.setdefault(_folded(path), path)
+
+    def twin(self, path: str) -> str | None:
+        """A file that is there, and would be this one where capitals or forms of Unicode don't count."""
+        found = self._folded.get(_folded(path))
+        return found if found != path else None
 
     def of(self, name: str) -> list[Match]:
         """What a name or address may mean: nothing, one file, or several of the same last part."""
@@ -68,17 +74,8 @@ def address_below(base_url: str, name: str) -> str:
     return posixpath.join(base_url, quote(name))
 
 
-def is_relative_path(name: str) -> bool:
-    """Whether a name is a path that a folder can hold on any system, and that stays inside."""
-    return all(
-        part
-        and not part.startswith(".")
-        and not part.endswith((".", " "))
-        and not re.search(r'[\x00-\x1f\x7f\\:*?"<>|]', part)
-        and len(part.encode(errors="surrogatepass")) <= _LONGEST
-        and part.split(".")[0].upper() not in _WINDOWS
-        for part in name.split("/")
-    )
+def _folded(path: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 
 def _last_part(address: str) -> str:

@@ -7,8 +7,9 @@ import zipfile
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
-from rlaifv_kedro.datasets.download import DownloadError, download
+from rlaifv_kedro.datasets.download import MOST, DownloadError, download
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
+from rlaifv_kedro.doors import MOST_OF_A_DOCUMENT
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import file_sha256, json_lines, json_value, read_bytes, shown
 
@@ -100,7 +101,8 @@ class RemoteFileDataset(RunVersionedDataset[Any, None]):
         if not self._urls:
             raise UserError(f"{shown(path)} is not there, and can't be fetched by a program. {self.remedy()}")
         try:
-            download(self._urls, path, self._sha256, check=self._fault)
+            most = MOST if self._form == "file" else MOST_OF_A_DOCUMENT
+            download(self._urls, path, self._sha256, check=self._fault, most=most)
         except DownloadError as error:
             raise UserError(
                 f"{shown(path)} is not there and can't be fetched ({error}). {self.remedy()}"

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
+from rlaifv_kedro.doors import refuse_special
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import LFS, is_lfs_pointer, read_bytes, shown, write_atomically
 from rlaifv_kedro.formats import first_line, shortened
@@ -53,7 +54,7 @@ def read_table(path: Path, table_name: str, remedy: str, sha256: str | None = No
         UserError: The file is missing, empty, damaged, other than ``sha256`` says, or not a table of this
             name.
     """
-    content = read_bytes(path, remedy)
+    content = read_bytes(path, remedy, most=None)
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise UserError(f"{shown(path)} is damaged: its content is not what the run wrote. {remedy}")
     with reading(path, remedy):
@@ -80,6 +81,7 @@ def reading(path: Path, remedy: str, kind: str = "a parquet file") -> Iterator[N
         UserError: For any error inside.
     """
     try:
+        refuse_special(path)
         yield
     except UserError:
         raise

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlaifv_kedro.doors import MOST_OF_A_PICTURE, reason_of, regular_bytes
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import base64_bytes, data_url_bytes
 from rlaifv_kedro.pixels import PictureError, as_seen, opened_picture
@@ -43,14 +44,14 @@ def read_image(image: "str | Path | bytes | Image | None") -> "Image":
 
 
 def _from_file(path: Path) -> "Image":
-    if not os.path.isfile(path):  # unlike Path's it knows no error
+    if not os.path.exists(path):
         raise UserError(f"there is no file {path}. Correct the path of the image.")
     return _opened(path, str(path))
 
 
 def _from_text(text: str) -> "Image":
     shown = text if len(text) <= 80 else f"{text[:40]}... ({len(text):,} characters)"
-    if os.path.isfile(text):
+    if os.path.exists(text):  # unlike Path's it knows no error
         return _opened(Path(text), text)
     if text.startswith("data:"):
         return _decoded(data_url_bytes, text, f"the image {shown}")
@@ -78,9 +79,9 @@ def _decoded(decode: Callable[[str], bytes], text: str, what: str) -> "Image":
 def _opened(source: "bytes | Path | Image", what: str) -> "Image":
     with _saying(what):
         try:
-            data = source.read_bytes() if isinstance(source, Path) else source
+            data = regular_bytes(source, MOST_OF_A_PICTURE) if isinstance(source, Path) else source
         except OSError as error:
-            raise PictureError(error.strerror or str(error)) from error
+            raise PictureError(reason_of(error)) from error
         return as_seen(opened_picture(data) if isinstance(data, bytes) else data)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rlaifv_kedro.doors import MOST_OF_A_DOCUMENT, reason_of, regular_bytes
 from rlaifv_kedro.files import LFS, LFS_POINTER, is_lfs_pointer, json_value
 from rlaifv_kedro.formats import first_line, shortened
 
@@ -73,11 +74,11 @@ def read_object(path: Path) -> dict[str, Any]:
         ValueError: The file is missing, unreadable or empty, or holds no JSON object; begins with its name.
     """
     try:
-        content = path.read_bytes()
+        content = regular_bytes(path, MOST_OF_A_DOCUMENT)
     except FileNotFoundError as error:
         raise ValueError(f"{path.name} is missing") from error
     except OSError as error:
-        raise ValueError(f"{path.name} can't be read ({error.strerror})") from error
+        raise ValueError(f"{path.name} can't be read ({reason_of(error)})") from error
     if content.startswith(LFS_POINTER):
         raise ValueError(f"{path.name} is {LFS}")
     try:
@@ -121,6 +122,9 @@ def read_config(path: Path) -> dict[str, Any]:
 def problems_of_small_files(folder: Path) -> list[Problem]:
     """What is wrong with the files beside config and weights, of those that are there."""
     found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.exists() and not path.is_file() and not path.is_dir():  # a library would wait for a pipe
+            found.append(Problem(f"{path.name} is no regular file", path))
     for path in (folder / name for name in _JSON_FILES):
         try:
             if path.is_file():

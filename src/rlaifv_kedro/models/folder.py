@@ -1,7 +1,7 @@
 """What a checkpoint's folder is: a whole model or LoRA adapters, of which family, and what is wrong with it.
 
 Nothing is loaded; of the weights only the headers are read, by safetensors. The module imports neither torch
-nor transformers, and of this project only what lies at the bottom (``errors``, ``files``, ``formats``):
+nor transformers, and of this project only what lies at the bottom (``doors``, ``errors``, ``files``, ``formats``):
 datasets and preflight ask it, too, so it counts as low as these (tests/test_layers.py).
 """
 

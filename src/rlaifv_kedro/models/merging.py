@@ -60,7 +60,7 @@ def merge_adapters(
     shutil.rmtree(unfinished, ignore_errors=True)
     save_whole(model, unfinished)
     if (adapter / CARD).is_file():
-        card = (adapter / CARD).read_text(encoding="utf-8")
+        card = (adapter / CARD).read_text(encoding="utf-8", errors="replace")
         (unfinished / CARD).write_text(
             card.replace("library_name: peft", "library_name: transformers", 1), encoding="utf-8"
         )

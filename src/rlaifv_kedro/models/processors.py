@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlaifv_kedro.doors import MOST_OF_SETTINGS, regular_bytes
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.files_of_checkpoint import read_object
 from rlaifv_kedro.models.folder import LLAVA_ORIGINAL, PROCESSORS, CheckpointFolder
@@ -93,7 +94,7 @@ def named_template(named: str | Path) -> str:
         return TEMPLATES[str(named)]()
     trouble = f"the chat template can't be read (it is a file, or one of {', '.join(TEMPLATES)})"
     with checkpoint_errors(named, trouble):
-        return Path(named).read_text(encoding="utf-8-sig")
+        return regular_bytes(named, MOST_OF_SETTINGS).decode("utf-8-sig")
 
 
 def processor_template(processor: Any) -> str | None:

@@ -60,6 +60,16 @@ class ExportParams(Params):
     )
 
 
+class FetchingParams(Params):
+    """Published files and pictures, which are fetched from the addresses that catalog and tables name."""
+
+    private_hosts: list[str] = Field(
+        [],
+        description="hosts of this machine or of a private network that may be fetched from, as addresses "
+        "spell them; all others must have public addresses (docs/security.md)",
+    )
+
+
 class ReportingParams(Params):
     """What the report shows."""
 
@@ -124,6 +134,7 @@ class Parameters(Params):
     judge: JudgeParams = JudgeParams()
     benchmark_data: BenchmarkDataParams = BenchmarkDataParams()
     benchmarks: BenchmarksParams = BenchmarksParams()
+    fetching: FetchingParams = FetchingParams()
     export: ExportParams = ExportParams()
     reporting: ReportingParams = ReportingParams()
 

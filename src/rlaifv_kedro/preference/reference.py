@@ -52,7 +52,7 @@ def fingerprint(
         processor: As the policy was loaded with it: parameters may have changed its template and pictures.
     """
     model = hashlib.sha256()
-    for file in sorted(f for f in policy.rglob("*") if f.suffix in _FILES_THAT_COUNT):
+    for file in sorted(f for f in policy.rglob("*") if f.is_file() and f.suffix in _FILES_THAT_COUNT):
         model.update(file.relative_to(policy).as_posix().encode())
         with file.open("rb") as stream:
             model.update(hashlib.file_digest(stream, "sha256").digest())

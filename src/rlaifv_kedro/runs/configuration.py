@@ -9,6 +9,7 @@ from kedro.config import MissingConfigException, OmegaConfigLoader
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
+from rlaifv_kedro.doors import reason_of
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.formats import first_line, flatten
@@ -60,9 +61,12 @@ class Configuration(OmegaConfigLoader):
         """
         if key in self.data or key not in self.config_patterns:
             return super().__getitem__(key)
-        read = {
-            shown(path): read_file(shown(path), content) for path, content in config_files(self, key).items()
-        }
+        try:
+            contents = config_files(self, key)
+        except OSError as error:
+            name = shown(error.filename or self.conf_source)
+            raise UserError(f"{name} can't be read: {reason_of(error)}. Put a file of YAML there.") from error
+        read = {shown(path): read_file(shown(path), content) for path, content in contents.items()}
         _refuse_unsaid("--params", self.runtime_params or {})
         try:
             return super().__getitem__(key)

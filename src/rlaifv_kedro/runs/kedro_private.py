@@ -14,6 +14,8 @@ from kedro.io import AbstractDataset, CachedDataset, DataCatalog
 from kedro.io.core import AbstractVersionedDataset, Version
 from kedro.runner import AbstractRunner
 
+from rlaifv_kedro.doors import MOST_OF_SETTINGS, open_regular
+
 
 def dataset(catalog: DataCatalog, name: str) -> AbstractDataset:
     """The entry's dataset, made from its pattern where it has one; what a cache wraps."""
@@ -85,6 +87,8 @@ def config_files(loader: OmegaConfigLoader, key: str) -> dict[str, bytes]:
         }
         for path in sorted(paths):
             if loader._is_valid_config_path(Path(path)) and not loader._is_hidden(path):
+                if Path(path).exists():  # it is none of an archive's
+                    open_regular(path, MOST_OF_SETTINGS).close()
                 found[path] = loader._fs.cat_file(path)
     return found
 

@@ -209,7 +209,7 @@ def _base_model(policy: Path) -> str | None:
     hub = _hub_name(policy)
     if hub is not None:
         return hub.partition("@")[0]
-    card = (policy / CARD).read_text(encoding="utf-8") if (policy / CARD).is_file() else ""
+    card = (policy / CARD).read_text(encoding="utf-8", errors="replace") if (policy / CARD).is_file() else ""
     front = re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)
     try:
         named = (yaml.safe_load(front[1]) or {}).get("base_model") if front else None

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from rlaifv_kedro.benchmarks.coco.words import DOUBLE_WORD_RULES, OWN_SYNONYMS
+from rlaifv_kedro.doors import MOST_OF_SETTINGS, reason_of, regular_bytes
 from rlaifv_kedro.errors import UserError
 
 if TYPE_CHECKING:
@@ -101,10 +102,10 @@ class Vocabulary:
         """
         path = Path(path)
         try:
-            content = path.read_bytes()
+            content = regular_bytes(path, MOST_OF_SETTINGS)
         except OSError as error:
             raise UserError(
-                f"Can't read the vocabulary {path}: {error.strerror}. Give the path of a file with one "
+                f"Can't read the vocabulary {path}: {reason_of(error)}. Give the path of a file with one "
                 "category a line."
             ) from error
         category_of: dict[str, str] = {}

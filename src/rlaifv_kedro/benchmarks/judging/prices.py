@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rlaifv_kedro.doors import MOST_OF_SETTINGS, reason_of, regular_bytes
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import shortened
 from rlaifv_kedro.params import BackendParams, OpenAIParams
@@ -43,11 +44,11 @@ class PriceTable(BaseModel):
             UserError: It can't be read, or isn't such a table.
         """
         try:
-            read = OmegaConf.load(io.StringIO(Path(path).read_text(encoding="utf-8")))
+            read = OmegaConf.load(io.StringIO(regular_bytes(path, MOST_OF_SETTINGS).decode()))
             found = OmegaConf.to_container(read)
         except Exception as error:  # of the system, of YAML and of OmegaConf
             raise UserError(
-                f"{path}: can't read the prices: {shortened(str(error), 300)}. Mend the file, or set "
+                f"{path}: can't read the prices: {shortened(reason_of(error), 300)}. Mend the file, or set "
                 "judge.prices to another, or to null."
             ) from error
         try:
