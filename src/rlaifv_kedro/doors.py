@@ -8,7 +8,7 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 MOST_OF_SETTINGS = 16 * 2**20
@@ -90,7 +90,7 @@ def reason_of(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def path_inside(folder: Path, name: str, own: bool = False) -> Path:
+def path_inside(folder: Path, name: Any, own: bool = False) -> Path:
     """The resolved path of what a name from outside means in a folder.
 
     Args:
@@ -113,13 +113,15 @@ def path_inside(folder: Path, name: str, own: bool = False) -> Path:
     return real
 
 
-def refuse_odd_name(name: str) -> None:
+def refuse_odd_name(name: Any) -> None:
     """Refuses a name that is no path below a folder, on any system and however often it is decoded.
 
     Raises:
         OutsideError: It is absolute, has ``..``, a drive, a backslash, a control character, a part that is
             hidden, reserved, empty or too long; or hides such a thing behind ``%``.
     """
+    if not isinstance(name, str):
+        raise OutsideError("it is no text")
     for _ in range(_DECODINGS):
         if why := _fault_of(name):
             raise OutsideError(why)

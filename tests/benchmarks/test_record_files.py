@@ -93,7 +93,10 @@ def test_workbooks_folders_and_missing_files(tmp_path: Path) -> None:
     (tmp_path / "a.xlsx").write_bytes(zipped(tmp_path / "z"))
     for name, message in (
         ("a.xlsx", r"a zip archive or a workbook \(.xlsx\). Save the table as .csv"),
-        (".", "Is a directory. Give a file with a JSON object a line, or a table as .csv"),
+        (
+            ".",
+            "it is a folder, not a regular file. Give a file with a JSON object a line, or a table as .csv",
+        ),
         ("nowhere.jsonl", "No such file"),
         ("nul\0.jsonl", "embedded null byte"),
     ):

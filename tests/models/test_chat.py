@@ -189,7 +189,7 @@ def cut(data: bytes) -> bytes:
             "there is no file ../photos/my cat, and as base64 text it can't be read: '.'",
         ),
         (lambda png: "https://example.org/cat.png", "there is no file https://example.org/cat.png"),
-        (lambda png: Path("."), "there is no file ."),
+        (lambda png: Path("."), "can't be read: it is a folder, not a regular file"),
         (lambda png: None, "there is no image.*a data URL"),
         (lambda png: " ", "there is no image"),
         (lambda png: b"", "the image can't be read: not a picture"),

@@ -1,8 +1,8 @@
 """What a checkpoint's folder is: a whole model or LoRA adapters, of which family, and what is wrong with it.
 
 Nothing is loaded; of the weights only the headers are read, by safetensors. The module imports neither torch
-nor transformers, and of this project only what lies at the bottom (``doors``, ``errors``, ``files``, ``formats``):
-datasets and preflight ask it, too, so it counts as low as these (tests/test_layers.py).
+nor transformers, and of this project only what lies at the bottom (``doors``, ``errors``, ``files``,
+``formats``): datasets and preflight ask it, too, so it counts as low as these (tests/test_layers.py).
 """
 
 import math
@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rlaifv_kedro.doors import OutsideError, path_inside
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.models.files_of_checkpoint import (
@@ -139,7 +140,10 @@ class CheckpointFolder:
             return Weights(problems=(Problem(str(error), self.path / first),))
         if not isinstance(place, dict) or not place:
             return Weights(problems=(Problem(f"{first} names no weights", self.path / first),))
-        if not all(isinstance(name, str) and name == Path(name).name for name in place.values()):
+        try:
+            for name in place.values():
+                path_inside(self.path, name, own=True)  # the hub's cache is of links
+        except OutsideError:
             return Weights(
                 problems=(Problem(f"{first} names files that can't be its own", self.path / first),)
             )
