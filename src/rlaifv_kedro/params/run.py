@@ -63,7 +63,7 @@ class ExportParams(Params):
 class FetchingParams(Params):
     """Published files and pictures, which are fetched from the addresses that catalog and tables name."""
 
-    private_hosts: list[str] = Field(
+    private_hosts: Annotated[list[str], Effect.EXECUTION] = Field(
         [],
         description="hosts of this machine or of a private network that may be fetched from, as addresses "
         "spell them; all others must have public addresses (docs/security.md)",
