@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test test-slow test-distributed lint viz clean
+.PHONY: run test test-slow test-distributed test-chaos lint viz clean
 
 run: $(STAMP)
 	$(BIN)/kedro run
@@ -18,6 +18,10 @@ test-slow: $(STAMP)
 
 test-distributed: $(STAMP)
 	$(BIN)/python -m pytest -m distributed
+
+# Kills, damage, full disks and storms for a quarter of an hour; `python tests/chaos --help` has more.
+test-chaos: $(STAMP)
+	$(BIN)/python tests/chaos
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests perf

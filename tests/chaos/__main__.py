@@ -20,10 +20,10 @@ import click
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
+from chaos_report import Report
 from forked import preload, start
 from ground import RUN, artifacts, command, copy, files, make
 from kinds import KINDS, STAGES, WHOLE, Ground, stage_run
-from report import Report
 from settling import OTHER, Outcome, Trial, differences, listed
 from stormy_judge import serve
 
@@ -32,6 +32,9 @@ from fatal_operations import Operations
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"  # libraries that start threads when they are imported can't be forked
 os.environ |= {"OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "200"}
+
+SHARED_MEMORY = "/dev/shm"
+"""A kill loses nothing that was written, synced or not, so the trials needn't wait for a disk."""
 
 
 def prepare(folder: Path, judge_url: str, storm: Path) -> Ground:
@@ -133,7 +136,8 @@ def main(
     """Kills and damages runs, and compares what they end with."""
     until = time.monotonic() + 60 * minutes
     target = Path(report).absolute()
-    work = Path(folder or tempfile.mkdtemp(prefix="chaos-")).absolute()
+    memory = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
+    work = Path(folder or tempfile.mkdtemp(prefix="chaos-", dir=memory)).absolute()
     chosen = kinds.split(",")
     with serve(work / "storm.json") as judge_url:
         if "disk-full" in chosen and not can_mount(work / "disk"):

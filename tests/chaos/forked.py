@@ -60,9 +60,7 @@ class Started:
         return self.log.read_text(errors="replace")
 
 
-def start(
-    project: Path, argv: list[str], log: Path, prepare: Callable[[], object] = lambda: None
-) -> Started:
+def start(project: Path, argv: list[str], log: Path, prepare: Callable[[], object] = lambda: None) -> Started:
     """Starts ``kedro ...`` or ``rlaifv ...`` in a project's folder.
 
     Args:

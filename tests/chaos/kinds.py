@@ -10,11 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fatal_operations import FAILURES, WHENS, Operations
 from forked import Started, start
 from ground import RUN, Files, artifacts, command, compared, copy, files, manifest
 from settling import Outcome, Trial, listed, message_of, settle
 from spoiling import spoil
+
+from fatal_operations import FAILURES, WHENS, Operations
 
 STAGES = ("data_generation", "feedback", "training", "evaluation")
 
@@ -147,7 +148,9 @@ def _ended_by(trial: Trial, started: Started, number: signal.Signals, begun: boo
     status = manifest(trial.project, RUN)["status"]
     if status != "stopped":
         return f"the manifest says {status} after {number.name}: {output[-300:]}"
-    return "" if f"run_id={RUN}" in output.rpartition("\n2")[2] or "go on" in output else f"no way on: {output}"
+    return (
+        "" if f"run_id={RUN}" in output.rpartition("\n2")[2] or "go on" in output else f"no way on: {output}"
+    )
 
 
 def damaged_then_resumed(ground: Ground, trial: Trial, chance: random.Random) -> Outcome:
@@ -251,9 +254,7 @@ def disk_fails(ground: Ground, trial: Trial, chance: random.Random) -> Outcome:
     copy(ground.empty, trial.project)
     at, act = chance.randint(1, ground.operations), chance.choice(sorted(FAILURES))
     trial.note(f"disk {act} from file operation {at}")
-    started = start(
-        trial.project, WHOLE, trial.log(), Operations(trial.project / "data", at, act).install
-    )
+    started = start(trial.project, WHOLE, trial.log(), Operations(trial.project / "data", at, act).install)
     trial.blows += 1
     return _after_a_full_disk(ground, trial, started)
 

@@ -87,7 +87,7 @@ def settle(
     named = False
     for number in range(ROUNDS):
         status, output = trial.run(argv)
-        wrong = _wrong(status, output)
+        wrong = fault_of(status, output)
         if wrong:
             return trial.ends(wrong)
         if status == 0:
@@ -102,7 +102,7 @@ def settle(
             if changed:
                 return trial.ends(f"refused, but {listed(changed)}")
         named = True
-        if not follow(trial, message, output):
+        if not follow(trial, message):
             return trial.ends(f"the message advises nothing that can be followed: {message}")
     return trial.ends(f"after {ROUNDS} messages followed: {message}")
 
@@ -117,7 +117,7 @@ def message_of(output: str) -> str:
     return output.rpartition("Error: ")[2].strip()
 
 
-def _wrong(status: int | None, output: str) -> str:
+def fault_of(status: int | None, output: str) -> str:
     """What no command may end with, in words; nothing where it is well."""
     end = "\n".join(output.splitlines()[-12:])
     if status is None:
@@ -152,7 +152,7 @@ def _changed(was: Files, now: Files) -> list[str]:
     return words
 
 
-def follow(trial: Trial, message: str, output: str) -> bool:
+def follow(trial: Trial, message: str) -> bool:
     """Does what a message advises: deletes what it says, and runs its commands; False where it advises
     nothing.
     """

@@ -17,10 +17,9 @@ source_dir = "src"
 """
 
 SETTINGS = """
-import os
-import signal
 from pathlib import Path
 
+from fatal_operations import Operations
 from rlaifv_kedro.hooks import RunHooks
 from rlaifv_kedro.runs.configuration import Configuration
 from rlaifv_kedro.runs.session import RunSession
@@ -32,23 +31,9 @@ DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
 CONFIG_LOADER_CLASS = Configuration
 CONFIG_LOADER_ARGS = {"base_env": "base", "default_run_env": "base"}
 
-_replace = os.replace
-_writes = 0
-
-
-def counted(source, target):  # kill -9 at the n-th file that is put in place: just before it, or just after
-    global _writes
-    _writes += 1
-    n, when = Path("die_at_write").read_text().split()
-    if when == "before" and _writes == int(n):
-        os.kill(os.getpid(), signal.SIGKILL)
-    _replace(source, target)
-    if when == "after" and _writes == int(n):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-if Path("die_at_write").exists():
-    os.replace = counted
+if Path("die_at_write").exists():  # kill -9 at the n-th file that is put in place: just before it, or just after
+    number, when = Path("die_at_write").read_text().split()
+    Operations(Path.cwd(), int(number), when, only=("replace",)).install()
 """
 
 PARAMS = """
@@ -201,7 +186,8 @@ class ToyProject:
 
     def python(self, *arguments: str) -> subprocess.CompletedProcess:
         """Runs this Python in the project's folder, with a wide terminal."""
-        env = {**os.environ, "PYTHONPATH": str(SOURCE), "COLUMNS": "400", "DO_NOT_TRACK": "1"}
+        path = os.pathsep.join(map(str, (SOURCE, Path(__file__).parent)))
+        env = {**os.environ, "PYTHONPATH": path, "COLUMNS": "400", "DO_NOT_TRACK": "1"}
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=self.path,

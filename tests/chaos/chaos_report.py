@@ -29,7 +29,10 @@ class Report:
     def text(self) -> str:
         """The table, and what there is to mend."""
         total = sum(self.ends.values(), Counter())
-        lines = ["| kind | trials | kills, damages | same bytes | named | other |", "| --- | --- | --- | --- | --- | --- |"]
+        lines = [
+            "| kind | trials | kills, damages | same bytes | named | other |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
         rows = [*self.ends.items(), ("all", total)]
         for kind, ends in rows:
             blows = self.blows[kind] if kind in self.blows else self.blows.total()
