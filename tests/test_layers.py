@@ -24,6 +24,7 @@ BOTTOM = {
     "pixels",
     "placeholders",
     "prompts",
+    "redaction",
     "schemas",
     "seeds",
     "software",

@@ -3,6 +3,8 @@
 import click
 from kedro.io.core import DatasetError
 
+from rlaifv_kedro.redaction import redacted
+
 MOST = 8000
 """Characters of a message; the middle of a longer one, which some input has filled, is left out."""
 
@@ -13,9 +15,9 @@ class UserError(click.ClickException, DatasetError):
     Every command shows it without a traceback.
 
     As a ``DatasetError`` it passes Kedro's load and save wrappers; as a ``ClickException`` the command line
-    shows only its message.
+    shows only its message. Passwords and keys are taken out of it.
     """
 
     def __init__(self, message: str) -> None:
-        half = MOST // 2
+        message, half = redacted(message), MOST // 2
         super().__init__(message if len(message) <= MOST else f"{message[:half]} ... {message[-half:]}")

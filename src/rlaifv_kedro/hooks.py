@@ -23,6 +23,7 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.found_out import taken
 from rlaifv_kedro.params import RUNTIME_ONLY, Parameters, validate_parameters
 from rlaifv_kedro.params.current import Session, set_current
+from rlaifv_kedro.redaction import redact_log
 from rlaifv_kedro.runs import hashes, versions
 from rlaifv_kedro.runs import manifest as manifests
 from rlaifv_kedro.runs.changes import data_inputs, groups_of, noted, outputs_there
@@ -236,6 +237,7 @@ class ProjectHooks:
         if parameters.compute.threads:
             os.environ["OMP_NUM_THREADS"] = str(parameters.compute.threads)
         _quiet()
+        redact_log()
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:

@@ -2,12 +2,15 @@
 real HTTP.
 """
 
+import gzip
 import hashlib
 import json
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -25,6 +28,7 @@ class ChatServer:
             answer.
         reply: The JSON of a reply to a body.
         delay: Seconds before a reply.
+        list_fault: What goes wrong with the list of models, if anything.
 
     Attributes:
         bodies: Of all chat requests, in the order they came.
@@ -41,6 +45,7 @@ class ChatServer:
         fault: Callable[[Body, int], Fault | None] = lambda body, before: None,
         reply: Callable[[Body], Any] | None = None,
         delay: float = 0.0,
+        list_fault: Fault | None = None,
     ):
         self.models, self.key, self.fault, self.reply, self.delay = (
             models,
@@ -49,6 +54,7 @@ class ChatServer:
             reply or (lambda body: completion(text_for(body))),
             delay,
         )
+        self.list_fault = list_fault
         self.bodies: list[Body] = []
         self.keys: set[str | None] = set()
         self.answered: Counter[str] = Counter()
@@ -95,7 +101,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         chat = self.server.chat
         if self._allowed():
-            if self.path != "/v1/models" or isinstance(chat.models, int):
+            if chat.list_fault:
+                chat.list_fault(self)
+            elif self.path != "/v1/models" or isinstance(chat.models, int):
                 self.send(chat.models if isinstance(chat.models, int) else 404, error("Not Found"))
             else:
                 self.send(
@@ -175,6 +183,58 @@ def hang(handler: Handler) -> None:
     """No reply until the server stops."""
     handler.server.chat.stopping.wait()
     handler.close_connection = True
+
+
+def endless(handler: Handler) -> None:
+    """A reply that never ends, as fast as it is read."""
+    handler.send(200, b"{" + b" " * 1000, length=10**15)
+    _write_until_the_end(handler, b" " * 65536)
+
+
+def endless_error(handler: Handler) -> None:
+    """An error whose body never ends, and says not how long it is."""
+    handler.wfile.write(b"HTTP/1.1 400 Bad Request\r\nTransfer-Encoding: chunked\r\n\r\n")
+    _write_until_the_end(handler, b"10000\r\n" + b"x" * 65536 + b"\r\n")
+
+
+def endless_headers(handler: Handler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    _write_until_the_end(handler, b"X-More: " + b"y" * 1000 + b"\r\n")
+
+
+def endless_continues(handler: Handler) -> None:
+    """Interim replies without a reply."""
+    _write_until_the_end(handler, b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+
+
+def drip(handler: Handler) -> None:
+    """A byte now and then, so that the connection is never silent for long."""
+    handler.send(200, b"{", length=10**6)
+    _write_until_the_end(handler, b" ", pause=0.05)
+
+
+def bomb(handler: Handler) -> None:
+    """A small reply that is long once it is decompressed."""
+    handler.send(200, _compressed_blanks(), {"Content-Encoding": "gzip"})
+
+
+@cache
+def _compressed_blanks() -> bytes:
+    return gzip.compress(b" " * 10**7)
+
+
+def moved(to: str, code: int = 307) -> Fault:
+    """The request is to be sent to another address."""
+    return lambda handler: handler.send(code, error("moved"), {"Location": to})
+
+
+def _write_until_the_end(handler: Handler, content: bytes, pause: float = 0.0) -> None:
+    """Write until the client hangs up, or the server stops."""
+    handler.close_connection = True
+    with suppress(OSError):
+        while not handler.server.chat.stopping.wait(pause):
+            handler.wfile.write(content)
+            handler.wfile.flush()
 
 
 GARBAGE = raw(b"<html>Bad gateway</html>", {"Content-Type": "text/html"})

@@ -1,5 +1,6 @@
 """Pydantic's errors as people read them, and what parameters were called earlier."""
 
+import re
 from collections.abc import Sequence
 from copy import deepcopy
 from difflib import get_close_matches
@@ -14,6 +15,7 @@ from rlaifv_kedro.params.models import (
     backends_with,
     without_defaults_of_others,
 )
+from rlaifv_kedro.redaction import MASK, redacted
 
 # Earlier names of parameters. They are refused with the new name; manifests of earlier runs are read with it.
 RENAMED = {
@@ -42,9 +44,10 @@ def explain(problem: dict[str, Any], root: type[BaseModel]) -> str:
     said, allowed = problem["msg"].removeprefix("Value error, "), _allowed(path[-1], holder) if path else ""
     if problem["type"] == "string_type" and isinstance(problem["input"], bool | int | float):
         said += "; to YAML this is a number, true or false, so put it in quotes"
-    return f"{name}={problem['input']!r}: {said[0].lower()}{said[1:]}" + (
-        f" (allowed: {allowed})" if allowed else ""
-    )
+    given = redacted(repr(problem["input"]))
+    if path and path[-1] == "url":  # a user and password without http:// before them
+        given = re.sub(r"[^'/\s]*@", f"{MASK}@", given)
+    return f"{name}={given}: {said[0].lower()}{said[1:]}" + (f" (allowed: {allowed})" if allowed else "")
 
 
 def with_new_names(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -134,8 +134,13 @@ class OpenAIParams(BackendParams):
             usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
         except ValueError:  # "http://[::1", or a port that is no number
             usable = False
-        if not usable:
+        if not usable or any(map(str.isspace, value)):
             raise ValueError("it is no address: give one such as http://127.0.0.1:8000/v1")
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise ValueError(
+                "leave out user, query and fragment: the key of a server comes from the environment variable "
+                "in api_key_variable"
+            )
         return value
 
 

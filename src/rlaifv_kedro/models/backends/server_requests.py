@@ -2,29 +2,28 @@
 
 import asyncio
 import logging
-import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI, OpenAI, Timeout
-from pydantic import ValidationError
+from openai import APIStatusError, AsyncOpenAI
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.backends.own_loop import in_own_loop
 from rlaifv_kedro.models.backends.server_bodies import Body
+from rlaifv_kedro.models.backends.server_connection import Connection
 from rlaifv_kedro.models.backends.server_replies import (
     Account,
     ModelNames,
     NoAnswer,
     PassingTrouble,
     Reply,
-    cause_of,
     is_content_filter,
     one_line,
+    passes,
     retry_after,
-    shown_address,
+    words_of,
 )
 from rlaifv_kedro.params import OpenAIParams
 
@@ -35,12 +34,14 @@ RetryRefused = Callable[[Body, NoAnswer], bool]
 OnOutcome = Callable[[int, Result | NoAnswer], None]
 
 SECONDS_BETWEEN_REPORTS = 60.0
+LONGEST_RETRY_AFTER = 120.0
+"""Seconds that a server may have its client wait for a try, as the openai client has it."""
+MOST_REFUSED = 256
+"""Refused items in a row: more than the questions about one picture, which may be what a server refuses."""
 _LONGEST_PAUSE = 60.0  # seconds, of our own
-_CONNECT = 10.0  # seconds
-_PASSING = {408, 409, 429}  # and all from 500: what the openai client tries again
-_KEY_REFUSED = {401, 403}
 _ALL_REFUSED = {402, 404}  # no money, no such model or path: the same for every item
 _NOT_READY = {502, 503, 504}
+_TRIES_OF_A_CHECK = 3
 _jitter = random.Random()
 
 
@@ -59,14 +60,10 @@ class Server:
     def __init__(self, params: OpenAIParams, first_pause: float):
         self.params, self.first_pause = params, first_pause
         self.account = Account(params.price_input, params.price_output)
-        self.where = f"{params.model} at {shown_address(params.url)}"
-        self._key = os.environ.get(params.api_key_variable, "").strip()
-        if not (self._key.isascii() and self._key.isprintable()):
-            raise UserError(
-                f"The environment variable {params.api_key_variable} holds characters that no key has. Set "
-                "it again."
-            )
-        self._failures_in_a_row, self._reported, self._next_turn = 0, time.monotonic(), 0.0
+        self.connection = Connection(params)
+        self.where = self.connection.where
+        self._failures_in_a_row, self._refused_in_a_row = 0, 0
+        self._reported, self._next_turn, self._said_longest = time.monotonic(), 0.0, False
 
     def check(self) -> None:
         """Ask for the list of models, before any work; a server that has none gets a warning.
@@ -74,36 +71,44 @@ class Server:
         Raises:
             UserError: There is no server, it refuses the key, or it doesn't serve the model.
         """
+        no_list = "%s: can't check that the model is served, there is no list of models (%s)"
         try:
-            with OpenAI(**self._options(min(self.params.timeout, 30)), max_retries=2) as client:
-                content = client.models.with_raw_response.list().content
-                names = [served.id for served in ModelNames.model_validate_json(content).data]
-        except APIConnectionError as error:
+            names = ModelNames.read(in_own_loop(self._list))
+        except PassingTrouble as trouble:
             raise UserError(
-                f"{self.where}: no answer ({cause_of(error)}). Start the server, or correct url under "
+                f"{self.where}: no answer ({trouble}). Start the server, or correct url under "
                 "models.<role> (the address up to /v1)."
-            ) from error
+            ) from trouble
         except APIStatusError as error:
-            if error.status_code in _KEY_REFUSED:
-                raise self._refused_key(error) from None
             if error.status_code in _NOT_READY:
                 raise UserError(
-                    f"{self.where}: the server isn't ready ({self._why(error)}). Try again when it is."
+                    f"{self.where}: the server isn't ready ({words_of(error)}). Try again when it is."
                 ) from None
-            log.warning(
-                "%s: can't check that the model is served, there is no list of models (%s)",
-                self.where,
-                self._why(error),
-            )
-        except ValidationError:
-            log.warning("%s: can't check that the model is served, there is no list of models", self.where)
+            log.warning(no_list, self.where, words_of(error))
+        except ValueError:
+            log.warning(no_list, self.where, "something else came")
         else:
             if self.params.model not in names:
-                known = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+                known = one_line(", ".join(names[:10]))
+                more = f" and {len(names) - 10} more" if len(names) > 10 else ""
                 raise UserError(
                     f"{self.where}: the server has no such model. Choose one of its own in model under "
-                    f"models.<role>: {known}."
+                    f"models.<role>: {known}{more}."
                 )
+
+    async def _list(self) -> bytes:
+        """The list of models, as it comes."""
+        timeout = min(self.params.timeout, 30)
+        async with self.connection.client(timeout) as client:
+            for troubles in range(_TRIES_OF_A_CHECK):
+                try:
+                    return await self.connection.content(client.models.with_raw_response.list, timeout)
+                except (PassingTrouble, APIStatusError) as error:
+                    passing = isinstance(error, PassingTrouble) or passes(error)
+                    if not passing or troubles == _TRIES_OF_A_CHECK - 1:
+                        raise
+                await asyncio.sleep(self._pause(troubles))
+        raise AssertionError("the last try returns or raises")
 
     def ask(
         self,
@@ -124,8 +129,8 @@ class Server:
                 thread of the requests.
 
         Raises:
-            UserError: The server refuses the key or the model; or it has answered none of the last requests
-                after all retries.
+            UserError: The server refuses the key or the model, or sends requests on; it has answered none of
+                the last requests after all retries; or it has refused very many in a row.
         """
         if not bodies:
             return []
@@ -156,7 +161,7 @@ class Server:
                 if on_outcome:
                     on_outcome(k, answered[k])
 
-        async with AsyncOpenAI(**self._options(self.params.timeout), max_retries=0) as client:
+        async with self.connection.client(self.params.timeout) as client:
             workers = [
                 asyncio.create_task(worker(client)) for _ in range(min(self.params.concurrency, len(bodies)))
             ]
@@ -185,15 +190,14 @@ class Server:
             except PassingTrouble as trouble:
                 if troubles == self.params.retries:
                     return self._no_answer_after(trouble)
-                await asyncio.sleep(self._pause(troubles) + trouble.retry_after)
+                await asyncio.sleep(self._pause(troubles) + self._asked_pause(trouble))
                 troubles += 1
             except NoAnswer as refusal:
                 self._failures_in_a_row = 0
                 if retry_refused is None or not retry_refused(sent, refusal):
-                    self.account.failed += 1
-                    return refusal
+                    return self._refused(refusal)
             else:
-                self._failures_in_a_row = 0
+                self._failures_in_a_row = self._refused_in_a_row = 0
                 if time.monotonic() - self._reported >= SECONDS_BETWEEN_REPORTS:
                     self.report()
                 return result
@@ -208,38 +212,18 @@ class Server:
             await asyncio.sleep(turn - now)
 
     async def _reply(self, client: AsyncOpenAI, body: Body) -> Reply:
+        def request() -> Awaitable[Any]:
+            return client.chat.completions.with_raw_response.create(model=self.params.model, **body)
+
         content = b""
         try:
-            # The client's own timeout starts anew with every byte.
-            async with asyncio.timeout(self.params.timeout):
-                content = (
-                    await client.chat.completions.with_raw_response.create(model=self.params.model, **body)
-                ).content
-            reply = Reply.model_validate_json(content)
-        except TimeoutError:
-            raise PassingTrouble(f"no reply within {self.params.timeout:g} s") from None
-        except APIConnectionError as error:
-            raise PassingTrouble(
-                f"no reply: {cause_of(error)}", disconnected=not isinstance(error, APITimeoutError)
-            ) from None
+            content = await self.connection.content(request, self.params.timeout)
+            reply = Reply.read(content)
         except APIStatusError as error:
-            if is_content_filter(error.status_code, error.body):
-                raise NoAnswer(f"refused: content filter (HTTP {error.status_code})") from None
-            if error.status_code in _KEY_REFUSED:
-                raise self._refused_key(error) from None
-            if error.status_code in _ALL_REFUSED:
-                raise UserError(
-                    f"{self.where}: {self._why(error)}. Correct url (the address up to /v1) or model under "
-                    "models.<role>, or the account there."
-                ) from None
-            if error.status_code in _PASSING or error.status_code >= 500:
-                raise PassingTrouble(
-                    self._why(error), retry_after(error.response.headers.get("retry-after"))
-                ) from None
-            raise NoAnswer(self._why(error)) from None
-        except ValidationError:
+            raise self._of_status(error) from None
+        except ValueError:
             raise PassingTrouble(
-                f"the reply is no chat completion: {one_line(content.decode(errors='replace'), self._key)}"
+                f"the reply is no chat completion: {one_line(content[:10_000].decode(errors='replace'))}"
             ) from None
         if reply.usage:
             self.account.prompt_tokens += reply.usage.prompt_tokens
@@ -247,10 +231,36 @@ class Server:
         self._count_model(reply.model or "")
         return reply
 
+    def _of_status(self, error: APIStatusError) -> Exception:
+        """What a status other than 200 means for the item, or for all of them."""
+        if is_content_filter(error.status_code, error.body):
+            return NoAnswer(f"refused: content filter (HTTP {error.status_code})")
+        if error.status_code in _ALL_REFUSED:
+            return UserError(
+                f"{self.where}: {words_of(error)}. Correct url (the address up to /v1) or model under "
+                "models.<role>, or the account there."
+            )
+        if passes(error):
+            return PassingTrouble(words_of(error), retry_after(error.response.headers.get("retry-after")))
+        return NoAnswer(words_of(error))
+
     def _count_model(self, name: str) -> None:
         self.account.models[name] += 1
         if name != self.params.model and self.account.models[name] == 1:
-            log.warning("%s: the server says that %s answers", self.where, name or "a model without a name")
+            said = one_line(name) or "a model without a name"
+            log.warning("%s: the server says that %s answers", self.where, said)
+
+    def _refused(self, refusal: NoAnswer) -> NoAnswer:
+        """Count a refusal; after very many in a row it is the server that is to be mended."""
+        self.account.failed += 1
+        self._refused_in_a_row += 1
+        if self._refused_in_a_row >= MOST_REFUSED:
+            raise UserError(
+                f"{self.where}: the server has refused {self._refused_in_a_row} items in a row, the last: "
+                f"{refusal}. Mend that at the server, or under models.<role>, and go on with this run "
+                "(--params run_id=RUN), which keeps what is finished."
+            )
+        return refusal
 
     def _no_answer_after(self, trouble: PassingTrouble) -> NoAnswer:
         """Count a failure; after too many in a row the server counts as down.
@@ -270,30 +280,19 @@ class Server:
             "run (--params run_id=RUN), which keeps what is finished."
         )
 
-    def _refused_key(self, error: APIStatusError) -> UserError:
-        # Without the server's words: some repeat parts of the key.
-        name = self.params.api_key_variable
-        problem = (
-            f"the server refuses the key in the environment variable {name}"
-            if self._key
-            else f"the server wants a key, and {name} holds none"
-        )
-        return UserError(
-            f"{self.where}: {problem} (HTTP {error.status_code}). Set {name} to a key for this model, or "
-            "name another variable in api_key_variable."
-        )
-
-    def _options(self, timeout: float) -> dict[str, Any]:
-        # A server without keys ignores this one; the client wants some.
-        return {
-            "api_key": self._key or "none",
-            "base_url": self.params.url,
-            "timeout": Timeout(timeout, connect=min(timeout, _CONNECT)),
-        }
-
     def _pause(self, troubles: int) -> float:
         return min(self.first_pause * 2**troubles, _LONGEST_PAUSE) * _jitter.uniform(0.5, 1)
 
-    def _why(self, error: APIStatusError) -> str:
-        said = error.body.get("message") or error.body if isinstance(error.body, dict) else error.body
-        return f"HTTP {error.status_code}" + (f": {one_line(str(said), self._key)}" if said else "")
+    def _asked_pause(self, trouble: PassingTrouble) -> float:
+        """Seconds that the server asks to wait, as far as it may."""
+        if trouble.retry_after > LONGEST_RETRY_AFTER and not self._said_longest:
+            self._said_longest = True
+            log.warning(
+                "%s: the server asks to wait %s s (Retry-After); it is asked again after %.0f s, the longest "
+                "pause, up to %d times",
+                self.where,
+                f"{trouble.retry_after:,.0f}",
+                LONGEST_RETRY_AFTER,
+                self.params.retries,
+            )
+        return min(trouble.retry_after, LONGEST_RETRY_AFTER)

@@ -1,0 +1,71 @@
+"""Passwords and keys: where they must not stand, and how they are kept out of what people and files see.
+
+Keys come from environment variables and ``credentials.yml``. A text that is shown or written may still hold
+one: an address in a library's message, or a server's error that repeats the key. So messages and log lines go
+through :func:`redacted`.
+"""
+
+import base64
+import logging
+import re
+from collections.abc import Iterable
+from urllib.parse import quote
+
+MASK = "***"
+_SHORTEST = 6  # characters of a key: "EMPTY" and "none" are given to servers that want none
+# What stands before the @ of an address; a password with a slash in it is no port.
+_USER = re.compile(r"(?<=://)(?!\*{3}@)(?:[^/?#\s]*|[^/?#\s:]*:(?!\d*/)[^\s@]*)@")
+# In a query: api_key, X-Amz-Signature, access_token, sig; not download, version, monkey.
+_QUERY = re.compile(
+    r"([?&;](?:[\w.%-]*[_.-])?(?:api|access|account|secret|private|subscription)?-?"
+    r"(?:keys?|tokens?|secrets?|signature|sig|passw(?:or)?d|pwd|pass|credentials?|auth|authorization)=)"
+    r"(?!\*{3})[^&;#\s'\"<>]+",
+    re.IGNORECASE,
+)
+_PARAMETER = re.compile(
+    r"(\b(?:\w+[._])?(?:api_?key|password|passwd|secret)=)(?!\*{3})[^\s,]+", re.IGNORECASE
+)
+_known: set[str] = set()
+
+
+def keep_out(secrets: Iterable[str]) -> None:
+    """Have :func:`redacted` take these texts out from now on, also as addresses and base64 write them."""
+    for secret in secrets:
+        if len(secret) >= _SHORTEST:
+            encoded = base64.b64encode(secret.encode()).decode().rstrip("=")
+            _known.update((secret, quote(secret, safe=""), encoded))
+
+
+def redacted(text: str) -> str:
+    """The text without the passwords and keys in addresses, and without the keys that are known."""
+    for secret in sorted(_known, key=len, reverse=True):
+        text = text.replace(secret, MASK)
+    text = _USER.sub(f"{MASK}@", text)
+    return _PARAMETER.sub(rf"\1{MASK}", _QUERY.sub(rf"\1{MASK}", text))
+
+
+def secret_in(address: str) -> str | None:
+    """What in an address is a secret: its user and password, or a key in its query; None if nothing is."""
+    if _USER.search(address):
+        return "a user or password"
+    found = _QUERY.search(address) if "://" in address else None
+    return f"a secret ({found[1].strip('?&;=')})" if found else None
+
+
+class RedactingFormatter(logging.Formatter):
+    """Writes log lines, with the tracebacks under them, as another formatter does, but :func:`redacted`."""
+
+    def __init__(self, other: logging.Formatter | None):
+        super().__init__()
+        self.other = other or logging.Formatter()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """As of ``logging.Formatter``."""
+        return redacted(self.other.format(record))
+
+
+def redact_log() -> None:
+    """Have what the log writes :func:`redacted`, wherever it writes to."""
+    for handler in logging.getLogger().handlers:
+        if not isinstance(handler.formatter, RedactingFormatter):
+            handler.setFormatter(RedactingFormatter(handler.formatter))
