@@ -240,3 +240,34 @@ def test_fuzz_params_from_python(shared: Path, params: dict[str, Any]) -> None:
     """As a notebook gives them to a session."""
     (shared / "small/parameters.yml").write_text("")
     understood_or_refused(shared, params)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "name"),
+    [
+        (
+            "small/parameters.yml",
+            "models: {labeler: {url: 'http://user:hidden@host/v1'}}\n",
+            "models.labeler",
+        ),
+        ("base/catalog.yml", CATALOG + "  url: https://host/pool.csv?sig=hidden\n", "pool.url"),
+        ("base/catalog.yml", CATALOG + "  urls: [https://a/b, https://t:hidden@host/c]\n", "pool.urls"),
+        ("base/globals.yml", GLOBALS + "from: s3://hidden:hidden@bucket/x\n", "from"),
+        (None, {"judge": {"prices": "https://host/?x=1&api_key=hidden"}}, "judge.prices"),
+    ],
+)
+def test_an_address_with_a_secret_is_refused(conf: Path, file: str | None, text: Any, name: str) -> None:
+    if file:
+        (conf / file).write_text(text)
+    with pytest.raises(UserError, match=rf"{file or '--params'}: {name}.*: the address holds") as refused:
+        Configuration(conf, "small", {} if file else text, base_env="base")["globals"]
+        loaded(conf, {} if file else text)
+    assert "hidden" not in str(refused.value) and "api_key_variable" in str(refused.value)
+
+
+def test_what_credentials_hold_is_kept_out_of_messages(conf: Path) -> None:
+    (conf / "small/credentials.yml").write_text(
+        "store: {client_kwargs: {password: of-the-store-17}, retries: 3}\n"
+    )
+    assert Configuration(conf, "small", base_env="base")["credentials"]["store"]["retries"] == 3
+    assert "of-the-store-17" not in str(UserError("login failed: of-the-store-17"))
