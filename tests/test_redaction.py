@@ -54,9 +54,9 @@ def test_a_key_that_stands_where_no_key_belongs() -> None:
 
 
 def test_known_keys_in_any_form() -> None:
-    keep_out(["known+key/17", "EMPTY", ""])
-    said = redacted("known+key/17, known%2Bkey%2F17, a25vd24ra2V5LzE3, EMPTY")
-    assert said == "***, ***, ***, EMPTY"
+    keep_out({"store.api_key": "known+key/17", "key": "EMPTY", "token": None, "region": "us-east-17"})
+    said = redacted("known+key/17, known%2Bkey%2F17, a25vd24ra2V5LzE3, EMPTY, us-east-17")
+    assert said == "***, ***, ***, EMPTY, us-east-17"
 
 
 @given(st.text())

@@ -8,30 +8,33 @@ through :func:`redacted`.
 import base64
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from urllib.parse import quote
 
 MASK = "***"
-_SHORTEST = 6  # characters of a key: "EMPTY" and "none" are given to servers that want none
+_SHORTEST = 8  # characters of a key: "EMPTY" and "none" are given to servers that want none
+_NAMES = (
+    r"(?:[\w.%-]*[_.-])?(?:api|access|account|secret|private|subscription)?-?"
+    r"(?:keys?|tokens?|secrets?|signature|sig|passw(?:or)?d|pwd|pass|credentials?|auth|authorization)"
+)
+"""Such as api_key, X-Amz-Signature, access_token, sig; not download, version, monkey."""
 # What stands before the @ of an address; a password with a slash in it is no port.
 _USER = re.compile(r"(?<=://)(?!\*{3}@)(?:[^/?#\s]*|[^/?#\s:]*:(?!\d*/)[^\s@]*)@")
-# In a query: api_key, X-Amz-Signature, access_token, sig; not download, version, monkey.
-_QUERY = re.compile(
-    r"([?&;](?:[\w.%-]*[_.-])?(?:api|access|account|secret|private|subscription)?-?"
-    r"(?:keys?|tokens?|secrets?|signature|sig|passw(?:or)?d|pwd|pass|credentials?|auth|authorization)=)"
-    r"(?!\*{3})[^&;#\s'\"<>]+",
-    re.IGNORECASE,
-)
+_QUERY = re.compile(rf"([?&;]{_NAMES}=)(?!\*{{3}})[^&;#\s'\"<>]+", re.IGNORECASE)
 _PARAMETER = re.compile(
     r"(\b(?:\w+[._])?(?:api_?key|password|passwd|secret)=)(?!\*{3})[^\s,]+", re.IGNORECASE
 )
 _known: set[str] = set()
 
 
-def keep_out(secrets: Iterable[str]) -> None:
-    """Have :func:`redacted` take these texts out from now on, also as addresses and base64 write them."""
-    for secret in secrets:
-        if len(secret) >= _SHORTEST:
+def keep_out(secrets: Mapping[str, object]) -> None:
+    """Have :func:`redacted` take texts out from now on, also as addresses and base64 write them.
+
+    Args:
+        secrets: By name. What has another name than a password's or key's stays, such as a region beside it.
+    """
+    for name, secret in secrets.items():
+        if isinstance(secret, str) and len(secret) >= _SHORTEST and re.fullmatch(_NAMES, name, re.IGNORECASE):
             encoded = base64.b64encode(secret.encode()).decode().rstrip("=")
             _known.update((secret, quote(secret, safe=""), encoded))
 

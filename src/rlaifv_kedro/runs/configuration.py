@@ -72,10 +72,10 @@ class Configuration(OmegaConfigLoader):
         _refuse_unsaid("--params", self.runtime_params or {})
         given = {**read, "--params": self.runtime_params or {}}
         for file, values in given.items():
-            if key == "credentials":
-                keep_out(value for value in flatten(_plain(values)).values() if isinstance(value, str))
-            else:
+            if key != "credentials":
                 _refuse_secrets(file, _plain(values))
+            elif file in read:
+                keep_out(flatten(_plain(values)))
         try:
             return super().__getitem__(key)
         except (MissingConfigException, UserError):
@@ -125,7 +125,7 @@ def _refuse_secrets(file: str, values: Mapping[str, Any]) -> None:
                 f"{file}: {name}: the address holds {secret}, which logs and manifests would show. Take it "
                 "out. The key of a model's server belongs into the environment variable that "
                 "api_key_variable names; user and password of a file to fetch into ~/.netrc; what else the "
-                "catalog needs into conf/local/credentials.yml."
+                "catalog needs into credentials.yml."
             )
 
 

@@ -44,7 +44,7 @@ class Connection:
         self.params = params
         self.where = f"{params.model} at {shown_address(params.url)}"
         self._key = os.environ.get(params.api_key_variable, "").strip()
-        keep_out([self._key])
+        keep_out({"key": self._key})
         if not (self._key.isascii() and self._key.isprintable()):
             raise UserError(
                 f"The environment variable {params.api_key_variable} holds characters that no key has. Set "
