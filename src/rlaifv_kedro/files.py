@@ -70,8 +70,8 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """Gives the place of a new folder, which takes that of ``folder`` when the block ends.
 
-    So a kill leaves the old one or the new one, never a part. The new one's place has a fixed name, so what a
-    kill left behind is removed by the next try.
+    So a kill or a power cut leaves the old one or the new one, never a part. The new one's place has a fixed
+    name, so what a kill left behind is removed by the next try.
 
     Raises:
         UserError: The folder cannot be made or written.
@@ -81,6 +81,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
+        sync_tree(unfinished)
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(unfinished, folder)
@@ -95,6 +96,25 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make all files of a folder, and their names, survive a power cut.
+
+    Raises:
+        OSError: The disk is full or failing.
+    """
+    paths = [folder, *folder.rglob("*")]
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        list(pool.map(_sync_file, [path for path in paths if path.is_file()]))
+    for path in paths:
+        if path.is_dir():
+            sync_folder(path)
+
+
+def _sync_file(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def read_bytes(path: str | os.PathLike, remedy: str, most: int | None = MOST_OF_A_DOCUMENT) -> bytes:

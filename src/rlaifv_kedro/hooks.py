@@ -34,6 +34,7 @@ from rlaifv_kedro.runs.manifest import Manifest
 from rlaifv_kedro.runs.messages import user_message
 from rlaifv_kedro.runs.resume_command import resume_command
 from rlaifv_kedro.runs.resuming import Start, begin
+from rlaifv_kedro.runs.tidying import forget_tidying
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ class RunHooks:
             lineage=pinned.lineage,
         )
         self._manifest = begin(self._project, start, pipeline, catalog)
+        forget_tidying(pipeline, catalog)
         hashes.keep(self._project)
         for name in sorted(pipeline.all_outputs()):
             if dataset(catalog, name).exists():  # written just before a kill, its record was not

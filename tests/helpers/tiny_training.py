@@ -15,7 +15,8 @@ from rlaifv_kedro.params import TrainingParams
 from rlaifv_kedro.preference.data import Truncation
 from rlaifv_kedro.preference.reference import reference_log_probs
 from rlaifv_kedro.preference.weights import SUM, Reduction
-from rlaifv_kedro.training.training import TrainingJob, train
+from rlaifv_kedro.training.resume import resume_point
+from rlaifv_kedro.training.training import Ran, TrainingJob, result_of, train
 
 NOUNS = ["cup", "dog", "bus", "kite", "clock", "boat", "book", "bench", "bowl", "tv", "cat", "bird"]
 # 12 pairs in batches of 4: 3 steps an epoch, 6 in all, a checkpoint every 2.
@@ -29,6 +30,7 @@ PARAMS = TrainingParams(
     warmup_ratio=0.2,
 )
 WHOLE = Truncation()
+IDENTITY = "these pairs with these parameters"
 
 
 def make_pairs(images: list[dict[str, Any]], rows: Iterable[tuple[int, int, str, str, str]]) -> pd.DataFrame:
@@ -56,9 +58,14 @@ class Runner:
         """Keywords are ``pairs``, ``reference``, ``dtype``, or parameters that differ from ``PARAMS``."""
         policy, dtype = policy or self.tiny, changes.pop("dtype", "float32")
         pairs, reference = changes.pop("pairs", self.pairs), changes.pop("reference", self.reference)
-        model = load_model(policy, device="cpu", dtype=dtype)
-        job = TrainingJob(policy, folder, 5, PARAMS.model_copy(update=changes), dtype)
-        result = train(model, store_of(pairs), reference, job)
+        params, store = PARAMS.model_copy(update=changes), store_of(pairs)
+        steps = params.checkpoint_steps(len(store))
+        start = resume_point(folder, steps, IDENTITY)
+        if start < steps[-1]:
+            model = load_model(policy, device="cpu", dtype=dtype)
+            job = TrainingJob(policy, folder, 5, params, dtype, resume=start, identity=IDENTITY)
+            train(model, store, reference, job)
+        result = result_of(folder, params, len(store), Ran(1, "none"))
         return result.checkpoints, result.log
 
 

@@ -80,7 +80,7 @@ def link_folder(source: Path, target: Path, without: tuple[str, ...] = ()) -> No
 
 
 def _link_or_copy(source: str, target: str) -> None:
-    """Make a hard link, or else a synced copy.
+    """Make a hard link, or else a copy.
 
     ``source`` may be a symlink into the Hugging Face cache; what it stands for is linked.
     """
@@ -88,8 +88,6 @@ def _link_or_copy(source: str, target: str) -> None:
         os.link(os.path.realpath(source), target)
     except OSError:
         shutil.copyfile(source, target)
-        with open(target, "rb") as file:
-            os.fsync(file.fileno())
 
 
 class CheckpointSetDataset(RunVersionedDataset[list, list]):
@@ -125,29 +123,33 @@ class CheckpointSetDataset(RunVersionedDataset[list, list]):
         return [{**entry, "own": own} for entry in entries]
 
     def save(self, data: list[dict[str, Any]]) -> None:
-        """Writes the marker.
+        """Writes the marker; one that says the same stays.
 
         Raises:
             UserError: A checkpoint is not a folder inside the work folder.
         """
         folder = self.save_path()
+        removed = removed_checkpoints(folder)
         entries = [dict(entry) for entry in data]
         for entry in entries:
             path = (folder / entry["path"]).resolve()
-            if not path.is_relative_to(folder.resolve()) or not path.is_dir():
+            there = path.is_dir() or path.name in removed
+            if not path.is_relative_to(folder.resolve()) or not there:
                 raise UserError(
                     f"The checkpoint {shown(path)} is not a folder inside {shown(folder)}. Save checkpoints "
                     "in the work folder."
                 )
             entry["path"] = path.relative_to(folder.resolve()).as_posix()
-        write_atomically(folder / MARKER, json.dumps({"checkpoints": entries}, indent=2).encode() + b"\n")
+        content = json.dumps({"checkpoints": entries}, indent=2).encode() + b"\n"
+        if not (folder / MARKER).is_file() or (folder / MARKER).read_bytes() != content:
+            write_atomically(folder / MARKER, content)
 
     def content_sha256(self, path: Path) -> str:
         """The sha256 of the set, the same before and after checkpoints are removed or cards completed.
 
         So manifests still know it.
         """
-        removed = _removed(path, self.remedy())
+        removed = removed_checkpoints(path, self.remedy())
         hashes = {
             f"{name}/{file}": digest
             for name, entry in removed.items()
@@ -162,7 +164,7 @@ class CheckpointSetDataset(RunVersionedDataset[list, list]):
 
     def _entries(self, folder: Path) -> list[dict[str, Any]]:
         remedy = self.remedy()
-        marker, removed = read_json(folder / MARKER, remedy), _removed(folder, remedy)
+        marker, removed = read_json(folder / MARKER, remedy), removed_checkpoints(folder, remedy)
         try:
             for name in (*removed, *(entry["path"] for entry in marker["checkpoints"])):
                 path_inside(folder, name)
@@ -191,7 +193,7 @@ def remove_checkpoints(folder: Path, why: dict[str, Any]) -> None:
     Raises:
         UserError: The folder can't be written.
     """
-    removed = _removed(folder, "Delete it.")
+    removed = removed_checkpoints(folder)
     fresh = {name: {"why": why[name], "files": _hashes(folder / name)} for name in why if name not in removed}
     if fresh:
         write_atomically(folder / REMOVED, json.dumps({**removed, **fresh}, indent=2).encode() + b"\n")
@@ -201,9 +203,14 @@ def remove_checkpoints(folder: Path, why: dict[str, Any]) -> None:
                 shutil.rmtree(folder / name)
 
 
+def removed_checkpoints(folder: Path, remedy: str = "Delete it.") -> dict[str, Any]:
+    """Those of a set that were removed, by name: why, and the hashes of their files.
+
+    Raises:
+        UserError: The record is damaged; ends with the remedy.
+    """
+    return read_json(folder / REMOVED, remedy) if (folder / REMOVED).exists() else {}
+
+
 def _hashes(checkpoint: Path) -> dict[str, str]:
     return file_hashes(checkpoint, [file for file in files_of(checkpoint) if file != CARD])
-
-
-def _removed(folder: Path, remedy: str) -> dict[str, Any]:
-    return read_json(folder / REMOVED, remedy) if (folder / REMOVED).exists() else {}

@@ -249,6 +249,11 @@ class TrainingParams(Params):
         """Optimiser steps from one checkpoint to the next; the last step is saved too."""
         return max(1, math.ceil(self.steps_an_epoch(pairs) * self.checkpoint_every))
 
+    def checkpoint_steps(self, pairs: int) -> list[int]:
+        """The steps after which there is a checkpoint, in order."""
+        every, last = self.save_steps(pairs), self.steps(pairs)
+        return [*range(every, last, every), last]
+
     @model_validator(mode="after")
     def _divides(self) -> "TrainingParams":
         self.accumulation()

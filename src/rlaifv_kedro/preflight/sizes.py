@@ -210,8 +210,8 @@ def run_disk(
     kept, beside = checkpoint_disk(policy, training, dtype)
     stay = staying(count, parameters, written)
     parts["checkpoints"] = ((iterations - 1) * stay + count) * kept
-    # The newest, and the one before it while that is written.
-    parts["optimizer states"] = min(count, 2) * beside
+    # Of the newest two, and of the next one while that is written.
+    parts["optimizer states"] = min(count, 3) * beside
     if training.lora and "trained_policy" in written:
         # As the base is stored, most likely.
         parts["merged policies"] = iterations * policy.parameters * BYTES[dtype]

@@ -12,7 +12,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
-from rlaifv_kedro.training.resume import drop_resume_files, mark_saved, saved_checkpoints
+from rlaifv_kedro.training.resume import (
+    RESUMABLE,
+    checkpoint_of,
+    drop_resume_files,
+    mark_saved,
+    saved_checkpoints,
+)
 
 if TYPE_CHECKING:
     from rlaifv_kedro.params import TrainingParams
@@ -24,7 +30,14 @@ MLFLOW_STORE = "sqlite:///data/08_reporting/mlflow.db"
 
 
 class MarkCheckpoints(TrainerCallback):
-    """Marks checkpoints that are whole, and removes what only resuming needs from older ones."""
+    """Marks checkpoints that are whole, and removes what only resuming needs from older ones.
+
+    Args:
+        identity: What the checkpoints depend on; see :class:`rlaifv_kedro.training.resume.Mark`.
+    """
+
+    def __init__(self, identity: str):
+        self.identity = identity
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -33,11 +46,9 @@ class MarkCheckpoints(TrainerCallback):
         if torch.distributed.is_initialized():
             torch.distributed.barrier()  # each process writes a part of what resuming needs
         if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            mark_saved(folder, state.global_step)
-            # Only the newest is resumed from; 16 states of a 7B model are 0.9 TB.
-            for older in set(folder.parent.glob("checkpoint-*")) - {folder}:
-                drop_resume_files(older)
+            folder = Path(args.output_dir)
+            mark_saved(checkpoint_of(folder, state.global_step), state.global_step, self.identity)
+            drop_resume_files(folder, keep=RESUMABLE)
 
 
 class StopAtCollapse(TrainerCallback):

@@ -12,6 +12,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from rlaifv_kedro.datasets.checkpoint import REMOVED
+from rlaifv_kedro.datasets.chunks import MARKER
 from rlaifv_kedro.files import write_atomically
 from rlaifv_kedro.formats import cell, flatten, in_words, number
 from rlaifv_kedro.models.folder import CARD, CheckpointFolder
@@ -157,11 +159,15 @@ def write_cards(
 ) -> None:
     """Put a card beside each checkpoint of a training, in the place of the one that peft writes.
 
+    A set that was complete before keeps its cards, which may say by now what was measured.
+
     Args:
         folder: That of the checkpoints.
         checkpoints: In order: ``path`` (relative to the folder, or in it), ``step``, ``epoch``.
         log: The ``training_log`` table.
     """
+    if (folder / MARKER).is_file() or (folder / REMOVED).is_file():
+        return
     before = 0
     for checkpoint in checkpoints:
         path = folder / checkpoint["path"]

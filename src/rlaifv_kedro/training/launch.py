@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -25,10 +26,10 @@ from tqdm import tqdm
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown, write_atomically
+from rlaifv_kedro.training.resume import resume_point
 from rlaifv_kedro.training.troubles import end_told, troubles_told
 from rlaifv_kedro.training.worker import (
     ERROR,
-    LOG_TABLE,
     PROGRESS,
     RESULT,
     TrainingSpec,
@@ -40,7 +41,7 @@ from rlaifv_kedro.training.worker import (
 if TYPE_CHECKING:
     from rlaifv_kedro.datasets.pair_store import PairStore
     from rlaifv_kedro.params import LaunchParams
-    from rlaifv_kedro.training.training import TrainingResult
+    from rlaifv_kedro.training.training import Ran, TrainingResult
 
 logger = logging.getLogger(__name__)
 
@@ -58,30 +59,33 @@ def run_training(spec: TrainingSpec, pairs: "PairStore", reference: pd.DataFrame
             or another engine ran than was asked for.
         RuntimeError: The processes ended with another error; its message holds the end of their log.
     """
-    with (
-        troubles_told(),
-        tqdm(total=spec.training.steps(len(pairs)), desc="training", unit="step", delay=2) as bar,
-    ):
+    from rlaifv_kedro.training.distributed import expected_engine
+    from rlaifv_kedro.training.training import Ran, result_of
+
+    params, folder = spec.training, spec.folder
+    steps = params.checkpoint_steps(len(pairs))
+    ran = Ran(params.launch.total(), expected_engine(params))
+    with troubles_told(), tqdm(total=steps[-1], desc="training", unit="step", delay=2) as bar:
 
         def on_step(step: int) -> None:
             bar.update(step - bar.n)
 
-        if spec.training.launch.total() > 1 or spec.training.deepspeed is not None:
-            return _launched(spec, reference, on_step)
-        with locked(spec.folder):
-            return run(spec, pairs, reference, on_step)
+        # The processes of a run that was killed have ended when the lock is free.
+        with locked(folder):
+            start = resume_point(folder, steps, spec.identity())
+            spec = spec.model_copy(update={"resume": start})
+            if start < steps[-1] and ran == Ran(1, "none"):
+                run(spec, pairs, reference, on_step)
+        if start < steps[-1] and ran != Ran(1, "none"):
+            _launch(spec, reference, ran, on_step)
+        return result_of(folder, params, len(pairs), ran)
 
 
-def _launched(
-    spec: TrainingSpec, reference: pd.DataFrame, on_step: Callable[[int], None]
-) -> "TrainingResult":
-    from rlaifv_kedro.training.distributed import expected_engine
-    from rlaifv_kedro.training.training import TrainingResult
-
-    expected = {"world_size": spec.training.launch.total(), "engine": expected_engine(spec.training)}
+def _launch(
+    spec: TrainingSpec, reference: pd.DataFrame, expected: "Ran", on_step: Callable[[int], None]
+) -> None:
     folder = spec.logs
-    earlier = (folder / name for name in (RESULT, PROGRESS, LOG_TABLE))
-    for file in (*earlier, *folder.glob(ERROR.format("*"))):
+    for file in (folder / RESULT, folder / PROGRESS, *folder.glob(ERROR.format("*"))):
         file.unlink(missing_ok=True)
     _free_memory()
     reference.to_parquet(spec.reference, index=False)
@@ -89,15 +93,12 @@ def _launched(
     status = _wait(_command(spec, folder / SPEC), folder, on_step)
     if status or not (folder / RESULT).is_file():
         raise _failure(folder, status)
-    report = json.loads((folder / RESULT).read_text())
-    found = {name: report[name] for name in expected}
-    if found != expected:
+    found = json.loads((folder / RESULT).read_text())
+    if found != asdict(expected):
         raise UserError(
-            f"the training was to run as {expected}, but ran as {found}: {shown(folder / LOG)} says more. "
-            "Nothing of it is used."
+            f"the training was to run as {asdict(expected)}, but ran as {found}: {shown(folder / LOG)} says "
+            "more. Nothing of it is used."
         )
-    log = pd.read_parquet(folder / LOG_TABLE)
-    return TrainingResult(report["checkpoints"], log, report["world_size"], report["engine"])
 
 
 def _free_memory() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from rlaifv_kedro.datasets.checkpoint import link_folder, remove_checkpoints
-from rlaifv_kedro.files import write_atomically
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import shown, write_atomically
 from rlaifv_kedro.models.folder import CARD, CheckpointFolder
 from rlaifv_kedro.preference.selection import BASE, START
 from rlaifv_kedro.training.card import measured_card
@@ -76,12 +77,33 @@ def keep_checkpoints(
         )
 
 
+def refuse_lost_metrics(removed: Mapping[str, Any]) -> None:
+    """Stop if a removed checkpoint is of this run, which has measured it before and lost what it measured.
+
+    Args:
+        removed: Its entry in the ``checkpoints``.
+
+    Raises:
+        UserError: It is; says how to have it again.
+    """
+    if removed["own"]:
+        path = Path(removed["path"])
+        version = path.parent.parent
+        raise UserError(
+            f"{path.name} was measured and then removed (evaluation.keep_best), and its rows of "
+            f"checkpoint_metrics are lost. Put them back, or delete {shown(version)} and start the run again "
+            f"with run_id={version.name}: training makes all its checkpoints again, they are measured, and "
+            "those are removed again that had been."
+        )
+
+
 def _complete_card(folder: Path, metrics: pd.DataFrame, selection: Mapping[str, Any]) -> None:
-    """Write what was measured into a checkpoint's card; one made without a card stays without.
+    """Write what was measured into a checkpoint's card, unless it stands there; one without stays without.
 
     The file is replaced: the old one may be a hard link of another folder's.
     """
     if (folder / CARD).is_file() and folder.name in set(metrics["checkpoint"]):
         card = (folder / CARD).read_text(encoding="utf-8")
         completed = measured_card(card, folder.name, metrics, selection, _REFERENCES)
-        write_atomically(folder / CARD, completed.encode())
+        if completed != card:
+            write_atomically(folder / CARD, completed.encode())

@@ -11,6 +11,7 @@ import torch
 from transformers import PrinterCallback, TrainerState, TrainingArguments, set_seed
 
 from rlaifv_kedro.datasets.pair_store import PairStore
+from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.preference.data import PreferenceCollator, PreferenceDataset, Truncation
 from rlaifv_kedro.preference.loss import Objective
 from rlaifv_kedro.preference.weights import Reduction
@@ -18,7 +19,7 @@ from rlaifv_kedro.training.callbacks import MarkCheckpoints, ReportProgress, Sto
 from rlaifv_kedro.training.distributed import deepspeed_config, expected_engine, running_engine
 from rlaifv_kedro.training.learning import Learning
 from rlaifv_kedro.training.numerics import learns, raise_to_float32
-from rlaifv_kedro.training.resume import drop_resume_files, saved_checkpoints
+from rlaifv_kedro.training.resume import checkpoint_of, drop_resume_files
 from rlaifv_kedro.training.trainer import WATCHED, PreferenceTrainer
 from rlaifv_kedro.transformers_private import TRAINER_STATE_NAME
 
@@ -49,6 +50,14 @@ class TrainingResult:
 
 
 @dataclass(frozen=True)
+class Ran:
+    """How a training really ran; the attributes are those of :class:`TrainingResult`."""
+
+    world_size: int
+    engine: str
+
+
+@dataclass(frozen=True)
 class TrainingJob:
     """How a policy is trained, and where.
 
@@ -59,6 +68,9 @@ class TrainingJob:
         dtype: Of the computation: ``float32``, ``bfloat16`` or ``float16``.
         device: ``cpu`` or ``cuda``; without one, where the model lies.
         logs: Folder for TensorBoard or mlflow; without one, there are none.
+        resume: The step whose checkpoint it goes on from, 0 for the start; see
+            :func:`rlaifv_kedro.training.resume.resume_point`.
+        identity: What the checkpoints depend on; see :class:`rlaifv_kedro.training.resume.Mark`.
     """
 
     policy: Path
@@ -68,6 +80,8 @@ class TrainingJob:
     dtype: str
     device: str | None = None
     logs: Path | None = None
+    resume: int = 0
+    identity: str = ""
 
 
 def train(
@@ -76,7 +90,7 @@ def train(
     reference: pd.DataFrame,
     job: TrainingJob,
     on_step: Callable[[int], None] = lambda step: None,
-) -> TrainingResult:
+) -> Ran:
     """Train, or go on with a training that was cut off. In a process group every process calls this.
 
     Args:
@@ -84,32 +98,40 @@ def train(
 
     Raises:
         UserError: The policy isn't its own reference, ``freeze`` or ``lora`` doesn't fit it, numbers are not
-            finite, the training collapses, or another engine runs than was asked for.
+            finite, the training collapses, another engine runs than was asked for, or processes start from
+            different checkpoints.
     """
     trainer = _trainer(model, pairs, reference, job, on_step)
-    found = [saved_checkpoints(job.folder)]
-    if torch.distributed.is_initialized():
-        # By rank 0, which has waited for the processes of a killed run; another host may still see an older
-        # state of a shared folder.
-        torch.distributed.broadcast_object_list(found)
-    [saved] = found
-    if saved and saved[-1][0] >= trainer.args.max_steps:
-        # Cut off while files were removed: what DeepSpeed would resume from may be gone.
-        trainer.state = TrainerState.load_from_json(str(saved[-1][1] / TRAINER_STATE_NAME))
-        engine = expected_engine(job.params)
-    else:
-        trainer.train(resume_from_checkpoint=str(saved[-1][1]) if saved else None)
-        engine = running_engine(trainer)
+    _refuse_different_starts(job.resume)
+    start = str(checkpoint_of(job.folder, job.resume)) if job.resume else None
+    trainer.train(resume_from_checkpoint=start)
+    return Ran(trainer.args.world_size, running_engine(trainer))
+
+
+def _refuse_different_starts(own: int) -> None:
+    """Raise UserError if a process on another host was told before a resume where to start."""
+    if not torch.distributed.is_initialized():
+        return
+    told: list[int] = [0] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(told, own)
+    if len(set(told)) > 1:
+        raise UserError(
+            f"the processes of the training would start at different steps: {told}. Those of another host "
+            "were started before the run was resumed, or see an older state of the project folder. End them, "
+            "and start them again when the log of the first host says so."
+        )
+
+
+def result_of(folder: Path, params: "TrainingParams", pairs: int, ran: Ran) -> TrainingResult:
+    """What a training that has ended left in its folder, where what only resuming needs is removed."""
+    drop_resume_files(folder)
+    steps = params.checkpoint_steps(pairs)
+    state = TrainerState.load_from_json(str(checkpoint_of(folder, steps[-1]) / TRAINER_STATE_NAME))
     checkpoints = [
-        {"path": path.name, "step": step, "epoch": step / job.params.steps_an_epoch(len(pairs))}
-        for step, path in saved_checkpoints(job.folder)
+        {"path": checkpoint_of(folder, step).name, "step": step, "epoch": step / params.steps_an_epoch(pairs)}
+        for step in steps
     ]
-    if trainer.is_world_process_zero():
-        for checkpoint in checkpoints:
-            drop_resume_files(job.folder / checkpoint["path"])
-    return TrainingResult(
-        checkpoints, _training_log(trainer.state.log_history), trainer.args.world_size, engine
-    )
+    return TrainingResult(checkpoints, _training_log(state.log_history), ran.world_size, ran.engine)
 
 
 def _trainer(
@@ -125,7 +147,7 @@ def _trainer(
     set_seed(arguments.seed)  # adapters begin with random numbers, the same in every process
     merge, reduction = params.pack == "prompt", Reduction.of(params)
     callbacks = [
-        MarkCheckpoints(),
+        MarkCheckpoints(job.identity),
         StopAtCollapse(params.collapse_log_ratio),
         ReportProgress(on_step),
         *loggers(params, job.logs),

@@ -2,12 +2,12 @@
 
 torchrun starts it on every GPU; a training of one process calls :func:`run` itself.
 
-Rank 0 leaves ``result.json`` and ``training_log.parquet`` beside the spec; a process that fails leaves
-``error-<rank>.json``.
+Rank 0 leaves ``result.json`` beside the spec; a process that fails leaves ``error-<rank>.json``.
 """
 
 import ctypes
 import fcntl
+import hashlib
 import json
 import os
 import signal
@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,19 +26,33 @@ from rlaifv_kedro.datasets.pair_store import PairStore
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import write_atomically
 from rlaifv_kedro.params import ComputeParams, ModelParams, TrainingParams
-from rlaifv_kedro.training.resume import remove_unfinished
 from rlaifv_kedro.training.troubles import troubles_told
 
 if TYPE_CHECKING:
-    from rlaifv_kedro.training.training import TrainingResult
+    from rlaifv_kedro.training.training import Ran
 
-RESULT, LOG_TABLE, PROGRESS, ERROR = "result.json", "training_log.parquet", "progress.json", "error-{}.json"
+RESULT, PROGRESS, ERROR = "result.json", "progress.json", "error-{}.json"
 _LOCK_TIMEOUT = 60  # seconds
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_NOT_IN_CHECKPOINTS = {
+    "chunk_size",
+    "collapse_log_ratio",
+    "dataloader_num_workers",
+    "deepspeed",
+    "gather_chunk_size",
+    "gradient_checkpointing",
+    "launch",
+    "max_reject_share",
+    "micro_batch_size",
+    "report_to",
+}
 
 
 class TrainingSpec(BaseModel):
-    """A training, as JSON: everything that a process on any of the hosts needs to know."""
+    """A training, as JSON: everything that a process on any of the hosts needs to know.
+
+    ``resume`` is the step that it goes on from, 0 for the start.
+    """
 
     policy: Path
     pairs: list[Path]
@@ -50,11 +64,28 @@ class TrainingSpec(BaseModel):
     training: TrainingParams
     model: ModelParams
     compute: ComputeParams
+    resume: int = 0
+
+    def identity(self) -> str:
+        """A sha256 of what the checkpoints depend on: one that depends on something else isn't gone on from.
+
+        What changes no more than how sums are rounded, or where and how fast they are computed, is left out.
+        """
+        from rlaifv_kedro.training.distributed import deepspeed_config
+
+        made_of = {
+            "fingerprint": self.fingerprint,
+            "seed": self.seed,
+            "processes": self.training.launch.total(),
+            "deepspeed": deepspeed_config(self.training),
+            "training": self.training.model_dump(mode="json", exclude=_NOT_IN_CHECKPOINTS),
+        }
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 
 def run(
     spec: TrainingSpec, pairs: PairStore, reference: pd.DataFrame, on_step: Callable[[int], None]
-) -> "TrainingResult":
+) -> "Ran":
     """Load the policy and train it.
 
     Raises:
@@ -85,13 +116,15 @@ def run(
         dtype=loading.dtype,
         device=device,
         logs=spec.logs,
+        resume=spec.resume,
+        identity=spec.identity(),
     )
     return train(model, pairs, reference, job, on_step)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps the folder for one training, and removes the checkpoints that a kill cut off.
+    """Keeps the folder for one training.
 
     The processes of a run that was killed end within seconds; they are waited for.
 
@@ -117,7 +150,6 @@ def locked(folder: Path) -> Iterator[None]:
                     "trainings could mix there. "
                     "Put data/ on another one, or have it mounted with locks."
                 ) from error
-        remove_unfinished(folder)
         yield
 
 
@@ -130,7 +162,7 @@ def main(path: Path) -> int:
     try:
         _select_gpu(spec.compute)
         with troubles_told(), locked(spec.folder) if rank == 0 else nullcontext():
-            result = run(
+            ran = run(
                 spec,
                 PairStore.open(spec.pairs),
                 pd.read_parquet(spec.reference),
@@ -140,9 +172,7 @@ def main(path: Path) -> int:
         write_atomically(path.parent / ERROR.format(rank), json.dumps({"message": error.message}).encode())
         return 1
     if rank == 0:
-        result.log.to_parquet(path.parent / LOG_TABLE, index=False)
-        report = {"world_size": result.world_size, "engine": result.engine, "checkpoints": result.checkpoints}
-        write_atomically(path.parent / RESULT, json.dumps(report, indent=2).encode() + b"\n")
+        write_atomically(path.parent / RESULT, json.dumps(asdict(ran), indent=2).encode() + b"\n")
     return 0
 
 

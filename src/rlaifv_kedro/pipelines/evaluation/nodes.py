@@ -22,7 +22,7 @@ from rlaifv_kedro.engine.outputs import scratch_folder
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, FeedbackParams, ModelsParams, RewardParams
 from rlaifv_kedro.preference.selection import BASE, START, checkpoints_to_keep, choose
 from rlaifv_kedro.schemas import table
-from rlaifv_kedro.training.policy import keep_checkpoints, whole_policy
+from rlaifv_kedro.training.policy import keep_checkpoints, refuse_lost_metrics, whole_policy
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +53,10 @@ def measure_checkpoints(
 ) -> Iterator[Chunk | Complete]:
     """Measure the base policy, the starting policy and every checkpoint: ``checkpoint_metrics``.
 
-    Each is a chunk. A checkpoint that the storage policy has removed has no rows, unless it was measured
-    before.
+    Each is a chunk. A checkpoint of another run that the storage policy has removed has no rows.
+
+    Raises:
+        UserError: This run has measured and removed a checkpoint, and what it measured is lost.
     """
     named = [
         {"path": base_policy, "step": 0, "epoch": 0.0, "name": BASE},
@@ -67,6 +69,7 @@ def measure_checkpoints(
         [checkpoint] = one
         path = Path(checkpoint["path"])
         if "removed" in checkpoint:
+            refuse_lost_metrics(checkpoint)
             logger.warning(
                 "%s was removed by an earlier selection (evaluation.keep_best) and can't be measured: it "
                 "takes no part",

@@ -84,6 +84,7 @@ def selection_pipeline(split: str = "selection") -> Pipeline:
                 ],
                 outputs="kept_checkpoints",
                 name="prune_checkpoints",
+                tags=[Task.TIDYING],
             ),
         ]
     )

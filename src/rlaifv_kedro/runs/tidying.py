@@ -1,0 +1,27 @@
+"""Nodes that alter what they read are run again where that is made again."""
+
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+
+from rlaifv_kedro.files import writing
+from rlaifv_kedro.runs.kedro_private import dataset, path_of, saved_version
+from rlaifv_kedro.tags import Task
+
+
+def forget_tidying(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """Removes what a tidying node has recorded, where something that it reads is going to be made again.
+
+    Kedro runs nodes whose outputs are missing. Without this, checkpoints that were lost and are made again
+    would all stay, with cards that say nothing of what was measured.
+
+    Raises:
+        UserError: A record can't be removed.
+    """
+    for node in pipeline.nodes:
+        made = pipeline.all_outputs() & set(node.inputs) if Task.TIDYING in node.tags else set()
+        if all(dataset(catalog, name).exists() for name in made):
+            continue
+        for record in (dataset(catalog, name) for name in node.outputs):
+            path = path_of(record, saved_version(record))
+            with writing(path):
+                path.unlink(missing_ok=True)
