@@ -1,6 +1,8 @@
 """Checkpoints: whole or refused, saved all at once, and found again in a work folder."""
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from rlaifv_kedro.datasets.checkpoint import (
     link_folder,
     remove_checkpoints,
 )
-from rlaifv_kedro.engine.outputs import Outputs, running, work_folder
+from rlaifv_kedro.engine.outputs import Outputs, running, scratch_folder, work_folder
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.folder import CheckpointFolder
 
@@ -53,6 +55,35 @@ def test_save_twice_and_load(tmp_path, source):
         p.relative_to(source) for p in source.rglob("*")
     }
     assert [path.name for path in folder.parent.iterdir()] == ["policy"]
+
+
+def test_all_is_on_the_disk_before_it_has_its_name(tmp_path, source, monkeypatch):
+    """Linked from elsewhere, and moved from the scratch folder: the order in which a power cut is survived."""
+    calls = []
+    fsync, replace = os.fsync, os.replace
+
+    def and_note(handle):
+        calls.append(os.path.realpath(f"/proc/self/fd/{handle}"))
+        fsync(handle)
+
+    def and_note_name(before, after):
+        calls.append(("name", str(after)))
+        replace(before, after)
+
+    monkeypatch.setattr(os, "fsync", and_note)
+    monkeypatch.setattr(os, "replace", and_note_name)
+    dataset = versioned(CheckpointDataset, tmp_path)
+    with running(Outputs(paths={"policy": dataset.save_path()})):
+        made = scratch_folder("policy") / "made"
+    shutil.copytree(source, made)
+    unfinished = tmp_path / "policy/r/.policy.tmp"
+    wanted = {str(unfinished / path.relative_to(source)) for path in [source, *source.rglob("*")]}
+    for given in (made, source):
+        calls.clear()
+        dataset.save(given)
+        named = calls.index(("name", str(dataset.save_path())))
+        assert wanted <= set(calls[:named])
+        assert str(dataset.save_path().parent) in calls[named:]
 
 
 @pytest.mark.parametrize("name", ["config.json", "model-00002-of-00002.safetensors"])

@@ -249,6 +249,6 @@ def _notes(setup: RunSetup, counts: Counts, gpu: GPU) -> Iterator[str]:
     beside = counts.checkpoint_bytes[1]
     if beside:
         yield (
-            f"while training, {gigabytes(beside)} of optimizer state lie beside each of the newest two "
-            "checkpoints, and beside the one that is written."
+            f"while training, {gigabytes(beside)} of optimizer state lie beside the newest two "
+            "checkpoints, and the one that is written."
         )
