@@ -26,6 +26,8 @@ from rlaifv_kedro.datasets.pair_store import PairStore
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import write_atomically
 from rlaifv_kedro.params import ComputeParams, ModelParams, TrainingParams
+from rlaifv_kedro.params.base import Effect
+from rlaifv_kedro.params.effects import effect_of
 from rlaifv_kedro.training.troubles import troubles_told
 
 if TYPE_CHECKING:
@@ -34,18 +36,6 @@ if TYPE_CHECKING:
 RESULT, PROGRESS, ERROR = "result.json", "progress.json", "error-{}.json"
 _LOCK_TIMEOUT = 60  # seconds
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_NOT_IN_CHECKPOINTS = {
-    "chunk_size",
-    "collapse_log_ratio",
-    "dataloader_num_workers",
-    "deepspeed",
-    "gather_chunk_size",
-    "gradient_checkpointing",
-    "launch",
-    "max_reject_share",
-    "micro_batch_size",
-    "report_to",
-}
 
 
 class TrainingSpec(BaseModel):
@@ -67,18 +57,17 @@ class TrainingSpec(BaseModel):
     resume: int = 0
 
     def identity(self) -> str:
-        """A sha256 of what the checkpoints depend on: one that depends on something else isn't gone on from.
-
-        What changes no more than how sums are rounded, or where and how fast they are computed, is left out.
-        """
+        """A sha256 of what the checkpoints depend on; one of something else is not gone on from."""
         from rlaifv_kedro.training.distributed import deepspeed_config
 
+        names = set(TrainingParams.model_fields) - {"launch", "deepspeed"}
+        result = {name for name in names if effect_of(f"training.{name}") is Effect.RESULT}
         made_of = {
             "fingerprint": self.fingerprint,
             "seed": self.seed,
             "processes": self.training.launch.total(),
             "deepspeed": deepspeed_config(self.training),
-            "training": self.training.model_dump(mode="json", exclude=_NOT_IN_CHECKPOINTS),
+            "training": self.training.model_dump(mode="json", include=result),
         }
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
