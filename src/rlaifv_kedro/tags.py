@@ -30,7 +30,7 @@ class Task(StrEnum):
     SELECTING = "task.selecting"
     """Every checkpoint answers, so that one can be chosen."""
     TIDYING = "task.tidying"
-    """It alters what it reads, and is done again where that is made again."""
+    """It alters its first input, and is done again where that is made again."""
     ANSWERING = "task.answering"
     """A policy answers the test prompts."""
     PROBING = "task.probing"

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from rlaifv_kedro.datasets.chunks import Chunk, Complete
+from rlaifv_kedro.datasets.chunks import MARKER, Chunk, Complete
 from rlaifv_kedro.engine.outputs import Outputs, running
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, ModelsParams
 from rlaifv_kedro.pipelines.evaluation import nodes
@@ -228,3 +228,45 @@ def test_a_removed_checkpoint_has_no_rows_unless_it_was_measured_before(measure:
     asked, yielded = measure({"00002"}, removed=(1, 2))
     assert asked == ["base", "start", "checkpoint-3"]
     assert [len(chunk.frame) for chunk in yielded[:-1]] == [1, 1, 0, 1]
+
+
+def test_a_lost_log_or_marker_is_made_again_and_nothing_else_is_touched(
+    finished: tuple[Project, str], tmp_path: Path
+) -> None:
+    """All checkpoints have been trained: their state tells the log. Cards that say what was measured, the
+    record of what was removed and the weights stay as they are.
+    """
+    project, _ = finished
+    copy = Project(shutil.copytree(project.path, tmp_path / "copy", symlinks=True))
+    before, folder = copy.files("first"), models(copy, "checkpoints", "first")
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != MARKER}
+    report(copy, "training_log.parquet", "first").unlink()
+    (folder / MARKER).unlink()
+    output = copy.kedro("--params", "run_id=first")
+    assert "train policy" in output and "measure checkpoints" not in output
+    assert copy.files("first") == before
+    changed = [path for path, time in times.items() if path.is_file() and path.stat().st_mtime_ns != time]
+    assert [path for path in changed if path.name != ".lock"] == []
+
+
+def test_what_was_removed_on_purpose_is_not_measured_as_nothing(
+    finished: tuple[Project, str], tmp_path: Path
+) -> None:
+    """The metrics of removed checkpoints are lost: the run says what is to be made again, and makes it when
+    the person has agreed by deleting it.
+    """
+    project, _ = finished
+    copy = Project(shutil.copytree(project.path, tmp_path / "copy", symlinks=True))
+    before, folder = copy.files("first"), models(copy, "checkpoints", "first")
+    [gone, *_] = sorted(json.loads((folder / "_removed.json").read_text()))
+    shutil.rmtree(report(copy, "checkpoint_metrics", "first"))
+    output = copy.kedro("--params", "run_id=first", expect=1)
+    said = " ".join(output.split())
+    assert f"{gone} was measured and then removed" in said
+    assert (
+        "delete data/06_models/iteration_1/checkpoints/first and start the run again with run_id=first"
+        in said
+    )
+    shutil.rmtree(folder.parent)
+    copy.kedro("--params", "run_id=first")
+    assert copy.files("first") == before

@@ -366,7 +366,7 @@ def test_fewer_processes_than_asked_for_are_refused(training: Trainer, tmp_path:
     swallows the launcher.
     """
     script = tmp_path / "launcher.py"
-    said = {"world_size": 1, "engine": "none", "checkpoints": []}
+    said = {"world_size": 1, "engine": "none"}
     script.write_text(
         f"import pathlib\npathlib.Path({str(tmp_path / 'logs' / RESULT)!r}).write_text({json.dumps(said)!r})\n"
     )

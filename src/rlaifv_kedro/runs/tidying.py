@@ -1,4 +1,4 @@
-"""Nodes that alter what they read are run again where that is made again."""
+"""A node that alters what it reads is run again where that is made again."""
 
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
@@ -9,7 +9,7 @@ from rlaifv_kedro.tags import Task
 
 
 def forget_tidying(pipeline: Pipeline, catalog: DataCatalog) -> None:
-    """Removes what a tidying node has recorded, where something that it reads is going to be made again.
+    """Removes what a tidying node has recorded, where what it alters is going to be made again.
 
     Kedro runs nodes whose outputs are missing. Without this, checkpoints that were lost and are made again
     would all stay, with cards that say nothing of what was measured.
@@ -18,8 +18,8 @@ def forget_tidying(pipeline: Pipeline, catalog: DataCatalog) -> None:
         UserError: A record can't be removed.
     """
     for node in pipeline.nodes:
-        made = pipeline.all_outputs() & set(node.inputs) if Task.TIDYING in node.tags else set()
-        if all(dataset(catalog, name).exists() for name in made):
+        altered = node.inputs[0] if Task.TIDYING in node.tags else None
+        if altered not in pipeline.all_outputs() or dataset(catalog, altered).exists():
             continue
         for record in (dataset(catalog, name) for name in node.outputs):
             path = path_of(record, saved_version(record))
