@@ -31,8 +31,9 @@ from rlaifv_kedro.preference.reference import expected_fingerprint
 from rlaifv_kedro.training.distributed import deepspeed_config, problem_for_deepspeed
 from rlaifv_kedro.training.launch import LOG, REFERENCE, SPEC, _wait, run_training
 from rlaifv_kedro.training.numerics import compute_as_training_does
+from rlaifv_kedro.training.resume import saved_checkpoints
 from rlaifv_kedro.training.training import TrainingResult
-from rlaifv_kedro.training.worker import RESULT, TrainingSpec, run
+from rlaifv_kedro.training.worker import RESULT, TrainingSpec, locked, run
 from tiny_training import PARAMS, reference_of, weights
 
 PROJECT = Path(__file__).parents[2]
@@ -256,6 +257,42 @@ def weights_equal(folder: Path, name: str) -> bool:
     return (folder / "whole/work/checkpoint-30" / name).read_bytes() == (
         folder / "killed/work/checkpoint-30" / name
     ).read_bytes()
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(
+    ("engine", "pattern"),
+    [("ddp", "rng_state_1.pth"), ("zero2", "*rank_1*optim_states.pt"), ("zero3", "*model_states.pt")],
+)
+def test_a_damaged_state_of_a_process_is_named_and_the_checkpoint_before_is_taken(
+    training: Trainer,
+    make_spec: Callable[..., TrainingSpec],
+    reference: pd.DataFrame,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    engine: str,
+    pattern: str,
+) -> None:
+    """kill -9, then one bit of what one process wrote into the newest checkpoint is another."""
+    changes: dict[str, Any] = {"launch": TWO, "epochs": 10, "checkpoint_every": 4 / 3}
+    changes |= {} if engine == "ddp" else {"deepspeed": ZERO[engine]}
+    whole = training(tmp_path / "whole", **changes)
+    parent = Parent(make_spec(tmp_path / "killed", **changes), reference, tmp_path)
+    parent.wait_for("checkpoint-8")
+    parent.process.send_signal(signal.SIGKILL)
+    parent.process.wait()
+    with locked(tmp_path / "killed/work"):  # its processes have ended
+        saved = saved_checkpoints(tmp_path / "killed/work")
+    assert 2 <= len(saved) < 8, "it was over before the kill"
+    damaged = next(saved[-1][1].rglob(pattern))
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    resumed = training(tmp_path / "killed", **changes)
+    said = f"{damaged.relative_to(saved[-1][1])} is damaged: it is not what saved.json says"
+    assert said in caplog.text and f"goes on from {saved[-2][1].name}" in caplog.text
+    pd.testing.assert_frame_equal(resumed.log, whole.log)
+    assert weights_equal(tmp_path, "model.safetensors")
 
 
 @pytest.mark.distributed
