@@ -196,6 +196,22 @@ def test_a_marker_whose_names_lead_out_is_damaged(four, tmp_path, name, file):
         found.load()
 
 
+@pytest.mark.parametrize("position", [0, 0.3, 0.5, 0.9])
+def test_a_damaged_record_of_what_was_removed_is_named(four, position):
+    """One bit, in a name, a reason, a hash or the JSON itself: never another reason, or another checkpoint."""
+    found, folder = four
+    remove_checkpoints(folder, {"checkpoint-1": {"reason": "rank 3"}, "checkpoint-3": {"reason": "rank 4"}})
+    content = bytearray((folder / REMOVED).read_bytes())
+    letters = [at for at, byte in enumerate(content) if chr(byte).isalnum()]
+    content[letters[int(position * len(letters))]] ^= 1
+    (folder / REMOVED).write_bytes(content)
+    assert not found.exists()
+    with pytest.raises(
+        UserError, match=f"{REMOVED} is .*delete .*policy/r and start the run again with run_id=r"
+    ):
+        found.load()
+
+
 def test_a_set_made_by_another_run_is_not_own(four, tmp_path):
     later = CheckpointSetDataset(filepath=str(tmp_path / "policy"), version=Version("r", "later"))
     assert {entry["own"] for entry in later.load()} == {False}

@@ -1,5 +1,6 @@
 """Model checkpoints: one finished folder, and the set of checkpoints that a training leaves in its folder."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -24,6 +25,8 @@ from rlaifv_kedro.models.folder import CARD, CONFIG, CheckpointFolder
 
 REMOVED = "_removed.json"
 """Beside a set's marker: which of its checkpoints were removed, why, and the hashes of their files."""
+SEAL = "sha256"
+"""In each entry of that record: the hash of the others, so that damage is noticed."""
 
 
 class CheckpointDataset(RunVersionedDataset[Path, Path]):
@@ -149,7 +152,7 @@ class CheckpointSetDataset(RunVersionedDataset[list, list]):
 
         So manifests still know it.
         """
-        removed = removed_checkpoints(path, self.remedy())
+        removed = removed_checkpoints(path)
         hashes = {
             f"{name}/{file}": digest
             for name, entry in removed.items()
@@ -164,7 +167,7 @@ class CheckpointSetDataset(RunVersionedDataset[list, list]):
 
     def _entries(self, folder: Path) -> list[dict[str, Any]]:
         remedy = self.remedy()
-        marker, removed = read_json(folder / MARKER, remedy), removed_checkpoints(folder, remedy)
+        marker, removed = read_json(folder / MARKER, remedy), removed_checkpoints(folder)
         try:
             for name in (*removed, *(entry["path"] for entry in marker["checkpoints"])):
                 path_inside(folder, name)
@@ -195,6 +198,7 @@ def remove_checkpoints(folder: Path, why: dict[str, Any]) -> None:
     """
     removed = removed_checkpoints(folder)
     fresh = {name: {"why": why[name], "files": _hashes(folder / name)} for name in why if name not in removed}
+    fresh = {name: {**entry, SEAL: _seal(name, entry)} for name, entry in fresh.items()}
     if fresh:
         write_atomically(folder / REMOVED, json.dumps({**removed, **fresh}, indent=2).encode() + b"\n")
     with writing(folder):
@@ -203,13 +207,38 @@ def remove_checkpoints(folder: Path, why: dict[str, Any]) -> None:
                 shutil.rmtree(folder / name)
 
 
-def removed_checkpoints(folder: Path, remedy: str = "Delete it.") -> dict[str, Any]:
+def removed_checkpoints(folder: Path) -> dict[str, Any]:
     """Those of a set that were removed, by name: why, and the hashes of their files.
 
     Raises:
-        UserError: The record is damaged; ends with the remedy.
+        UserError: The record is damaged.
     """
-    return read_json(folder / REMOVED, remedy) if (folder / REMOVED).exists() else {}
+    path = folder / REMOVED
+    if not path.exists():
+        return {}
+    record = read_json(path, all_again(folder))
+    try:
+        whole = all(entry.get(SEAL) in (None, _seal(name, entry)) for name, entry in record.items())
+    except (AttributeError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise UserError(f"{shown(path)} is damaged. {all_again(folder)}")
+    return record
+
+
+def all_again(folder: Path) -> str:
+    """What to do about a set of which something is lost, after some of it was removed on purpose."""
+    version = folder.parent
+    return (
+        f"Put it back, or delete {shown(version)} and start the run again with run_id={version.name}: "
+        "training makes all its checkpoints again, and those are removed again that had been."
+    )
+
+
+def _seal(name: str, entry: dict[str, Any]) -> str:
+    """The sha256 of what is recorded of a removed checkpoint; earlier versions wrote none."""
+    content = json.dumps([name, entry["why"], entry["files"]], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _hashes(checkpoint: Path) -> dict[str, str]:

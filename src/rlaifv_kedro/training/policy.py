@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from rlaifv_kedro.datasets.checkpoint import link_folder, remove_checkpoints
+from rlaifv_kedro.datasets.checkpoint import all_again, link_folder, remove_checkpoints
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.files import shown, write_atomically
+from rlaifv_kedro.files import write_atomically
 from rlaifv_kedro.models.folder import CARD, CheckpointFolder
 from rlaifv_kedro.preference.selection import BASE, START
 from rlaifv_kedro.training.card import measured_card
@@ -88,12 +88,9 @@ def refuse_lost_metrics(removed: Mapping[str, Any]) -> None:
     """
     if removed["own"]:
         path = Path(removed["path"])
-        version = path.parent.parent
         raise UserError(
             f"{path.name} was measured and then removed (evaluation.keep_best), and its rows of "
-            f"checkpoint_metrics are lost. Put them back, or delete {shown(version)} and start the run again "
-            f"with run_id={version.name}: training makes all its checkpoints again, they are measured, and "
-            "those are removed again that had been."
+            f"checkpoint_metrics are lost. {all_again(path.parent)}"
         )
 
 

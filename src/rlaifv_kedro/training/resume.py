@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rlaifv_kedro.datasets.checkpoint import removed_checkpoints
+from rlaifv_kedro.datasets.checkpoint import all_again, removed_checkpoints
 from rlaifv_kedro.datasets.chunks import MARKER
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import (
@@ -204,9 +204,7 @@ def _mark(checkpoint: Path) -> Mark | None:
 def _not_alone(folder: Path, damage: Sequence[str], removed: Mapping[str, object]) -> str:
     return (
         f"{'; '.join(damage)}. Training can't make this again alone: {', '.join(removed)} of the same "
-        "training had been removed, once a policy was chosen (evaluation.keep_best). Put it back, or delete "
-        f"{shown(folder.parent)} and start the run again with run_id={folder.parent.name}: training makes "
-        "all its checkpoints again, and those are removed again that had been."
+        f"training had been removed, once a policy was chosen (evaluation.keep_best). {all_again(folder)}"
     )
 
 
