@@ -18,13 +18,14 @@ from kedro.pipeline.node import Node
 from pydantic_core import to_jsonable_python
 
 from rlaifv_kedro.datasets.chunks import ChunkedTableDataset
+from rlaifv_kedro.datasets.versioned import order_versions_by
 from rlaifv_kedro.engine.outputs import Outputs, announce
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.found_out import taken
 from rlaifv_kedro.params import RUNTIME_ONLY, Parameters, validate_parameters
 from rlaifv_kedro.params.current import Session, set_current
 from rlaifv_kedro.redaction import redact_log
-from rlaifv_kedro.runs import hashes, versions
+from rlaifv_kedro.runs import alive, hashes, versions
 from rlaifv_kedro.runs import manifest as manifests
 from rlaifv_kedro.runs.changes import data_inputs, groups_of, noted, outputs_there
 from rlaifv_kedro.runs.entries import sha256_of
@@ -65,6 +66,14 @@ class RunHooks:
         self._parameters: dict[str, Any] = {}
         self._manifest: Manifest | None = None
         self._lock = threading.Lock()
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Tells the datasets the order of runs, by which a notebook gets the newest."""
+        project = context.project_path
+        order_versions_by(
+            lambda: {run.run_id: run.number for run in manifests.all_runs(project, logger.debug)}
+        )
 
     @hook_impl
     def after_catalog_created(self, parameters: dict[str, Any]) -> None:
@@ -132,16 +141,21 @@ class RunHooks:
             self._manifest.nodes[node.name] = manifests.NodeRecord(
                 seconds=record.seconds, inputs=data_inputs(node), reads=may_read
             )
-            self._manifest.save(self._project)
+            self._save()
         return parameters
 
     @hook_impl
     def before_dataset_saved(self, node: Node) -> None:
-        """Records what the node has read before anything that depends on it can be found after a kill."""
+        """Records what the node has read before anything that depends on it can be found after a kill.
+
+        Raises:
+            UserError: Another process has taken the run over, or its folder is gone.
+        """
+        alive.check(self._project, self._manifest.run_id)
         with self._lock:
             before = self._manifest.nodes[node.name].reads
             if self._clock(node).reads != before:
-                self._manifest.save(self._project)
+                self._save()
 
     @hook_impl
     def after_node_run(self, node: Node) -> None:
@@ -155,7 +169,7 @@ class RunHooks:
         with self._lock:
             self._clock(node)
             self._record(dataset_name)
-            self._manifest.save(self._project)
+            self._save()
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -200,9 +214,13 @@ class RunHooks:
             self._manifest.found_out[manifests.relative(self._project, Path(subject))] = what
         return record
 
+    def _save(self) -> None:
+        alive.check(self._project, self._manifest.run_id)
+        self._manifest.save(self._project)
+
     def _close(self, status: str, error: str | None = None) -> None:
         self._manifest.status, self._manifest.ended, self._manifest.error = status, manifests.now(), error
-        self._manifest.save(self._project)
+        self._save()
         hashes.keep(self._project)
 
 

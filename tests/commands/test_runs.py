@@ -4,9 +4,8 @@ import json
 
 from click.testing import CliRunner
 
-from begun_runs import begin
+from begun_runs import begin, rewrite
 from rlaifv_kedro.commands import cli
-from rlaifv_kedro.runs import manifest as manifests
 
 
 def test_runs_command(tmp_path, monkeypatch):
@@ -20,7 +19,7 @@ def test_runs_command(tmp_path, monkeypatch):
     assert (listed["run_id"], listed["status"], listed["seconds"]) == ("r", "running", None)
     assert "running" in CliRunner().invoke(cli, ["runs"]).output
     begin(tmp_path, "damaged")
-    manifests.path_of(tmp_path, "damaged").write_text("")
+    rewrite(tmp_path, "damaged", "")
     done = CliRunner().invoke(cli, ["runs", "--json"])
     assert [run["run_id"] for run in json.loads(done.stdout)] == ["r"]
     assert "data/runs/damaged/manifest.json is empty" in done.stderr

@@ -40,8 +40,12 @@ def test_a_damaged_summary_is_named(with_summary, content):
 
 @pytest.mark.parametrize(
     ("status", "pid", "said"),
-    [("failed", os.getpid(), "failed"), ("running", 2**22 + 1, "was killed")],
-    ids=["failed", "killed"],
+    [
+        ("failed", os.getpid(), "failed"),
+        ("running", 2**22 + 1, "was killed"),
+        ("stopped", os.getpid(), "was stopped"),
+    ],
+    ids=["failed", "killed", "stopped"],
 )
 def test_an_older_runs_summary_says_so_beside_the_json(with_summary, status, pid, said):
     assert summary("--json").stderr == ""

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
@@ -52,6 +54,7 @@ def complete_parameters(raw):
 NODES = """
 import os
 import signal
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -75,6 +78,8 @@ def make_prompts(count):
 def sample(prompts, size):
     def work(ids):
         log("chunk " + ids[0])
+        while Path("wait_at_" + ids[0]).exists():
+            time.sleep(0.05)
         sentinel = Path("die_at_" + ids[0])
         if sentinel.exists():
             os.kill(os.getpid(), signal.SIGKILL)
@@ -184,19 +189,41 @@ class ToyProject:
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             (path / name).write_text(text)
 
+    def env(self) -> dict[str, str]:
+        """The environment of its processes."""
+        path = os.pathsep.join(map(str, (SOURCE, Path(__file__).parent)))
+        return {**os.environ, "PYTHONPATH": path, "COLUMNS": "400", "DO_NOT_TRACK": "1"}
+
     def python(self, *arguments: str) -> subprocess.CompletedProcess:
         """Runs this Python in the project's folder, with a wide terminal."""
-        path = os.pathsep.join(map(str, (SOURCE, Path(__file__).parent)))
-        env = {**os.environ, "PYTHONPATH": path, "COLUMNS": "400", "DO_NOT_TRACK": "1"}
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=self.path,
-            env=env,
+            env=self.env(),
             capture_output=True,
             text=True,
             check=False,
             timeout=120,
         )
+
+    def start(self, params: str, chunk: str, **options: Any) -> subprocess.Popen:
+        """Starts ``kedro run``, which then waits in a chunk until ``wait_at_<chunk>`` is removed."""
+        (self.path / f"wait_at_{chunk}").touch()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kedro", "run", "--params", params],
+            cwd=self.path,
+            env=self.env(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            **options,
+        )
+        until = time.monotonic() + 120
+        log = self.path / "calls.log"
+        while not (log.exists() and f"chunk {chunk}" in log.read_text().splitlines()):
+            assert process.poll() is None and time.monotonic() < until, process.communicate()[0]
+            time.sleep(0.05)
+        return process
 
     def run(self, params: str = "", *arguments: str) -> subprocess.CompletedProcess:
         """``kedro run``."""

@@ -1,17 +1,17 @@
-"""Manifests: who is alive, what may be resumed, and content hashes."""
+"""Manifests: their copies, what may be resumed, and content hashes."""
 
+import json
 import os
-import socket
-import subprocess
-import sys
+import shutil
 
 import pytest
 
-from begun_runs import begin
+from begun_runs import begin, rewrite
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import content_sha256
 from rlaifv_kedro.runs import manifest as manifests
 from rlaifv_kedro.runs.manifest import Entry, NodeRecord
+from rlaifv_kedro.runs.numbers import number_of
 
 
 def test_resumed_run_keeps_its_start_and_adds_up(tmp_path):
@@ -30,7 +30,9 @@ def test_a_run_from_before_a_parameter_was_renamed_goes_on(tmp_path):
     run = begin(tmp_path, parameters={"training": {"warmup_ratio": 0.05}})
     run.nodes["train_policy"] = NodeRecord.model_validate({"seconds": 3.0})  # as earlier versions wrote it
     run.save(tmp_path)
-    path.write_text(path.read_text().replace("warmup_ratio", "warmup_share"))
+    old = json.loads(path.read_text().replace("warmup_ratio", "warmup_share"))
+    del old["checksum"]
+    rewrite(tmp_path, "r", json.dumps(old))
     assert manifests.load(tmp_path, "r").parameters == {"training": {"warmup_ratio": 0.05}}
     assert begin(tmp_path, parameters={"training": {"warmup_ratio": 0.05}}).resumed == 1
     with pytest.raises(UserError, match=r"training.warmup_ratio: 0.05 in the run, 0.1 now"):
@@ -59,41 +61,58 @@ def test_another_run_is_not_resumed_under_this_id(tmp_path, changes, message):
     assert manifests.load(tmp_path, "r").resumed == 0
 
 
-def test_state_goes_by_the_process_that_wrote_it(tmp_path):
+@pytest.mark.parametrize("damage", ["", "{}", "{", "deleted", "flipped", "not UTF-8"])
+def test_a_damaged_or_deleted_manifest_is_restored_from_its_copy(tmp_path, caplog, damage):
     run = begin(tmp_path)
-    assert run.state() == "running"
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    assert run.model_copy(update={"pid": gone.pid}).state() == "killed"
-    assert (
-        run.model_copy(update={"pid_started": "1"}).state() == "killed"
-    )  # the pid was given to another process
-    assert run.model_copy(update={"host": "elsewhere", "pid": gone.pid}).state() == "running"
-    assert run.model_copy(update={"status": "finished", "pid": gone.pid}).state() == "finished"
+    path = manifests.path_of(tmp_path, "r")
+    whole = path.read_bytes()
+    if damage == "deleted":
+        path.unlink()
+    elif damage == "flipped":
+        path.write_bytes(whole.replace(b'"kedro run"', b'"kedro rum"'))
+    else:
+        path.write_bytes(b"\xff" if damage == "not UTF-8" else damage.encode())
+    assert manifests.load(tmp_path, "r") == run
+    (message,) = caplog.messages
+    assert "manifest.json" in message and "It is restored from its copy" in message
+    assert path.read_bytes() == whole
+    assert [run.run_id for run in manifests.all_runs(tmp_path, pytest.fail)] == ["r"]
 
 
-def test_a_living_run_is_not_started_twice(tmp_path):
+def test_every_flipped_bit_of_a_manifest_is_found(tmp_path, caplog):
     run = begin(tmp_path)
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        run.model_copy(update={"pid": other.pid, "pid_started": manifests.process_started(other.pid)}).save(
-            tmp_path
-        )
-        with pytest.raises(UserError, match=f"still running .process {other.pid} on {socket.gethostname()}"):
-            begin(tmp_path)
-        other.communicate(b"\n")
-    assert begin(tmp_path).pid == os.getpid()
+    path = manifests.path_of(tmp_path, "r")
+    whole = path.read_bytes()
+    for position in range(0, 8 * len(whole), 7):
+        flipped = bytearray(whole)
+        flipped[position // 8] ^= 1 << position % 8
+        path.write_bytes(flipped)
+        assert manifests.load(tmp_path, "r") == run
+    # What is only laid out otherwise (a blank for a tab) is the same manifest.
+    assert len(caplog.messages) > len(whole)
 
 
-def test_a_damaged_manifest_is_named_and_not_listed(tmp_path):
+def test_a_manifest_without_a_whole_copy_is_named_and_not_listed(tmp_path):
     begin(tmp_path)
     begin(tmp_path, "other")
-    manifests.path_of(tmp_path, "r").write_text("{}")
-    with pytest.raises(UserError, match="manifest.json is damaged"):
+    path = manifests.path_of(tmp_path, "r")
+    for file in (path, path.with_name(manifests.COPY)):
+        file.write_text("{}")
+    with pytest.raises(UserError, match="manifest.json is damaged.*rlaifv runs adopt r"):
         manifests.load(tmp_path, "r")
     said = []
     assert [run.run_id for run in manifests.all_runs(tmp_path, said.append)] == ["other"]
     (line,) = said
     assert "r/manifest.json is damaged" in line
+
+
+def test_numbers_are_given_once_whatever_was_deleted(tmp_path):
+    begin(tmp_path, "first")
+    begin(tmp_path, "second")
+    shutil.rmtree(tmp_path / "data/runs/second")
+    assert begin(tmp_path, "third").number == 3
+    assert begin(tmp_path, "first").number == 1
+    assert [number_of(tmp_path, run) for run in ("first", "second", "third", "none")] == [1, 2, 3, None]
 
 
 def test_going_on_with_other_software_is_said_in_one_line(tmp_path, caplog):

@@ -1,7 +1,9 @@
 """``rlaifv run`` and ``kedro run``: Kedro's command, whose options are read as what was typed."""
 
 import copy
-from collections.abc import Mapping
+import functools
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -44,8 +46,24 @@ def kedro_run() -> click.Command:
     }
     command = copy.copy(run)
     command.params = [ours.get(parameter.name) or _checked(parameter) for parameter in run.params]
-    command.callback = refusing()(run.callback)  # Kedro refuses some things before there is a session
+    # Kedro refuses some things before there is a session.
+    command.callback = _with_exit_status(refusing()(run.callback))
     return command
+
+
+def _with_exit_status(function: Callable) -> Callable:
+    """The function; where a signal stops it the process ends with the status that shells know it by."""
+
+    @functools.wraps(function)
+    def called(*args: Any, **options: Any) -> Any:
+        from rlaifv_kedro.runs.stopping import exit_status
+
+        try:
+            return function(*args, **options)
+        except KeyboardInterrupt as stop:
+            sys.exit(exit_status(stop))
+
+    return called
 
 
 def _checked(parameter: click.Parameter) -> click.Parameter:

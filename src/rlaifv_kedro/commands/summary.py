@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 WITH_SUMMARY = {"__default__", "rlaif_loop", "reporting"}
 """Pipelines that write ``loop_summary``."""
 
+ENDED = {"failed": "failed", "killed": "was killed", "stopped": "was stopped"}
+"""How runs end that are not finished."""
+
 
 @click.command("summary", cls=Command, epilog=examples("rlaifv summary", "rlaifv summary --json"))
 @json_option
@@ -45,14 +48,15 @@ def newest_summary(project: Path, on_note: Callable[[str], object]) -> tuple[str
     Raises:
         UserError: No run has made one yet, or it is damaged.
     """
+    from rlaifv_kedro.runs.alive import state
     from rlaifv_kedro.runs.manifest import all_runs
 
     without = None
     for run in reversed(all_runs(project, on_note)):
         entry = run.written.get("loop_summary")
         if entry and entry.path and entry.sha256 and (project / entry.path).is_file():
-            if without and without.state() in ("failed", "killed"):
-                ended = "failed" if without.state() == "failed" else "was killed"
+            ended = ENDED.get(state(project, without)) if without else None
+            if ended:
                 on_note(
                     f"This is run {run.run_id}. Run {without.run_id} is newer, but {ended} before it had a "
                     f"summary; to go on: {without.command}"

@@ -1,5 +1,6 @@
 """The base of the project's datasets: one version a run."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Generic, TypeVar
 
@@ -11,8 +12,19 @@ from rlaifv_kedro.files import shown
 SCRATCH = ".scratch"
 """Hidden folder of a version in which a node puts together what it then saves."""
 
+_numbers_of_runs: list[Callable[[], Mapping[str, int]]] = []
+
 In = TypeVar("In")
 Out = TypeVar("Out")
+
+
+def order_versions_by(numbers: Callable[[], Mapping[str, int]]) -> None:
+    """Has the newest version be that of the run with the highest number; versions of no run come before.
+
+    Args:
+        numbers: Gives the number of each run, by its id.
+    """
+    _numbers_of_runs[:] = [numbers]
 
 
 class RunVersionedDataset(AbstractVersionedDataset[In, Out], Generic[In, Out]):
@@ -21,7 +33,7 @@ class RunVersionedDataset(AbstractVersionedDataset[In, Out], Generic[In, Out]):
     A version lies at ``<filepath>/<run id>/<name of filepath>``. This class differs from Kedro's base in
     three ways: only a *complete* version counts as there; a run may write its own version again (a resumed
     node does); and a missing version is a :class:`UserError`. Versions loaded by a run are pinned by
-    ``rlaifv_kedro.hooks``; elsewhere (notebooks, Kedro-Viz) the complete version written last is loaded.
+    ``rlaifv_kedro.hooks``; elsewhere (notebooks, Kedro-Viz) the complete version of the newest run is loaded.
     """
 
     def __init__(
@@ -74,10 +86,15 @@ class RunVersionedDataset(AbstractVersionedDataset[In, Out], Generic[In, Out]):
         return f"Delete what is left of it and run the pipeline that makes it again{run}."
 
     def _get_versions(self) -> list[str]:
-        paths = [Path(self._get_versioned_path(version)) for version in self.complete_versions()]
+        numbers = _numbers_of_runs[0]() if _numbers_of_runs else {}
+
+        def order(version: str) -> tuple[int, int, str]:
+            path = Path(self._get_versioned_path(version))
+            return numbers.get(version, -1), path.stat().st_mtime_ns, str(path)
+
         return [
-            str(path)
-            for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path), reverse=True)
+            self._get_versioned_path(version)
+            for version in sorted(self.complete_versions(), key=order, reverse=True)
         ]
 
     def _exists(self) -> bool:

@@ -1,11 +1,14 @@
 """What a run was: ``data/runs/<run id>/manifest.json``.
 
-It is written at the run's start, after every saved dataset, and at its end.
+It is written at the run's start, after every saved dataset, and at its end. It holds a checksum of itself,
+and is restored from a copy beside it where it is damaged or deleted.
 """
 
-import os
-import socket
+import hashlib
+import json
+import logging
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,15 @@ from typing import Any
 from pydantic import BaseModel, ValidationError, field_validator
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.files import content_sha256, read_bytes, shown, write_atomically
+from rlaifv_kedro.files import content_sha256, read_json, shown, write_atomically, writing
 from rlaifv_kedro.params.messages import with_new_names
 from rlaifv_kedro.runs.lineage import ROOTS, Lineage, recipe_of
 
+logger = logging.getLogger(__name__)
+
 RUNS = Path("data/runs")
 FILE = "manifest.json"
+COPY = f".{FILE}"
 
 
 class Entry(BaseModel):
@@ -52,10 +58,11 @@ class NodeRecord(BaseModel):
 class Manifest(BaseModel):
     """One run, over all its starts.
 
-    ``status`` is what the run wrote last: use :meth:`state` to know whether it still lives. ``parameters``
-    are those of the last start, and ``changes`` says what they were before: ``at``, ``parameter``, ``from``,
-    ``to``. ``found_out`` says of each LLaVA that was loaded, by its folder, how its pictures and prompts were
-    prepared.
+    ``status`` is what the run wrote last: :func:`rlaifv_kedro.runs.alive.state` tells whether it still lives.
+    ``adopted`` is when the manifest was rebuilt, by ``rlaifv runs adopt``, from what the run had made.
+    ``parameters`` are those of the last start, and ``changes`` says what they were before: ``at``,
+    ``parameter``, ``from``, ``to``. ``found_out`` says of each LLaVA that was loaded, by its folder, how its
+    pictures and prompts were prepared.
     """
 
     run_id: str
@@ -64,6 +71,7 @@ class Manifest(BaseModel):
     started: str
     ended: str | None = None
     resumed: int = 0
+    adopted: str | None = None
     pid: int
     pid_started: str | None = None
     host: str
@@ -91,29 +99,19 @@ class Manifest(BaseModel):
         return with_new_names(value)
 
     def save(self, project: Path) -> None:
-        """Writes the manifest atomically.
+        """Writes the manifest atomically, then its copy.
 
         Raises:
             UserError: The folder cannot be written.
         """
-        write_atomically(path_of(project, self.run_id), self.model_dump_json(indent=2).encode() + b"\n")
-
-    def state(self) -> str:
-        """One of ``running``, ``finished``, ``failed`` and ``killed``.
-
-        A killed run is running by its own word, but its process is gone from this machine.
-        """
-        here = self.host == socket.gethostname()
-        return "killed" if self.status == "running" and here and not self._alive() else self.status
-
-    def _alive(self) -> bool:
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return self.pid_started is None or self.pid_started == process_started(self.pid)
+        document = json.loads(self.model_dump_json())
+        document["checksum"] = _checksum(document)
+        content = json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
+        path = path_of(project, self.run_id)
+        write_atomically(path, content)
+        copy = path.with_name(COPY)
+        with writing(copy):
+            copy.write_bytes(content)  # a kill here leaves the manifest itself whole
 
     def order(self) -> tuple[int, str, str]:
         """Sorts runs, the newest last: by their number, so that a clock that was wrong changes nothing."""
@@ -144,27 +142,62 @@ def path_of(project: Path, run_id: str) -> Path:
 
 
 def load(project: Path, run_id: str) -> Manifest | None:
-    """The run's manifest, or None where there is no such run.
+    """The run's manifest, restored from its copy where it is damaged or deleted; None where there is no run.
 
     Raises:
-        UserError: The manifest is damaged.
+        UserError: The manifest is damaged or deleted, and so is its copy.
     """
     path = path_of(project, run_id)
-    if not path.exists():
+    copy = path.with_name(COPY)
+    if not (path.exists() or copy.exists()):
         return None
-    remedy = "Delete it, and start with another run_id."
     try:
-        return Manifest.model_validate_json(read_bytes(path, remedy))
+        return _read(path)
+    except UserError as error:
+        damage = error.message.strip()
+    try:
+        restored = _read(copy)
+    except UserError as error:
+        raise UserError(
+            f"{damage} Its copy can't be used either. Rebuild it from what the run has made: rlaifv runs "
+            f"adopt {run_id}"
+        ) from error
+    logger.warning("%s It is restored from its copy, %s.", damage, shown(copy))
+    with suppress(UserError):
+        write_atomically(path, copy.read_bytes())
+    return restored
+
+
+def _read(path: Path) -> Manifest:
+    """One of the two files.
+
+    Raises:
+        UserError: It is damaged or not there.
+    """
+    document = read_json(path, "")
+    # Earlier versions wrote neither checksum nor copy.
+    known = isinstance(document, dict) and ("checksum" in document or not path.with_name(COPY).exists())
+    if not known or document.get("checksum", _checksum(document)) != _checksum(document):
+        raise UserError(f"{shown(path)} is damaged (its checksum is not that of its content).")
+    try:
+        return Manifest.model_validate(document)
     except ValidationError as error:
-        raise UserError(f"{shown(path)} is damaged ({error.errors()[0]['msg']}). {remedy}") from error
+        raise UserError(f"{shown(path)} is damaged ({error.errors()[0]['msg']}).") from error
+
+
+def _checksum(document: dict[str, Any]) -> str:
+    """The sha256 of a manifest's content, without its own checksum."""
+    content = {name: value for name, value in document.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def all_runs(project: Path, on_damage: Callable[[str], object]) -> list[Manifest]:
     """All runs with a readable manifest, the newest last; ``on_damage`` is told of the others."""
     manifests = []
-    for path in sorted((project / RUNS).glob(f"*/{FILE}")):
+    folder = project / RUNS
+    for run_id in sorted({path.parent.name for name in (FILE, COPY) for path in folder.glob(f"*/{name}")}):
         try:
-            manifests.append(load(project, path.parent.name))
+            manifests.append(load(project, run_id))
         except UserError as error:
             on_damage(f"A run is left out: {error.message}")
     return sorted((manifest for manifest in manifests if manifest), key=Manifest.order)
@@ -195,14 +228,3 @@ def relative(project: Path, path: Path) -> str:
 def now() -> str:
     """The time, UTC, ISO 8601 with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def process_started(pid: int) -> str | None:
-    """When the process was started, in the kernel's clock, so that a reused pid is not taken for it.
-
-    None where there is no ``/proc``.
-    """
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        return None

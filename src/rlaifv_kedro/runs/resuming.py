@@ -1,9 +1,7 @@
 """How a run's manifest is begun, and whether a run may be taken up again."""
 
 import logging
-import os
 import platform
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,9 @@ from kedro.pipeline import Pipeline
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.runs.changes import Change, changes_since, made_nodes, refuse
 from rlaifv_kedro.runs.lineage import Lineage
-from rlaifv_kedro.runs.manifest import Entry, Manifest, all_runs, load, now, process_started
+from rlaifv_kedro.runs.manifest import Entry, Manifest, all_runs, load, now
+from rlaifv_kedro.runs.numbers import next_number
+from rlaifv_kedro.runs.processes import this_process
 from rlaifv_kedro.software import git_state, package_versions
 
 logger = logging.getLogger(__name__)
@@ -42,21 +42,18 @@ def begin(project: Path, start: Start, pipeline: Pipeline, catalog: DataCatalog)
     warning names them.
 
     Raises:
-        UserError: The run is running in another process, or has results that were made with other parameters,
-            another environment, or other inputs.
+        UserError: The run has results that were made with other parameters, another environment, or other
+            inputs.
     """
     commit, dirty = git_state(project)
     old = load(project, start.run_id)
-    number = (
-        old.number if old else 1 + max((run.number for run in all_runs(project, logger.debug)), default=0)
-    )
+    process = this_process()
     fresh = Manifest(
         **vars(start),
-        number=number,
         started=now(),
-        pid=os.getpid(),
-        pid_started=process_started(os.getpid()),
-        host=socket.gethostname(),
+        pid=process.pid,
+        pid_started=process.started,
+        host=process.host,
         packages=package_versions(),
         python=platform.python_version(),
         git_commit=commit,
@@ -68,6 +65,8 @@ def begin(project: Path, start: Start, pipeline: Pipeline, catalog: DataCatalog)
         _warn_of_other_software(old, fresh)
         fresh = fresh.model_copy(
             update={
+                "number": old.number,
+                "adopted": old.adopted,
                 "started": old.started,
                 "resumed": old.resumed + 1,
                 "written": old.written,
@@ -79,6 +78,9 @@ def begin(project: Path, start: Start, pipeline: Pipeline, catalog: DataCatalog)
                 "lineage": old.lineage or fresh.lineage,
             }
         )
+    else:
+        above = max((run.number for run in all_runs(project, logger.debug)), default=0)
+        fresh = fresh.model_copy(update={"number": next_number(project, start.run_id, above)})
     fresh.save(project)
     return fresh
 
@@ -97,14 +99,8 @@ def check_resumable(old: Manifest, new: Manifest) -> None:
     """Refuses to go on with a run as something else than it was.
 
     Raises:
-        UserError: It still runs, or the content of an input differs; names what differs.
+        UserError: The content of an input differs; names what differs.
     """
-    where = f"Run `{old.run_id}`"
-    if old.state() == "running" and (old.pid, old.host) != (os.getpid(), socket.gethostname()):
-        raise UserError(
-            f"{where} is still running (process {old.pid} on {old.host}). Wait for it, or stop it first, or "
-            "choose another run_id."
-        )
     for name, entry in new.read.items():
         before = old.read.get(name)
         if before and before.sha256 != entry.sha256:

@@ -12,10 +12,13 @@ from kedro.io.core import generate_timestamp
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import RUN_NAMES
+from rlaifv_kedro.runs import alive
 from rlaifv_kedro.runs.asked import refuse_unknown_pipelines
 from rlaifv_kedro.runs.kedro_private import project_path, without_resume_hint
-from rlaifv_kedro.runs.manifest import load, path_of
+from rlaifv_kedro.runs.manifest import load, now
 from rlaifv_kedro.runs.messages import refusing
+from rlaifv_kedro.runs.processes import this_process
+from rlaifv_kedro.runs.stopping import not_stopped, stopped_by_signals
 
 logger = logging.getLogger(__name__)
 
@@ -55,21 +58,36 @@ class RunSession(KedroServiceSession):
                 "Leave out --runner, or use ThreadRunner."
             )
         run_id = params.get("run_id") or generate_timestamp()
-        started_before = path_of(project, run_id).exists()
         refuse_unknown_pipelines(args[0] if args else options.get("pipeline_names") or [])
-        options["only_missing_outputs"] = options.get("only_missing_outputs", False) or started_before
         options["runner"] = without_resume_hint(options.get("runner") or SequentialRunner())
-        try:
-            with refusing():
+        with stopped_by_signals(), refusing(), alive.owning(project, run_id):
+            begun = load(project, run_id) is not None
+            options["only_missing_outputs"] = options.get("only_missing_outputs", False) or begun
+            try:
                 return super().run(run_id, *args, runtime_params=params, **options)
-        except KeyboardInterrupt:
-            begun = load(project, run_id)
-            if begun is not None:
-                logger.warning("Run %s was interrupted. To go on: %s", begun.run_id, begun.command)
-            raise
+            except KeyboardInterrupt as stop:
+                with not_stopped():
+                    _record_stop(project, run_id, stop)
+                raise
 
     def close(self) -> None:
         """Ends the session; Kedro's own says so in a line that tells a person nothing."""
+
+
+def _record_stop(project: Path, run_id: str, stop: KeyboardInterrupt) -> None:
+    """Writes down that a signal has stopped the run, if it had begun in this process, and says how to go on.
+
+    Raises:
+        UserError: It was stopped because another process has taken it over.
+    """
+    alive.check(project, run_id)
+    run, process = load(project, run_id), this_process()
+    if run is None or run.status != "running" or (run.pid, run.host) != (process.pid, process.host):
+        return
+    signal = str(stop) or "SIGINT"
+    stopped = {"status": "stopped", "ended": now(), "error": f"stopped by {signal}"}
+    run.model_copy(update=stopped).save(project)
+    logger.warning("Run %s was stopped (%s). To go on: %s", run_id, signal, run.command)
 
 
 def load_context(project: Path, env: str | None, params: dict[str, Any]) -> KedroContext:

@@ -157,8 +157,9 @@ class _Pinning:
         path = path_of(found, saved_version(found))
         if self.own is None and saved_version(found) and path is not None and path.exists():
             raise UserError(
-                f"{shown(path)} is there, but run `{self.run_id}` has no manifest. Choose another run_id, or "
-                f"delete {shown(path.parent)}."
+                f"{shown(path)} is there, but run `{self.run_id}` has no manifest. If it is the "
+                f"run's: rlaifv runs adopt {self.run_id}. Else choose another run_id, or delete "
+                f"{shown(path.parent)}."
             )
         # An input of this very pipeline may be an older version of what it makes: a loop can learn from the
         # reward of an older loop's policy.
