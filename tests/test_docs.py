@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from rlaifv_kedro.commands import cli
@@ -24,7 +25,10 @@ def test_commands_that_are_shown_have_these_options(page: Path) -> None:
     """Those of `run` are Kedro's own."""
     wrong = []
     for name, rest in COMMAND.findall(page.read_text()):
-        known = [option for parameter in cli.commands[name].params for option in parameter.opts]
+        command = cli.commands[name]
+        if isinstance(command, click.Group):  # `rlaifv runs resume`
+            command = command.commands.get(rest.split(maxsplit=1)[0] if rest.split() else "", command)
+        known = [option for parameter in command.params for option in parameter.opts]
         given = re.findall(r"(?<=[\s\[|])--[a-z-]+", rest)
         wrong += [f"{name} {option}" for option in given if name != "run" and option not in known]
     assert wrong == []
