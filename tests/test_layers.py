@@ -69,7 +69,8 @@ KNOWS = {
     "commands": {"benchmarks", "datasets", "models", "preflight", "reporting", "runs"},
     "resolvers": set(),
     "hooks": {"datasets", "engine", "runs"},
-    "settings": {"hooks", "preflight", "reporting", "resolvers", "runs"},
+    "project_hooks": {"datasets", "runs"},
+    "settings": {"hooks", "preflight", "project_hooks", "reporting", "resolvers", "runs"},
     "cli": {"commands"},
     "__main__": {"commands"},
     "": {"models"},
@@ -133,7 +134,9 @@ def test_lazy_and_typed_imports_are_read(tmp_path: Path) -> None:
 def loaded() -> set[str]:
     """What a process has loaded that knows the project's settings, pipelines and commands, and runs none."""
     names = [
-        name for name in modules() if room(name) in ("settings", "pipeline_registry", "commands", "hooks")
+        name
+        for name in modules()
+        if room(name) in ("settings", "pipeline_registry", "commands", "hooks", "project_hooks")
     ]
     code = f"import sys\nfor name in {names!r}: __import__(f'rlaifv_kedro.{{name}}')\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

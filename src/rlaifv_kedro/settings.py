@@ -10,9 +10,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # The report names artifacts of all iterations ("iteration_2.metrics"), which is what the dots are for.
 warnings.filterwarnings("ignore", message="One or more dataset names contain '.'")
 
-from rlaifv_kedro.hooks import ProjectHooks, RunHooks
+from rlaifv_kedro.hooks import RunHooks
 from rlaifv_kedro.params import complete_parameters
 from rlaifv_kedro.preflight.rules import before_run
+from rlaifv_kedro.project_hooks import ProjectHooks
 from rlaifv_kedro.reporting.terminal import show_after_run
 from rlaifv_kedro.resolvers import last_iteration
 from rlaifv_kedro.runs.configuration import Configuration

@@ -133,6 +133,7 @@ def test_a_manifest_without_number_and_lineage_stays_readable(toy):
         old = json.loads(path.read_text())
         del old["number"], old["lineage"], old["checksum"]
         rewrite(toy.path, run_id, json.dumps(old))
+    shutil.rmtree(toy.path / "data/runs/.numbers")
     assert toy.run("run_id=scored", "--pipelines", "feedback").returncode == 0
     assert read(toy, "scored") == "large"
     assert toy.manifest("scored")["number"] == 1

@@ -97,20 +97,24 @@ def _pipelines(context: click.Context, option: click.Parameter, value: str) -> l
 env_option = click.option("--env", metavar="NAME", help="Environment: a folder of conf/, such as llava15_7b.")
 load_versions_option = click.option("--load-versions", cls=LoadVersionsOption)
 params_option = click.option("--params", cls=ParamsOption)
-pipelines_option = click.option(
-    "--pipelines",
-    default="rlaif_loop",
-    show_default=True,
-    metavar="NAME,...",
-    callback=_pipelines,
-    help="The pipelines of the run, as for `rlaifv run`.",
-)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def pipelines_option(default: str) -> Callable:
+    """Makes the option ``--pipelines`` of a command that runs none."""
+    return click.option(
+        "--pipelines",
+        default=default,
+        show_default=True,
+        metavar="NAME,...",
+        callback=_pipelines,
+        help="The pipelines of the run, as for `rlaifv run`.",
+    )
 
 
 def run_options(function: Callable) -> Callable:
     """Adds the options that name a run which has not begun: ``--env``, ``--params``, ``--pipelines``."""
-    return env_option(params_option(pipelines_option(function)))
+    return env_option(params_option(pipelines_option("rlaif_loop")(function)))
 
 
 def path_option(name: str, text: str, metavar: str = "FILE", required: bool = False) -> Callable:

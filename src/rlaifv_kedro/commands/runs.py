@@ -6,7 +6,14 @@ from typing import Any
 
 import click
 
-from rlaifv_kedro.commands.options import examples, json_option, load_versions_option, run_options
+from rlaifv_kedro.commands.options import (
+    env_option,
+    examples,
+    json_option,
+    load_versions_option,
+    params_option,
+    pipelines_option,
+)
 from rlaifv_kedro.commands.project import configure, project_path, runs_path
 from rlaifv_kedro.commands.run import kedro_run
 from rlaifv_kedro.commands.terminal import Command, note, plain_table, wide_console
@@ -63,7 +70,9 @@ def resume(context: click.Context, run_id: str, takeover: bool) -> None:
 
 @command.command("adopt", cls=Command, epilog=examples("rlaifv runs adopt RUN --env llava15_7b"))
 @click.argument("run_id", metavar="RUN")
-@run_options
+@env_option
+@params_option
+@pipelines_option("__default__")
 @load_versions_option
 def adopt(
     run_id: str,

@@ -160,7 +160,7 @@ def load(project: Path, run_id: str) -> Manifest | None:
     except UserError as error:
         raise UserError(
             f"{damage} Its copy can't be used either. Rebuild it from what the run has made: rlaifv runs "
-            f"adopt {run_id}"
+            f"adopt {run_id}, with the options that the run was started with."
         ) from error
     logger.warning("%s It is restored from its copy, %s.", damage, shown(copy))
     with suppress(UserError):
@@ -201,6 +201,11 @@ def all_runs(project: Path, on_damage: Callable[[str], object]) -> list[Manifest
         except UserError as error:
             on_damage(f"A run is left out: {error.message}")
     return sorted((manifest for manifest in manifests if manifest), key=Manifest.order)
+
+
+def numbers_of_runs(project: Path) -> dict[str, int]:
+    """The number of each run with a readable manifest, by its id."""
+    return {run.run_id: run.number for run in all_runs(project, logger.debug)}
 
 
 def entry_of(

@@ -1,4 +1,4 @@
-"""The command that goes on with a run."""
+"""The commands that go on with a run, and that adopt one."""
 
 import shlex
 from typing import Any
@@ -34,3 +34,12 @@ def resume_command(run_params: dict[str, Any], run_id: str | None) -> str:
     if params:
         parts += ["--params", write(params)]
     return shlex.join(parts)
+
+
+def adopt_command(run_params: dict[str, Any], run_id: str) -> str:
+    """The command that rebuilds the manifest of a run which was started with these options."""
+    chosen = {name: value for name, value in run_params.items() if name not in SELECTIONS}
+    given = {**(run_params.get("runtime_params") or {})}
+    given.pop("run_id", None)
+    options = resume_command({**chosen, "runtime_params": given}, run_id=None).removeprefix("kedro run")
+    return f"rlaifv runs adopt {run_id}{options}"

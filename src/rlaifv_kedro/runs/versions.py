@@ -28,6 +28,7 @@ from rlaifv_kedro.runs.lineage import GROWN, ROOTS, Lineage, recipe_of
 from rlaifv_kedro.runs.manifest import Entry
 from rlaifv_kedro.runs.missing import OVERWRITTEN, Missing, listed, missing, of_other_lineage, with_commands
 from rlaifv_kedro.runs.mixture import warn_if_mixed
+from rlaifv_kedro.runs.resume_command import adopt_command
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +159,7 @@ class _Pinning:
         if self.own is None and saved_version(found) and path is not None and path.exists():
             raise UserError(
                 f"{shown(path)} is there, but run `{self.run_id}` has no manifest. If it is the "
-                f"run's: rlaifv runs adopt {self.run_id}. Else choose another run_id, or delete "
+                f"run's: {adopt_command(self.run_params, self.run_id)}. Else choose another run_id or delete "
                 f"{shown(path.parent)}."
             )
         # An input of this very pipeline may be an older version of what it makes: a loop can learn from the
