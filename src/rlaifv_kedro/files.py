@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rlaifv_kedro.doors import MOST_OF_A_DOCUMENT, reason_of, regular_bytes
 from rlaifv_kedro.errors import UserError
@@ -47,9 +47,20 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
     """Write a file so that a kill leaves the old one or the new one, never a part.
 
-    The content goes into a file beside the target, is synced to disk, and is renamed.
+    Raises:
+        UserError: The folder cannot be made or written.
+    """
+    with replacing_file(path) as file:
+        file.write(content)
 
-    The name of the temporary file is fixed, so what a kill left behind is overwritten by the next try.
+
+@contextmanager
+def replacing_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """Gives a file to write to, which takes the place of ``path`` when the block ends.
+
+    So a kill leaves the old one or the new one, never a part. The content goes into a file beside the target,
+    is synced to disk, and is renamed. The name of that file is fixed, so what a kill left behind is
+    overwritten by the next try.
 
     Raises:
         UserError: The folder cannot be made or written.
@@ -58,11 +69,14 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.name}.tmp")
-        with open(unfinished, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        try:
+            with open(unfinished, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)  # where it is still there, something is wrong
         sync_folder(path.parent)
 
 

@@ -71,7 +71,7 @@ def test_a_file_that_is_read_to_its_end_is_let_go(folder: Path) -> None:
     """Its last batch would else stay until Python looks for cycles: with pictures, 70 MB a file."""
     source = PairSourceDataset(str(folder)).load()
     source.read([50])
-    first = weakref.ref(source._batches)
+    first = weakref.ref(source._open)
     gc.disable()
     try:
         source.read([150])

@@ -4,6 +4,7 @@ Answers that an LLM judges are found by beam search, as the protocols want it. A
 image is computed once for all of its questions.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,8 +56,6 @@ def answer_items(
             "to 1 for greedy answers."
         )
     groups = _by_image(items)
-    for group in groups:
-        _picture(group[0])
     answerer = _Answerer(policies, beams, params, models, compute)
     weights = {name: content_sha256(folder_of(policy)) for name, policy in policies.items()}
 
@@ -87,9 +86,17 @@ def _by_image(items: pd.DataFrame) -> list[list[Any]]:
                 f"{row.benchmark} item {row.item_id} has no picture. Make the items with pictures: kedro "
                 "run --pipelines benchmark_data"
             )
-        key = (row.image["bytes"] or row.image["path"], _is_yes_no(row))
+        key = (_content_key(row.image), _is_yes_no(row))
+        if key not in groups:
+            _picture(row)  # a damaged one is said before a model is loaded
         groups.setdefault(key, []).append(row)
     return list(groups.values())
+
+
+def _content_key(image: Mapping[str, Any]) -> bytes | str:
+    """What tells pictures apart: the hash of the content, or the path."""
+    content = image["bytes"]
+    return hashlib.sha256(content).digest() if content else image["path"]
 
 
 def _is_yes_no(item: Any) -> bool:

@@ -88,14 +88,14 @@ def answer_probes(
         Table ``metrics``, of the benchmark ``yes_no``. ``failed`` are the replies that are neither yes nor no
         (``feedback.min_verdict_mass``), which aren't in the rate.
     """
-    images = {row.image_id: open_image(row.image, f"prompt {row.prompt_id}") for row in prompts.itertuples()}
+    about = {row.image_id: row for row in prompts.itertuples(index=False)}
     judged = []
     for part in batches(
         list(probes.groupby("image_id", sort=False)), params.batch_size, "answering yes/no questions"
     ):
         replies = ask_yes_no(
             model,
-            [images[image_id] for image_id, _ in part],
+            [open_image(about[i].image, f"prompt {about[i].prompt_id}") for i, _ in part],
             [group["question"].tolist() for _, group in part],
             feedback,
         )

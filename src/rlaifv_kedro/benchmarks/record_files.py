@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlaifv_kedro.benchmarks.records import Record, short
-from rlaifv_kedro.datasets.tables import reading
+from rlaifv_kedro.datasets.parquet import reading
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import json_lines, json_value, read_bytes, shown
 from rlaifv_kedro.formats import first_line

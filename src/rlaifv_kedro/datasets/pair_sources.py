@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rlaifv_kedro.datasets.pair_rows import COLUMNS, ORIGIN, Form, PairRow, form_of, row_of
-from rlaifv_kedro.datasets.tables import reading
+from rlaifv_kedro.datasets.parquet import StoredRows, open_parquet, reading
+from rlaifv_kedro.datasets.pictures import StoredPicture
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 
-BATCH = 64  # rows decoded at once: with images of 150 kB about 10 MB, however large the file's row groups are
 REMEDY = "Fetch it again, or take it out."
 
 
@@ -80,11 +78,15 @@ class FramePairs(PairSource):
 
     def read(self, rows: Sequence[int]) -> list[PairRow | str]:
         """The pairs in these rows, or why one can't be used."""
-        records = (self._frame.iloc[row].to_dict() for row in rows)
-        return [
-            row_of("published", {name: value if value == value else None for name, value in record.items()})
-            for record in records
-        ]
+        return [row_of("published", self._record(row)) for row in rows]
+
+    def _record(self, row: int) -> dict[str, Any]:
+        """The row's values; its picture is read here, where rows are asked for in their order."""
+        values = {
+            name: dict(value) if isinstance(value, StoredPicture) else value
+            for name, value in self._frame.iloc[row].items()
+        }
+        return {name: value if value == value else None for name, value in values.items()}
 
 
 class ParquetPairs(PairSource):
@@ -106,38 +108,27 @@ class ParquetPairs(PairSource):
 
     def __init__(self, files: Sequence[Path], form: Form | None = None, folder: Path | None = None):
         self.folder = folder
-        self._groups: list[_RowGroup] = []
-        self._file_starts: dict[Path, int] = {}
-        end = 0
+        self._files, self._ends = list(files), []
         for file in files:
-            with _open(file) as opened:
+            with open_parquet(file, REMEDY) as opened:
                 form = form_of(opened.schema_arrow, form, shown(file))
-                self._file_starts[file] = end
-                for number in range(opened.num_row_groups):
-                    start, end = end, end + opened.metadata.row_group(number).num_rows
-                    self._groups.append(_RowGroup(file, number, start, end))
+                self._ends.append(opened.metadata.num_rows + len(self))
         self.form = form
-        self._ends = [group.end for group in self._groups]
-        # Where the last read has stopped, so that the next one goes on from there: a large row group is
-        # decoded once and not once a chunk.
-        self._group: _RowGroup | None = None
-        self._batches: Iterator[pa.RecordBatch] = iter(())
-        self._batch: pa.RecordBatch | None = None
-        self._first = self._next = 0  # row of the batch, and after it
+        self._open: StoredRows | None = None
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def where(self, row: int) -> str:
         """File and row in it, for people."""
-        file = self._group_of(row).file
-        return f"{shown(file)}, row {row - self._file_starts[file]}"
+        file, row = self._place(row)
+        return f"{shown(file)}, row {row}"
 
     def origin_split(self) -> pa.Array:
         """The column of all files; nulls for a file without it."""
         columns = [pa.array([], pa.string())]
-        for file in self._file_starts:
-            with _open(file) as opened, reading(file, REMEDY):
+        for file in self._files:
+            with open_parquet(file, REMEDY) as opened, reading(file, REMEDY):
                 if "origin_split" in opened.schema_arrow.names:
                     columns += opened.read(["origin_split"])["origin_split"].cast(pa.string()).chunks
                 else:
@@ -149,39 +140,12 @@ class ParquetPairs(PairSource):
         found = {row: row_of(self.form, self._record(row)) for row in dict.fromkeys(rows)}
         return [found[row] for row in rows]
 
-    def _group_of(self, row: int) -> _RowGroup:
-        return self._groups[bisect_right(self._ends, row)]
+    def _place(self, row: int) -> tuple[Path, int]:
+        number = bisect_right(self._ends, row)
+        return self._files[number], row - (self._ends[number - 1] if number else 0)
 
     def _record(self, row: int) -> dict[str, Any]:
-        group = self._group_of(row)
-        if group is not self._group or row < self._first:
-            self._group, self._next, self._batch = group, group.start, None
-            self._batches = _batches(group, self.form)
-        while row >= self._next:
-            with reading(group.file, REMEDY):
-                self._batch = next(self._batches)
-            self._first, self._next = self._next, self._next + self._batch.num_rows
-        return self._batch.slice(row - self._first, 1).to_pylist()[0]
-
-
-@dataclass(frozen=True)
-class _RowGroup:
-    """A row group of a file, by its number there, and which rows of the source it holds."""
-
-    file: Path
-    number: int
-    start: int
-    end: int
-
-
-def _batches(group: _RowGroup, form: Form) -> Iterator[pa.RecordBatch]:
-    with _open(group.file) as file:
-        columns = [name for name in (*COLUMNS[form], *ORIGIN) if name in file.schema_arrow.names]
-        for batch in file.iter_batches(BATCH, row_groups=[group.number], columns=columns, use_threads=False):
-            batch.validate(full=True)  # else a text that is no UTF-8 comes out as Python's error
-            yield batch
-
-
-def _open(file: Path) -> pq.ParquetFile:
-    with reading(file, REMEDY):
-        return pq.ParquetFile(file, memory_map=True)
+        file, row = self._place(row)
+        if self._open is None or self._open.path != file:
+            self._open = StoredRows(file, (*COLUMNS[self.form], *ORIGIN), REMEDY)
+        return self._open[row].to_pylist()[0]

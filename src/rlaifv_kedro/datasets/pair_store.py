@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from rlaifv_kedro.datasets.chunks import ChunkedTableDataset
-from rlaifv_kedro.datasets.tables import reading
+from rlaifv_kedro.datasets.parquet import reading
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import file_sha256, shown
 from rlaifv_kedro.schemas import conform, table

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rlaifv_kedro.datasets.parquet import open_parquet, reading
+from rlaifv_kedro.datasets.pictures import Picture, PictureColumn, grouped, in_turn
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
-from rlaifv_kedro.doors import refuse_special
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.files import LFS, is_lfs_pointer, read_bytes, shown, write_atomically
-from rlaifv_kedro.formats import first_line, shortened
-from rlaifv_kedro.schemas import FINGERPRINT, conform, table, to_frame
+from rlaifv_kedro.files import read_bytes, replacing_file, shown
+from rlaifv_kedro.schemas import FINGERPRINT, IMAGE, conform, refuse_repeated, table, to_frame
 
 if TYPE_CHECKING:
     from kedro.io.core import Version
     from kedro_datasets._typing import TablePreview
 
-ROW_GROUP = 1024  # rows; with images of about 100 kB a group is about 100 MB
+ROW_GROUP = 1024  # rows; of a table with pictures fewer: pictures.GROUP_BYTES
 PREVIEW_TEXT = 200  # characters
 
 
@@ -37,14 +38,47 @@ def table_content(table_name: str, frame: pd.DataFrame, where: str) -> bytes:
     Raises:
         UserError: The frame is not a table of this name.
     """
-    rows = conform(table_name, frame, where=where)
+    sink = io.BytesIO()
+    _write(sink, table_name, frame, where)
+    return sink.getvalue()
+
+
+def _write(
+    sink: BinaryIO,
+    table_name: str,
+    frame: pd.DataFrame,
+    where: str,
+    pictures: Sequence[Picture | None] | None = None,
+) -> None:
+    """Writes the table, with these pictures in place of the frame's."""
+    name = _pictures_of(table_name, list(frame.columns))
+    apart = [] if name is None else [name]
+    rows = conform(table_name, frame.drop(columns=apart), where, apart)
     if FINGERPRINT in frame.attrs:
         rows = rows.replace_schema_metadata(
             {FINGERPRINT: json.dumps(frame.attrs[FINGERPRINT], sort_keys=True)}
         )
-    sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, compression="zstd", row_group_size=ROW_GROUP)
-    return sink.getvalue().to_pybytes()
+    if name is None:
+        with pq.ParquetWriter(sink, rows.schema, compression="zstd") as writer:
+            writer.write_table(rows, ROW_GROUP)
+        return
+    place, field = _place(table_name, name, rows.column_names), table(table_name).schema.field(name)
+    start = 0
+    with pq.ParquetWriter(sink, rows.schema.insert(place, field), compression="zstd") as writer:
+        for column in grouped(table_name, name, pictures or frame[name].tolist(), where, ROW_GROUP):
+            writer.write_table(rows.slice(start, len(column)).add_column(place, field, column))
+            start += len(column)
+
+
+def _pictures_of(table_name: str, names: Sequence[str]) -> str | None:
+    """Which of these columns holds the table's pictures; None if there is none."""
+    return next((f.name for f in table(table_name).schema if f.type == IMAGE and f.name in names), None)
+
+
+def _place(table_name: str, name: str, others: Sequence[str]) -> int:
+    """Where among the others a column belongs."""
+    wanted = table(table_name).schema.names
+    return sum(other in others for other in wanted[: wanted.index(name)])
 
 
 def read_table(path: Path, table_name: str, remedy: str, sha256: str | None = None) -> pa.Table:
@@ -60,36 +94,41 @@ def read_table(path: Path, table_name: str, remedy: str, sha256: str | None = No
     with reading(path, remedy):
         # Not pq.read_table: it has no words of its own for a column that comes twice.
         rows = pq.ParquetFile(pa.BufferReader(content)).read()
+    return _checked(rows, path, table_name, remedy)
+
+
+def _checked(rows: pa.Table, path: Path, table_name: str, remedy: str, apart: Sequence[str] = ()) -> pa.Table:
+    with reading(path, remedy):
         rows.validate(full=True)  # else a text that is no UTF-8 comes out wherever it is first looked at
         fingerprint = (rows.schema.metadata or {}).get(FINGERPRINT.encode())
         json.loads(fingerprint or b"{}")
-    checked = conform(table_name, rows, where=shown(path))
+    checked = conform(table_name, rows, shown(path), apart)
     return checked.replace_schema_metadata({FINGERPRINT: fingerprint}) if fingerprint else checked
 
 
-@contextmanager
-def reading(path: Path, remedy: str, kind: str = "a parquet file") -> Iterator[None]:
-    """Turns what Arrow says of a damaged file into a message.
-
-    Only calls of Arrow belong inside: beside its own errors it raises Python's ValueError, KeyError,
-    UnicodeDecodeError and others.
-
-    Args:
-        kind: What the file should be.
+def load_table(path: Path, table_name: str, remedy: str) -> pd.DataFrame:
+    """Reads and checks a parquet file, whose pictures stay there until one is asked for.
 
     Raises:
-        UserError: For any error inside.
+        UserError: See :func:`read_table`.
     """
-    try:
-        refuse_special(path)
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        if path.is_file() and is_lfs_pointer(path):
-            raise UserError(f"{shown(path)} is {LFS}.") from error
-        why = shortened(first_line(error), 200)
-        raise UserError(f"{shown(path)} is damaged or not {kind} ({why}). {remedy}") from error
+    if not any(field.type == IMAGE for field in table(table_name).schema):
+        rows = read_table(path, table_name, remedy)
+        with reading(path, remedy):  # Arrow's dates go further than Python's
+            return as_frame(rows)
+    with open_parquet(path, remedy) as file:
+        names = file.schema_arrow.names
+        refuse_repeated(names, shown(path))
+        name = _pictures_of(table_name, names)
+        with reading(path, remedy):
+            rows = file.read([other for other in names if other != name])
+    rows = _checked(rows, path, table_name, remedy, [] if name is None else [name])
+    with reading(path, remedy):
+        frame = as_frame(rows)
+    if name is not None:
+        pictures = PictureColumn(path, name, remedy).checked(table_name)
+        frame.insert(_place(table_name, name, rows.column_names), name, pd.Series(pictures, dtype=object))
+    return frame
 
 
 def as_frame(rows: pa.Table) -> pd.DataFrame:
@@ -118,6 +157,8 @@ def _preview_cell(value: Any) -> Any:
 class TableDataset(RunVersionedDataset[pd.DataFrame, pd.DataFrame]):
     """A table of ``rlaifv_kedro.schemas`` in a parquet file, checked on the way in and out.
 
+    A picture is read when it is asked for: :class:`rlaifv_kedro.datasets.pictures.StoredPicture`.
+
     ``frame.attrs["fingerprint"]`` (a dict) is kept in the file's metadata.
     """
 
@@ -145,15 +186,18 @@ class TableDataset(RunVersionedDataset[pd.DataFrame, pd.DataFrame]):
         Raises:
             UserError: See :func:`read_table`.
         """
-        path = self.load_path()
-        rows = read_table(path, self._table, self.remedy())
-        with reading(path, self.remedy()):  # Arrow's dates go further than Python's
-            return as_frame(rows)
+        return load_table(self.load_path(), self._table, self.remedy())
 
     def save(self, data: pd.DataFrame) -> None:
-        """Writes the table atomically; see :func:`table_content`."""
+        """Writes the table atomically; see :func:`table_content`. Pictures are read and written in turn."""
         path = self.save_path()
-        write_atomically(path, table_content(self._table, data, where=shown(path)))
+        name = _pictures_of(self._table, list(data.columns))
+        pictures = [] if name is None else data[name].tolist()
+        with (
+            in_turn(pictures, path.with_name(f".{path.name}.pictures")) as found,
+            replacing_file(path) as file,
+        ):
+            _write(file, self._table, data, shown(path), found)
 
     def footer(self) -> pq.FileMetaData | None:
         """What the file notes about its rows and columns; None if there is no file, or it is damaged."""
@@ -167,9 +211,10 @@ class TableDataset(RunVersionedDataset[pd.DataFrame, pd.DataFrame]):
     def preview(self, nrows: int = 5) -> TablePreview:
         """The first rows, for Kedro-Viz."""
         path = self.load_path()
-        rows = read_table(path, self._table, self.remedy())
-        with reading(path, self.remedy()):
-            return preview_table(rows[:nrows])
+        with reading(path, self.remedy()), open_parquet(path, self.remedy()) as file:
+            first = list(islice(file.iter_batches(nrows), 1))
+            rows = pa.Table.from_batches(first, file.schema_arrow)
+            return preview_table(_checked(rows, path, self._table, self.remedy()))
 
     def _describe(self) -> dict[str, Any]:
         return {**super()._describe(), "table": self._table}

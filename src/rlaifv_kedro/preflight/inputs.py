@@ -16,8 +16,9 @@ from kedro.pipeline import Pipeline
 from rlaifv_kedro.datasets.documents import JsonDataset
 from rlaifv_kedro.datasets.images import ImagesDataset
 from rlaifv_kedro.datasets.pair_source_dataset import PairSourceDataset
+from rlaifv_kedro.datasets.parquet import open_parquet, reading
 from rlaifv_kedro.datasets.remote import RemoteFileDataset
-from rlaifv_kedro.datasets.tables import TableDataset, reading
+from rlaifv_kedro.datasets.tables import TableDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.images import image_fault
@@ -142,25 +143,23 @@ def _check_table(name: str, found: TableDataset, inputs: Inputs) -> None:
         UserError: The table can't be used.
     """
     path, spec = found.load_path(), table(found._table)
-    with reading(path, "Write it again."), pq.ParquetFile(path) as file:
+    with reading(path, "Write it again."), open_parquet(path, "Write it again.") as file:
         columns = file.schema_arrow.names
-        rows = file.read(columns=[column for column in columns if column != "image"])
-        if "image" in columns:
+        apart = ["image"] if "image" in columns and "image" in spec.schema.names else []
+        rows = file.read(columns=[column for column in columns if column not in apart])
+        if apart:
             first = next(file.iter_batches(FIRST_IMAGES), None)
             conform(
                 found._table,
                 pa.Table.from_batches([first] if first else [], file.schema_arrow),
                 shown(path),
             )
-            rows = rows.append_column(
-                pa.field("image", IMAGE), pa.array([{"bytes": None, "path": ""}] * len(rows), IMAGE)
-            )
             counted, faults = _look_at_images(
                 file, FIRST_IMAGES if name == "prompt_pool" else MOST_IMAGES, name, inputs
             )
-    inputs.tables[name] = conform(found._table, rows, shown(path))
+    inputs.tables[name] = conform(found._table, rows, shown(path), apart)
     opened = ""
-    if "image" in spec.schema.names:
+    if apart:
         if faults:
             raise UserError(
                 f"{len(faults)} of the first {counted:,} images don't open. The first: {faults[0]}. Replace "

@@ -42,8 +42,13 @@ def to_frame(rows: pa.Table) -> pd.DataFrame:
     return pd.DataFrame(columns, columns=rows.column_names)
 
 
-def conform(table_name: str, rows: pa.Table | pd.DataFrame, where: str) -> pa.Table:
+def conform(
+    table_name: str, rows: pa.Table | pd.DataFrame, where: str, apart: Sequence[str] = ()
+) -> pa.Table:
     """As :func:`check`, for Arrow tables or frames, returning Arrow without metadata.
+
+    Args:
+        apart: Columns that ``rows`` lack because :func:`conform_column` is asked about them.
 
     Raises:
         UserError: See :func:`check`.
@@ -51,7 +56,8 @@ def conform(table_name: str, rows: pa.Table | pd.DataFrame, where: str) -> pa.Ta
     spec = table(table_name)
     names = list(rows.columns) if isinstance(rows, pd.DataFrame) else rows.column_names
     refuse_repeated(names, where)
-    missing = [name for name in spec.schema.names if name not in names and name not in spec.optional]
+    there = {*names, *apart, *spec.optional}
+    missing = [name for name in spec.schema.names if name not in there]
     if missing:
         raise UserError(
             f"{where}: a table of {table_name} needs the column{'s' * (len(missing) > 1)} "
@@ -71,6 +77,23 @@ def conform(table_name: str, rows: pa.Table | pd.DataFrame, where: str) -> pa.Ta
     return result
 
 
+def conform_column(
+    table_name: str, name: str, column: pd.Series | pa.ChunkedArray, where: str, start: int
+) -> pa.Array | pa.ChunkedArray:
+    """Some rows of a table's column as the schema wants them.
+
+    Args:
+        start: The table's row with which they begin, for the message.
+
+    Raises:
+        UserError: They are of another type, or a value is missing.
+    """
+    field = table(table_name).schema.field(name)
+    values = _cast(column, field, where, start)
+    _refuse_missing(field, values, where, start)
+    return values
+
+
 def refuse_repeated(names: Sequence[str], where: str) -> None:
     """Raise UserError if a column comes twice: which of the two is meant, nobody knows."""
     repeated = sorted({str(name) for name in names if names.count(name) > 1})
@@ -78,7 +101,9 @@ def refuse_repeated(names: Sequence[str], where: str) -> None:
         raise UserError(f"{where}: the column `{repeated[0]}` comes twice. Keep one of the two.")
 
 
-def _cast(column: pd.Series | pa.ChunkedArray, field: pa.Field, where: str) -> pa.Array | pa.ChunkedArray:
+def _cast(
+    column: pd.Series | pa.ChunkedArray, field: pa.Field, where: str, start: int = 0
+) -> pa.Array | pa.ChunkedArray:
     try:
         if isinstance(column, pd.Series):
             return pa.array(column, type=field.type, from_pandas=True)
@@ -86,7 +111,7 @@ def _cast(column: pd.Series | pa.ChunkedArray, field: pa.Field, where: str) -> p
     except Exception as error:  # beside Arrow's own: OverflowError, TypeError, ValueError and others
         parts = (column[row : row + 1] for row in range(len(column)))
         row, part = next(((r, p) for r, p in enumerate(parts) if not _fits(p, field.type)), (None, None))
-        at = "" if row is None else f", row {row} holds {_only(part)}"
+        at = "" if row is None else f", row {start + row} holds {_only(part)}"
         raise UserError(
             f"{where}: the column `{field.name}` must be {field.type}{at} ({_short(error)}). Convert the "
             "column first."
@@ -167,14 +192,7 @@ def _extra(column: pd.Series, name: str, where: str) -> pa.Array:
 def _check_values(spec: Table, rows: pa.Table, where: str) -> None:
     for field in rows.schema:
         column = rows[field.name]
-        if (
-            not field.nullable
-            and (row := _first(pc.is_null(column, nan_is_null=pa.types.is_floating(field.type)))) is not None
-        ):
-            raise UserError(
-                f"{where}: row {row} has no value in the column `{field.name}`. Fill it in, or leave the "
-                "row out."
-            )
+        _refuse_missing(field, column, where)
         if (
             field.name in spec.filled
             and (row := _first(pc.equal(pc.utf8_trim_whitespace(column), ""))) is not None
@@ -193,6 +211,15 @@ def _check_values(spec: Table, rows: pa.Table, where: str) -> None:
         raise UserError(
             f"{where}: the key {named} comes twice, in rows {first} and {row} (counted from 0). Keep one of "
             "the two."
+        )
+
+
+def _refuse_missing(field: pa.Field, column: pa.ChunkedArray, where: str, start: int = 0) -> None:
+    missing = pc.is_null(column, nan_is_null=pa.types.is_floating(field.type))
+    if not field.nullable and (row := _first(missing)) is not None:
+        raise UserError(
+            f"{where}: row {start + row} has no value in the column `{field.name}`. Fill it in, or leave the "
+            "row out."
         )
 
 
