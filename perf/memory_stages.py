@@ -1,12 +1,12 @@
 """Peak host memory of each stage by the number of prompts: what a stage holds that grows with them.
 
-    python perf/memory_stages.py --folder /tmp/stages                         # 500, 2,000, 8,000, 32,000 prompts
+    python perf/memory_stages.py --folder /tmp/stages                   # 500, 2,000, 8,000, 32,000 prompts
     python perf/memory_stages.py --folder /tmp/stages --prompts 500,2000 --stages draw_prompts,build_pairs
 
 Each stage's own nodes run in a process of their own, by Kedro's runner, on tables on the disk that the stages
 before have written. Only the models are none: answers, verdicts and log-probs come from a random generator.
-The pool is one row group, as pandas writes it; its pictures are JPEGs of which most is noise, so that they take
-room but little time. Prints a markdown table of MiB above what the process had before its stage (``RssAnon``
+The pool is one row group; its pictures are JPEGs of which most is noise, so that they take room but little
+time. Prints a markdown table of MiB above what the process had before its stage (``RssAnon``
 in /proc: what the kernel can't take back), and of bytes a prompt between the two largest numbers of prompts.
 """
 
