@@ -35,6 +35,8 @@ class Params(BaseModel):
 
     def __getattribute__(self, name: str) -> Any:
         """As always; of a model of :func:`noting` what is read is noted."""
+        if name == "model_fields":  # Kedro asks instances; pydantic's warning about that would name us
+            return type(self).model_fields
         value = super().__getattribute__(name)
         try:
             own, reads = object.__getattribute__(self, "_note")
