@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
 from chaos_report import Report
 from forked import preload, start
-from ground import RUN, artifacts, command, copy, files, make
-from kinds import KINDS, STAGES, WHOLE, Ground, stage_run
+from ground import RUN, STAGES, WHOLE, Ground, artifacts, command, copy, files, make, stage_run
+from kinds import KINDS
 from settling import OTHER, Outcome, Trial, differences, listed
 from stormy_judge import serve
 
@@ -62,7 +62,19 @@ def prepare(folder: Path, judge_url: str, storm: Path) -> Ground:
         run_id, argv = stage_run(stage)
         _forked(staged, argv, folder / f"{stage}.log")
         expected[run_id] = artifacts(files(staged), run_id)
-    return Ground(empty, finished, staged, expected, seconds, int(counted.read_text()), storm)
+    begun = [(empty, int(counted.read_text())), *_killed(empty, int(counted.read_text()), folder)]
+    return Ground(begun, finished, staged, expected, seconds, storm)
+
+
+def _killed(empty: Path, operations: int, folder: Path) -> list[tuple[Path, int]]:
+    """The project as three kills in a row leave it, a quarter of the run between them."""
+    found, place = [], empty
+    for quarter in (1, 2, 3):
+        place = copy(place, folder / f"quarter_{quarter}")
+        dying = Operations(place / "data", operations // 4)
+        start(place, WHOLE, folder / f"quarter_{quarter}.log", dying.install).wait()
+        found.append((place, operations - quarter * operations // 4))
+    return found
 
 
 def _real(project: Path, argv: list[str], modules: Path) -> None:
@@ -145,7 +157,7 @@ def main(
             click.echo("disk-full: skipped, this machine lets nobody mount a tmpfs; disk-failing injects it.")
         ground = prepare(work / "ground", judge_url, work / "storm.json")
         click.echo(
-            f"An uninterrupted run takes {ground.seconds:.1f} s forked and makes {ground.operations} file "
+            f"An uninterrupted run takes {ground.seconds:.1f} s forked and makes {ground.begun[0][1]} file "
             f"operations. Work folder: {work}"
         )
         names = [only] if only else (f"{kind}/{n}" for n in itertools.count() for kind in chosen)

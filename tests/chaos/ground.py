@@ -47,6 +47,8 @@ RECIPE: dict[str, Any] = {
 }
 """As environment ``test``, smaller, with a benchmark that a server judges."""
 
+STAGES = ("data_generation", "feedback", "training", "evaluation")
+
 UNCOMPARED = ("data/runs", "data/07_model_output/judge_store")
 """Manifests hold times and how often the run was started; the judge's replies hold when they came."""
 
@@ -131,3 +133,33 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     words = [f"{path} is gone" for path in was if path not in now]
     words += [f"{path} is new" for path in now if path not in was]
     return words + [f"{path} is another" for path in was if path in now and was[path] != now[path]]
+
+
+WHOLE = command(RUN)
+
+
+def stage_run(stage: str) -> tuple[str, list[str]]:
+    """The id and command of the run of one stage, of the second iteration."""
+    run_id = f"alone_{stage}"
+    return run_id, command(run_id, "--pipelines", stage, iteration=2)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all trials start from.
+
+    Attributes:
+        begun: The project before the run, and as kills at a few points of it leave it, each with the number of
+            file operations that the run still makes, about.
+        finished, staged: The project after the run, and after a run of each stage.
+        expected: The artifacts of the uninterrupted runs, by run id.
+        seconds: How long the uninterrupted run took, forked.
+        storm: Where the judge's server looks how it is to misbehave.
+    """
+
+    begun: list[tuple[Path, int]]
+    finished: Path
+    staged: Path
+    expected: dict[str, dict[str, str]]
+    seconds: float
+    storm: Path

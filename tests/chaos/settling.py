@@ -2,6 +2,7 @@
 compared with the uninterrupted run.
 """
 
+import random
 import re
 import shlex
 import shutil
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from forked import start
-from ground import Files, artifacts, compared, differences, files
+from ground import Files, Ground, artifacts, compared, copy, differences, files
 
 SAME, NAMED, OTHER = "same bytes", "named", "other"
 ROUNDS = 5
@@ -45,6 +46,13 @@ class Trial:
     logs: Path
     blows: int = 0
     notes: list[str] = field(default_factory=list)
+
+    def begin(self, ground: Ground, chance: random.Random) -> int:
+        """Copies the project as it is at some point of the run; the file operations that are left, about."""
+        place, left = chance.choice(ground.begun)
+        copy(place, self.project)
+        self.note(f"begun at {place.name}")
+        return left
 
     def log(self) -> Path:
         """A new file for the output of the next command."""
