@@ -19,6 +19,7 @@ from stopping import (
     started_twice,
     stopped_by_signals,
 )
+from workers import loader_killed, trainer_killed
 
 Kind = Callable[[Ground, Trial, random.Random], Outcome]
 KINDS: dict[str, Kind] = {
@@ -34,4 +35,6 @@ KINDS: dict[str, Kind] = {
     "disk-failing": disk_fails,
     "disk-full": disk_is_full,
     "judge-storm": judge_storms,
+    "loader-killed": loader_killed,
+    "trainer-killed": trainer_killed,
 }
