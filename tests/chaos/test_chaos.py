@@ -52,6 +52,8 @@ def died(tmp_path: Path, at: int, act: str) -> tuple[int, dict[str, str]]:
         (2, "before", {".a.tmp": "0123456789"}),
         (2, "torn", {".a.tmp": "01234"}),
         (3, "before", {".a.tmp": "0123456789"}),
+        (2, "power", {".a.tmp": ""}),
+        (3, "power", {".a.tmp": "0123456789"}),
         (3, "after", {"a": "0123456789"}),
     ],
 )

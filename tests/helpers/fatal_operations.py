@@ -10,15 +10,19 @@ import io
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-WHENS = ("before", "after", "torn")
+WHENS = ("before", "after", "torn", "power")
 FAILURES = {"full": errno.ENOSPC, "quota": errno.EDQUOT, "broken": errno.EIO}
 OPERATIONS = ("open", "fsync", "replace", "rename", "unlink", "remove", "mkdir", "rmdir", "link", "truncate")
 ROOM = ("open", "fsync", "mkdir", "link")
 """Operations that take room on the disk."""
+
+
+_TRUNCATE = os.truncate
 
 
 class Operations:
@@ -29,6 +33,8 @@ class Operations:
         at: Which operation, from 1; 0 counts alone.
         act: ``before``, ``after``: this process is killed (``SIGKILL``) just before or after the operation;
             ``torn``: the same as ``before``, and of a file that was to be synced only the first half is there;
+            ``power``: the same as ``before``, and files that this process has not synced since they were
+            written are empty, as after a power cut;
             ``full``, ``quota``, ``broken``: from then on the disk takes nothing any more.
         only: Names of operations that are counted.
         on_count: Gets the number of each operation, for those who only count.
@@ -44,6 +50,7 @@ class Operations:
     ) -> None:
         self.below, self.at, self.act, self.only = os.path.realpath(below), at, act, only
         self.on_count, self.count, self.lock = on_count, 0, threading.Lock()
+        self.began, self.synced = time.time(), {}
 
     def install(self) -> None:
         """Takes the place of the operations in this process, for good."""
@@ -66,11 +73,24 @@ class Operations:
                 if self.act == "after":
                     operation(*args, **options)
                 if self.act == "torn" and name == "fsync" and os.path.isfile(path):
-                    os.truncate(path, os.path.getsize(path) // 2)
+                    _TRUNCATE(path, os.path.getsize(path) // 2)
+                if self.act == "power":
+                    self._lose_what_was_not_synced()
                 os.kill(os.getpid(), signal.SIGKILL)
-            return operation(*args, **options)
+            result = operation(*args, **options)
+            if name == "fsync":
+                stat = os.fstat(args[0])
+                self.synced[stat.st_ino] = stat.st_mtime_ns
+            return result
 
         return counted
+
+    def _lose_what_was_not_synced(self) -> None:
+        for path in Path(self.below).rglob("*"):
+            if path.is_file() and ".sqlite" not in path.name:  # SQLite syncs without us
+                stat = path.stat()
+                if stat.st_mtime >= self.began and self.synced.get(stat.st_ino) != stat.st_mtime_ns:
+                    _TRUNCATE(path, 0)
 
     def _counts(self, name: str, path: str, args: tuple, options: dict) -> bool:
         if name not in self.only or not path.startswith(self.below + os.sep):
