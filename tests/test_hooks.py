@@ -17,6 +17,8 @@ from rlaifv_kedro.found_out import note, taken
 from rlaifv_kedro.hooks import RunHooks, _outputs_of
 from rlaifv_kedro.params.current import Session, set_current
 from rlaifv_kedro.runs import manifest as manifests
+from rlaifv_kedro.runs.manifest import NodeRecord
+from rlaifv_kedro.runs.running_nodes import RunningNode
 from rlaifv_kedro.runs.session import RunSession
 
 ROOT = Path(__file__).parents[1]
@@ -65,7 +67,7 @@ def test_what_a_node_finds_out_is_in_the_manifest(tmp_path):
     """By the checkpoint's folder, relative to the project where it lies in it."""
     hooks, ran = RunHooks(), node(lambda: None, None, "x", name="n")
     hooks._project, hooks._manifest = tmp_path, begin(tmp_path)
-    hooks._begun, hooks._reads = {"n": (0.0, 0.0)}, {"n": set()}
+    hooks._running = {"n": RunningNode(ran, NodeRecord())}
     taken()  # of other tests
     note(str(tmp_path / "data/llava"), "pictures are cut")
     note(str(tmp_path / "data/llava"), "pictures are padded")

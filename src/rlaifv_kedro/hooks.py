@@ -2,8 +2,7 @@
 
 import logging
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from rlaifv_kedro.engine.outputs import Outputs, announce
 from rlaifv_kedro.found_out import taken
 from rlaifv_kedro.runs import alive, hashes, versions
 from rlaifv_kedro.runs import manifest as manifests
-from rlaifv_kedro.runs.changes import data_inputs, groups_of, noted, outputs_there
+from rlaifv_kedro.runs.changes import outputs_there
 from rlaifv_kedro.runs.entries import sha256_of
 from rlaifv_kedro.runs.kedro_private import dataset, path_of, saved_version
 from rlaifv_kedro.runs.lineage import ROOTS
@@ -26,6 +25,7 @@ from rlaifv_kedro.runs.manifest import Manifest
 from rlaifv_kedro.runs.messages import user_message
 from rlaifv_kedro.runs.resume_command import resume_command
 from rlaifv_kedro.runs.resuming import Start, begin
+from rlaifv_kedro.runs.running_nodes import RunningNode
 from rlaifv_kedro.runs.tidying import forget_tidying
 
 logger = logging.getLogger(__name__)
@@ -75,8 +75,7 @@ class RunHooks:
         self._manifest = None
         self._project = Path(run_params["project_path"])
         self._catalog = catalog
-        self._begun: dict[str, tuple[float, float]] = {}
-        self._reads: dict[str, set[str]] = {}
+        self._running: dict[str, RunningNode] = {}
         taken()  # what a notebook found out before
         run_id = run_params["run_id"]
         hashes.recall(self._project)
@@ -113,17 +112,14 @@ class RunHooks:
         Returns:
             Its parameters, which note what the node reads of them.
         """
-        announce(_outputs_of(node, catalog))
+        announce(_outputs_of(node, catalog, self._manifest.changed()))
         with self._lock:
-            record = self._manifest.nodes.get(node.name, manifests.NodeRecord(reads=[]))
+            before = self._manifest.nodes.get(node.name, manifests.NodeRecord())
             goes_on = outputs_there(node, catalog, self._manifest.run_id)
-            self._reads[node.name] = set(record.reads) if goes_on else set()
-            self._begun[node.name] = (time.perf_counter(), record.seconds)
-            parameters = noted(inputs, self._reads[node.name])
-            may_read = sorted(self._reads[node.name] | groups_of(node))
-            self._manifest.nodes[node.name] = manifests.NodeRecord(
-                seconds=record.seconds, inputs=data_inputs(node), reads=may_read
-            )
+            running = RunningNode(node, before, set(before.reads) if goes_on else set())
+            parameters = running.noted(inputs)
+            self._running[node.name] = running
+            self._manifest.nodes[node.name] = running.at_start()
             self._save()
         return parameters
 
@@ -187,12 +183,7 @@ class RunHooks:
 
     def _clock(self, node: Node) -> manifests.NodeRecord:
         """Records the node's time so far, the parameters that it has read, and what it has found out."""
-        started, before = self._begun[node.name]
-        seconds = round(before + time.perf_counter() - started, 3)
-        record = manifests.NodeRecord(
-            seconds=seconds, inputs=data_inputs(node), reads=sorted(self._reads[node.name])
-        )
-        self._manifest.nodes[node.name] = record
+        self._manifest.nodes[node.name] = record = self._running[node.name].so_far()
         for subject, what in taken().items():
             self._manifest.found_out[manifests.relative(self._project, Path(subject))] = what
         return record
@@ -207,10 +198,10 @@ class RunHooks:
         hashes.keep(self._project)
 
 
-def _outputs_of(node: Node, catalog: DataCatalog) -> Outputs:
+def _outputs_of(node: Node, catalog: DataCatalog, changed: Sequence[str] = ()) -> Outputs:
     """The node's finished chunks, and where its outputs lie, by their names without namespace."""
     found = {name.rpartition(".")[2]: dataset(catalog, name) for name in node.outputs}
     chunked = [made.finished_chunks() for made in found.values() if isinstance(made, ChunkedTableDataset)]
     paths = {name: path_of(made, saved_version(made)) for name, made in found.items()}
     finished = frozenset(set.intersection(*chunked)) if chunked else frozenset()
-    return Outputs(finished, {name: path for name, path in paths.items() if path is not None})
+    return Outputs(finished, {name: path for name, path in paths.items() if path is not None}, changed)

@@ -62,3 +62,12 @@ def test_an_older_runs_summary_says_so_beside_the_json(with_summary, status, pid
         and "This is run old" in line
         and "kedro run --params run_id=newer" in line
     )
+
+
+def test_parameters_that_were_changed_on_the_way_are_said_beside_the_json(with_summary):
+    project = with_summary.parent
+    begin(project, "old", parameters={"a": {"b": 2}})
+    done = summary("--json")
+    assert json.loads(done.stdout) == [{"iteration": 0, "rate": 0.5}]
+    assert "Run old went on with another parameter (" in done.stderr
+    assert "): a.b: 1, then 2" in done.stderr

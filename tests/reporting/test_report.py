@@ -40,6 +40,14 @@ def test_replies_that_are_no_verdict_are_counted_with_their_first_tokens() -> No
     assert "neither yes nor no" not in report([read], answers("stop"))
 
 
+def test_parameters_that_were_changed_on_the_way_are_said() -> None:
+    tables = {"answers_0": answers(), "answers_1": answers(), "scores_0": SCORES, "scores_1": SCORES}
+    changed = ["training.micro_batch_size: 8, then 4", "reporting.examples: 6, then 2"]
+    page = write_report(METRICS, PROMPTS, ReportingParams(), changed, **tables)
+    assert "starts: training.micro_batch_size: 8, then 4; reporting.examples: 6, then 2." in page
+    assert "starts:" not in write_report(METRICS, PROMPTS, ReportingParams(), **tables)
+
+
 def test_cut_off_answers_are_counted() -> None:
     page = report([], answers("length", "length", "stop"))
     assert (

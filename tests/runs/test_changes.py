@@ -18,12 +18,12 @@ from rlaifv_kedro.runs.changes import (
     EVERYTHING,
     Made,
     changes_since,
-    data_inputs,
     made_nodes,
     outputs_there,
     refuse,
 )
 from rlaifv_kedro.runs.manifest import Entry, Manifest, NodeRecord
+from rlaifv_kedro.runs.running_nodes import data_inputs
 
 SAMPLE = Made("sample", frozenset({"data_generation.temperature", "seed"}), finished=True)
 LABEL = Made("label", frozenset({"feedback.chunk_size", "models.labeler", "seed"}), finished=False)

@@ -40,7 +40,7 @@ def newest_summary(project: Path, on_note: Callable[[str], object]) -> tuple[str
     """Finds the newest run with a ``loop_summary``, and reads that.
 
     Args:
-        on_note: Is told why it is not a newer run.
+        on_note: Is told why it is not a newer run, and which parameters were changed between its starts.
 
     Returns:
         The run's id, and a record an iteration.
@@ -61,6 +61,8 @@ def newest_summary(project: Path, on_note: Callable[[str], object]) -> tuple[str
                     f"This is run {run.run_id}. Run {without.run_id} is newer, but {ended} before it had a "
                     f"summary; to go on: {without.command}"
                 )
+            for change, line in zip(run.changes, run.changed(), strict=True):
+                on_note(f"Run {run.run_id} went on with another parameter ({change['at'][:16]}): {line}")
             return run.run_id, _records(project / entry.path, run)
         if without is None and WITH_SUMMARY & set(run.pipelines):
             without = run

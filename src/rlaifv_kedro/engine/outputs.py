@@ -1,4 +1,4 @@
-"""What a running node should know of its own outputs: which chunks are finished, and where a work folder is.
+"""What a running node should know of its run: finished chunks, where a work folder is, changed parameters.
 
 A resumed node must not compute finished chunks again, and a training finds its checkpoints where it left
 them. Neither is an input in the sense of the method, so neither is an entry of the catalog: the hooks say it
@@ -6,7 +6,7 @@ before each node (:mod:`rlaifv_kedro.hooks`).
 """
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -23,10 +23,12 @@ class Outputs:
     Attributes:
         finished: Ids of the chunks that all its chunked tables hold.
         paths: Output, without its namespace -> where this run's version of it is or will be.
+        changed: What was changed of the run's parameters between its starts, a line each.
     """
 
     finished: frozenset[str] = frozenset()
     paths: Mapping[str, Path] = field(default_factory=dict)
+    changed: Sequence[str] = ()
 
 
 _NOTHING = Outputs()
@@ -51,6 +53,11 @@ def announce(outputs: Outputs) -> None:
 def finished_chunks() -> frozenset[str]:
     """Ids of the running node's finished chunks."""
     return _CURRENT.get().finished
+
+
+def changed_parameters() -> Sequence[str]:
+    """What was changed of the run's parameters between its starts, a line each."""
+    return _CURRENT.get().changed
 
 
 def scratch_folder(output: str) -> Path:

@@ -1,6 +1,6 @@
 """The check of a run: every rule's findings, also about what is as it should be."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from kedro.io.core import generate_timestamp
 from kedro.pipeline import Pipeline
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.params import RUN_NAMES
 from rlaifv_kedro.params.current import current
 from rlaifv_kedro.preflight.finding import Finding
 from rlaifv_kedro.preflight.resources import disk_suffices
@@ -17,6 +18,8 @@ from rlaifv_kedro.preflight.rules import CHECKED, findings_of
 from rlaifv_kedro.preflight.setup import RunSetup
 from rlaifv_kedro.runs import hashes
 from rlaifv_kedro.runs.asked import refuse_unknown_pipelines
+from rlaifv_kedro.runs.changes import changes_since, made_nodes, refuse
+from rlaifv_kedro.runs.manifest import RUNS, load
 from rlaifv_kedro.runs.messages import refusing
 from rlaifv_kedro.runs.session import load_context
 from rlaifv_kedro.runs.versions import problems_of_inputs
@@ -48,7 +51,24 @@ def check_run(
         what = "the configuration can't be used; nothing else was looked at"
         return [Finding(False, what, where, error.message)]
     valid = Finding(True, "the parameters are valid", where)
-    return [valid, *findings_of(CHECKED, setup), *disk_suffices(setup, project / "data")]
+    resumed = _goes_on(project, env, params, setup)
+    return [valid, *resumed, *findings_of(CHECKED, setup), *disk_suffices(setup, project / "data")]
+
+
+def _goes_on(project: Path, env: str | None, params: Mapping[str, Any], setup: RunSetup) -> Iterable[Finding]:
+    """Whether the run that ``run_id`` names, if there is one, goes on with these parameters."""
+    old = load(project, params["run_id"]) if params.get("run_id") else None
+    if old is None:
+        return
+    made = made_nodes(setup.pipeline, setup.catalog, old)
+    now = setup.parameters.model_dump(mode="json", exclude=set(RUN_NAMES))
+    changes = changes_since(old, env, now, made)
+    what, where = f"run {old.run_id} goes on", str(RUNS / old.run_id)
+    try:
+        refuse(old.run_id, changes, made, setup.pipeline)
+        yield Finding(True, what, where, "; ".join(change.line() for change in changes))
+    except UserError as error:
+        yield Finding(False, f"run {old.run_id} can't go on like this", where, error.message)
 
 
 def configured(

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,17 @@ from rlaifv_kedro.reporting.figures import draw_figure
 from rlaifv_kedro.reporting.metrics import chair_by_iteration
 
 
-def write_report(metrics: pd.DataFrame, prompts: pd.DataFrame, params: ReportingParams, **tables: Any) -> str:
+def write_report(
+    metrics: pd.DataFrame,
+    prompts: pd.DataFrame,
+    params: ReportingParams,
+    changed: Sequence[str] = (),
+    **tables: Any,
+) -> str:
     """A self-contained HTML page: the table, the figure, example answers, and what was rejected.
 
     Args:
+        changed: What was changed of the run's parameters between its starts, a line each.
         tables: ``answers_<k>``, ``scores_<k>`` (k = 0 and the last iteration), ``pairs_<k>``,
             ``selection_<k>``, ``curve_<k>`` (a PNG), ``rejects_<stage>_<k>``, ``verdicts_<k>``.
     """
@@ -44,6 +52,7 @@ def write_report(metrics: pd.DataFrame, prompts: pd.DataFrame, params: Reporting
         rejects=_rejects(tables),
         unread=_unread(tables),
         cut_off=_cut_off(tables, iterations[-1]),
+        changed=changed,
         protocol=metrics["protocol"].iloc[0],
         n=int(chair.at[(0, "mean_words"), "n"]),
     )

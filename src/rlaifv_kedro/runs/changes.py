@@ -1,7 +1,7 @@
 """Whether a run may go on with other parameters than before: by what they change, and by who has read them.
 
-A node has read what the hooks have noted (:func:`noted`): a result that was computed without asking for a
-parameter can't depend on it.
+What a node has read is noted while it runs (:mod:`rlaifv_kedro.runs.running_nodes`): a result that was
+computed without asking for a parameter can't depend on it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from kedro.io import DataCatalog
-from kedro.io.core import is_parameter
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
@@ -18,10 +17,11 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.formats import flatten
 from rlaifv_kedro.params import RUN_NAMES
-from rlaifv_kedro.params.base import Effect, Params, noting
+from rlaifv_kedro.params.base import Effect
 from rlaifv_kedro.params.effects import effect_of
 from rlaifv_kedro.runs.kedro_private import dataset, is_versioned, path_of
 from rlaifv_kedro.runs.manifest import Manifest
+from rlaifv_kedro.runs.running_nodes import data_inputs
 
 EVERYTHING = ""
 """Stands for all parameters among those that a node has read: nobody knows which it was made with."""
@@ -188,27 +188,3 @@ def _read_by(node: Node, old: Manifest) -> frozenset[str]:
 def _is_finished(node: Node, old: Manifest) -> bool:
     entries = [old.written.get(name) for name in node.outputs]
     return all(entry is not None and entry.sha256 is not None for entry in entries)
-
-
-def data_inputs(node: Node) -> list[str]:
-    """The entries that a node reads, without parameters."""
-    return sorted(name for name in node.inputs if not is_parameter(name))
-
-
-def noted(inputs: Mapping[str, Any], reads: set[str]) -> dict[str, Any]:
-    """A node's parameters as copies, which add to ``reads`` what the node reads of them.
-
-    A parameter that is no group is read whole.
-    """
-    found = {}
-    for name, value in inputs.items():
-        if isinstance(value, Params) and is_parameter(name):
-            found[name] = noting(value, name.removeprefix("params:"), reads)
-        elif is_parameter(name):
-            reads.add(name.removeprefix("params:"))
-    return found
-
-
-def groups_of(node: Node) -> set[str]:
-    """All parameters that a node may read, as groups."""
-    return {name.removeprefix("params:") for name in node.inputs if is_parameter(name)}

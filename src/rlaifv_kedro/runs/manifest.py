@@ -123,6 +123,10 @@ class Manifest(BaseModel):
             return None
         return (datetime.fromisoformat(self.ended) - datetime.fromisoformat(self.started)).total_seconds()
 
+    def changed(self) -> list[str]:
+        """The parameters that were changed between its starts, for people."""
+        return [f"{c['parameter']}: {c['from']!r}, then {c['to']!r}" for c in self.changes]
+
     def grown_from(self) -> Lineage:
         """The run's lineage; of a run that was made before runs recorded it, as far as its manifest tells."""
         if self.lineage is not None:

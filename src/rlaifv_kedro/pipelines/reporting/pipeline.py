@@ -4,9 +4,9 @@ from kedro.pipeline import Pipeline, node
 
 from rlaifv_kedro.benchmarks.loop import policy_name
 from rlaifv_kedro.params import Parameters
+from rlaifv_kedro.pipelines.reporting.nodes import write_report
 from rlaifv_kedro.reporting.figures import draw_figure
 from rlaifv_kedro.reporting.metrics import collect_metrics, summarise
-from rlaifv_kedro.reporting.report import write_report
 
 
 def create_pipeline(parameters: Parameters) -> Pipeline:
