@@ -180,3 +180,10 @@ def test_what_was_changed_is_in_the_manifest(tmp_path: Path) -> None:
     ]
     assert second.parameters == {"a": {"b": 2}, "c": [3]}
     assert all(change["at"] >= second.started for change in second.changes)
+
+
+def test_a_password_that_an_earlier_version_admitted_is_not_written_again(tmp_path: Path) -> None:
+    begin(tmp_path, parameters={"url": "http://me:hunter22@host/v1"})
+    begin(tmp_path, parameters={"url": "http://host/v1"})
+    written = (tmp_path / "data/runs/r/manifest.json").read_text()
+    assert "hunter22" not in written and "http://***@host/v1" in written

@@ -19,6 +19,7 @@ from rlaifv_kedro.formats import flatten
 from rlaifv_kedro.params import RUN_NAMES
 from rlaifv_kedro.params.base import Effect
 from rlaifv_kedro.params.effects import effect_of
+from rlaifv_kedro.redaction import redacted
 from rlaifv_kedro.runs.kedro_private import dataset, is_versioned, path_of
 from rlaifv_kedro.runs.manifest import Manifest
 from rlaifv_kedro.runs.running_nodes import data_inputs
@@ -66,12 +67,7 @@ class Change:
 
     def record(self, at: str) -> dict[str, Any]:
         """The change as manifests hold it; None also stands for what there was or is not."""
-        values = {"from": self.before, "to": self.now}
-        return {
-            "at": at,
-            "parameter": self.parameter,
-            **{side: None if value is _NOT_SET else value for side, value in values.items()},
-        }
+        return {"at": at, "parameter": self.parameter, "from": _held(self.before), "to": _held(self.now)}
 
     def line(self) -> str:
         """The change, for people."""
@@ -88,6 +84,13 @@ class _NotSet:
 
 
 _NOT_SET = _NotSet()
+
+
+def _held(value: Any) -> Any:
+    """The value as JSON holds it; an earlier version admitted addresses with passwords."""
+    if isinstance(value, str):
+        return redacted(value)
+    return None if value is _NOT_SET else value
 
 
 def changes_since(
