@@ -259,10 +259,16 @@ def content_sha256(path: str | os.PathLike) -> str:
     Raises:
         OSError: Something cannot be read.
     """
-    path = Path(path)
-    if path.is_file():
-        return file_sha256(path)
-    return combined_sha256(file_hashes(path, files_of(path)))
+    return combined_sha256(content_hashes(Path(path)))
+
+
+def content_hashes(path: Path) -> dict[str, str]:
+    """The sha256 of a folder's files by their relative names, without hidden ones; a file's by no name: "".
+
+    Raises:
+        OSError: Something cannot be read.
+    """
+    return {"": file_sha256(path)} if path.is_file() else file_hashes(path, files_of(path))
 
 
 def file_hashes(folder: Path, names: list[str]) -> dict[str, str]:
@@ -282,6 +288,8 @@ def files_of(folder: Path) -> list[str]:
 
 
 def combined_sha256(hashes: dict[str, str]) -> str:
-    """The sha256 of a folder, from those of its files by their names."""
+    """The sha256 of a folder, or of a file, from what :func:`content_hashes` says of it."""
+    if "" in hashes:
+        return hashes[""]
     lines = "".join(f"{name}\0{digest}\n" for name, digest in sorted(hashes.items()))
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -18,11 +18,10 @@ from rlaifv_kedro.found_out import taken
 from rlaifv_kedro.runs import alive, hashes, versions
 from rlaifv_kedro.runs import manifest as manifests
 from rlaifv_kedro.runs.changes import outputs_there
-from rlaifv_kedro.runs.entries import sha256_of
 from rlaifv_kedro.runs.kedro_private import dataset, path_of, saved_version
-from rlaifv_kedro.runs.lineage import ROOTS
 from rlaifv_kedro.runs.manifest import Manifest
 from rlaifv_kedro.runs.messages import user_message
+from rlaifv_kedro.runs.recording import Recorder
 from rlaifv_kedro.runs.resume_command import resume_command
 from rlaifv_kedro.runs.resuming import Start, begin
 from rlaifv_kedro.runs.running_nodes import RunningNode
@@ -97,11 +96,11 @@ class RunHooks:
             lineage=pinned.lineage,
         )
         self._manifest = begin(self._project, start, pipeline, catalog)
-        forget_tidying(pipeline, catalog)
         hashes.keep(self._project)
-        for name in sorted(pipeline.all_outputs()):
-            if dataset(catalog, name).exists():  # written just before a kill, its record was not
-                self._record(name)
+        self._recorder = Recorder(self._project, catalog, self._manifest)
+        self._recorder.remove_outdated(pipeline)
+        forget_tidying(pipeline, catalog)
+        self._recorder.adopt(pipeline.all_outputs())
         verb = "Going on with run" if self._manifest.resumed else "Run"
         logger.info("%s %s. If it is interrupted, go on with: %s", verb, run_id, self._manifest.command)
 
@@ -112,8 +111,9 @@ class RunHooks:
         Returns:
             Its parameters, which note what the node reads of them.
         """
-        announce(_outputs_of(node, catalog, self._manifest.changed()))
         with self._lock:
+            self._recorder.begin(node)
+            announce(_outputs_of(node, catalog, self._manifest.changed()))
             before = self._manifest.nodes.get(node.name, manifests.NodeRecord())
             goes_on = outputs_there(node, catalog, self._manifest.run_id)
             running = RunningNode(node, before, set(before.reads) if goes_on else set())
@@ -147,12 +147,17 @@ class RunHooks:
         """Records what was saved, complete or not yet."""
         with self._lock:
             self._clock(node)
-            self._record(dataset_name)
+            self._recorder.record(dataset_name)
             self._save()
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Closes the manifest."""
+        """Closes the manifest.
+
+        Raises:
+            MadeOtherwise: The run must begin once more.
+        """
+        self._recorder.check_outdated(pipeline)
         self._close("finished")
         if self._on_finished is not None:
             self._on_finished(self._manifest, pipeline, catalog)
@@ -165,21 +170,6 @@ class RunHooks:
             self._close("failed", message or f"{type(error).__name__}: {error}")
             hint = "After mending this, go on with" if message else "To go on"
             logger.warning("Run %s stopped. %s: %s", self._manifest.run_id, hint, self._manifest.command)
-
-    def _record(self, name: str) -> None:
-        found = dataset(self._catalog, name)
-        version = saved_version(found)
-        entry = manifests.entry_of(
-            self._project,
-            path_of(found, version),
-            version,
-            complete=found.exists(),
-            sha256_of=sha256_of(found),
-        )
-        self._manifest.written[name] = entry
-        if name in ROOTS and entry.sha256:
-            grown = {name: entry.sha256}
-            self._manifest.lineage = self._manifest.lineage.model_copy(update=grown)
 
     def _clock(self, node: Node) -> manifests.NodeRecord:
         """Records the node's time so far, the parameters that it has read, and what it has found out."""

@@ -165,7 +165,7 @@ def four(tmp_path):
 
 def test_removed_checkpoints_stay_listed_and_the_set_keeps_its_hash(four):
     found, folder = four
-    before = found.content_sha256(folder)
+    before = found.content_hashes(folder)
     remove_checkpoints(folder, {"checkpoint-1": {"faulty_rate": 0.5}, "checkpoint-3": {"faulty_rate": None}})
     remove_checkpoints(folder, {"checkpoint-2": {"faulty_rate": 0.4}})
     assert found.exists()
@@ -177,9 +177,9 @@ def test_removed_checkpoints_stay_listed_and_the_set_keeps_its_hash(four):
     ]
     assert [path.name for path in sorted(folder.glob("checkpoint-*"))] == ["checkpoint-4"]
     (folder / "checkpoint-4" / CARD).write_text("completed")
-    assert found.content_sha256(folder) == before
+    assert found.content_hashes(folder) == before
     (folder / "checkpoint-4" / "model.safetensors").write_text("another")
-    assert found.content_sha256(folder) != before
+    assert found.content_hashes(folder) != before
 
 
 @pytest.mark.parametrize("name", ["..", "../other", "/etc", "checkpoint-1/../..", "", "..%2fother", "far"])
@@ -224,7 +224,7 @@ def test_a_kill_while_removing_is_made_good(four, monkeypatch, killed_at):
     """
     found, folder = four
     hash_before, calls, rmtree, write = (
-        found.content_sha256(folder),
+        found.content_hashes(folder),
         [],
         checkpoint.shutil.rmtree,
         checkpoint.write_atomically,
@@ -244,9 +244,9 @@ def test_a_kill_while_removing_is_made_good(four, monkeypatch, killed_at):
         patch.setattr(checkpoint, "write_atomically", counted(write))
         patch.setattr(checkpoint.shutil, "rmtree", counted(rmtree))
         remove_checkpoints(folder, why)
-    assert found.exists() and found.content_sha256(folder) == hash_before
+    assert found.exists() and found.content_hashes(folder) == hash_before
     remove_checkpoints(folder, why)
-    assert found.content_sha256(folder) == hash_before
+    assert found.content_hashes(folder) == hash_before
     assert [path.name for path in sorted(folder.glob("checkpoint-*"))] == ["checkpoint-3", "checkpoint-4"]
     assert json.loads((folder / REMOVED).read_text())["checkpoint-1"]["files"].keys() == {
         "model.safetensors",

@@ -9,6 +9,8 @@ import shutil
 import pandas as pd
 import pytest
 
+from rlaifv_kedro.runs import manifest as manifests
+from rlaifv_kedro.runs.manifest import Entry
 from whole_project import SHIPPED, Project
 
 TABLES = {
@@ -38,12 +40,22 @@ def _rewrite(project: Project, name: str, change) -> str:
     """Change a table of run ``first`` as somebody would with pandas; returns the file's name."""
     path = _table(project, name)
     change(pd.read_parquet(path)).to_parquet(path, index=False)
+    _forget_hash(project, name)
     marker = path.with_name("_complete.json")
     if marker.is_file():  # as if the run had written it like this: otherwise the hash gives it away at once
         chunks = json.loads(marker.read_text())
         chunks["chunks"][0]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
         marker.write_text(json.dumps(chunks))
     return path.name
+
+
+def _forget_hash(project: Project, name: str) -> None:
+    """Makes it content that no run vouches for: else the manifest's hash gives it away before it is read."""
+    run = manifests.load(project.path, "first")
+    for known in (name, f"iteration_1.{name}"):
+        if known in run.written:
+            run.written[known] = Entry(path=run.written[known].path, version="first")
+    run.save(project.path)
 
 
 def test_truncated_image_goes_to_rejects(damaged):
@@ -77,6 +89,7 @@ def test_truncated_image_goes_to_rejects(damaged):
 def test_zero_byte_parquet_is_named(damaged):
     path = _table(damaged, "preference_pairs")
     path.write_bytes(b"")
+    _forget_hash(damaged, "preference_pairs")
     output = damaged.kedro("--pipelines", "training", "--params", "run_id=x", expect=1)
     assert path.name in output and "empty" in output
 
@@ -132,7 +145,7 @@ def test_a_chunk_that_somebody_changed_is_named(damaged):
     path = _table(damaged, "candidates")
     pd.read_parquet(path).assign(answer="a cup.").to_parquet(path, index=False)
     output = damaged.kedro("--pipelines", "feedback", "--params", "run_id=x", expect=1)
-    assert "candidates" in output and path.name in output
+    assert f"{path.name} has changed" in " ".join(output.split()), output
 
 
 def test_duplicate_key_is_named(damaged):
@@ -169,6 +182,7 @@ def test_annotation_of_an_unknown_category_is_named(damaged):
     instances = json.loads(path.read_text())
     instances["annotations"][4]["category_id"] = 999
     path.write_text(json.dumps(instances))
+    _forget_hash(damaged, "test_instances")
     output = damaged.kedro(
         "--pipelines", "rlaif_loop", "--namespaces", "base", "--params", "run_id=x", expect=1
     )

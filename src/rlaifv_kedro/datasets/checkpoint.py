@@ -12,7 +12,6 @@ from rlaifv_kedro.datasets.versioned import SCRATCH, RunVersionedDataset
 from rlaifv_kedro.doors import OutsideError, path_inside
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import (
-    combined_sha256,
     file_hashes,
     files_of,
     read_json,
@@ -147,8 +146,8 @@ class CheckpointSetDataset(RunVersionedDataset[list, list]):
         if not (folder / MARKER).is_file() or (folder / MARKER).read_bytes() != content:
             write_atomically(folder / MARKER, content)
 
-    def content_sha256(self, path: Path) -> str:
-        """The sha256 of the set, the same before and after checkpoints are removed or cards completed.
+    def content_hashes(self, path: Path) -> dict[str, str]:
+        """The sha256 of the set's files, the same before and after checkpoints are removed or cards written.
 
         So manifests still know it.
         """
@@ -163,7 +162,7 @@ class CheckpointSetDataset(RunVersionedDataset[list, list]):
             for file in files_of(path)
             if file.partition("/")[0] not in {*removed, REMOVED} and not file.endswith(f"/{CARD}")
         ]
-        return combined_sha256({**hashes, **file_hashes(path, left)})
+        return {**hashes, **file_hashes(path, left)}
 
     def _entries(self, folder: Path) -> list[dict[str, Any]]:
         remedy = self.remedy()

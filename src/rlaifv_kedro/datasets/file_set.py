@@ -53,7 +53,12 @@ class FileSetDataset(AbstractDataset[dict[str, bytes], Path]):
 
 
 class SharedFolderDataset(AbstractDataset[None, Path]):
-    """A folder that all runs share and add to, such as a judge's replies; it loads as its path."""
+    """A folder that all runs share and add to, such as a judge's replies; it loads as its path.
+
+    What a run finds there is no part of what it reads: it may change at any time.
+    """
+
+    IS_FILE = False
 
     def __init__(self, filepath: str, metadata: dict[str, Any] | None = None) -> None:
         """Names the folder.

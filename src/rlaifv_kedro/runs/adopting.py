@@ -7,7 +7,7 @@ from typing import Any
 
 from kedro.framework.context import KedroContext
 from kedro.framework.project import pipelines
-from kedro.io import AbstractDataset, DataCatalog
+from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from pydantic_core import to_jsonable_python
 
@@ -16,17 +16,15 @@ from rlaifv_kedro.files import shown
 from rlaifv_kedro.params import complete_parameters
 from rlaifv_kedro.runs import alive, versions
 from rlaifv_kedro.runs.asked import refuse_unknown_pipelines
-from rlaifv_kedro.runs.entries import sha256_of
-from rlaifv_kedro.runs.kedro_private import dataset, path_of, saved_version
+from rlaifv_kedro.runs.entries import recorded
+from rlaifv_kedro.runs.kedro_private import dataset, saved_version
 from rlaifv_kedro.runs.lineage import ROOTS
 from rlaifv_kedro.runs.manifest import (
     COPY,
     FILE,
     RUNS,
-    Entry,
     Manifest,
     all_runs,
-    entry_of,
     load,
     now,
 )
@@ -129,7 +127,11 @@ def _filled(
     """The manifest with what lies there now, saved."""
     pinned = versions.pin(project, pipeline, catalog, asked, before_fetching=lambda: None)
     outputs = {name: dataset(catalog, name) for name in sorted(pipeline.all_outputs())}
-    written = {name: _entry(project, found) for name, found in outputs.items() if found.exists()}
+    written = {
+        name: recorded(project, found, saved_version(found))
+        for name, found in outputs.items()
+        if found.exists()
+    }
     if not written:
         raise UserError(f"Run `{manifest.run_id}` has finished nothing that could be adopted.")
     roots = {name: written[name].sha256 for name in ROOTS if name in written}
@@ -137,8 +139,3 @@ def _filled(
     filled = manifest.model_copy(update={"read": pinned.read, "lineage": lineage, "written": written})
     filled.save(project)
     return filled
-
-
-def _entry(project: Path, found: AbstractDataset) -> Entry:
-    version = saved_version(found)
-    return entry_of(project, path_of(found, version), version, sha256_of=sha256_of(found))

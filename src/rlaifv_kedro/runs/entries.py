@@ -13,9 +13,12 @@ from rlaifv_kedro.datasets.pair_source_dataset import PairSourceDataset
 from rlaifv_kedro.datasets.remote import RemoteFileDataset
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.files import content_sha256
-from rlaifv_kedro.runs.kedro_private import can_tell_existence, is_versioned
+from rlaifv_kedro.files import combined_sha256, content_hashes
+from rlaifv_kedro.runs.kedro_private import can_tell_existence, is_versioned, path_of
+from rlaifv_kedro.runs.manifest import Entry, relative
 
+LISTED = 5_000
+"""Files of a folder up to which the manifest lists their hashes; beyond, it has that of the whole alone."""
 FETCHED = PairSourceDataset | RemoteFileDataset | ImagesDataset
 """They fetch what isn't there, or say how to: at the start of a run, before anything costs hours."""
 
@@ -26,9 +29,29 @@ def notes_of(found: AbstractDataset) -> Mapping[str, Any]:
     return notes if isinstance(notes, Mapping) else {}
 
 
-def sha256_of(found: AbstractDataset) -> Callable[[Path], str]:
-    """How the dataset's content is hashed for the manifest: its own way, or all its files."""
-    return getattr(found, "content_sha256", content_sha256)
+def hashes_of(found: AbstractDataset) -> Callable[[Path], dict[str, str]]:
+    """How the files of the dataset's content are hashed for the manifest: its own way, or all of them."""
+    return getattr(found, "content_hashes", content_hashes)
+
+
+def recorded(
+    project: Path, found: AbstractDataset, version: str | None, complete: bool = True, **more: Any
+) -> Entry:
+    """The manifest's record of a version of an entry as it is now.
+
+    Args:
+        complete: Whether it is, so that it has a hash.
+        more: Other fields of :class:`Entry`.
+    """
+    path = path_of(found, version)
+    if path is None:
+        return Entry(path=None, version=version, **more)
+    place = relative(project, path)
+    if not complete or not path.exists():
+        return Entry(path=place, version=version, **more)
+    hashes = hashes_of(found)(path)
+    files = hashes if "" not in hashes and len(hashes) <= LISTED else {}
+    return Entry(path=place, version=version, sha256=combined_sha256(hashes), files=files, **more)
 
 
 def complete_versions(found: AbstractVersionedDataset) -> list[str]:
@@ -50,7 +73,7 @@ def is_there(found: AbstractDataset, version: str | None) -> bool:
     return found.exists() if can_tell_existence(found) else True
 
 
-def damage(found: AbstractDataset) -> str | None:
+def fault(found: AbstractDataset) -> str | None:
     """What is wrong with a checkpoint or with what is fetched; else a node finds it, late."""
     if isinstance(found, CheckpointDataset | FETCHED):
         try:
@@ -58,3 +81,28 @@ def damage(found: AbstractDataset) -> str | None:
         except UserError as error:
             return error.message
     return None
+
+
+def same_place(
+    project: Path, entries: Mapping[str, Entry], name: str, found: AbstractDataset
+) -> Entry | None:
+    """The record of what is at the dataset's path, maybe under another name.
+
+    Two entries may stand for one place (``reward_policy`` is the last iteration's ``trained_policy``), and
+    runs of earlier versions called a stage's ``iteration_1.candidates`` ``candidates``.
+    """
+    if path_of(found, None) is None:
+        return entries.get(name)
+    same = at_its_place(project, entries, found)
+    return same.get(name) or next(iter(same.values()), None)
+
+
+def at_its_place(project: Path, entries: Mapping[str, Entry], found: AbstractDataset) -> dict[str, Entry]:
+    """Those of a manifest's records that lie at the dataset's path, by the names they have there."""
+    if path_of(found, None) is None:
+        return {}
+    return {
+        name: entry
+        for name, entry in entries.items()
+        if entry.path == relative(project, path_of(found, entry.version))
+    }

@@ -26,7 +26,11 @@ class _Hashed(NamedTuple):
 
 
 def recall(project: Path) -> None:
-    """Lets this process know the hashes of files that haven't changed since an earlier run hashed them."""
+    """Lets this process know the hashes of files that haven't changed since an earlier run hashed them.
+
+    What it knew is forgotten: a small file is read once a run, also where a notebook runs many.
+    """
+    KNOWN_HASHES.clear()
     for path, kept in _kept(project).items():
         if kept == _hashed(path, kept.sha256):
             KNOWN_HASHES[path, kept.size, kept.mtime_ns] = kept.sha256

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError, field_validator
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.files import content_sha256, read_json, shown, write_atomically, writing
+from rlaifv_kedro.files import read_json, shown, write_atomically, writing
 from rlaifv_kedro.params.messages import with_new_names
 from rlaifv_kedro.runs.lineage import ROOTS, Lineage, recipe_of
 
@@ -31,12 +31,15 @@ class Entry(BaseModel):
     """One catalog entry that a run read or wrote.
 
     ``path`` is relative to the project where it lies in it; ``sha256`` is None until the entry is complete,
-    and where it is no local file.
+    and where it is no local file. ``files`` has the sha256 of a folder's files by their names. ``made_of``
+    has the sha256 of what the node had read that wrote the entry, by the names of its inputs.
     """
 
     path: str | None
     version: str | None
     sha256: str | None = None
+    files: dict[str, str] = {}
+    made_of: dict[str, str] = {}
 
 
 class NodeRecord(BaseModel):
@@ -210,23 +213,6 @@ def all_runs(project: Path, on_damage: Callable[[str], object]) -> list[Manifest
 def numbers_of_runs(project: Path) -> dict[str, int]:
     """The number of each run with a readable manifest, by its id."""
     return {run.run_id: run.number for run in all_runs(project, logger.debug)}
-
-
-def entry_of(
-    project: Path,
-    path: Path | None,
-    version: str | None,
-    complete: bool = True,
-    sha256_of: Callable[[Path], str] = content_sha256,
-) -> Entry:
-    """The manifest's record of what is at ``path`` now; hashed where it is complete and local."""
-    if path is None:
-        return Entry(path=None, version=version)
-    return Entry(
-        path=relative(project, path),
-        version=version,
-        sha256=sha256_of(path) if complete and path.exists() else None,
-    )
 
 
 def relative(project: Path, path: Path) -> str:

@@ -1,12 +1,27 @@
 """The commands that go on with a run, and that adopt one."""
 
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from rlaifv_kedro.params.command_line import write
 
 SELECTIONS = ("tags", "node_names", "from_nodes", "to_nodes", "from_inputs", "to_outputs", "namespaces")
 """Options of ``kedro run`` that choose nodes."""
+
+
+def whole_command(command: str, pipelines: Sequence[str]) -> str:
+    """A run's last command, with all pipelines that the run was ever started with, and without a selection.
+
+    Args:
+        command: As :func:`resume_command` writes it.
+    """
+    parts = shlex.split(command)
+    options = dict(zip(parts[2::2], parts[3::2], strict=True))
+    kept = [part for name in ("--env", "--params") if name in options for part in (name, options[name])]
+    names = [] if list(pipelines) == ["__default__"] else ["--pipelines", ",".join(pipelines)]
+    at = 2 if "--env" in options else 0
+    return shlex.join([*parts[:2], *kept[:at], *names, *kept[at:]])
 
 
 def resume_command(run_params: dict[str, Any], run_id: str | None) -> str:

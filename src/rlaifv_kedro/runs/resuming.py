@@ -103,7 +103,7 @@ def check_resumable(old: Manifest, new: Manifest) -> None:
     """
     for name, entry in new.read.items():
         before = old.read.get(name)
-        if before and before.sha256 != entry.sha256:
+        if before and before.sha256 != entry.sha256 and entry.version != old.run_id:
             raise UserError(
                 f"`{name}` ({entry.path}) has changed since run `{old.run_id}` read it. Restore it, or "
                 "choose another run_id for a new run."

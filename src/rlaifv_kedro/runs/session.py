@@ -18,6 +18,7 @@ from rlaifv_kedro.runs.kedro_private import project_path, without_resume_hint
 from rlaifv_kedro.runs.manifest import load, now
 from rlaifv_kedro.runs.messages import refusing
 from rlaifv_kedro.runs.processes import this_process
+from rlaifv_kedro.runs.recording import MadeOtherwise
 from rlaifv_kedro.runs.stopping import not_stopped, stopped_by_signals
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,11 @@ class RunSession(KedroServiceSession):
             begun = load(project, run_id) is not None
             options["only_missing_outputs"] = options.get("only_missing_outputs", False) or begun
             try:
-                return super().run(run_id, *args, runtime_params=params, **options)
+                while True:
+                    try:
+                        return super().run(run_id, *args, runtime_params=params, **options)
+                    except MadeOtherwise:
+                        options["only_missing_outputs"] = True
             except KeyboardInterrupt as stop:
                 with not_stopped():
                     _record_stop(project, run_id, stop)

@@ -15,7 +15,17 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.runs import manifest as manifests
 from rlaifv_kedro.runs.asked import refuse_unread, replayed
-from rlaifv_kedro.runs.entries import FETCHED, complete_versions, damage, is_there, notes_of, sha256_of
+from rlaifv_kedro.runs.entries import (
+    FETCHED,
+    at_its_place,
+    complete_versions,
+    fault,
+    is_there,
+    notes_of,
+    recorded,
+    same_place,
+)
+from rlaifv_kedro.runs.integrity import Integrity
 from rlaifv_kedro.runs.kedro_private import (
     dataset,
     is_versioned,
@@ -97,11 +107,13 @@ class _Pinning:
         self.lineage = Lineage(recipe=recipe_of(run_params["env"]), seed=seed)
         self.read: dict[str, Entry] = {}
         self.unasked: set[str] = set()
+        self.integrity = Integrity(project, run_params, self.own, self.replay, self.by_id)
 
     def pinned(self, before_fetching: Callable[[], None]) -> Pinned:
-        """Pins outputs, then inputs, those that are to be fetched last."""
+        """Pins outputs, then inputs, those that are to be fetched last; compares all with their hashes."""
         for name in sorted(self.pipeline.all_outputs()):
             self._pin_output(name)
+        self.integrity.check_outputs(self.pipeline, self.catalog)
         self.lineage = self._with_roots()
         there = {name: dataset(self.catalog, name) for name in self._free() if name in self.catalog}
         fetched = {name: found for name, found in there.items() if isinstance(found, FETCHED)}
@@ -116,6 +128,7 @@ class _Pinning:
     def _pin_inputs(self, names: Iterable[str]) -> None:
         found = [self._pin_input(name) for name in names]
         problems = with_commands([problem for problem in found if problem], self.run_params)
+        problems += self.integrity.damaged()
         if problems:
             raise UserError(listed(problems))
 
@@ -148,7 +161,7 @@ class _Pinning:
         version = self._pin_version(name, found)
         path = path_of(found, version)
         there = is_there(found, version) and path is not None and path.exists()
-        return sha256_of(found)(path) if there else None
+        return recorded(self.project, found, version).sha256 if there else None
 
     def _pin_output(self, name: str) -> None:
         found = dataset(self.catalog, name)
@@ -166,7 +179,7 @@ class _Pinning:
         # reward of an older loop's policy.
         own_read = self.own.read if self.own else {}
         others = {n: entry for n, entry in own_read.items() if n not in self.pipeline.inputs()}
-        read = self._same_place(others, name, found)
+        read = same_place(self.project, others, name, found)
         if read is not None and read.version != self.run_id:
             raise UserError(
                 f"Run `{self.run_id}` has read `{name}` of run `{read.version}` and cannot write its own "
@@ -182,21 +195,16 @@ class _Pinning:
         if not getattr(found, "IS_FILE", True):
             return None
         version, lacking = self._choose(name, found)
-        problem = lacking or damage(found)
+        if lacking:
+            return lacking
+        before = self._recorded_entry(name, found)
+        if not before and name not in self.asked:
+            self.unasked.add(name)
+        self.read[name] = now = recorded(self.project, found, version)
+        problem = self.integrity.problem_of_input(name, found, before, now) or fault(found)
         if problem:
             return problem
-        recorded = self._recorded_entry(name, found)
-        if not recorded and name not in self.asked:
-            self.unasked.add(name)
-        self.read[name] = manifests.entry_of(
-            self.project, path_of(found, version), version, sha256_of=sha256_of(found)
-        )
-        if self.replay and recorded and recorded.sha256 != self.read[name].sha256:
-            return (
-                f"`{name}` ({self.read[name].path}) has changed since run `{self.replay.run_id}` used it, "
-                "which therefore cannot be replayed."
-            )
-        grown_from = getattr(self.lineage, name) if name in ROOTS and not recorded else None
+        grown_from = getattr(self.lineage, name) if name in ROOTS and not before else None
         if grown_from not in (None, self.read[name].sha256):  # the lineage is that of an earlier start
             return (
                 f"`{name}` ({self.read[name].path}) is not the one that run `{self.run_id}` has grown from so"
@@ -212,7 +220,7 @@ class _Pinning:
     def _pin_version(self, name: str, found: AbstractDataset) -> str | None:
         recorded = self._recorded_entry(name, found)
         asked = self.asked.get(name)
-        own = self._same_place(self.own.written, name, found) if self.own else None
+        own = same_place(self.project, self.own.written, name, found) if self.own else None
         before = recorded or own
         if before and asked not in (None, before.version):
             raise UserError(
@@ -250,7 +258,7 @@ class _Pinning:
             damaged = manifests.path_of(self.project, version).exists()
             return ["its manifest is damaged"] if damaged else []
         # `reward_policy` is the last iteration's `trained_policy`, and grows from what that one grows from.
-        names = [name, *self._at_its_place(run.written, found)]
+        names = [name, *at_its_place(self.project, run.written, found)]
         grown = any(GROWN.match(known) for known in names)
         return self.lineage.differences(run.grown_from(), roots=grown)
 
@@ -263,11 +271,11 @@ class _Pinning:
 
     def _recorded_entry(self, name: str, found: AbstractDataset) -> Entry | None:
         """What this run read when it was started first, or what the replayed run read, or else wrote."""
-        entry = self._same_place(self.own.read, name, found) if self.own else None
+        entry = same_place(self.project, self.own.read, name, found) if self.own else None
         if entry is not None or self.replay is None:
             return entry
-        entry = self._same_place(self.replay.read, name, found) or self._same_place(
-            self.replay.written, name, found
+        entry = same_place(self.project, self.replay.read, name, found) or same_place(
+            self.project, self.replay.written, name, found
         )
         if entry is None and name in self.pipeline.inputs():
             raise UserError(
@@ -275,24 +283,3 @@ class _Pinning:
                 "Replay its own pipelines, or leave out `replay`."
             )
         return entry
-
-    def _same_place(self, entries: Mapping[str, Entry], name: str, found: AbstractDataset) -> Entry | None:
-        """The record of what is at the dataset's path, maybe under another name.
-
-        Two entries may stand for one place (``reward_policy`` is the last iteration's ``trained_policy``),
-        and runs of earlier versions called a stage's ``iteration_1.candidates`` ``candidates``.
-        """
-        if path_of(found, None) is None:
-            return entries.get(name)
-        same = self._at_its_place(entries, found)
-        return same.get(name) or next(iter(same.values()), None)
-
-    def _at_its_place(self, entries: Mapping[str, Entry], found: AbstractDataset) -> dict[str, Entry]:
-        """Those of a manifest's records that lie at the dataset's path, by the names they have there."""
-        if path_of(found, None) is None:
-            return {}
-        return {
-            name: entry
-            for name, entry in entries.items()
-            if entry.path == manifests.relative(self.project, path_of(found, entry.version))
-        }
