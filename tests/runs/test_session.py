@@ -115,9 +115,9 @@ def test_a_damaged_chunk_is_named_and_only_it_is_computed_again(reference):
     assert mendable.returncode == 1 and "Traceback" not in mendable.stdout + mendable.stderr
     (command,) = re.findall(r"make it with: rm -r (\S+) && kedro run (.*)", mendable.stderr)
     assert command[0] == str(chunk.relative_to(reference.path))
-    assert command[1] == "--pipelines data,feedback,generation --params run_id=damaged"
+    assert command[1] == "--pipelines data,generation --params run_id=damaged"
     chunk.unlink()
-    assert reference.run("run_id=damaged", "--pipelines", "data,feedback,generation").returncode == 0
+    assert reference.run("run_id=damaged").returncode == 0
     assert reference.calls() == ["chunk p2", "score"]
     assert reference.files("damaged") == reference.files("whole")
 
