@@ -50,6 +50,37 @@ def test_a_relative_path_counts_from_the_source_s_folder_first(
 
 
 @pytest.mark.parametrize(
+    "path", ["{out}/a.png", "../a.png", "source/../../a.png", "../../../../../../etc/passwd"]
+)
+def test_a_table_from_elsewhere_names_no_other_files_of_this_machine(
+    png: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Else a stranger's table would have a private picture copied into what is trained on and published."""
+    (tmp_path / "project/source").mkdir(parents=True)
+    (tmp_path / "a.png").write_bytes(png)
+    monkeypatch.chdir(tmp_path / "project")
+    with pytest.raises(
+        UserError, match="lies neither in source nor in the folder in which the run is started"
+    ):
+        embed_image({"path": path.format(out=tmp_path)}, Path("source"), "row 0")
+
+
+def test_links_of_the_user_s_and_whole_paths_inside_are_followed(
+    png: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "project/source").mkdir(parents=True)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk/a.png").write_bytes(png)
+    (tmp_path / "project/source/pictures").symlink_to(tmp_path / "disk")
+    monkeypatch.chdir(tmp_path / "project")
+    for path in ("pictures/a.png", str(tmp_path / "project/source/pictures/a.png")):
+        assert embed_image({"path": path}, Path("source"), "row 0")["bytes"] == png
+    assert (
+        embed_image({"path": str(tmp_path / "disk/a.png")}, None, "row 0")["bytes"] == png
+    )  # the user's own
+
+
+@pytest.mark.parametrize(
     ("path", "why"),
     [
         (None, "it has neither bytes nor a path"),

@@ -113,6 +113,12 @@ def path_inside(folder: Path, name: Any, own: bool = False) -> Path:
     return real
 
 
+def lies_in(folder: Path, name: str) -> bool:
+    """Whether a name, as it is written, is that of a file below a folder; links there count as inside."""
+    root = os.path.abspath(folder)
+    return os.path.abspath(os.path.join(root, name)).startswith(os.path.join(root, ""))
+
+
 def refuse_odd_name(name: Any) -> None:
     """Refuses a name that is no path below a folder, on any system and however often it is decoded.
 

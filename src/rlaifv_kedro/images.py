@@ -18,8 +18,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlaifv_kedro.doors import MOST_OF_A_PICTURE, reason_of, regular_bytes
+from rlaifv_kedro.doors import MOST_OF_A_PICTURE, lies_in, reason_of, regular_bytes
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import shown
 from rlaifv_kedro.formats import shortened
 from rlaifv_kedro.pixels import PictureError, as_seen, opened_picture, orientation
 
@@ -58,7 +59,8 @@ def embed_image(image: dict[str, Any], folder: Path | None, where: str) -> dict[
 
     Args:
         image: As of an ``image`` column.
-        folder: Where a relative path is looked for first; then in the working folder.
+        folder: Of a table from elsewhere: its files are looked for there, then in the working folder, and
+            nowhere else. None for tables of the project or the user, who may name any file.
 
     Raises:
         UserError: The file can't be read; the message names ``where``.
@@ -160,7 +162,7 @@ def _file_bytes(path: str | None, folder: Path | None) -> bytes:
         raise PictureError(
             f"{shortened(path, _NAME)} is an address, and only files are read: fetch it, and name the file"
         )
-    places = dict.fromkeys([str(folder / path), path] if folder is not None else [path])
+    places = dict.fromkeys([path] if folder is None else _places(path, folder))
     # Not a folder, nor a pipe, which would wait for ever; no error for a name that no file can have.
     place = next(filter(os.path.isfile, places), None)
     if place is None:
@@ -169,6 +171,21 @@ def _file_bytes(path: str | None, folder: Path | None) -> bytes:
         return regular_bytes(place, MOST_OF_A_PICTURE)
     except OSError as error:
         raise PictureError(f"{shortened(place, _NAME)}: {reason_of(error)}") from error
+
+
+def _places(path: str, folder: Path) -> list[str]:
+    """Where a file may lie that a table from elsewhere names: its folder, or else the working folder.
+
+    Raises:
+        PictureError: It leads out of both: a stranger's table would choose among this machine's files.
+    """
+    places = [str(place / path) for place in (folder, Path()) if lies_in(place, path)]
+    if not places:
+        raise PictureError(
+            f"{shortened(repr(path)[1:-1], _NAME)} lies neither in {shown(folder)} nor in the folder in which "
+            "the run is started; move the pictures there, or put a link to their folder there"
+        )
+    return places
 
 
 @lru_cache(maxsize=8)  # pairs of one prompt follow each other

@@ -6,7 +6,9 @@ and the first page of a document. A colour profile is left out, as the models' p
 
 import io
 import re
+import threading
 import warnings
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +31,9 @@ MOST_PIXELS = 178_956_970
 """As Pillow refuses it (twice its MAX_IMAGE_PIXELS): three bytes each are half a gigabyte, and a small file
 can claim as many.
 """
+_LARGE = 2**24
+"""Pixels from which on one picture at a time is decoded: a PNG of 0.7 MB can take 2.8 GB meanwhile."""
+_one_at_a_time = threading.Lock()
 _TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262  # TIFF 6.0, section 8
 _BEGINNING = 24  # bytes, in a message
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
@@ -70,19 +75,9 @@ def as_seen(picture: "Image") -> "Image":
     Raises:
         PictureError: Its pixels can't be read, or its greys have no known range.
     """
-    from PIL import Image
-
     try:
-        picture.load()
-        seen = picture
-        if seen.mode in ("I", "F") or seen.mode.startswith("I;16"):
-            seen = _grey_of_8_bits(seen)
-        if seen.has_transparency_data:
-            layer = seen.convert("RGBA")
-            seen = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-        if seen.mode != "RGB":
-            seen = seen.convert("RGB")
-        seen = _upright(seen, orientation(picture))
+        with _one_at_a_time if picture.width * picture.height > _LARGE else nullcontext():
+            seen = _seen(picture)
     except PictureError:
         raise
     except Exception as error:  # Pillow raises a dozen kinds of them for damaged files
@@ -90,6 +85,21 @@ def as_seen(picture: "Image") -> "Image":
     if seen is not picture:
         seen.info = {}  # it says how to turn the picture, and which colour is transparent
     return seen
+
+
+def _seen(picture: "Image") -> "Image":
+    from PIL import Image
+
+    picture.load()
+    seen = picture
+    if seen.mode in ("I", "F") or seen.mode.startswith("I;16"):
+        seen = _grey_of_8_bits(seen)
+    if seen.has_transparency_data:
+        layer = seen.convert("RGBA")
+        seen = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    if seen.mode != "RGB":
+        seen = seen.convert("RGB")
+    return _upright(seen, orientation(picture))
 
 
 def file_ending(content: bytes) -> str:
