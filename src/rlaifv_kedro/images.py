@@ -183,7 +183,7 @@ def _places(path: str, folder: Path) -> list[str]:
     if not places:
         raise PictureError(
             f"{shortened(repr(path)[1:-1], _NAME)} lies neither in {shown(folder)} nor in the folder in which "
-            "the run is started; move the pictures there, or put a link to their folder there"
+            "the run is started; move the pictures there, or link their folder there"
         )
     return places
 
