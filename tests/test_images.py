@@ -60,7 +60,7 @@ def test_a_table_from_elsewhere_names_no_other_files_of_this_machine(
     (tmp_path / "a.png").write_bytes(png)
     monkeypatch.chdir(tmp_path / "project")
     with pytest.raises(
-        UserError, match="lies neither in source nor in the folder in which the run is started"
+        UserError, match="lies neither in source nor in the folder that the run is started in"
     ):
         embed_image({"path": path.format(out=tmp_path)}, Path("source"), "row 0")
 

@@ -182,8 +182,8 @@ def _places(path: str, folder: Path) -> list[str]:
     places = [str(place / path) for place in (folder, Path()) if lies_in(place, path)]
     if not places:
         raise PictureError(
-            f"{shortened(repr(path)[1:-1], _NAME)} lies neither in {shown(folder)} nor in the folder in which "
-            "the run is started; move the pictures there, or link their folder there"
+            f"{shortened(repr(path)[1:-1], _NAME)} lies neither in {shown(folder)} nor in the folder that "
+            "the run is started in; move the pictures there, or link their folder there"
         )
     return places
 
