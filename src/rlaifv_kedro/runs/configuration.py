@@ -124,8 +124,8 @@ def _refuse_secrets(file: str, values: Mapping[str, Any]) -> None:
             raise UserError(
                 f"{file}: {name}: the address holds {secret}, which logs and manifests would show. Take it "
                 "out. The key of a model's server belongs into the environment variable that "
-                "api_key_variable names; user and password of a file to fetch into ~/.netrc; what else the "
-                "catalog needs into credentials.yml."
+                "api_key_variable names, what a data set needs into credentials.yml; a file behind a "
+                "password is yours to fetch by hand."
             )
 
 

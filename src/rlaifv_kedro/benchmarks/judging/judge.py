@@ -81,7 +81,8 @@ class StoredJudge:
         """Judgements in the order of the requests; requests with the same prompt and seed are asked once.
 
         Raises:
-            UserError: The judge can't be opened, or is down; a reply can't be stored.
+            UserError: The judge can't be opened, is down, or gives no reply to any of the requests; a reply
+                can't be stored.
         """
         different = {(request.prompt, request.seed): request for request in requests}
         lost: dict[Attempt, str] = {}  # why no reply came
@@ -99,6 +100,11 @@ class StoredJudge:
                     time.sleep(min(self.pause * 2 ** (rounds - 1), _LONGEST_PAUSE))
                 self._send(list(missing), lost)
                 rounds += 1
+        if different and all(progress.next in lost and not progress.replies for progress in found.values()):
+            raise UserError(
+                f"{self.store.asked_model}: none of {len(different)} requests has a reply, the last: "
+                f"{list(lost.values())[-1]}. Mend that at the server, or in models.judge, and ask again."
+            )
         judgements = [
             self._judgement(request, found[request.prompt, request.seed], lost) for request in requests
         ]
