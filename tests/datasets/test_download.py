@@ -69,6 +69,19 @@ def test_a_later_call_goes_on_where_an_earlier_one_gave_up(server: FileServer, t
     assert target.read_bytes() == CONTENT
 
 
+def test_a_key_in_an_address_is_left_nowhere(target: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As object stores have them; neither in the log, nor in the reason, nor beside what is left of the file."""
+    caplog.set_level("INFO")
+    path = "/file.bin?X-Amz-Signature=planted"
+    with FileServer({path: CONTENT}, etags={path: '"one"'}) as server:
+        server.cuts, server.statuses = [1_000_000], [200] + [503] * (module.RETRIES + 1)
+        with pytest.raises(DownloadError, match="503") as failed:
+            download([server.url(path)], target)
+    left = [path.read_bytes() for path in target.parent.iterdir()]
+    assert len(left) >= 2 and not any(b"planted" in content for content in left)
+    assert "planted" not in f"{failed.value} {caplog.text}" and "Fetching" in caplog.text
+
+
 def test_progress_between_cuts_makes_up_for_them(server: FileServer, target: Path) -> None:
     server.cuts = [600_000] * (module.RETRIES + 2)
     download([server.url("/file.bin")], target, SHA256)

@@ -38,7 +38,11 @@ ECHO = "who sent Authorization: Bearer {key}? See http://user:{key}@host/?api_ke
 def forms(secret: str) -> set[bytes]:
     """A secret as files may hold it: as it is, quoted, in JSON, and in base64 from any of three bytes on."""
     plain = secret.encode()
-    encoded = {base64.b64encode(b"\0" * k + plain + b"\0\0")[4:-4] for k in range(3)}
+    encoded = set()
+    for before in range(3):
+        whole = base64.b64encode(b"\0" * before + plain).rstrip(b"=")
+        # Without the characters that hold bits of what stands before and behind it.
+        encoded.add(whole[(0, 2, 3)[before] : -1 if (before + len(plain)) % 3 else None])
     return {plain, quote(secret, safe="").encode(), json.dumps(secret)[1:-1].encode(), *encoded}
 
 
@@ -47,14 +51,14 @@ def found_in(content: bytes) -> list[str]:
 
 
 def reply(body: Body) -> Body:
-    """A labeler that finds everything with an "a" in it, and a judge that rates all alike."""
+    """Of a labeler that sees dogs alone, and of a judge that rates all alike."""
     return completion(
         "Rating: 3", top={"yes": -0.1, "no": -3.0} if "dog" in question_of(body) else {"no": -0.1}
     )
 
 
 def echoing(body: Body, before: int) -> chat_server.Fault | None:
-    """Whoever asks for the second time of a project that is marked, or about the echo, is told its key."""
+    """Whoever asks the model ``echo``, or about an echo, is told its key."""
     key = SECRETS["key"]
     told = chat_server.status(400, ECHO.format(key=key, quoted=quote(key, safe="")))
     return told if body["model"] == "echo" or "An echo." in question_of(body) else None

@@ -1,5 +1,6 @@
 """One file from the web, whole or not at all: continued where it was cut, verified, and then put in place."""
 
+import hashlib
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from rlaifv_kedro.datasets.addresses import AddressError, checked_address, proxy
 from rlaifv_kedro.files import file_sha256, sync_folder, writing
 from rlaifv_kedro.formats import first_line, shortened
 from rlaifv_kedro.params.current import current
+from rlaifv_kedro.redaction import redacted
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +85,7 @@ def download(
                 try:
                     _fetch(url, part, sha256, check, most)
                 except DownloadError as error:
-                    reasons.append(f"{shortened(url, 200)}: {error}")
+                    reasons.append(f"{shortened(redacted(url), 200)}: {error}")
                     continue
                 os.replace(part, target)
                 _notes_of(part).unlink(missing_ok=True)
@@ -94,7 +96,7 @@ def download(
 
 def _fetch(url: str, part: Path, sha256: str | None, check: Callable[[Path], str | None], most: int) -> None:
     """Fill ``part`` from this address, with retries, compare its hash, and check it."""
-    logger.info("Fetching %s", url)
+    logger.info("Fetching %s", redacted(url))
     failures, again = 0, False
     while True:
         start = _size(part)
@@ -224,7 +226,7 @@ def _request(url: str, part: Path, trusted: bool) -> tuple[int, dict[str, str]]:
     asked for.
     """
     headers, start, notes = {"Accept-Encoding": "identity"}, _size(part), _read_notes(part)
-    same = notes.get("validator") if notes.get("url") == url else None
+    same = notes.get("validator") if notes.get("url_sha256") == _sha256(url) else None
     if not start or not (trusted or same):
         return 0, headers
     headers["Range"] = f"bytes={start}-"
@@ -251,9 +253,13 @@ def _write_notes(part: Path, url: str, headers: Mapping[str, str]) -> None:
     """
     etag = headers.get("ETag", "")
     validator = etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
-    _notes_of(part).write_text(
-        json.dumps({"url": url, "validator": validator, "type": headers.get("Content-Type")})
-    )
+    notes = {"url_sha256": _sha256(url), "validator": validator, "type": headers.get("Content-Type")}
+    _notes_of(part).write_text(json.dumps(notes))
+
+
+def _sha256(url: str) -> str:
+    """Stands for an address, whose query may hold a key."""
+    return hashlib.sha256(url.encode(errors="surrogatepass")).hexdigest()
 
 
 def _read_notes(part: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from rlaifv_kedro.benchmarks.judging.dry_run import DryJudge
 from rlaifv_kedro.benchmarks.judging.judge import StoredJudge, asked_model, judgement_table, open_judge
 from rlaifv_kedro.benchmarks.judging.prices import Price, PriceTable, price_of
 from rlaifv_kedro.benchmarks.judging.store import Attempt, ReplyStore
-from rlaifv_kedro.datasets.tables import write_table
+from rlaifv_kedro.datasets.tables import table_content
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import Answer, Decoding, TextModel
 from rlaifv_kedro.models.backends.openai import OpenAIModel
@@ -708,7 +708,7 @@ def test_the_table_of_judgements(tmp_path: Path) -> None:
     judge.ask(asking("a", "b"), verdicts.get)
     judge.ask(asking("c", "d", "e"), verdicts.get)
     table = judgement_table("a policy", "refomb", judge.judgements)
-    write_table(tmp_path / "judgements.parquet", "judgements", table)
+    (tmp_path / "judgements.parquet").write_bytes(table_content("judgements", table, "here"))
     checked = check("judgements", pd.read_parquet(tmp_path / "judgements.parquet"), "here")
     assert checked["verdict"].fillna("-").tolist() == ["[[A]]", "3", '["cat", "dog"]', "-", "-"]
     assert checked["reply"].fillna("-").tolist() == ["a", "b", "c", "?", "-"]
@@ -735,3 +735,13 @@ def test_an_item_is_judged_once_a_step(tmp_path: Path) -> None:
 def test_no_judgements_are_a_table_too() -> None:
     nothing: Iterable[Any] = ()
     assert check("judgements", judgement_table("a policy", "mmhal", nothing), "here").empty
+
+
+def test_a_judge_that_replies_to_nothing_ends_the_scoring(tmp_path: Path) -> None:
+    """One of several requests without a reply has failed; if none has one, the scores would mean nothing."""
+    broken = Answer("", 0, "error", "HTTP 400: no")
+    some, none = Scripted({"a": ["a"], "b": [broken]}), Scripted({"c": [broken], "d": [broken]})
+    found = judge_of(some, tmp_path / "some").ask(asking("a", "b"), {"a": "A"}.get)
+    assert [j.error for j in found] == [None, "no reply: HTTP 400: no"]
+    with pytest.raises(UserError, match=r"none of 2 requests has a reply, the last: no reply: HTTP 400: no"):
+        judge_of(none, tmp_path / "none").ask(asking("c", "d"), {}.get)
