@@ -15,7 +15,7 @@ from kedro.io.core import Version
 from damaged_bytes import damaged
 from odd_tables import parquet_bytes, tables
 from pair_files import picture
-from rlaifv_kedro.datasets import PairSourceDataset
+from rlaifv_kedro.datasets import PairSourceDataset, versioned
 from rlaifv_kedro.datasets.tables import TableDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import read_json
@@ -62,6 +62,21 @@ def test_without_pinned_version_the_last_written_is_loaded(tmp_path):
     newest = TableDataset(
         filepath=str(tmp_path / "t.parquet"), table="reference_log_probs", version=Version(None, None)
     )
+    assert len(newest.load()) == 1
+
+
+def test_the_newest_is_that_of_the_highest_number_where_runs_have_numbers(tmp_path, monkeypatch):
+    """A clock that was set back makes the later run's file the older one; what no run has made comes first."""
+    monkeypatch.setattr(versioned, "_numbers_of_runs", [])
+    for rows, run_id in enumerate(("later", "earlier", "shipped"), start=1):
+        dataset(tmp_path, run_id).save(log_probs().iloc[[0] * rows].assign(idx=range(rows)))
+        os.utime(tmp_path / f"t.parquet/{run_id}/t.parquet", (rows, rows))
+    newest = TableDataset(
+        filepath=str(tmp_path / "t.parquet"), table="reference_log_probs", version=Version(None, None)
+    )
+    assert len(newest.load()) == 3
+    versioned.order_versions_by(lambda: {"earlier": 1, "later": 2})
+    newest.release()
     assert len(newest.load()) == 1
 
 

@@ -148,15 +148,24 @@ def path_of(project: Path, run_id: str) -> Path:
     return project / RUNS / run_id / FILE
 
 
-def load(project: Path, run_id: str) -> Manifest | None:
+def has_begun(project: Path, run_id: str) -> bool:
+    """Whether there is a manifest or its copy, damaged or not."""
+    path = path_of(project, run_id)
+    return path.exists() or path.with_name(COPY).exists()
+
+
+def load(project: Path, run_id: str, adopt: str = "") -> Manifest | None:
     """The run's manifest, restored from its copy where it is damaged or deleted; None where there is no run.
+
+    Args:
+        adopt: The command that rebuilds it from what the run has made, where its options are known.
 
     Raises:
         UserError: The manifest is damaged or deleted, and so is its copy.
     """
     path = path_of(project, run_id)
     copy = path.with_name(COPY)
-    if not (path.exists() or copy.exists()):
+    if not has_begun(project, run_id):
         return None
     try:
         return _read(path)
@@ -166,8 +175,8 @@ def load(project: Path, run_id: str) -> Manifest | None:
         restored = _read(copy)
     except UserError as error:
         raise UserError(
-            f"{damage} Its copy can't be used either. Rebuild it from what the run has made: rlaifv runs "
-            f"adopt {run_id}, with the options that the run was started with."
+            f"{damage} Its copy can't be used either. Rebuild it from what the run has made, with the "
+            f"options that it was started with: `{adopt or f'rlaifv runs adopt {run_id}'}`"
         ) from error
     logger.warning("%s It is restored from its copy, %s.", damage, shown(copy))
     with suppress(UserError):

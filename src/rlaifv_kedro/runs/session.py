@@ -15,7 +15,7 @@ from rlaifv_kedro.params import RUN_NAMES
 from rlaifv_kedro.runs import alive
 from rlaifv_kedro.runs.asked import refuse_unknown_pipelines
 from rlaifv_kedro.runs.kedro_private import project_path, without_resume_hint
-from rlaifv_kedro.runs.manifest import load, now
+from rlaifv_kedro.runs.manifest import has_begun, load, now
 from rlaifv_kedro.runs.messages import refusing
 from rlaifv_kedro.runs.processes import this_process
 from rlaifv_kedro.runs.recording import MadeOtherwise
@@ -62,7 +62,7 @@ class RunSession(KedroServiceSession):
         refuse_unknown_pipelines(args[0] if args else options.get("pipeline_names") or [])
         options["runner"] = without_resume_hint(options.get("runner") or SequentialRunner())
         with stopped_by_signals(), refusing(), alive.owning(project, run_id):
-            begun = load(project, run_id) is not None
+            begun = has_begun(project, run_id)
             options["only_missing_outputs"] = options.get("only_missing_outputs", False) or begun
             try:
                 while True:

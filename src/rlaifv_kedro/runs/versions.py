@@ -99,7 +99,8 @@ class _Pinning:
         self.run_id: str = run_params["run_id"]
         self.asked: Mapping[str, str] = run_params["load_versions"] or {}
         refuse_unread(self.asked, pipeline, catalog)
-        self.own = manifests.load(project, self.run_id)
+        self.adopt = adopt_command(run_params, self.run_id)
+        self.own = manifests.load(project, self.run_id, self.adopt)
         self.runs = manifests.all_runs(project, logger.warning)
         self.by_id = {run.run_id: run for run in self.runs}
         self.replay = replayed(project, run_params, self.runs)
@@ -172,8 +173,7 @@ class _Pinning:
         if self.own is None and saved_version(found) and path is not None and path.exists():
             raise UserError(
                 f"{shown(path)} is there, but run `{self.run_id}` has no manifest. If it is the "
-                f"run's: {adopt_command(self.run_params, self.run_id)}. Else choose another run_id or delete "
-                f"{shown(path.parent)}."
+                f"run's: `{self.adopt}`. Else choose another run_id, or delete {shown(path.parent)}."
             )
         # An input of this very pipeline may be an older version of what it makes: a loop can learn from the
         # reward of an older loop's policy.
