@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,6 +119,25 @@ def test_a_hash_is_not_overwritten_with_a_damaged_files(toy):
     assert toy.manifest("whole") == before
     path.write_bytes(whole)
     assert toy.run("run_id=whole").returncode == 0
+
+
+def test_an_input_that_was_deleted_is_missed_only_where_something_is_made_of_it(tmp_path):
+    toy = ToyProject(tmp_path)
+    assert toy.run("run_id=whole").returncode == 0
+    assert toy.run("run_id=stage", "--pipelines", "feedback").returncode == 0
+    before = toy.files("whole")
+    shutil.rmtree(toy.path / "data/candidates/whole")
+    toy.calls()
+    assert toy.run("run_id=stage", "--pipelines", "feedback").returncode == 0
+    assert toy.calls() == []
+    place(toy, "document", "stage").unlink()
+    output = said(toy.run("run_id=stage", "--pipelines", "feedback"))
+    assert "`candidates` is not there: data/candidates/whole/candidates" in output
+    assert "Make it with: kedro run --params run_id=whole" in output
+    assert toy.run("run_id=whole").returncode == 0
+    assert toy.run("run_id=stage", "--pipelines", "feedback").returncode == 0
+    assert toy.files("whole") == before
+    assert toy.files("stage").items() <= before.items()
 
 
 def nodes(toy: ToyProject, old: str = "", new: str = "") -> None:

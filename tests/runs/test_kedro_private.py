@@ -11,6 +11,7 @@ from kedro.framework.context import KedroContext
 from kedro.framework.session import KedroServiceSession
 from kedro.io import AbstractDataset, CachedDataset, DataCatalog, MemoryDataset
 from kedro.io.core import AbstractVersionedDataset, Version
+from kedro.pipeline import Pipeline, node
 from kedro.runner import SequentialRunner
 
 from rlaifv_kedro.datasets import JsonDataset
@@ -69,6 +70,20 @@ def test_runner_session_and_context(tmp_path):
     assert runner._suggest_resume_scenario(None, [], None) is None
     assert "_project_path" in inspect.getsource(KedroServiceSession.__init__)
     assert "_runtime_params" in {field.name for field in KedroContext.__attrs_attrs__}
+
+
+def test_nodes_that_a_resumed_run_will_run(tmp_path):
+    """The second one's output is missing; it doesn't need the first one to run again."""
+    catalog = DataCatalog({name: JsonDataset(filepath=str(tmp_path / name)) for name in "abc"})
+    catalog.save("a", 1)
+    catalog.save("c", 1)
+    pipeline = Pipeline(
+        [
+            node(lambda given: given, one, other, name=other)
+            for one, other in (("x", "a"), ("a", "b"), ("a", "c"))
+        ]
+    )
+    assert {one.name for one in kedro_private.nodes_to_run(pipeline, catalog)} == {"b"}
 
 
 def test_what_versioned_datasets_override_is_asked_by_kedro():

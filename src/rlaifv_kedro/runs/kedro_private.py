@@ -4,6 +4,7 @@ Kedro may rename them in any release; tests/runs/test_kedro_private.py holds eac
 Kedro, and pyproject.toml admits only releases with which that test has passed.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from kedro.framework.context import KedroContext
 from kedro.framework.session import KedroServiceSession
 from kedro.io import AbstractDataset, CachedDataset, DataCatalog
 from kedro.io.core import AbstractVersionedDataset, Version
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
 from kedro.runner import AbstractRunner
+from kedro.runner.runner import _build_node_children_map, _determine_nodes_to_run
 
 from rlaifv_kedro.doors import MOST_OF_SETTINGS, open_regular
 
@@ -64,6 +68,14 @@ def path_of(found: AbstractDataset, version: str | None) -> Path | None:
 def can_tell_existence(found: AbstractDataset) -> bool:
     """Whether the dataset can say if it is there; one of an API, say, cannot."""
     return type(found)._exists is not AbstractDataset._exists
+
+
+def nodes_to_run(pipeline: Pipeline, catalog: DataCatalog) -> set[Node]:
+    """The nodes that a runner which makes only missing outputs will run."""
+    nodes = list(reversed(pipeline.nodes))
+    return _determine_nodes_to_run(
+        nodes, catalog, _build_node_children_map(pipeline), logging.getLogger("kedro")
+    )
 
 
 def without_resume_hint(runner: AbstractRunner) -> AbstractRunner:

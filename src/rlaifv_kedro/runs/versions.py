@@ -29,6 +29,7 @@ from rlaifv_kedro.runs.integrity import Integrity
 from rlaifv_kedro.runs.kedro_private import (
     dataset,
     is_versioned,
+    nodes_to_run,
     overwrites,
     path_of,
     saved_version,
@@ -38,7 +39,8 @@ from rlaifv_kedro.runs.lineage import GROWN, ROOTS, Lineage, recipe_of
 from rlaifv_kedro.runs.manifest import Entry
 from rlaifv_kedro.runs.missing import OVERWRITTEN, Missing, listed, missing, of_other_lineage, with_commands
 from rlaifv_kedro.runs.mixture import warn_if_mixed
-from rlaifv_kedro.runs.resume_command import adopt_command
+from rlaifv_kedro.runs.outdated import outdated
+from rlaifv_kedro.runs.resume_command import adopt_command, whole_command
 
 logger = logging.getLogger(__name__)
 
@@ -195,9 +197,10 @@ class _Pinning:
         if not getattr(found, "IS_FILE", True):
             return None
         version, lacking = self._choose(name, found)
-        if lacking:
-            return lacking
         before = self._recorded_entry(name, found)
+        if lacking:
+            # Deleted since, and nothing is to be made of it any more.
+            return None if before and self.own and name not in self._still_read() else lacking
         if not before and name not in self.asked:
             self.unasked.add(name)
         self.read[name] = now = recorded(self.project, found, version)
@@ -211,6 +214,13 @@ class _Pinning:
                 " far. Choose another run_id for a new run, or take the right one with --load-versions."
             )
         return None
+
+    def _still_read(self) -> set[str]:
+        """What the nodes read that a resumed run will run."""
+        late = outdated(self.own)
+        again = {node for node in self.pipeline.nodes if late.keys() & set(node.outputs)}
+        waiting = again | nodes_to_run(self.pipeline, self.catalog)
+        return {name for node in waiting for name in node.inputs}
 
     def _choose(self, name: str, found: AbstractDataset) -> tuple[str | None, Missing | None]:
         """Pins an input's version: the version, and what to say where it isn't there."""
@@ -267,6 +277,10 @@ class _Pinning:
         if version is None and is_versioned(found):
             others = {v: self._differences(name, found, v) for v in complete_versions(found)}
         said = missing(self.catalog, name, version, self.runs)
+        maker = self.by_id.get(version)
+        if maker and same_place(self.project, maker.written, name, found):
+            command = whole_command(maker.command, maker.pipelines)
+            return said._replace(maker=None, remedy=f"Make it with: {command}")
         return of_other_lineage(name, others, self.by_id, self.lineage, said) if others else said
 
     def _recorded_entry(self, name: str, found: AbstractDataset) -> Entry | None:
