@@ -198,6 +198,23 @@ def test_filters_and_numbers_that_are_none_have_their_own_reason(fault: Any, rep
     assert len(server.bodies) == len({json.dumps(body) for body in server.bodies})  # each was sent once
 
 
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        (chat_server.endless, "what the server sends is longer than 8 MiB"),
+        (chat_server.bomb, "compressed"),
+        (chat_server.status(400, "this server is tired"), "HTTP 400: this server is tired"),
+        (chat_server.moved("http://127.0.0.1:1/v1"), "sends requests on to http://127.0.0.1:1/v1"),
+    ],
+    ids=["endless", "bomb", "HTTP 400", "moved"],
+)
+def test_a_server_that_only_misbehaves_stops_the_stage(fault: Any, why: str):
+    """Whatever it does, with its reason, and after few requests."""
+    with ChatServer(fault=lambda body, before: fault) as server, pytest.raises(UserError, match=why):
+        Labeled(server, max_reject_share=0.3)
+    assert len(server.bodies) <= 15
+
+
 def test_prompts_of_which_nothing_is_answered_stand_beside_others():
     """All questions about the second picture are filtered, a chunk each."""
     [blue] = data_urls([open_image(PICTURES[1], "blue")])

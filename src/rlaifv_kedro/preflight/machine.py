@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
@@ -25,6 +26,7 @@ LOWER_MEMORY = {
     "(backend: openai), or take a larger GPU.",
     "labeling": "Lower feedback.batch_size, serve the labeler (backend: openai), or take a larger GPU.",
 }
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,9 @@ def check_server(role: str, params: OpenAIParams) -> list[Finding]:
         server(params).check()
     except UserError as error:
         return [Finding(False, f"{role}: its server can't be used", where, error.message)]
-    no_key = not os.environ.get(params.api_key_variable)
-    note = f"{params.api_key_variable} is not set; the server seems to want no key." if no_key else ""
+    parts, note = urlsplit(params.url), ""
+    if not os.environ.get(params.api_key_variable):
+        note = f"{params.api_key_variable} is not set; the server seems to want no key."
+    elif parts.scheme == "http" and parts.hostname not in _THIS_MACHINE:
+        note = "The key and all that is asked go there unencrypted; take https where the server has it."
     return [Finding(True, f"{role}: the server answers and serves {params.model}", where, note)]

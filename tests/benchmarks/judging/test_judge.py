@@ -745,3 +745,24 @@ def test_a_judge_that_replies_to_nothing_ends_the_scoring(tmp_path: Path) -> Non
     assert [j.error for j in found] == [None, "no reply: HTTP 400: no"]
     with pytest.raises(UserError, match=r"none of 2 requests has a reply, the last: no reply: HTTP 400: no"):
         judge_of(none, tmp_path / "none").ask(asking("c", "d"), {}.get)
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        (chat_server.endless, "what the server sends is longer than 8 MiB"),
+        (chat_server.status(400, "this server is tired"), "HTTP 400: this server is tired"),
+        (chat_server.moved("http://127.0.0.1:1/v1"), "sends requests on to http://127.0.0.1:1/v1"),
+    ],
+    ids=["endless", "HTTP 400", "moved"],
+)
+def test_a_server_that_only_misbehaves_ends_the_judging(fault: Fault, why: str, tmp_path: Path) -> None:
+    """As it stops the feedback: with its reason, and after few requests."""
+    with judge_server(str, fault=lambda body, before: fault) as server:
+        judge = {"backend": "openai", "url": server.url, "model": "judge", "retries": 0}
+        opened = open_judge(
+            ModelsParams(judge=judge), JudgeParams(prices=None), ComputeParams(), tmp_path / "store"
+        )
+        with pytest.raises(UserError, match=why):
+            opened.ask(asking(*"abcdefghijkl"), {}.get)
+    assert len(server.bodies) <= 12 and len(opened.store) == 0

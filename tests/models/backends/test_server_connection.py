@@ -247,3 +247,15 @@ def test_addresses_that_are_refused(url: str) -> None:
 def test_addresses_and_words_are_short() -> None:
     assert shown_address("https://user:word@host:8000/v1?key=word#x") == "https://host:8000/v1"
     assert len(one_line("a\nb" * 10**6)) == 300
+
+
+def test_a_key_that_goes_unencrypted_to_another_machine_is_said(
+    serve: Callable[..., ChatServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through a proxy, which stands for that machine."""
+    listed = {"data": [{"id": "tiny"}]}
+    server = serve(list_fault=lambda handler: handler.send(200, listed))
+    [here] = check_server("labeler", params_of(server))
+    monkeypatch.setenv("HTTP_PROXY", server.url.removesuffix("/v1"))
+    [there] = check_server("labeler", OpenAIParams(url="http://models.example/v1", model="tiny"))
+    assert here.ok and here.remedy == "" and there.ok and "unencrypted" in there.remedy

@@ -197,11 +197,12 @@ def test_words_outside_the_likeliest_are_counted(
     assert model.outside_top == 3
 
 
+@pytest.mark.parametrize("number", [math.nan, math.inf, 2.0])
 def test_numbers_that_are_none_are_no_reply(
-    vllm: type, tiny: Path, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+    vllm: type, tiny: Path, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch, number: float
 ) -> None:
     model = VLLMModel(tiny, VLLMParams(top_logprobs=5))
-    spoiled = RequestOutput([CompletionOutput("", [5], "length", [{5: Logprob(math.nan), 6: Logprob(0.0)}])])
+    spoiled = RequestOutput([CompletionOutput("", [5], "length", [{5: Logprob(number), 6: Logprob(0.0)}])])
     monkeypatch.setattr(model.engine, "_output", lambda number, settings: spoiled)
     [[reply]] = model.first_tokens(pictures[:1], [["b?"]], [["yes"], ["no"]])
     assert all(map(math.isnan, reply.probs)) and "NaN" in reply.error

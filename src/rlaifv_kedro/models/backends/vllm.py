@@ -195,8 +195,9 @@ class VLLMModel:
 
     def _first_token(self, output: Any, groups: list[list[int]]) -> FirstToken:
         found = output.outputs[0].logprobs[0]
-        if any(math.isnan(value.logprob) for value in found.values()):
-            return FirstToken.missing(len(groups), "vLLM's log-probs are NaN: the model's numbers overflow")
+        if not all(value.logprob <= 0.05 for value in found.values()):  # one of 1 may be rounded up
+            why = "vLLM's log-probs are NaN or positive: the model's numbers overflow"
+            return FirstToken.missing(len(groups), why)
         known = {token: math.exp(value.logprob) for token, value in found.items()}
         self.outside_top += sum(token not in known for group in groups for token in group)
         likeliest = sorted(known, key=lambda token: -known[token])[:LIKELIEST]
