@@ -34,6 +34,7 @@ class ProjectHooks:
             UserError: A parameter is unknown or impossible, or stands where only half of the configuration
                 would see it.
         """
+        redact_log()
         in_files, runtime = context.config_loader["parameters"], runtime_parameters(context)
         given = {name: value for name, value in runtime.items() if name in RUNTIME_ONLY}
         parameters = validate_parameters({**in_files, **given})
@@ -48,7 +49,6 @@ class ProjectHooks:
             os.environ["OMP_NUM_THREADS"] = str(parameters.compute.threads)
         order_versions_by(partial(numbers_of_runs, context.project_path))
         _quiet()
-        redact_log()
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
