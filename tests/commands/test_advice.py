@@ -1,9 +1,7 @@
 """Advice leads somewhere: what messages name (commands, options, pipelines, parameters, pages) is there."""
 
-import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 import pytest
@@ -15,41 +13,11 @@ from rlaifv_kedro.params.command_line import types_at
 from rlaifv_kedro.params.messages import RENAMED
 from rlaifv_kedro.pipeline_registry import register_pipelines
 from rlaifv_kedro.runs.configuration import environments
+from source_texts import ROOT, TEXTS, named_parameters
 
-ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "src/rlaifv_kedro"
-HOLE = "…"
-"""Stands for what a message is filled with."""
 OF_KEDRO = {"registry", "catalog", "jupyter", "package"}
 COMMAND = re.compile(r"\b(rlaifv|kedro) ([a-z][a-z-]+)((?: [^\s.;,()]+)*)")
-PARAMETER = re.compile(rf"(?<![\w./-])((?:{'|'.join(Parameters.model_fields)})(?:\.\w+)+)(?![\w/(*{HOLE}-])")
 FILES = {"training.log"}
-
-
-def texts() -> Iterator[tuple[str, str]]:
-    """Every text in the source that isn't documentation, with its place; f-strings with holes."""
-    for path in sorted(SOURCE.rglob("*.py")):
-        tree = ast.parse(path.read_text())
-        holders = (ast.Module, ast.ClassDef, ast.FunctionDef)
-        documented = [node.body for node in ast.walk(tree) if isinstance(node, holders)]
-        docs = {id(each.value) for body in documented for each in body if isinstance(each, ast.Expr)}
-        inside = {
-            id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values
-        }
-        for node in ast.walk(tree):
-            place = f"{path.relative_to(SOURCE)}:{getattr(node, 'lineno', 0)}"
-            if (
-                isinstance(node, ast.Constant)
-                and isinstance(node.value, str)
-                and id(node) not in docs | inside
-            ):
-                yield place, node.value
-            elif isinstance(node, ast.JoinedStr):
-                parts = (part.value if isinstance(part, ast.Constant) else HOLE for part in node.values)
-                yield place, "".join(map(str, parts))
-
-
-TEXTS = list(texts())
 
 
 def command(name: str) -> click.Command | None:
@@ -90,7 +58,7 @@ def test_pipelines_and_environments_in_messages_exist() -> None:
 
 
 def test_parameters_in_messages_exist() -> None:
-    named = {(place, name) for place, text in TEXTS for name in PARAMETER.findall(text)}
+    named = named_parameters()
     wrong = [
         (place, name)
         for place, name in sorted(named)

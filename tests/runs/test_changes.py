@@ -155,7 +155,7 @@ def test_what_to_delete_is_named_with_all_that_was_made_from_it(tmp_path: Path, 
         changes = changes_since(old, None, complete_parameters(other), made)
         with pytest.raises(UserError) as error:
             refuse("r", changes, made, stages.pipeline)
-        listed = ", ".join(str(tmp_path / folder) for folder in folders)
+        listed = "rm -r " + " ".join(str(tmp_path / folder) for folder in folders)
         assert f", or delete what is to be made again with the new ones ({listed}), or" in error.value.message
 
 

@@ -4,6 +4,7 @@ What a node has read is noted while it runs (:mod:`rlaifv_kedro.runs.running_nod
 computed without asking for a parameter can't depend on it.
 """
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,8 @@ EVERYTHING = ""
 """Stands for all parameters among those that a node has read: nobody knows which it was made with."""
 OF_THE_RUN = ("--env", "seed", "iteration")
 """What names a run's artifacts, so that it is the same to the end."""
-_MOST_PATHS = 8
+_MOST_PATHS = 12
+"""So many folders has an iteration before its training."""
 
 
 @dataclass(frozen=True)
@@ -152,10 +154,10 @@ def _or_delete(refused: Iterable[Change], made: Iterable[Made], pipeline: Pipeli
     if not all(node.paths for node in against.values()) or any(not change.read_by for change in refused):
         return ""
     again = {node.name for node in pipeline.from_nodes(*against).nodes}
-    folders = [path.parent for node in made if node.name in again for path in node.paths]
+    folders = dict.fromkeys(shown(path.parent) for node in made if node.name in again for path in node.paths)
     if len(folders) > _MOST_PATHS:
         return ""
-    return f", or delete what is to be made again with the new ones ({', '.join(map(shown, folders))})"
+    return f", or delete what is to be made again with the new ones (rm -r {shlex.join(folders)})"
 
 
 def made_nodes(pipeline: Pipeline, catalog: DataCatalog, old: Manifest) -> list[Made]:
