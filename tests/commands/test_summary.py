@@ -8,6 +8,8 @@ from click.testing import CliRunner
 
 from begun_runs import begin
 from rlaifv_kedro.commands import cli
+from rlaifv_kedro.files import file_sha256
+from rlaifv_kedro.runs import manifest as manifests
 from rlaifv_kedro.runs.manifest import Entry
 
 
@@ -19,7 +21,7 @@ def with_summary(tmp_path, monkeypatch):
     path = tmp_path / "loop_summary.json"
     path.write_text('[{"iteration": 0, "rate": 0.5}]')
     old = begin(tmp_path, "old", pipelines=["__default__"], command="kedro run --params run_id=old")
-    old.written["loop_summary"] = Entry(path="loop_summary.json", version="old", sha256="1")
+    old.written["loop_summary"] = Entry(path="loop_summary.json", version="old", sha256=file_sha256(path))
     old.status, old.started = "finished", "2026-01-01"
     old.save(tmp_path)
     return path
@@ -29,13 +31,22 @@ def summary(*arguments):
     return CliRunner().invoke(cli, ["summary", *arguments])
 
 
-@pytest.mark.parametrize("content", ["", "[{", "[]", "3"])
+def test_a_summary_of_what_was_made_again_says_so(with_summary):
+    project = with_summary.parent
+    old = manifests.load(project, "old")
+    old.written["loop_metrics"] = Entry(path="m", version="old", sha256="new")
+    old.written["loop_summary"].made_of = {"loop_metrics": "earlier"}
+    old.save(project)
+    assert "Run old has made `loop_metrics` again since" in summary().stderr
+
+
+@pytest.mark.parametrize("content", ["", "[{", "[]", "3", '[{"iteration": 0, "rate": 0.4}]'])
 def test_a_damaged_summary_is_named(with_summary, content):
     with_summary.write_text(content)
     done = summary()
     assert done.exit_code == 1
     assert "Error: loop_summary.json is" in done.stderr
-    assert "kedro run --params run_id=old" in done.stderr
+    assert "make it with: rm loop_summary.json && kedro run --params run_id=old" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,8 @@ def test_an_interrupted_making_goes_on_where_it_was(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(making, "train_jointly", killed)
     with pytest.raises(KeyboardInterrupt):
         make_checkpoints(0, params, tmp_path / "killed")
-    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == ["aligned", "grounded"]
+    there = sorted(path.name for path in (tmp_path / "killed").iterdir() if path.is_dir())
+    assert there == ["aligned", "grounded"]
     (tmp_path / "killed" / ".foundation.tmp").mkdir()
     (tmp_path / "killed" / ".foundation.tmp" / "model.safetensors").write_bytes(b"half a fi")
     trained.append("again")
@@ -137,6 +138,17 @@ def test_an_interrupted_making_goes_on_where_it_was(tmp_path: Path, monkeypatch:
     trained.clear()
     make_checkpoints(0, params, tmp_path / "whole")
     assert trained == []
+
+
+def test_a_stage_whose_bits_have_changed_is_trained_again(tmp_path: Path) -> None:
+    params = MiniatureParams(training_scenes=12, policy_scenes=12, effort=0.001)
+    whole = bytes_of(make_checkpoints(0, params, tmp_path))
+    for stage in ("grounded", "labeler"):
+        weights = bytearray((tmp_path / stage / "model.safetensors").read_bytes())
+        weights[-100] ^= 1
+        (tmp_path / stage / "model.safetensors").write_bytes(weights)
+    (tmp_path / "aligned.sha256").write_bytes(b"\xff")
+    assert bytes_of(make_checkpoints(0, params, tmp_path)) == whole
 
 
 def test_stages_are_stored_as_documented(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """``rlaifv summary``: the rates that the newest run ended with."""
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,8 @@ def newest_summary(project: Path, on_note: Callable[[str], object]) -> tuple[str
     """
     from rlaifv_kedro.runs.alive import state
     from rlaifv_kedro.runs.manifest import all_runs
+    from rlaifv_kedro.runs.outdated import all_outdated
+    from rlaifv_kedro.runs.resume_command import whole_command
 
     without = None
     for run in reversed(all_runs(project, on_note)):
@@ -63,7 +66,13 @@ def newest_summary(project: Path, on_note: Callable[[str], object]) -> tuple[str
                 )
             for change, line in zip(run.changes, run.changed(), strict=True):
                 on_note(f"Run {run.run_id} went on with another parameter ({change['at'][:16]}): {line}")
-            return run.run_id, _records(project / entry.path, run)
+            late = all_outdated(run).get("loop_summary")
+            if late:
+                on_note(
+                    f"Run {run.run_id} has made `{late}` again since, which came out otherwise. To make this "
+                    f"summary again, too: {whole_command(run.command, run.pipelines)}"
+                )
+            return run.run_id, _records(project / entry.path, entry.sha256, run)
         if without is None and WITH_SUMMARY & set(run.pipelines):
             without = run
     raise UserError("no run has a summary yet. Make one with: kedro run")
@@ -81,11 +90,11 @@ def show(run_id: str, records: list[dict[str, Any]]) -> None:
     wide_console().print(table)
 
 
-def _records(path: Path, run: "Manifest") -> list[dict[str, Any]]:
-    from rlaifv_kedro.files import read_json, shown
+def _records(path: Path, sha256: str, run: "Manifest") -> list[dict[str, Any]]:
+    from rlaifv_kedro.files import file_sha256, read_json, shown
+    from rlaifv_kedro.runs.resume_command import whole_command
 
-    remedy = f"Delete it, and make it again with: {run.command}"
-    records = read_json(path, remedy)
-    if not (isinstance(records, list) and records and all(isinstance(record, dict) for record in records)):
-        raise UserError(f"{shown(path)} is damaged (no list of rows). {remedy}")
-    return records
+    remedy = f"make it with: rm {shlex.quote(shown(path))} && {whole_command(run.command, run.pipelines)}"
+    if file_sha256(path) != sha256:
+        raise UserError(f"{shown(path)} is not what run `{run.run_id}` wrote. Remove and {remedy}")
+    return read_json(path, remedy)

@@ -3,7 +3,8 @@
     aligned -> grounded -> foundation -> base policy (careless captions)
                      \\--> labeler (yes/no questions on scenes of its own)
 
-Each stage is a checkpoint in the work folder, so a killed run loses one stage at most.
+Each stage is a checkpoint in the work folder, so a killed run loses one stage at most. Its hash lies beside
+it: a stage that was damaged since is trained again.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from rlaifv_kedro.files import replacing_folder
+from rlaifv_kedro.files import content_sha256, replacing_folder, write_atomically
 from rlaifv_kedro.miniature import language
 from rlaifv_kedro.miniature.pretraining import (
     AlignmentStage,
@@ -80,11 +81,11 @@ class _Stages:
         self._drawn: list[Scene] = []
 
     def stage(self, name: str, train: Callable, start: Path | None = None, half: bool = False) -> Path:
-        """The checkpoint of a stage: read if it is there, else trained from ``start`` and written whole."""
+        """The checkpoint of a stage: read if it is there as it was written, else trained from ``start``."""
         from transformers import LlavaForConditionalGeneration
 
-        target = self.folder / name
-        if target.is_dir():
+        target, seal = self.folder / name, self.folder / f"{name}.sha256"
+        if target.is_dir() and seal.is_file() and seal.read_bytes() == content_sha256(target).encode():
             return target
         if start:
             model = LlavaForConditionalGeneration.from_pretrained(start)
@@ -94,6 +95,7 @@ class _Stages:
         with replacing_folder(target) as unfinished:
             (model.half() if half else model).save_pretrained(unfinished)
             self.processor.save_pretrained(unfinished)
+        write_atomically(seal, content_sha256(target).encode())
         return target
 
     def align(self, model: "LlavaForConditionalGeneration") -> None:

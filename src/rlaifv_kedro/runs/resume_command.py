@@ -17,7 +17,7 @@ def whole_command(command: str, pipelines: Sequence[str]) -> str:
         command: As :func:`resume_command` writes it.
     """
     parts = shlex.split(command)
-    options = dict(zip(parts[2::2], parts[3::2], strict=True))
+    options = dict(zip(parts[2::2], parts[3::2], strict=False))
     kept = [part for name in ("--env", "--params") if name in options for part in (name, options[name])]
     names = [] if list(pipelines) == ["__default__"] else ["--pipelines", ",".join(pipelines)]
     at = 2 if "--env" in options else 0
