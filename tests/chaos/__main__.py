@@ -6,8 +6,6 @@ what to do, and whoever does that comes to the same bytes.
 
 import itertools
 import os
-import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -24,8 +22,9 @@ from chaos_report import Report
 from forked import preload, start
 from ground import RUN, STAGES, WHOLE, Ground, artifacts, command, copy, files, make, stage_run
 from kinds import KINDS
-from settling import OTHER, Outcome, Trial, differences, listed
+from settling import differences, listed
 from stormy_judge import serve
+from trying import trying
 
 from fatal_operations import Operations
 
@@ -37,7 +36,7 @@ SHARED_MEMORY = "/dev/shm"
 """A kill loses nothing that was written, synced or not, so the trials needn't wait for a disk."""
 
 
-def prepare(folder: Path, judge_url: str, storm: Path) -> Ground:
+def prepare(folder: Path, judge_url: str) -> Ground:
     """Makes the uninterrupted run by a real process, and makes sure that a forked one is like it.
 
     Raises:
@@ -63,7 +62,7 @@ def prepare(folder: Path, judge_url: str, storm: Path) -> Ground:
         _forked(staged, argv, folder / f"{stage}.log")
         expected[run_id] = artifacts(files(staged), run_id)
     begun = [(empty, int(counted.read_text())), *_killed(empty, int(counted.read_text()), folder)]
-    return Ground(begun, finished, staged, expected, seconds, storm)
+    return Ground(begun, finished, staged, expected, seconds)
 
 
 def _killed(empty: Path, operations: int, folder: Path) -> list[tuple[Path, int]]:
@@ -115,63 +114,45 @@ def can_mount(folder: Path) -> bool:
     return mounted
 
 
-def tried(name: str, seed: int, ground: Ground, folder: Path) -> Outcome:
-    """One trial, ``KIND/NUMBER``; all chance in it comes from its name and the seed."""
-    kind = name.partition("/")[0]
-    place = folder / name.replace("/", "-")
-    shutil.rmtree(place, ignore_errors=True)
-    (place / "logs").mkdir(parents=True)
-    trial = Trial(place / "project", place / "logs")
-    outcome = KINDS[kind](ground, trial, random.Random(f"{seed}/{name}"))
-    if outcome.end != OTHER:
-        shutil.rmtree(place)
-    return outcome
-
-
-def _cpu() -> float:
-    """Seconds of a core that ended children have used."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 @click.command()
 @click.option("--minutes", default=15.0, show_default=True, help="No trial is begun after so many.")
 @click.option("--trials", default=10**6, help="At most so many trials.")
 @click.option("--seed", default=0, show_default=True, help="Of all chance in the trials.")
 @click.option("--kinds", default=",".join(KINDS), help="Kinds of trials, in turn; comma-separated.")
 @click.option("--only", default=None, help="One trial alone, such as damage-resume/17.")
+@click.option("--jobs", default=os.cpu_count(), show_default="cores", help="Trials at the same time.")
 @click.option("--report", default="chaos-report.md", show_default=True, help="Where the report goes.")
 @click.option("--folder", default=None, help="Where to work; trials that fail are left there.")
 def main(
-    minutes: float, trials: int, seed: int, kinds: str, only: str | None, report: str, folder: str | None
+    minutes: float,
+    trials: int,
+    seed: int,
+    kinds: str,
+    only: str | None,
+    jobs: int,
+    report: str,
+    folder: str | None,
 ) -> None:
     """Kills and damages runs, and compares what they end with."""
     until = time.monotonic() + 60 * minutes
-    target = Path(report).absolute()
+    target, made = Path(report).absolute(), Report(seed)
     memory = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
     work = Path(folder or tempfile.mkdtemp(prefix="chaos-", dir=memory)).absolute()
     chosen = kinds.split(",")
-    with serve(work / "storm.json") as judge_url:
-        if "disk-full" in chosen and not can_mount(work / "disk"):
-            chosen.remove("disk-full")
-            click.echo("disk-full: skipped, this machine lets nobody mount a tmpfs; disk-failing injects it.")
-        ground = prepare(work / "ground", judge_url, work / "storm.json")
+    work.mkdir(parents=True, exist_ok=True)
+    if "disk-full" in chosen and not can_mount(work / "disk"):
+        chosen.remove("disk-full")
+        click.echo("disk-full: skipped, this machine lets nobody mount a tmpfs; disk-failing injects it.")
+    with serve() as judge_url:
+        ground = prepare(work / "ground", judge_url)
         click.echo(
             f"An uninterrupted run takes {ground.seconds:.1f} s forked and makes {ground.begun[0][1]} file "
             f"operations. Work folder: {work}"
         )
         names = [only] if only else (f"{kind}/{n}" for n in itertools.count() for kind in chosen)
-        made = Report(seed)
-        for name in itertools.islice(names, trials):
-            if time.monotonic() > until:
-                break
-            began, used = time.monotonic(), _cpu()
-            outcome = tried(name, seed, ground, work)
+        for name, outcome in trying(itertools.islice(names, trials), jobs, seed, ground, work, until):
             made.add(name, outcome)
-            click.echo(
-                f"{name}: {outcome.end}, {time.monotonic() - began:.1f} s ({_cpu() - used:.1f} of a core) "
-                f"{outcome.why[:300]}"
-            )
+            click.echo(f"{name}: {outcome.end}, {outcome.seconds:.0f} s {outcome.why[:300]}")
             target.write_text(made.text())
     click.echo(made.text())
     click.echo(f"Report: {target}")

@@ -154,7 +154,6 @@ class Ground:
         finished, staged: The project after the run, and after a run of each stage.
         expected: The artifacts of the uninterrupted runs, by run id.
         seconds: How long the uninterrupted run took, forked.
-        storm: Where the judge's server looks how it is to misbehave.
     """
 
     begun: list[tuple[Path, int]]
@@ -162,4 +161,3 @@ class Ground:
     staged: Path
     expected: dict[str, dict[str, str]]
     seconds: float
-    storm: Path

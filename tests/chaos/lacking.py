@@ -1,6 +1,5 @@
 """Trials in which what a run needs is lacking for a while: room on the disk, the judge's server."""
 
-import json
 import random
 import shutil
 import subprocess
@@ -8,6 +7,7 @@ import subprocess
 from forked import Started, start
 from ground import RUN, WHOLE, Ground, copy, stage_run
 from settling import Outcome, Trial, message_of, settle
+from stormy_judge import Storm, serve
 
 from fatal_operations import FAILURES, Operations
 
@@ -62,17 +62,20 @@ def judge_storms(ground: Ground, trial: Trial, chance: random.Random) -> Outcome
     shutil.rmtree(trial.project / "data/07_model_output/judge_store")
     run_id, argv = stage_run("evaluation")
     forever = chance.random() < 0.5
-    how = {"seed": chance.random(), "share": chance.uniform(0.3, 0.9), "forever": forever}
-    trial.note(f"storm: {how}")
-    ground.storm.write_text(json.dumps(how))
+    storm = Storm(chance.random(), chance.uniform(0.3, 0.9), forever)
+    trial.note(f"storm: {storm}")
     trial.blows += 1
-    try:
-        status, output = trial.run(argv)
-    finally:
-        ground.storm.unlink()
+    with serve(storm) as url:
+        status, output = trial.run(_with(argv, "models.judge.url", url))
     if status != 0 and ("Traceback" in output or output.count("Error: ") != 1 or status is None):
         return trial.ends(f"exit status {status} in a storm: {output[-1500:]}")
     if status != 0 and "judge" not in message_of(output):
         return trial.ends(f"the judge is not named: {message_of(output)}")
     outcome = settle(trial, argv, ground.expected[run_id], run_id)
     return trial.ends(outcome.why, named=status != 0)
+
+
+def _with(argv: list[str], name: str, value: str) -> list[str]:
+    """The command with another parameter."""
+    *others, params = argv
+    return [*others, f"{params},{name}={value}"]

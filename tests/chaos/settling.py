@@ -2,12 +2,13 @@
 compared with the uninterrupted run.
 """
 
+import json
 import random
 import re
 import shlex
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from forked import start
@@ -36,6 +37,17 @@ class Outcome:
     blows: int
     notes: tuple[str, ...]
     why: str = ""
+    seconds: float = 0.0
+
+    def text(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def read(text: str) -> "Outcome":
+        """What :meth:`text` has written."""
+        told = json.loads(text)
+        return Outcome(**{**told, "notes": tuple(told["notes"])})
 
 
 @dataclass

@@ -1,12 +1,12 @@
 """A judge of the miniature's language behind a server of its own process, which misbehaves when it is told."""
 
-import json
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import chat_server
@@ -26,33 +26,36 @@ FAULTS: dict[str, Any] = {
 }
 
 
-def fault_in(storm: Path, body: Body, before: int) -> Fault | None:
-    """What goes wrong with a request: nothing without a storm.
+@dataclass(frozen=True)
+class Storm:
+    """How a server misbehaves: one fault to all requests for ever, or to some of them, twice each at most."""
 
-    A passing storm hits a request twice at most, one without end hits all.
-    """
-    try:
-        how = json.loads(storm.read_text())
-    except (OSError, ValueError):
-        return None
-    chance = random.Random(f"{how['seed']}/{key_of(body)}/{before}")
-    if how["forever"]:
-        return FAULTS[random.Random(how["seed"]).choice(sorted(FAULTS))]
-    return FAULTS[chance.choice(sorted(FAULTS))] if before < 2 and chance.random() < how["share"] else None
+    seed: float
+    share: float
+    forever: bool
+
+    def fault(self, body: Body, before: int) -> Fault | None:
+        """What goes wrong with a request that came so often before."""
+        if self.forever:
+            return FAULTS[random.Random(self.seed).choice(sorted(FAULTS))]
+        chance = random.Random(f"{self.seed}/{key_of(body)}/{before}")
+        hit = before < 2 and chance.random() < self.share
+        return FAULTS[chance.choice(sorted(FAULTS))] if hit else None
 
 
 @contextmanager
-def serve(storm: Path) -> Iterator[str]:
+def serve(storm: Storm | None = None) -> Iterator[str]:
     """The server's address, while the process that is the server lives."""
-    storm.parent.mkdir(parents=True, exist_ok=True)
     reader, writer = os.pipe()
-    pid = os.fork()
+    parent, pid = os.getpid(), os.fork()
     if pid == 0:
         try:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trials
-            with judge_server(rule_judge.reply, fault=lambda b, n: fault_in(storm, b, n)) as server:
+            fault = storm.fault if storm else lambda body, before: None
+            with judge_server(rule_judge.reply, fault=fault) as server:
                 os.write(writer, server.url.encode())
-                signal.pause()
+                while os.getppid() == parent:
+                    time.sleep(0.5)
         finally:
             os._exit(0)
     os.close(writer)
