@@ -10,6 +10,9 @@ from settling import Outcome, Trial, message_of, settle
 
 from fatal_operations import WHENS, Operations
 
+BEGUN = "If it is interrupted, go on with"
+"""In the line that a run begins with, once it has a manifest."""
+
 
 def _kill(trial: Trial, started: Started, after: float) -> bool:
     """Kills a run after so many seconds; False where it has ended before."""
@@ -78,7 +81,6 @@ def stopped_by_signals(ground: Ground, trial: Trial, chance: random.Random) -> O
         started = start(trial.project, WHOLE, trial.log())
         if started.wait(after) is not None:
             break
-        begun = (trial.project / f"data/runs/{RUN}/manifest.json").is_file()
         started.send(number)
         trial.blows += 1
         if started.wait(60) is None:
@@ -86,17 +88,18 @@ def stopped_by_signals(ground: Ground, trial: Trial, chance: random.Random) -> O
             return trial.ends(f"{number.name} did not end the run within 60 s")
         if started.status == 0:
             break
-        wrong = _ended_by(trial, started, number, begun)
+        wrong = _ended_by(trial, started, number)
         if wrong:
             return trial.ends(wrong)
     return settle(trial, WHOLE, ground.expected[RUN], RUN)
 
 
-def _ended_by(trial: Trial, started: Started, number: signal.Signals, begun: bool) -> str:
+def _ended_by(trial: Trial, started: Started, number: signal.Signals) -> str:
     """What is wrong with how a run ended on a signal; one that hadn't begun may end as any process."""
     output = started.output()
     if started.status not in (128 + number, -number):
         return f"exit status {started.status} on {number.name}: {output[-600:]}"
+    _, begun, rest = output.partition(BEGUN)
     if not begun:
         return ""
     if "Traceback" in output:
@@ -104,9 +107,8 @@ def _ended_by(trial: Trial, started: Started, number: signal.Signals, begun: boo
     status = manifest(trial.project, RUN)["status"]
     if status != "stopped":
         return f"the manifest says {status} after {number.name}: {output[-300:]}"
-    return (
-        "" if f"run_id={RUN}" in output.rpartition("\n2")[2] or "go on" in output else f"no way on: {output}"
-    )
+    way_on = rest.partition("\n")[2]
+    return "" if f"run_id={RUN}" in way_on else f"{number.name}: no command to go on: {way_on[-600:]}"
 
 
 def moved_in_time(ground: Ground, trial: Trial, chance: random.Random) -> Outcome:
