@@ -53,6 +53,13 @@ def test_a_key_that_stands_where_no_key_belongs() -> None:
     assert said == "--params models.judge.api_key=*** the value cannot be read"
 
 
+@pytest.mark.parametrize(
+    "text", ["env HF_TOKEN=hidden torchrun", "WANDB_API_KEY=hidden", "db.password=hidden, more"]
+)
+def test_variables_of_the_environment(text: str) -> None:
+    assert "hidden" not in redacted(text) and secret_in(text) and not secret_in(redacted(text))
+
+
 def test_known_keys_in_any_form() -> None:
     keep_out({"store.api_key": "known+key/17", "key": "EMPTY", "token": None, "region": "us-east-17"})
     said = redacted("known+key/17, known%2Bkey%2F17, a25vd24ra2V5LzE3, EMPTY, us-east-17")

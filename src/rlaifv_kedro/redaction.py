@@ -21,8 +21,10 @@ _NAMES = (
 # What stands before the @ of an address; a password with a slash in it is no port.
 _USER = re.compile(r"(?<=://)(?!\*{3}@)(?:[^/?#\s]*|[^/?#\s:]*:(?!\d*/)[^\s@]*)@")
 _QUERY = re.compile(rf"([?&;]{_NAMES}=)(?!\*{{3}})[^&;#\s'\"<>]+", re.IGNORECASE)
-_PARAMETER = re.compile(
-    r"(\b(?:\w+[._])?(?:api_?key|password|passwd|secret)=)(?!\*{3})[^\s,]+", re.IGNORECASE
+# Of a parameter, or of a variable of the environment: api_key=, HF_TOKEN=; not pad_token=.
+_VARIABLE = re.compile(
+    r"(\b(?:(?:\w+[._])?(?i:api_?key|password|passwd|secret)|[A-Z0-9_]*(?:KEY|TOKEN|SECRET|PASSWORD))=)"
+    r"(?!\*{3})[^\s,]+"
 )
 _known: set[str] = set()
 
@@ -44,14 +46,14 @@ def redacted(text: str) -> str:
     for secret in sorted(_known, key=len, reverse=True):
         text = text.replace(secret, MASK)
     text = _USER.sub(f"{MASK}@", text)
-    return _PARAMETER.sub(rf"\1{MASK}", _QUERY.sub(rf"\1{MASK}", text))
+    return _VARIABLE.sub(rf"\1{MASK}", _QUERY.sub(rf"\1{MASK}", text))
 
 
-def secret_in(address: str) -> str | None:
-    """What in an address is a secret: its user and password, or a key in its query; None if nothing is."""
-    if _USER.search(address):
-        return "a user or password"
-    found = _QUERY.search(address) if "://" in address else None
+def secret_in(text: str) -> str | None:
+    """What in a text is a secret, such as a password in an address; None if nothing is."""
+    if _USER.search(text):
+        return "an address with a user or password"
+    found = _VARIABLE.search(text) or ("://" in text and _QUERY.search(text))
     return f"a secret ({found[1].strip('?&;=')})" if found else None
 
 

@@ -253,13 +253,16 @@ def test_fuzz_params_from_python(shared: Path, params: dict[str, Any]) -> None:
         ("base/catalog.yml", CATALOG + "  url: https://host/pool.csv?sig=hidden\n", "pool.url"),
         ("base/catalog.yml", CATALOG + "  urls: [https://a/b, https://t:hidden@host/c]\n", "pool.urls"),
         ("base/globals.yml", GLOBALS + "from: s3://hidden:hidden@bucket/x\n", "from"),
+        (None, {"training": {"launch": {"prefix": "env WANDB_API_KEY=hidden torchrun"}}}, "training.launch"),
         (None, {"judge": {"prices": "https://host/?x=1&api_key=hidden"}}, "judge.prices"),
     ],
 )
 def test_an_address_with_a_secret_is_refused(conf: Path, file: str | None, text: Any, name: str) -> None:
     if file:
         (conf / file).write_text(text)
-    with pytest.raises(UserError, match=rf"{file or '--params'}: {name}.*: the address holds") as refused:
+    with pytest.raises(
+        UserError, match=rf"{file or '--params'}: {name}.* holds (a secret|an address)"
+    ) as refused:
         Configuration(conf, "small", {} if file else text, base_env="base")["globals"]
         loaded(conf, {} if file else text)
     assert "hidden" not in str(refused.value) and "api_key_variable" in str(refused.value)

@@ -56,7 +56,7 @@ class Configuration(OmegaConfigLoader):
         """Reads all files of one kind, such as ``parameters``.
 
         Raises:
-            UserError: A file is no YAML of use, holds an address with a password or key, or the files can't
+            UserError: A file is no YAML of use, holds a password or key, or the files can't
                 be put together.
             MissingConfigException: There is no such file; Kedro does without credentials then.
             KeyError: There is no such kind of files.
@@ -117,12 +117,12 @@ def _refuse_unsaid(file: str, values: Mapping[str, Any]) -> None:
 
 
 def _refuse_secrets(file: str, values: Mapping[str, Any]) -> None:
-    """Refuses addresses with passwords and keys: parameters and entries stand in logs and manifests."""
+    """Refuses passwords and keys: parameters and entries stand in logs and manifests."""
     for name, value in flatten(values).items():
         secret = secret_in(str(value))
         if secret:
             raise UserError(
-                f"{file}: {name}: the address holds {secret}, which logs and manifests would show. Take it "
+                f"{file}: {name} holds {secret}, which logs and manifests would show. Take it "
                 "out. The key of a model's server belongs into the environment variable that "
                 "api_key_variable names, what a data set needs into credentials.yml; a file behind a "
                 "password is yours to fetch by hand."

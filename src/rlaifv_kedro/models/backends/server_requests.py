@@ -100,15 +100,14 @@ class Server:
         """The list of models, as it comes."""
         timeout = min(self.params.timeout, 30)
         async with self.connection.client(timeout) as client:
-            for troubles in range(_TRIES_OF_A_CHECK):
+            for troubles in range(_TRIES_OF_A_CHECK - 1):
                 try:
                     return await self.connection.content(client.models.with_raw_response.list, timeout)
                 except (PassingTrouble, APIStatusError) as error:
-                    passing = isinstance(error, PassingTrouble) or passes(error)
-                    if not passing or troubles == _TRIES_OF_A_CHECK - 1:
+                    if isinstance(error, APIStatusError) and not passes(error):
                         raise
                 await asyncio.sleep(self._pause(troubles))
-        raise AssertionError("the last try returns or raises")
+            return await self.connection.content(client.models.with_raw_response.list, timeout)
 
     def ask(
         self,
