@@ -106,6 +106,28 @@ def test_other_parameters_are_refused_with_their_values(reference):
     assert reference.calls() == []
 
 
+def test_parameters_that_only_later_nodes_read_may_change(reference):
+    (reference.path / "die_at_p4").touch()
+    assert reference.run("run_id=other").returncode == -9
+    (reference.path / "die_at_p4").unlink()
+    refused(
+        reference.run("run_id=other,size=3"),
+        "size: 2 in the run, 3 now (result; read by sample (begun))",
+        "or delete what is to be made again with the new ones (rm -r data/candidates/other data/rejects/other)",
+    )
+    reference.calls()
+    assert reference.run("run_id=other,nested.beta=0.2").returncode == 0
+    assert reference.calls() == [*CHUNKS[2:], "score"]
+    manifest = reference.manifest("other")
+    [change] = manifest["changes"]
+    assert (change["parameter"], change["from"], change["to"]) == ("nested.beta", 0.1, 0.2)
+    assert {name: record["reads"] for name, record in manifest["nodes"].items()} == {
+        "make_prompts": ["count"],
+        "sample": ["size"],
+        "score": ["nested"],
+    }
+
+
 def test_a_damaged_chunk_is_named_and_only_it_is_computed_again(reference):
     assert reference.run("run_id=damaged", "--pipelines", "data,generation").returncode == 0
     chunk = reference.path / "data/candidates/damaged/candidates/00001.parquet"

@@ -31,7 +31,7 @@ class JudgeParams(Params):
         3, description="replies asked for until one holds a verdict; then the item counts as failed"
     )
     batch_size: Annotated[Count, Effect.EXECUTION] = Field(
-        8, description="prompts a forward pass, of a judge in this process"
+        8, description="prompts a forward pass, of a judge in this process; the same to rounding"
     )
     prices: Annotated[str | None, Effect.EXECUTION] = Field(
         "conf/judge_prices.yml",
@@ -72,7 +72,7 @@ class BenchmarksParams(Params):
         50, description="images a chunk: what a kill can lose"
     )
     batch_size: Annotated[Count, Effect.EXECUTION] = Field(
-        4, description="images a forward pass, each with all questions about it"
+        4, description="images a forward pass, each with all questions about it; the same to rounding"
     )
     extraction: Literal["llm", "rules"] = Field(
         "llm",

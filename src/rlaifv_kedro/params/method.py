@@ -34,7 +34,9 @@ class DataGenerationParams(Params):
     chunk_size: Annotated[Count, Effect.DIVISION] = Field(
         100, description="prompts a chunk: what a kill can lose"
     )
-    batch_size: Annotated[Count, Effect.EXECUTION] = Field(8, description="prompts a forward pass")
+    batch_size: Annotated[Count, Effect.EXECUTION] = Field(
+        8, description="prompts a forward pass; the results are the same to rounding"
+    )
 
 
 class FeedbackParams(Params):
@@ -57,7 +59,9 @@ class FeedbackParams(Params):
         512, description="of both steps; the release's 256 cut off long answers"
     )
     splitter_tries: Count = Field(3, description="how often a reply that can't be read is asked for")
-    splitter_batch_size: Annotated[Count, Effect.EXECUTION] = Field(32, description="replies a forward pass")
+    splitter_batch_size: Annotated[Count, Effect.EXECUTION] = Field(
+        32, description="replies a forward pass; the results are the same to rounding"
+    )
     count_repeats: bool = Field(
         True, description="a second mention of an object becomes the claim that there is a second one"
     )
@@ -100,7 +104,9 @@ class FeedbackParams(Params):
         0.1, description="stop if a larger share of the answers can't be used"
     )
     chunk_size: Annotated[Count, Effect.DIVISION] = Field(100, description="prompts a chunk")
-    batch_size: Annotated[Count, Effect.EXECUTION] = Field(8, description="images a forward pass")
+    batch_size: Annotated[Count, Effect.EXECUTION] = Field(
+        8, description="images a forward pass; the results are the same to rounding"
+    )
 
     @model_validator(mode="after")
     def _words_differ(self) -> "FeedbackParams":
@@ -124,7 +130,8 @@ class RewardParams(Params):
     )
     chunk_size: Annotated[Count, Effect.DIVISION] = Field(100, description="prompts a chunk")
     batch_size: Annotated[Count, Effect.EXECUTION] = Field(
-        8, description="prompts a forward pass, each with all its answers"
+        8,
+        description="prompts a forward pass, each with all its answers; the results are the same to rounding",
     )
 
 
@@ -152,7 +159,7 @@ class EvaluationParams(Params):
         "faulty_rate counts repeats as faults",
     )
     batch_size: Annotated[Count, Effect.EXECUTION] = Field(
-        8, description="prompts a forward pass; with best_of, sequences"
+        8, description="prompts a forward pass; with best_of, sequences; the results are the same to rounding"
     )
     best_of: int = Field(
         1,

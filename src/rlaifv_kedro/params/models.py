@@ -30,7 +30,7 @@ class ComputeParams(Params):
     max_tokens_per_pack: Annotated[Count, Effect.EXECUTION] = Field(
         4096,
         description="longer packs (an image with very many questions) are scored in groups over the "
-        "prefix's cache: bounds memory",
+        "prefix's cache: bounds memory; the results are the same to rounding",
     )
 
 
@@ -75,7 +75,8 @@ class TransformersParams(WeightsParams):
         None, description="auto spreads a model over the GPUs (accelerate); without one, compute.device"
     )
     attn_implementation: Annotated[Literal["sdpa", "eager", "flash_attention_2"], Effect.EXECUTION] = Field(
-        "sdpa", description="flash_attention_2 can't share prefixes: slow"
+        "sdpa",
+        description="flash_attention_2 can't share prefixes: slow; the results are the same to rounding",
     )
     adapter: str | None = Field(None, description="folder of LoRA adapters to merge")
 
@@ -98,7 +99,8 @@ class OpenAIParams(BackendParams):
 
     backend: Literal["openai"] = "openai"
     url: Annotated[str, Effect.EXECUTION] = Field(
-        description="the server's address up to /v1, such as http://127.0.0.1:8000/v1"
+        description="the server's address up to /v1, such as http://127.0.0.1:8000/v1; the result is the "
+        "model's, wherever it is asked"
     )
     model: str = Field(min_length=1, description="the name that the server knows the model by")
     api_key_variable: Annotated[str, Effect.EXECUTION] = Field(

@@ -129,7 +129,7 @@ class TrainingParams(Params):
     micro_batch_size: Annotated[Count, Effect.EXECUTION] = Field(
         8,
         description="at most so many pairs a forward pass, in each process; gradients are accumulated up to "
-        "batch_size",
+        "batch_size, so that the results are the same to rounding",
     )
     pack: Literal["pair", "prompt"] = Field(
         "pair",
@@ -163,7 +163,7 @@ class TrainingParams(Params):
     adam_beta2: float = Field(0.999, gt=0, lt=1)
     max_grad_norm: float = Field(1.0, gt=0)
     gradient_checkpointing: Annotated[bool, Effect.EXECUTION] = Field(
-        True, description="less memory for a third more time"
+        True, description="less memory for a third more time; the results are the same to rounding"
     )
     freeze: list[Annotated[str, Field(min_length=1)]] | None = Field(
         None,
