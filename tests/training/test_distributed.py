@@ -295,6 +295,41 @@ def test_a_damaged_state_of_a_process_is_named_and_the_checkpoint_before_is_take
     assert weights_equal(tmp_path, "model.safetensors")
 
 
+STARTS = """
+import sys
+import torch
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.training.training import _refuse_different_starts
+rank, own, file = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+try:
+    _refuse_different_starts(own)
+except UserError as error:
+    print(error.message)
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("starts", [(4, 4), (4, 0)])
+def test_processes_that_were_told_different_starts_are_refused(
+    tmp_path: Path, starts: tuple[int, int]
+) -> None:
+    """A person has started the second host before the run was resumed."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", STARTS, str(rank), str(own), str(tmp_path / "meeting")],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank, own in enumerate(starts)
+    ]
+    for process in processes:
+        said, _ = process.communicate(timeout=240)
+        assert process.returncode == 0
+        assert ("would start at different steps: [4, 0]" in said) is (starts == (4, 0))
+
+
 @pytest.mark.distributed
 def test_a_finished_training_is_not_begun_again(training: Trainer, tmp_path: Path) -> None:
     """Killed after the last step, before the node has saved what it says: DeepSpeed's states are gone,
