@@ -17,6 +17,7 @@ BOTTOM = {
     "found_out",
     "images",
     "machine",
+    "models.cards",
     "models.files_of_checkpoint",
     "models.folder",
     "models.hub",

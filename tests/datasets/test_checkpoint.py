@@ -21,7 +21,8 @@ from rlaifv_kedro.datasets.checkpoint import (
 )
 from rlaifv_kedro.engine.outputs import Outputs, running, scratch_folder, work_folder
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.models.folder import CheckpointFolder
+from rlaifv_kedro.models.cards import write_card
+from rlaifv_kedro.models.folder import SAVED, CheckpointFolder
 
 
 @pytest.fixture
@@ -194,6 +195,33 @@ def test_a_marker_whose_names_lead_out_is_damaged(four, tmp_path, name, file):
     assert not found.exists()
     with pytest.raises(UserError, match="is damaged"):
         found.load()
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "delete", "seal", "other"])
+def test_a_damaged_card_is_not_what_the_run_wrote(four, damage):
+    """A card may be completed, and the set keeps its hash; else the hash is another."""
+    found, folder = four
+    card, other = (folder / f"checkpoint-{step}" / CARD for step in (2, 3))
+    for step in (1, 2, 3, 4):
+        (folder / f"checkpoint-{step}" / SAVED).write_text(f'{{"step": {step}, "training": "these pairs"}}')
+        write_card(folder / f"checkpoint-{step}", f"# {step}\n\nNot yet measured.\n")
+    before = found.content_hashes(folder)
+    write_card(card.parent, card.read_text().replace("Not yet measured", "Measured"))
+    assert card.read_text().count("sha256") == 1
+    assert found.content_hashes(folder) == before
+    content = card.read_bytes()
+    if damage == "delete":
+        card.unlink()
+    elif damage == "other":
+        card.write_bytes(other.read_bytes())
+    else:
+        changed = {
+            "flip": b"#!" + content[2:],
+            "cut": content[:9],
+            "seal": content[:-9] + b"!" + content[-8:],
+        }
+        card.write_bytes(changed[damage])
+    assert found.content_hashes(folder) != before
 
 
 @pytest.mark.parametrize("position", [0, 0.3, 0.5, 0.9])

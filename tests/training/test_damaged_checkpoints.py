@@ -14,8 +14,9 @@ import pytest
 from rlaifv_kedro.datasets.checkpoint import remove_checkpoints
 from rlaifv_kedro.datasets.chunks import MARKER
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.models.folder import SAVED
 from rlaifv_kedro.training import callbacks
-from rlaifv_kedro.training.resume import SAVED, resume_point
+from rlaifv_kedro.training.resume import resume_point
 from tiny_training import IDENTITY, Runner
 
 Killed = tuple[Path, Path, list[dict], pd.DataFrame]

@@ -12,10 +12,10 @@ import pytest
 
 from pair_files import store_of
 from rlaifv_kedro.models import load_model
+from rlaifv_kedro.models.folder import SAVED
 from rlaifv_kedro.params import LoraParams
 from rlaifv_kedro.preference.data import PreferenceCollator, PromptSampler
 from rlaifv_kedro.training import callbacks
-from rlaifv_kedro.training.resume import SAVED
 from tiny_training import Runner, Spy, batches_seen, changed, reference_of
 
 

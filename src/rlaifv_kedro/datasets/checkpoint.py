@@ -20,7 +20,8 @@ from rlaifv_kedro.files import (
     write_atomically,
     writing,
 )
-from rlaifv_kedro.models.folder import CARD, CONFIG, CheckpointFolder
+from rlaifv_kedro.models.cards import has_whole_card
+from rlaifv_kedro.models.folder import CARD, CONFIG, SAVED, CheckpointFolder
 
 REMOVED = "_removed.json"
 """Beside a set's marker: which of its checkpoints were removed, why, and the hashes of their files."""
@@ -149,7 +150,7 @@ class CheckpointSetDataset(RunVersionedDataset[list, list]):
     def content_hashes(self, path: Path) -> dict[str, str]:
         """The sha256 of the set's files, the same before and after checkpoints are removed or cards written.
 
-        So manifests still know it.
+        So manifests still know it. A card that is not whole counts as a file too many.
         """
         removed = removed_checkpoints(path)
         hashes = {
@@ -157,12 +158,13 @@ class CheckpointSetDataset(RunVersionedDataset[list, list]):
             for name, entry in removed.items()
             for file, digest in entry["files"].items()
         }
-        left = [
-            file
-            for file in files_of(path)
-            if file.partition("/")[0] not in {*removed, REMOVED} and not file.endswith(f"/{CARD}")
-        ]
-        return {**hashes, **file_hashes(path, left)}
+        files = [file for file in files_of(path) if file.partition("/")[0] not in {*removed, REMOVED}]
+        left = [file for file in files if not file.endswith(f"/{CARD}")]
+        marks = [file for file in files if file.endswith(f"/{SAVED}")]
+        # Earlier versions proved nothing, and sealed no card.
+        proven = [file.removesuffix(SAVED) for file in marks if b"training" in (path / file).read_bytes()]
+        cards = {f"{folder}{CARD}": "damaged" for folder in proven if not has_whole_card(path / folder)}
+        return {**hashes, **file_hashes(path, left), **cards}
 
     def _entries(self, folder: Path) -> list[dict[str, Any]]:
         remedy = self.remedy()

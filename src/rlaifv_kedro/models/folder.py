@@ -32,6 +32,8 @@ CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
 CARD = "README.md"
 """What is said about a checkpoint; it may be completed later, and is not what the checkpoint is."""
+SAVED = "saved.json"
+"""The proof that a checkpoint is what its training wrote (:mod:`rlaifv_kedro.training.resume`)."""
 WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",

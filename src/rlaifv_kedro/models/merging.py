@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.models.cards import write_card
 from rlaifv_kedro.models.folder import ADAPTER_CONFIG, CARD, CheckpointFolder
 from rlaifv_kedro.transformers_private import rename_when_saved
 
@@ -61,9 +62,7 @@ def merge_adapters(
     save_whole(model, unfinished)
     if (adapter / CARD).is_file():
         card = (adapter / CARD).read_text(encoding="utf-8", errors="replace")
-        (unfinished / CARD).write_text(
-            card.replace("library_name: peft", "library_name: transformers", 1), encoding="utf-8"
-        )
+        write_card(unfinished, card.replace("library_name: peft", "library_name: transformers", 1))
     unfinished.rename(out)
     return out
 

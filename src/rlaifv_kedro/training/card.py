@@ -14,8 +14,8 @@ import yaml
 
 from rlaifv_kedro.datasets.checkpoint import REMOVED
 from rlaifv_kedro.datasets.chunks import MARKER
-from rlaifv_kedro.files import write_atomically
 from rlaifv_kedro.formats import cell, flatten, in_words, number
+from rlaifv_kedro.models.cards import write_card
 from rlaifv_kedro.models.folder import CARD, CheckpointFolder
 from rlaifv_kedro.software import git_state, package_versions
 
@@ -172,7 +172,7 @@ def write_cards(
     for checkpoint in checkpoints:
         path = folder / checkpoint["path"]
         card = model_card(origin, checkpoint, log, before + 1, adapters=CheckpointFolder(path).is_adapter)
-        write_atomically(path / CARD, card.encode())
+        write_card(path, card)
         before = int(checkpoint["step"])
 
 

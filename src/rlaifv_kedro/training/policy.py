@@ -10,11 +10,10 @@ import pandas as pd
 
 from rlaifv_kedro.datasets.checkpoint import all_again, link_folder, remove_checkpoints
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.files import write_atomically
-from rlaifv_kedro.models.folder import CARD, CheckpointFolder
+from rlaifv_kedro.models.cards import write_card
+from rlaifv_kedro.models.folder import CARD, SAVED, CheckpointFolder
 from rlaifv_kedro.preference.selection import BASE, START
 from rlaifv_kedro.training.card import measured_card
-from rlaifv_kedro.training.resume import SAVED
 
 logger = logging.getLogger(__name__)
 
@@ -95,12 +94,7 @@ def refuse_lost_metrics(removed: Mapping[str, Any]) -> None:
 
 
 def _complete_card(folder: Path, metrics: pd.DataFrame, selection: Mapping[str, Any]) -> None:
-    """Write what was measured into a checkpoint's card, unless it stands there; one without stays without.
-
-    The file is replaced: the old one may be a hard link of another folder's.
-    """
+    """Write what was measured into a checkpoint's card; one made without a card stays without."""
     if (folder / CARD).is_file() and folder.name in set(metrics["checkpoint"]):
         card = (folder / CARD).read_text(encoding="utf-8")
-        completed = measured_card(card, folder.name, metrics, selection, _REFERENCES)
-        if completed != card:
-            write_atomically(folder / CARD, completed.encode())
+        write_card(folder, measured_card(card, folder.name, metrics, selection, _REFERENCES))

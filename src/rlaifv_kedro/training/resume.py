@@ -22,12 +22,10 @@ from rlaifv_kedro.files import (
     write_atomically,
     writing,
 )
-from rlaifv_kedro.models.folder import CARD
+from rlaifv_kedro.models.folder import CARD, SAVED
 
 logger = logging.getLogger(__name__)
 
-# Written into a checkpoint after all its other files: a folder without it was cut off by a kill.
-SAVED = "saved.json"
 # What resuming needs and nobody else: optimiser, schedule, scale of float16's loss, random numbers of each
 # process; DeepSpeed's states.
 _RESUME_FILES = (
@@ -46,7 +44,9 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 class Mark(BaseModel):
-    """The proof that a checkpoint is what its training wrote: the content of :data:`SAVED`.
+    """The proof that a checkpoint is what its training wrote: the content of ``saved.json``.
+
+    It is written after all other files: a folder without it was cut off by a kill.
 
     Attributes:
         training: What the training depends on, as one sha256; see
