@@ -56,11 +56,12 @@ def _with_exit_status(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def called(*args: Any, **options: Any) -> Any:
-        from rlaifv_kedro.runs.stopping import exit_status
+        from rlaifv_kedro.runs.stopping import exit_status, ignore_signals
 
         try:
             return function(*args, **options)
         except KeyboardInterrupt as stop:
+            ignore_signals()  # one more would show a traceback of Python's own end
             sys.exit(exit_status(stop))
 
     return called

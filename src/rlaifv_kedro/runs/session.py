@@ -19,7 +19,7 @@ from rlaifv_kedro.runs.manifest import has_begun, load, now
 from rlaifv_kedro.runs.messages import refusing
 from rlaifv_kedro.runs.processes import this_process
 from rlaifv_kedro.runs.recording import MadeOtherwise
-from rlaifv_kedro.runs.stopping import not_stopped, stopped_by_signals
+from rlaifv_kedro.runs.stopping import handlers_restored, ignore_signals, stopped_by_signals
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,8 @@ class RunSession(KedroServiceSession):
                     except MadeOtherwise:
                         options["only_missing_outputs"] = True
             except KeyboardInterrupt as stop:
-                with not_stopped():
+                with handlers_restored():
+                    ignore_signals()
                     _record_stop(project, run_id, stop)
                 raise
 

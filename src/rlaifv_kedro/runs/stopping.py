@@ -34,10 +34,11 @@ def stopped_by_signals() -> Iterator[None]:
     Raises:
         Stopped: A signal has come.
     """
-    if threading.current_thread() is not threading.main_thread() or _catching:
+    if not _in_main_thread() or _catching:
         yield
         return
     own = os.getpid()
+    caught = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
     def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() != own:  # a forked child ends as it would have without us
@@ -48,17 +49,14 @@ def stopped_by_signals() -> Iterator[None]:
             signal.signal(each, signal.SIG_IGN)
         raise Stopped(number)
 
-    caught = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.getsignal(number) for number in caught}
-    _catching.append(own)
-    for number in caught:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        _catching.clear()
+    with handlers_restored():
+        for number in caught:
+            signal.signal(number, stop)
+        _catching.append(own)
+        try:
+            yield
+        finally:
+            _catching.clear()
 
 
 def stop_main_thread() -> None:
@@ -67,15 +65,25 @@ def stop_main_thread() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def ignore_signals() -> None:
+    """Ignores Ctrl-C, SIGTERM and SIGHUP from here on, so that what is last to do is done."""
+    if _in_main_thread():
+        for number in (signal.SIGINT, *SIGNALS):
+            signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
-def not_stopped() -> Iterator[None]:
-    """Lets what is written last be written, whatever signals come; only in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *SIGNALS)}
+def handlers_restored() -> Iterator[None]:
+    """Restores what the three signals did before, when the block ends."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)}
     try:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if _in_main_thread() and handler is not None:  # None: a library in C handles it
+                signal.signal(number, handler)
+
+
+def _in_main_thread() -> bool:
+    """Only there Python lets handlers be set."""
+    return threading.current_thread() is threading.main_thread()
