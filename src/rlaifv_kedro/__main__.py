@@ -15,10 +15,7 @@ def main(args: Sequence[str] | None = None, **options: Any) -> Any:
         options: Options of :meth:`click.Command.main`, such as ``standalone_mode=False``, with which the
             process goes on after the run.
     """
-    from rlaifv_kedro.runs.stopping import handlers_restored
-
-    with handlers_restored():
-        return run(args, **options)
+    return run(args, **options)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,13 @@ class Run(click.Command):
             configure()
             return kedro_run().make_context(*args, **options)
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Runs as the program itself; a caller that goes on afterwards gets its signal handlers back."""
+        from rlaifv_kedro.runs.stopping import handlers_restored
+
+        with handlers_restored():
+            return super().main(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Invokes Kedro's command, where this one is the program itself."""
         return ctx.command.invoke(ctx)
