@@ -54,9 +54,8 @@ def test_where_the_answers_come_from(iteration: int, model: str) -> None:
 
 def test_what_is_counted() -> None:
     """Of the two pairs that are kept, chosen answers have 3 and 4 words, rejected ones 2 and 1."""
-    possible = pd.concat([DRAWN, DRAWN])
     candidates = pd.DataFrame({"finish_reason": ["stop", "length", "stop", "stop"]})
-    assert pair_statistics(PROMPTS, candidates, possible, DRAWN, DRAWN[1:], threshold=0.5) == {
+    assert pair_statistics(PROMPTS, candidates, 6, DRAWN, DRAWN[1:], threshold=0.5) == {
         "prompts": 3,
         "candidates": 4,
         "cut_off_candidates": 1,

@@ -7,7 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rlaifv_kedro.preference.pairs import all_pairs, balance_lengths, draw_pairs, score_candidates
+from rlaifv_kedro.preference import pairs as pairs_module
+from rlaifv_kedro.preference.pairs import (
+    all_pairs,
+    balance_lengths,
+    draw_pairs,
+    drawn_of_possible,
+    score_candidates,
+)
 from rlaifv_kedro.preference.verdicts import accepted
 
 # (prompt, candidate) -> whether each of its claims was accepted
@@ -165,3 +172,15 @@ def test_agrees_with_the_original_code_on_its_own_example() -> None:
     balance = balance_lengths(chosen, rejected)
     assert balance.threshold == example["balance"]["threshold"]
     assert pairs[balance.keep].iloc[:, :3].to_numpy().tolist() == example["balance"]["kept"]
+
+
+def test_pairs_drawn_some_prompts_at_a_time_are_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [(f"p{i % 7}", k, -float((i * k) % 4)) for i in range(7) for k in range(5)]
+    scores = pd.DataFrame(rows, columns=["prompt_id", "candidate", "score"])
+    possible = all_pairs(scores, 1)
+    monkeypatch.setattr(pairs_module, "_PROMPTS_AT_ONCE", 2)
+    drawn, count = drawn_of_possible(scores, 1, 2, seed=0)
+    pd.testing.assert_frame_equal(drawn, draw_pairs(possible, 2, seed=0))
+    assert count == len(possible) > len(drawn)
+    none, count = drawn_of_possible(scores.assign(score=0.0), 1, 2, seed=0)
+    assert none.empty and count == 0 and list(none.columns) == list(possible.columns)

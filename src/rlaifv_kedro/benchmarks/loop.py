@@ -90,18 +90,18 @@ def answer_probes(
     """
     about = {row.image_id: row for row in prompts.itertuples(index=False)}
     judged = []
-    for part in batches(
-        list(probes.groupby("image_id", sort=False)), params.batch_size, "answering yes/no questions"
-    ):
+    asked = probes["image_id"].drop_duplicates().tolist()
+    for part in batches(asked, params.batch_size, "answering yes/no questions"):
+        groups = list(probes[probes["image_id"].isin(part)].groupby("image_id", sort=False))
         replies = ask_yes_no(
             model,
-            [open_image(about[i].image, f"prompt {about[i].prompt_id}") for i, _ in part],
-            [group["question"].tolist() for _, group in part],
+            [open_image(about[i].image, f"prompt {about[i].prompt_id}") for i, _ in groups],
+            [group["question"].tolist() for _, group in groups],
             feedback,
         )
-        for (_, group), own in zip(part, replies):
-            p_yes, p_no = ([reply.probs[number] for reply in own] for number in (0, 1))
-            judged.append(group.assign(yes=accepted(p_yes, p_no, feedback.min_verdict_mass)))
+        flat = [reply.probs for own in replies for reply in own]
+        read = accepted(*zip(*flat), feedback.min_verdict_mass)
+        judged.append(pd.concat([group for _, group in groups]).assign(yes=read))
     answered = pd.concat(judged)
     right = answered.assign(right=answered["yes"] == (answered["answer"] == "yes"))
     rows = [

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 
+from rlaifv_kedro.datasets.mapped import mapped
 from rlaifv_kedro.datasets.tables import as_frame, known_table, preview_table, read_table, table_content
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.doors import path_inside
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import file_sha256, json_value, read_bytes, shown, write_atomically, writing
-from rlaifv_kedro.schemas import FINGERPRINT, conform, table
+from rlaifv_kedro.schemas import FINGERPRINT, conform, refuse_repeated_keys, table
 
 if TYPE_CHECKING:
     from kedro.io.core import Version
@@ -48,8 +50,8 @@ class Complete:
 class ChunkedTableDataset(RunVersionedDataset):
     """A table with a file a chunk, and a marker once it is complete.
 
-    A generator node saves it as :class:`Chunk`, :class:`Chunk`, ..., :class:`Complete`; it loads whole, as
-    one frame.
+    A generator node saves it as :class:`Chunk`, :class:`Chunk`, ..., :class:`Complete`; it loads as
+    one frame, of which a long one lies in a file mapped into memory.
 
     Without the marker that :class:`Complete` writes, the table does not exist for anyone but the node that
     goes on with it (:meth:`finished_chunks`). A journal has each chunk's hash before the chunk itself is
@@ -140,26 +142,33 @@ class ChunkedTableDataset(RunVersionedDataset):
     def _rows(self, limit: int | None) -> pa.Table:
         """All rows, or the chunks that hold the first ``limit``."""
         folder = self.load_path()
-        parts: list[pa.Table] = []
-        for chunk_id, sha256 in self._marker(folder).items():
-            path = self.file_of(folder, chunk_id)
-            parts.append(self.read_chunk(path, self._chunk_remedy(path), sha256))
-            if limit is not None and sum(part.num_rows for part in parts) >= limit:
-                break
-        if not parts:
-            return table(self._table).schema.empty_table()
-        fingerprints = {(part.schema.metadata or {}).get(FINGERPRINT.encode()) for part in parts}
+        fingerprints: set[bytes | None] = set()
+        found = mapped(self._parts(folder, limit, fingerprints), folder)
         if len(fingerprints) > 1:
             raise UserError(
                 f"{shown(folder)} mixes chunks of different fingerprints (model, data or template). "
                 f"{self.remedy()}"
             )
-        rows = pa.concat_tables(
-            [part.replace_schema_metadata(None) for part in parts], promote_options="default"
-        )
-        rows = conform(self._table, rows, where=shown(folder))
+        if not found:
+            return table(self._table).schema.empty_table()
+        rows = found[0]
+        if len(found) > 1:  # of other columns, as an earlier version wrote them
+            rows = conform(self._table, pa.concat_tables(found, promote_options="default"), shown(folder))
+        refuse_repeated_keys(self._table, rows, shown(folder))
         fingerprint = fingerprints.pop()
         return rows.replace_schema_metadata({FINGERPRINT: fingerprint}) if fingerprint else rows
+
+    def _parts(self, folder: Path, limit: int | None, fingerprints: set[bytes | None]) -> Iterator[pa.Table]:
+        """The chunks, whose fingerprints are added to those given."""
+        count = 0
+        for chunk_id, sha256 in self._marker(folder).items():
+            path = self.file_of(folder, chunk_id)
+            part = self.read_chunk(path, self._chunk_remedy(path), sha256)
+            fingerprints.add((part.schema.metadata or {}).get(FINGERPRINT.encode()))
+            yield part
+            count += part.num_rows
+            if limit is not None and count >= limit:
+                break
 
     def _chunk_remedy(self, path: Path) -> str:
         if self._version is None:

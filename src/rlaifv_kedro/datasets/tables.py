@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -14,12 +14,21 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rlaifv_kedro.datasets.mapped import mapped
 from rlaifv_kedro.datasets.parquet import open_parquet, reading
 from rlaifv_kedro.datasets.pictures import Picture, PictureColumn, grouped, in_turn
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import read_bytes, replacing_file, shown
-from rlaifv_kedro.schemas import FINGERPRINT, IMAGE, conform, refuse_repeated, table, to_frame
+from rlaifv_kedro.schemas import (
+    FINGERPRINT,
+    IMAGE,
+    conform,
+    refuse_repeated,
+    refuse_repeated_keys,
+    table,
+    to_frame,
+)
 
 if TYPE_CHECKING:
     from kedro.io.core import Version
@@ -97,12 +106,14 @@ def read_table(path: Path, table_name: str, remedy: str, sha256: str | None = No
     return _checked(rows, path, table_name, remedy)
 
 
-def _checked(rows: pa.Table, path: Path, table_name: str, remedy: str, apart: Sequence[str] = ()) -> pa.Table:
+def _checked(
+    rows: pa.Table, path: Path, table_name: str, remedy: str, apart: Sequence[str] = (), start: int = 0
+) -> pa.Table:
     with reading(path, remedy):
         rows.validate(full=True)  # else a text that is no UTF-8 comes out wherever it is first looked at
         fingerprint = (rows.schema.metadata or {}).get(FINGERPRINT.encode())
         json.loads(fingerprint or b"{}")
-    checked = conform(table_name, rows, shown(path), apart)
+    checked = conform(table_name, rows, shown(path), apart, start)
     return checked.replace_schema_metadata({FINGERPRINT: fingerprint}) if fingerprint else checked
 
 
@@ -120,11 +131,23 @@ def load_table(path: Path, table_name: str, remedy: str) -> pd.DataFrame:
         names = file.schema_arrow.names
         refuse_repeated(names, shown(path))
         name = _pictures_of(table_name, names)
+        others = [other for other in names if other != name]
+        apart = [] if name is None else [name]
+
+        def parts() -> Iterator[pa.Table]:
+            start = 0
+            with reading(path, remedy):
+                for batch in file.iter_batches(ROW_GROUP, columns=others, use_threads=False):
+                    yield _checked(pa.Table.from_batches([batch]), path, table_name, remedy, apart, start)
+                    start += len(batch)
+                if not start:
+                    nothing = file.schema_arrow.empty_table().select(others)
+                    yield _checked(nothing, path, table_name, remedy, apart)
+
+        [rows] = mapped(parts(), path.parent)
+        refuse_repeated_keys(table_name, rows, shown(path))
         with reading(path, remedy):
-            rows = file.read([other for other in names if other != name])
-    rows = _checked(rows, path, table_name, remedy, [] if name is None else [name])
-    with reading(path, remedy):
-        frame = as_frame(rows)
+            frame = as_frame(rows.replace_schema_metadata(file.schema_arrow.metadata))
     if name is not None:
         pictures = PictureColumn(path, name, remedy).checked(table_name)
         frame.insert(_place(table_name, name, rows.column_names), name, pd.Series(pictures, dtype=object))

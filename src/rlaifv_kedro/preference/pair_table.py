@@ -48,7 +48,7 @@ def pair_table(prompts: pd.DataFrame, pairs: pd.DataFrame, iteration: int, label
 def pair_statistics(
     prompts: pd.DataFrame,
     candidates: pd.DataFrame,
-    possible: pd.DataFrame,
+    possible: int,
     drawn: pd.DataFrame,
     kept: pd.DataFrame,
     threshold: float | None,
@@ -65,7 +65,7 @@ def pair_statistics(
         "candidates": len(candidates),
         "cut_off_candidates": int(is_cut_off(candidates).sum()),
         "prompts_with_pairs": int(kept["prompt_id"].nunique()),
-        "possible_pairs": len(possible),
+        "possible_pairs": possible,
         "drawn_pairs": len(drawn),
         "kept_pairs": len(kept),
         "length_threshold": threshold,

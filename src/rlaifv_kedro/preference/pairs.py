@@ -13,6 +13,7 @@ from rlaifv_kedro.seeds import generator_for
 
 # The thresholds that length balancing tries: 0, 0.02 .. 0.98.
 _THRESHOLDS = np.arange(50) / 50
+_PROMPTS_AT_ONCE = 1000
 
 
 def score_candidates(verdicts: pd.DataFrame, candidates: pd.DataFrame) -> pd.DataFrame:
@@ -84,6 +85,24 @@ def draw_pairs(pairs: pd.DataFrame, pairs_per_prompt: int, seed: int) -> pd.Data
         order = generator_for(seed, "pairs", str(prompt_id)).permutation(len(group))
         kept.append(group.iloc[np.sort(order[:pairs_per_prompt])])
     return pd.concat(kept, ignore_index=True) if kept else pairs
+
+
+def drawn_of_possible(
+    scores: pd.DataFrame, min_score_gap: float, pairs_per_prompt: int, seed: int
+) -> tuple[pd.DataFrame, int]:
+    """What :func:`draw_pairs` draws of :func:`all_pairs`, and how many the latter are.
+
+    Some prompts at a time: ten candidates have 45 pairs, of which two are drawn.
+    """
+    codes = pd.factorize(scores["prompt_id"])[0]
+    drawn, possible = [all_pairs(scores[:0])], 0
+    for start in range(0, codes.max(initial=-1) + 1, _PROMPTS_AT_ONCE):
+        some = (codes >= start) & (codes < start + _PROMPTS_AT_ONCE)
+        pairs = all_pairs(scores[some], min_score_gap)
+        possible += len(pairs)
+        drawn.append(draw_pairs(pairs, pairs_per_prompt, seed))
+    filled = [part for part in drawn if len(part)]
+    return pd.concat(filled or drawn, ignore_index=True), possible
 
 
 @dataclass(frozen=True)

@@ -76,12 +76,14 @@ def judged_candidates(verdicts: pd.DataFrame) -> pd.DataFrame:
     return verdicts[~pd.MultiIndex.from_frame(verdicts[_KEY]).isin(missing)]
 
 
-def unread_line(verdicts: pd.DataFrame) -> str:
+def unread_line(verdicts: pd.DataFrame, replies: int | None = None) -> str:
     """How many replies are no verdict, and how the most frequent of them begin; empty if all are verdicts.
 
     Args:
-        verdicts: Table ``verdicts``.
+        verdicts: Table ``verdicts``; those that are none suffice, if the number of replies is given.
+        replies: None for the number of these rows.
     """
+    replies = len(verdicts) if replies is None else replies
     unread = verdicts[verdicts["accepted"].isna()]
     if unread.empty:
         return ""
@@ -90,6 +92,6 @@ def unread_line(verdicts: pd.DataFrame) -> str:
     begins = begins.mask(unread["p_yes"].isna(), "no reply")
     frequent = ", ".join(f"{token} ({count})" for token, count in begins.value_counts().head(5).items())
     return (
-        f"{len(unread)} of {len(verdicts)} replies of the labeler ({len(unread) / len(verdicts):.1%}) are "
+        f"{len(unread)} of {replies} replies of the labeler ({len(unread) / replies:.1%}) are "
         f"neither yes nor no; they begin with {frequent}"
     )

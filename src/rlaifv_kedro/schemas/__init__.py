@@ -4,7 +4,15 @@ Every table that a dataset reads or writes passes :func:`conform` (Arrow) or :fu
 beyond the schema are kept, after the schema's own.
 """
 
-from rlaifv_kedro.schemas.checks import cast_arrow, check, conform, conform_column, refuse_repeated, to_frame
+from rlaifv_kedro.schemas.checks import (
+    cast_arrow,
+    check,
+    conform,
+    conform_column,
+    refuse_repeated,
+    refuse_repeated_keys,
+    to_frame,
+)
 from rlaifv_kedro.schemas.tables import FINGERPRINT, IMAGE, TABLES, table
 
 __all__ = [
@@ -16,6 +24,7 @@ __all__ = [
     "conform",
     "conform_column",
     "refuse_repeated",
+    "refuse_repeated_keys",
     "table",
     "to_frame",
 ]

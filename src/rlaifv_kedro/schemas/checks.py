@@ -43,12 +43,13 @@ def to_frame(rows: pa.Table) -> pd.DataFrame:
 
 
 def conform(
-    table_name: str, rows: pa.Table | pd.DataFrame, where: str, apart: Sequence[str] = ()
+    table_name: str, rows: pa.Table | pd.DataFrame, where: str, apart: Sequence[str] = (), start: int = 0
 ) -> pa.Table:
     """As :func:`check`, for Arrow tables or frames, returning Arrow without metadata.
 
     Args:
         apart: Columns that ``rows`` lack because :func:`conform_column` is asked about them.
+        start: The table's row with which they begin, for the message.
 
     Raises:
         UserError: See :func:`check`.
@@ -66,15 +67,32 @@ def conform(
             "catalog entry at the right file."
         )
     fields = [field for field in spec.schema if field.name in names]
-    arrays = [_cast(rows[field.name], field, where) for field in fields]
+    arrays = [_cast(rows[field.name], field, where, start) for field in fields]
     for name in names:
         if name not in spec.schema.names:
             extra = rows[name] if isinstance(rows, pa.Table) else _extra(rows[name], name, where)
             fields.append(pa.field(str(name), extra.type))
             arrays.append(extra)
     result = pa.table(arrays, schema=pa.schema(fields))
-    _check_values(spec, result, where)
+    _check_values(spec, result, where, start)
+    refuse_repeated_keys(table_name, result, where, start)
     return result
+
+
+def refuse_repeated_keys(table_name: str, rows: pa.Table, where: str, start: int = 0) -> None:
+    """Raise UserError if two rows have the same key."""
+    spec = table(table_name)
+    keys = rows.select(list(spec.key)).to_pandas()
+    twice = keys.duplicated()
+    if twice.any():
+        row = int(twice.argmax())
+        key = keys.iloc[row]
+        first = int((keys == key).all(axis=1).argmax())
+        named = ", ".join(f"{name}={key[name]}" for name in spec.key)
+        raise UserError(
+            f"{where}: the key {named} comes twice, in rows {start + first} and {start + row} (counted from "
+            "0). Keep one of the two."
+        )
 
 
 def conform_column(
@@ -189,29 +207,18 @@ def _extra(column: pd.Series, name: str, where: str) -> pa.Array:
         ) from error
 
 
-def _check_values(spec: Table, rows: pa.Table, where: str) -> None:
+def _check_values(spec: Table, rows: pa.Table, where: str, start: int) -> None:
     for field in rows.schema:
         column = rows[field.name]
-        _refuse_missing(field, column, where)
+        _refuse_missing(field, column, where, start)
         if (
             field.name in spec.filled
             and (row := _first(pc.equal(pc.utf8_trim_whitespace(column), ""))) is not None
         ):
             raise UserError(
-                f"{where}: row {row} has an empty text in the column `{field.name}`. Fill it in, or leave "
-                "the row out."
+                f"{where}: row {start + row} has an empty text in the column `{field.name}`. Fill it in, or "
+                "leave the row out."
             )
-    keys = rows.select(list(spec.key)).to_pandas()
-    twice = keys.duplicated()
-    if twice.any():
-        row = int(twice.argmax())
-        key = keys.iloc[row]
-        first = int((keys == key).all(axis=1).argmax())
-        named = ", ".join(f"{name}={key[name]}" for name in spec.key)
-        raise UserError(
-            f"{where}: the key {named} comes twice, in rows {first} and {row} (counted from 0). Keep one of "
-            "the two."
-        )
 
 
 def _refuse_missing(field: pa.Field, column: pa.ChunkedArray, where: str, start: int = 0) -> None:

@@ -22,12 +22,12 @@ from rlaifv_kedro.params import (
     RewardParams,
 )
 from rlaifv_kedro.pipelines.feedback.models import open_labeler, open_splitter
+from rlaifv_kedro.preference.by_prompt import ByPrompt
 from rlaifv_kedro.preference.candidates import cut_off_rejects, refuse_too_few
 from rlaifv_kedro.preference.pair_table import pair_statistics, pair_table
 from rlaifv_kedro.preference.pairs import (
-    all_pairs,
     balance_lengths,
-    draw_pairs,
+    drawn_of_possible,
     refuse_unknown_prompts,
     score_candidates,
 )
@@ -66,23 +66,18 @@ def divide(
     cut_off = cut_off_rejects(candidates, generation)
     refuse_too_few(prompts, candidates, len(candidates) - len(cut_off), cut_off, params)
     splitter, opened = open_splitter(seed, params, models, compute)
-    complete = candidates.drop(index=cut_off.index)
-    by_prompt = dict(iter(complete.groupby("prompt_id", sort=False)))
-    cut_off_of = dict(iter(cut_off.groupby(candidates["prompt_id"], sort=False)))
+    complete = ByPrompt(candidates, ~candidates.index.isin(cut_off.index))
+    cut_off_of = ByPrompt(cut_off.assign(prompt_id=candidates.loc[cut_off.index, "prompt_id"].to_numpy()))
 
     def work(rows: list[Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
         answered = [
-            (row.question, c)
-            for row in rows
-            if row.prompt_id in by_prompt
-            for c in by_prompt[row.prompt_id].itertuples(index=False)
+            (row.question, c) for row in rows for c in complete[row.prompt_id].itertuples(index=False)
         ]
         results = splitter.split([question for question, _ in answered], [c.answer for _, c in answered])
         claims: list[tuple[Any, ...]] = []
         rejects = [
-            tuple(reject)
+            (reject.stage, reject.key, reject.why)
             for row in rows
-            if row.prompt_id in cut_off_of
             for reject in cut_off_of[row.prompt_id].itertuples(index=False)
         ]
         for (_, c), result in zip(answered, results):
@@ -132,15 +127,15 @@ def verify_claims(
     usable = len(claims[_CANDIDATE].drop_duplicates())
     refuse_too_few(prompts, candidates, usable, divide_rejects, params)
     model = open_labeler(labeler, policy, params, models, compute)
-    by_prompt = dict(iter(claims.groupby("prompt_id", sort=False)))
+    by_prompt = ByPrompt(claims)
     asked_about = [row for row in prompts.itertuples(index=False) if row.prompt_id in by_prompt]
-    finished: list[tuple[pd.DataFrame, pd.DataFrame]] = []
+    replied, without_verdict, rejected = 0, [table("verdicts").frame([])], [table("rejects").frame([])]
 
     def work(rows: list[Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
-        if finished:  # a labeler that can't be read is known long before the last chunk
-            rejected, replied = (pd.concat(frames) for frames in zip(*finished))
-            unread_so_far = unread_line(replied)
-            refuse_too_few(prompts, candidates, usable - len(rejected), rejected, params, unread_so_far)
+        nonlocal replied
+        if replied:  # a labeler that can't be read is known long before the last chunk
+            so_far, line = pd.concat(rejected), unread_line(pd.concat(without_verdict), replied)
+            refuse_too_few(prompts, candidates, usable - len(so_far), so_far, params, line)
         groups = [by_prompt[row.prompt_id] for row in rows]
         questions = [list(dict.fromkeys(group["question"])) for group in groups]
         images = [open_image(row.image, f"prompt {row.prompt_id}") for row in rows]
@@ -152,13 +147,16 @@ def verify_claims(
             ],
             ignore_index=True,
         )
-        unread = verdicts[verdicts["accepted"].isna()].drop_duplicates(_CANDIDATE)
+        unread = verdicts[verdicts["accepted"].isna()]
         rejects = [
             ("verdicts", json.dumps([row.prompt_id, int(row.candidate)]), row.why)
-            for row in unread.itertuples(index=False)
+            for row in unread.drop_duplicates(_CANDIDATE).itertuples(index=False)
         ]
-        finished.append((table("rejects").frame(rejects), verdicts[table("verdicts").schema.names]))
-        return finished[-1]
+        replied += len(verdicts)
+        if len(unread):
+            without_verdict.append(unread)
+            rejected.append(table("rejects").frame(rejects))
+        return table("rejects").frame(rejects), verdicts[table("verdicts").schema.names]
 
     yield from map_chunks(asked_about, params.chunk_size, work, "checking claims", 2)
     close_model(model)
@@ -268,8 +266,8 @@ def build_pairs(
     Raises:
         UserError: No pair is left.
     """
-    possible = all_pairs(scores, params.min_score_gap)
-    drawn = draw_pairs(possible, params.pairs_per_prompt, seed_for(seed, "iteration", iteration))
+    draw = seed_for(seed, "iteration", iteration)
+    drawn, possible = drawn_of_possible(scores, params.min_score_gap, params.pairs_per_prompt, draw)
     answers = candidates.set_index(_CANDIDATE)["answer"]
     chosen = [answers[key] for key in zip(drawn["prompt_id"], drawn["chosen_candidate"])]
     rejected = [answers[key] for key in zip(drawn["prompt_id"], drawn["rejected_candidate"])]
@@ -279,7 +277,7 @@ def build_pairs(
     threshold = balance.threshold if params.balance_lengths else None
     if kept.empty:
         raise UserError(
-            f"no preference pair is left of {len(possible)} possible ones: the candidates of a prompt are "
+            f"no preference pair is left of {possible} possible ones: the candidates of a prompt are "
             "all equally good to the labeler or "
             "reward. Sample more candidates (data_generation.candidates), raise "
             "data_generation.temperature, or check the labeler."

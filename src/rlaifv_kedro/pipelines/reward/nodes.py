@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
@@ -16,6 +17,7 @@ from rlaifv_kedro.params import (
     RewardParams,
     TrainingParams,
 )
+from rlaifv_kedro.preference.by_prompt import ByPrompt
 from rlaifv_kedro.preference.candidates import cut_off_rejects
 from rlaifv_kedro.preference.pairs import refuse_unknown_prompts
 
@@ -51,9 +53,9 @@ def compute_rewards(
     refuse_unknown_prompts(prompts, candidates)
     loading = Loading.of(models.policy, compute, params.batch_size)
     reward = Reward(load_model(policy, loading), load_model(reference, loading), training.beta)
-    complete = candidates.drop(index=cut_off_rejects(candidates, generation).index)
-    said = complete[complete["answer"].str.strip() != ""]
-    by_prompt = dict(iter(said.groupby("prompt_id", sort=False)))
+    complete = ~candidates.index.isin(cut_off_rejects(candidates, generation).index)
+    said = np.fromiter((bool(text.strip()) for text in candidates["answer"]), bool, len(candidates))
+    by_prompt = ByPrompt(candidates, complete & said)
     answered = [row for row in prompts.itertuples(index=False) if row.prompt_id in by_prompt]
 
     def work(rows: list[Any]) -> pd.DataFrame:
