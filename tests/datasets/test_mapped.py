@@ -13,6 +13,7 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.schemas import table
 
 WORDS = "a dog and a cup. "
+MEMORY = pa.proxy_memory_pool(pa.system_memory_pool())  # must outlive what is allocated in it
 
 
 def chunk(number: int, rows: int = 500) -> pd.DataFrame:
@@ -36,12 +37,11 @@ def test_a_long_table_is_mapped_and_the_same(
     folder = saved.load_path()
     whole, names = saved.load(), sorted(os.listdir(folder))
     monkeypatch.setattr(mapped, "SMALL", 100_000)
-    memory = pa.proxy_memory_pool(pa.system_memory_pool())
     before = pa.default_memory_pool()
-    pa.set_memory_pool(memory)
+    pa.set_memory_pool(MEMORY)
     try:
         loaded = saved.load()
-        held, most = memory.bytes_allocated(), memory.max_memory()
+        held, most = MEMORY.bytes_allocated(), MEMORY.max_memory()
         pd.testing.assert_frame_equal(loaded, whole)
         texts = loaded["answer"].map(len).sum()
         assert held < texts / 4, "the texts themselves are in the file"

@@ -195,13 +195,15 @@ def peaks(folder: Path, rows: int) -> dict[str, float]:
             assert sum(len(picture["bytes"]) for picture in frame["image"]) == rows * 50_000
 
     write(folder / "pool.parquet", rows)
-    for step in (draw, build, read):
-        memory = pa.proxy_memory_pool(pa.system_memory_pool())
+    steps = (draw, build, read)
+    pools = [pa.proxy_memory_pool(pa.system_memory_pool()) for _ in steps]  # outlive what is in them
+    for step, memory in zip(steps, pools):
         pa.set_memory_pool(memory)
         tracemalloc.start()
         step()
         found[step.__name__] = memory.max_memory() + tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
+    pa.set_memory_pool(pa.system_memory_pool())
     return found
 
 
