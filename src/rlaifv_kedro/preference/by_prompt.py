@@ -23,8 +23,15 @@ class ByPrompt:
         return len(self._positions(prompt_id)) > 0
 
     def __getitem__(self, prompt_id: str) -> pd.DataFrame:
-        """The prompt's rows in their order, with their index; none where it has none."""
-        return self._rows.iloc[self._positions(prompt_id)]
+        """The prompt's rows in their order, with their index; none where it has none.
+
+        Those from the first to the last of them are cut out first, which copies nothing: to take rows by
+        their numbers, Arrow puts the pieces of a long column together.
+        """
+        positions = self._positions(prompt_id)
+        if not len(positions):
+            return self._rows.iloc[:0]
+        return self._rows.iloc[positions[0] : positions[-1] + 1].iloc[positions - positions[0]]
 
     def _positions(self, prompt_id: str) -> np.ndarray:
         if prompt_id not in self._prompts:
