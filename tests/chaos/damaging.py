@@ -35,8 +35,8 @@ def _with_history(ground: Ground, trial: Trial, outcome: Outcome) -> Outcome:
 def damaged_then_read_by_a_stage(ground: Ground, trial: Trial, chance: random.Random) -> Outcome:
     """A file of a finished run is damaged, and a stage run takes what it needs of that run."""
     copy(ground.finished, trial.project)
-    damaged = _damage(trial, chance, _of_run(files(trial.project), RUN))
     run_id, argv = stage_run(chance.choice(STAGES))
+    damaged = _damage(trial, chance, _read_by(ground, run_id, files(trial.project)))
     kept = _without(files(trial.project), damaged)
     return settle(trial, argv, ground.expected[run_id], run_id, damaged=damaged, kept=kept)
 
@@ -47,9 +47,7 @@ def damaged_then_replayed(ground: Ground, trial: Trial, chance: random.Random) -
     stage = chance.choice(STAGES)
     before, _ = stage_run(stage)
     there = files(trial.project)
-    read = [entry["path"] for entry in manifest(trial.project, before)["read"].values() if entry["path"]]
-    of_input = [path for path in _of_run(there, RUN) if any(path.startswith(place) for place in read)]
-    damaged = _damage(trial, chance, [*of_input, *_of_run(there, before)])
+    damaged = _damage(trial, chance, [*_read_by(ground, before, there), *_of_run(there, before)])
     argv = command("again", "--pipelines", stage, iteration=2, replay=before)
     kept = _without(files(trial.project), damaged)
     return settle(trial, argv, ground.expected[before], "again", damaged=damaged, kept=kept)
@@ -71,6 +69,13 @@ def killed_then_damaged(ground: Ground, trial: Trial, chance: random.Random) -> 
 def _of_run(found: Files, run_id: str) -> list[str]:
     """A run's files: artifacts, hidden ones, its manifest, and the judge's replies."""
     return [path for path in found if run_id in path.split("/") or "judge_store" in path]
+
+
+def _read_by(ground: Ground, run_id: str, found: Files) -> list[str]:
+    """The files of the finished run that a stage run reads, and that run's manifest."""
+    read = [entry["path"] for entry in manifest(ground.staged, run_id)["read"].values() if entry["path"]]
+    places = (*read, f"data/runs/{RUN}/")
+    return [path for path in _of_run(found, RUN) if path.startswith(places)]
 
 
 def _damage(trial: Trial, chance: random.Random, paths: list[str]) -> tuple[str, ...]:
