@@ -2,6 +2,7 @@
 
 import errno
 import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -111,6 +112,18 @@ def test_a_mistake_that_a_process_for_batches_finds_comes_back_without_its_trace
         run(tmp_path, pairs=broken, dataloader_num_workers=1, epochs=1)
     assert caught.value.message.startswith("preference pair idx 50")
     assert "Traceback" not in caught.value.message
+
+
+def test_a_process_for_batches_shows_no_traceback_of_a_connection_that_broke(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As multiprocessing's resource sharer shows it in its thread, when another such process was killed."""
+    before = sys.excepthook
+    for error, shown in ((ConnectionResetError("reset"), False), (KeyError("a bug"), True)):
+        with troubles_told():
+            sys.excepthook(type(error), error, None)
+        assert ("KeyError" in capsys.readouterr().err) is shown
+    assert sys.excepthook is before
 
 
 TORCHRUN = """

@@ -6,8 +6,10 @@ to do about it there. All other errors stay as they are, with their traceback.
 
 import errno
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import first_line
@@ -50,12 +52,33 @@ _OF_LOADER = "rlaifv_kedro.errors.UserError: "
 def troubles_told() -> Iterator[None]:
     """Raise UserError where memory runs out, a file can't be written or read, or a port is in use."""
     try:
-        yield
+        with _broken_connections_unshown():
+            yield
     except Exception as error:
         told = _told(error)
         if told is None:
             raise
         raise UserError(told) from error
+
+
+@contextmanager
+def _broken_connections_unshown() -> Iterator[None]:
+    """Keeps the processes that prepare batches, which inherit this, from showing a traceback when another ends.
+
+    The thread that hands their tensors over (multiprocessing's resource sharer) shows each connection that
+    breaks; the training itself raises what there is to say.
+    """
+    show = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, (ConnectionError, EOFError)):
+            show(kind, error, trace)
+
+    sys.excepthook = hook
+    try:
+        yield
+    finally:
+        sys.excepthook = show
 
 
 def _told(error: Exception) -> str | None:
