@@ -63,7 +63,7 @@ def troubles_told() -> Iterator[None]:
 
 @contextmanager
 def _broken_connections_unshown() -> Iterator[None]:
-    """Keeps the processes that prepare batches, which inherit this, from showing a traceback when another ends.
+    """Keeps processes that prepare batches, which inherit this, from a traceback when another ends.
 
     The thread that hands their tensors over (multiprocessing's resource sharer) shows each connection that
     breaks; the training itself raises what there is to say.
