@@ -113,7 +113,8 @@ class RunHooks:
         """
         with self._lock:
             self._recorder.begin(node)
-            announce(_outputs_of(node, catalog, self._manifest.changed()))
+        announce(_outputs_of(node, catalog, self._manifest.changed()))
+        with self._lock:
             before = self._manifest.nodes.get(node.name, manifests.NodeRecord())
             goes_on = outputs_there(node, catalog, self._manifest.run_id)
             running = RunningNode(node, before, set(before.reads) if goes_on else set())

@@ -98,6 +98,18 @@ def test_a_torn_or_damaged_journal_costs_its_lines_and_ends_with_the_same_bytes(
     assert journal.read_bytes() == whole
 
 
+@pytest.mark.parametrize("content", [None, b"", b"\xff\n"])
+def test_the_journal_of_a_complete_table_can_be_restored(table, folder, content):
+    table.save(Chunk("00000", rejects("a")))
+    table.save(Complete(["00000"]))
+    whole = (folder / JOURNAL).read_bytes()
+    (folder / JOURNAL).unlink()
+    if content is not None:
+        (folder / JOURNAL).write_bytes(content)
+    table.restore_journal()
+    assert (folder / JOURNAL).read_bytes() == whole
+
+
 def test_a_kill_between_a_chunks_line_and_the_chunk_leaves_it_unfinished(table, folder, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt

@@ -12,7 +12,7 @@ from rlaifv_kedro.runs import manifest as manifests
 from rlaifv_kedro.runs.manifest import Entry
 from rlaifv_kedro.runs.outdated import all_outdated, outdated
 from rlaifv_kedro.runs.resume_command import whole_command
-from toy_project import NODES, ToyProject
+from toy_project import CATALOG, NODES, REGISTRY, ToyProject
 
 CHUNKS = ["chunk p0", "chunk p2", "chunk p4", "chunk p6"]
 KINDS = {
@@ -138,6 +138,22 @@ def test_an_input_that_was_deleted_is_missed_only_where_something_is_made_of_it(
     assert toy.run("run_id=stage", "--pipelines", "feedback").returncode == 0
     assert toy.files("whole") == before
     assert toy.files("stage").items() <= before.items()
+
+
+def test_what_runs_add_to_a_shared_folder_stops_none_of_them(tmp_path):
+    """As a judge's replies: a run that has added some goes on, and so does one beside which others did."""
+    toy = ToyProject(tmp_path)
+    ask = "def ask(replies):\n    (replies / 'one').write_text('yes')\n    return {'asked': 1}\n"
+    (toy.path / "src/toy/nodes.py").write_text(f"{NODES}\n\n{ask}")
+    registry = REGISTRY.replace("import audit", "import ask, audit")
+    one = 'return {"ask": Pipeline([node(ask, "replies", "scored", name="ask")]), '
+    (toy.path / "src/toy/pipeline_registry.py").write_text(registry.replace("return {", one))
+    shared = "replies:\n  type: rlaifv_kedro.datasets.SharedFolderDataset\n  filepath: data/replies\n"
+    (toy.path / "conf/base/catalog.yml").write_text(CATALOG + shared)
+    for _ in range(2):
+        assert toy.run("run_id=asking", "--pipelines", "ask").returncode == 0
+        place(toy, "document", "asking").unlink()
+        (toy.path / "data/replies/two").write_text("no")
 
 
 def nodes(toy: ToyProject, old: str = "", new: str = "") -> None:

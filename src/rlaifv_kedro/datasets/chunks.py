@@ -130,6 +130,12 @@ class ChunkedTableDataset(RunVersionedDataset):
             if (path := folder / name).is_file() and file_sha256(path) == sha256
         }
 
+    def restore_journal(self) -> None:
+        """Writes a complete table's journal anew where it isn't what the marker says."""
+        folder = self.save_path()
+        marker = self._marker(folder)
+        _rewrite_journal(folder, {f"{chunk_id}{self.SUFFIX}": sha256 for chunk_id, sha256 in marker.items()})
+
     def preview(self, nrows: int = 5) -> TablePreview:
         """The first rows, for Kedro-Viz."""
         return preview_table(self._rows(limit=nrows)[:nrows])

@@ -9,6 +9,7 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
+from rlaifv_kedro.datasets.chunks import ChunkedTableDataset
 from rlaifv_kedro.files import shown, writing
 from rlaifv_kedro.runs.entries import recorded
 from rlaifv_kedro.runs.kedro_private import dataset, path_of, saved_version
@@ -35,11 +36,17 @@ class Recorder:
         self._before: dict[str, str] = {}
 
     def adopt(self, names: Iterable[str]) -> None:
-        """Records what is complete but has no hash: it was written just before a kill, its record was not."""
+        """Records what is complete but has no hash: it was written just before a kill, its record was not.
+
+        Journals of tables are put right: no record has the hash of these.
+        """
         for name in sorted(names):
-            entry = self._manifest.written.get(name)
-            if (entry is None or entry.sha256 is None) and dataset(self._catalog, name).exists():
-                self.record(name)
+            entry, found = self._manifest.written.get(name), dataset(self._catalog, name)
+            if found.exists():
+                if entry is None or entry.sha256 is None:
+                    self.record(name)
+                if isinstance(found, ChunkedTableDataset):
+                    found.restore_journal()
 
     def record(self, name: str) -> None:
         """Records an output as it is now, complete or not yet."""
