@@ -163,7 +163,8 @@ class CheckpointSetDataset(RunVersionedDataset[list, list]):
         marks = [file for file in files if file.endswith(f"/{SAVED}")]
         # Earlier versions proved nothing, and sealed no card.
         proven = [file.removesuffix(SAVED) for file in marks if b"training" in (path / file).read_bytes()]
-        cards = {f"{folder}{CARD}": "damaged" for folder in proven if not has_whole_card(path / folder)}
+        damaged = [folder for folder in proven if not has_whole_card(path / folder)]
+        cards = {f"{folder}{CARD} (damaged or lost)": "" for folder in damaged}
         return {**hashes, **file_hashes(path, left), **cards}
 
     def _entries(self, folder: Path) -> list[dict[str, Any]]:
