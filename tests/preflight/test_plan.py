@@ -1,6 +1,7 @@
 """The dry run of whole recipes, none of whose models and tables are there."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +70,12 @@ def test_a_name_may_be_a_path_a_hub_s_or_end_otherwise() -> None:
     )
     assert known_size("meta-llama/Meta-Llama-3-8B-Instruct") is LLAMA
     assert known_size("llava-onevision") is None
+
+
+def test_a_prompt_that_is_a_pipe_is_refused() -> None:
+    os.mkfifo("prompt.txt")  # would wait for ever
+    with pytest.raises(UserError, match="prompt.txt: can't read the prompt: it is a pipe"):
+        planned("llava15_7b", params={"feedback": {"divide_prompt": "prompt.txt"}})
 
 
 @pytest.mark.parametrize("env", [*RECIPES, None, "test"])

@@ -10,6 +10,7 @@ from rlaifv_kedro.params import Parameters
 from rlaifv_kedro.preflight.assumptions import Assumptions
 from rlaifv_kedro.preflight.sizes import QUESTION_TOKENS, ModelSize, checkpoint_disk, run_disk, staying
 from rlaifv_kedro.preflight.work import Work
+from rlaifv_kedro.prompts import PromptFile
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Counts:
 
     def words(self, prompt: str | Path) -> float:
         """Tokens of a file with a prompt."""
-        return self.assumed.tokens_per_word * len(Path(prompt).read_text(encoding="utf-8").split())
+        return self.assumed.tokens_per_word * len(PromptFile.read(prompt, []).text.split())
 
     @cached_property
     def checkpoint_bytes(self) -> tuple[int, int]:
