@@ -1,7 +1,9 @@
 """What the report says of answers and replies that could not be taken as they are."""
 
 import pandas as pd
+from PIL import Image
 
+from rlaifv_kedro.images import png_bytes
 from rlaifv_kedro.params import ReportingParams
 from rlaifv_kedro.reporting.report import write_report
 from rlaifv_kedro.schemas import table
@@ -46,6 +48,33 @@ def test_parameters_that_were_changed_on_the_way_are_said() -> None:
     page = write_report(METRICS, PROMPTS, ReportingParams(), changed, **tables)
     assert "starts: training.micro_batch_size: 8, then 4; reporting.examples: 6, then 2." in page
     assert "starts:" not in write_report(METRICS, PROMPTS, ReportingParams(), **tables)
+
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror='alert(1)'>\"{{ 7 * 7 }}"
+
+
+def test_texts_of_strangers_are_escaped() -> None:
+    """Answers, notes, reasons of rejects and first tokens come from models and tables."""
+    image = {"bytes": png_bytes(Image.new("RGB", (2, 2))), "path": HOSTILE}
+    prompts = table("prompts").frame([(HOSTILE, HOSTILE, image, 1, HOSTILE, HOSTILE)])
+    answer = table("answers").frame([("base", "chair", HOSTILE, HOSTILE, HOSTILE, 3, "stop")])
+    score = ("base", "chair", HOSTILE, None, "1", "chair_s", 1.0, 1.0, HOSTILE)
+    scores = table("item_scores").frame([score])
+    page = write_report(
+        METRICS.assign(protocol=HOSTILE),
+        prompts,
+        ReportingParams(),
+        [HOSTILE],
+        answers_0=answer,
+        answers_1=answer,
+        scores_0=scores,
+        scores_1=scores,
+        rejects_sampling_1=table("rejects").frame([("sampling", HOSTILE, HOSTILE)]),
+        verdicts_1=table("verdicts").frame([("p", 1, 0, 0.0, 0.0, None, HOSTILE)]),
+    )
+    assert page.count("&lt;script&gt;alert(1)") >= 6
+    assert "<script" not in page and "<img src=x" not in page
+    assert "{{ 7 * 7 }}" in page  # and it is no template
 
 
 def test_cut_off_answers_are_counted() -> None:

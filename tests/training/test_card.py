@@ -145,6 +145,11 @@ def test_the_parents_name(
         ("---\nbase_model: [a, b]\n---\n", None),
         ("# none", None),
         ("---\n: : {\n---\n", None),
+        ("---\na: " + "[" * 5000 + "\n---\n", None),
+        ("---\ndate: 2020-99-99\nbase_model: owner/name\n---\n", None),
+        ("---\nbase_model: !!python/object/apply:os.system ['exit 1']\n---\n", None),
+        ('---\nbase_model: "<script>alert(1)</script>\\n# x"\n---\n', None),
+        ("---\nbase_model: ../elsewhere\n---\n", None),
     ],
 )
 def test_the_base_model_is_inherited_from_the_parents_card(

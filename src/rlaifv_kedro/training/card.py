@@ -23,6 +23,7 @@ _MEASURED = "\n## Measured\n\n"
 _TRAINING = ("loss", "reward_margin", "reward_accuracy", "log_ratio_chosen", "log_ratio_rejected")
 # As the catalog has them: conf/base/catalog_pairs.yml.
 _DATASETS = {"published_pairs": "openbmb/RLAIF-V-Dataset", "trl_pairs": "trl-lib/rlaif-v"}
+_HUB_NAME = re.compile(r"\w[\w.\-]*/\w[\w.\-]*")
 _SNAPSHOT = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
 _LICENCE = (
     "Weights inherit the licences of the parent checkpoint, of the labeler, and of the images and questions "
@@ -219,9 +220,9 @@ def _base_model(policy: Path) -> str | None:
     front = re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)
     try:
         named = (yaml.safe_load(front[1]) or {}).get("base_model") if front else None
-    except (yaml.YAMLError, AttributeError):
+    except (yaml.YAMLError, AttributeError, ValueError, RecursionError):  # it is someone else's
         return None
-    return named if isinstance(named, str) else None
+    return named if isinstance(named, str) and _HUB_NAME.fullmatch(named) else None
 
 
 def _hub_name(policy: Path) -> str | None:

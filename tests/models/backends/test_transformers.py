@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,32 @@ def test_a_bin_file_with_code_is_not_run(checkpoint: Path, capsys: pytest.Captur
     with pytest.raises(UserError, match=r"holds something other than weights.* it was not run.*safetensors"):
         load_model(checkpoint)
     assert "it was run" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("kind", ["strange", None])
+def test_code_that_comes_with_a_checkpoint_is_not_run(checkpoint: Path, name: str, kind: str | None) -> None:
+    """Whichever file names it, and whether or not the model's kind is known."""
+    ran = checkpoint / "it_was_run"
+    (checkpoint / "hostile.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass Hostile: pass\n")
+    code = {
+        "config.json": {"AutoConfig": "hostile.Hostile", "AutoModelForImageTextToText": "hostile.Hostile"},
+        "preprocessor_config.json": {
+            "AutoImageProcessor": "hostile.Hostile",
+            "AutoProcessor": "hostile.Hostile",
+        },
+        "tokenizer_config.json": {"AutoTokenizer": ["hostile.Hostile", "hostile.Hostile"]},
+    }
+    path = checkpoint / name
+    settings = json.loads(path.read_text()) if path.exists() else {}
+    settings["auto_map"] = code[name]
+    if kind is not None:
+        key = {"config.json": "model_type", "tokenizer_config.json": "tokenizer_class"}
+        settings[key.get(name, "image_processor_type")] = kind
+    path.write_text(json.dumps(settings))
+    with suppress(UserError):
+        load_model(checkpoint, device="cpu")
+    assert not ran.exists()
 
 
 def test_weights_of_other_shapes_are_refused(checkpoint: Path) -> None:
