@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from damaged_bytes import damaged
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import open_image, png_bytes
-from rlaifv_kedro.pixels import MOST_PIXELS, PictureError, as_seen
+from rlaifv_kedro.pixels import MOST_PIXELS, PictureError, as_seen, opened_picture
 
 RED, GREEN, BLUE, BLACK, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0), (255, 255, 255)
 
@@ -297,3 +297,15 @@ def test_fuzz_damaged_pictures_are_read_or_refused(content: bytes) -> None:
         assert seen(content).size
     except UserError as error:
         assert len(error.message) < 400
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
+def test_notes_that_grow_are_refused(kind: bytes) -> None:
+    """A note or a colour profile of 50 kB in a PNG that would be 50 MB."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    plain, note = buffer.getvalue(), b"name\0\0" + zlib.compress(bytes(50_000_000), 9)
+    chunk = struct.pack(">I", len(note)) + kind + note + struct.pack(">I", zlib.crc32(kind + note))
+    header = 8 + 25  # signature, IHDR
+    with pytest.raises(PictureError, match="too large"):
+        as_seen(opened_picture(plain[:header] + chunk + plain[header:]))

@@ -296,6 +296,22 @@ def test_names_that_lead_out_of_the_folder_are_not_fetched(tmp_path: Path, name:
     assert {path.name for path in (tmp_path / "images").iterdir()} <= {".lock"}
 
 
+@pytest.mark.parametrize(
+    ("there", "asked"), [("Dog.jpg", "dog.jpg"), ("x/H\u00fcgel.jpg", "X/Hu\u0308gel.JPG")]
+)
+def test_names_that_are_one_file_on_some_systems_are_not_fetched(
+    tmp_path: Path, there: str, asked: str
+) -> None:
+    """There the one picture would be taken for the other without a word."""
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    (tmp_path / there).write_bytes(picture(1))
+    with FileServer({}) as server:
+        images = ImagesDataset(str(tmp_path), base_url=server.url("/p")).load()
+        with pytest.raises(UserError, match=r"one file, where capitals don't count"):
+            images.find([asked])
+        assert server.requests == []
+
+
 def test_an_address_can_t_write_outside_of_the_folder(tmp_path: Path) -> None:
     with FileServer({"/..%2F..%2Fout.jpg": picture(1)}) as server:
         url = server.url("/..%2f..%2fout.jpg")

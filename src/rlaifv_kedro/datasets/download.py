@@ -182,7 +182,7 @@ def _answer(url: str, headers: Mapping[str, str]) -> Iterator[Any]:
     Raises:
         AddressError: One of the addresses is none to fetch from.
     """
-    hosts = frozenset(current().parameters.fetching.private_hosts)
+    hosts = frozenset(host.lower().strip("[]") for host in current().parameters.fetching.private_hosts)
     place = checked_address(url, hosts)
     for _ in range(REDIRECTS):
         proxy = proxy_of(place, hosts)
