@@ -152,7 +152,8 @@ def main(
         names = [only] if only else (f"{kind}/{n}" for n in itertools.count() for kind in chosen)
         for name, outcome in trying(itertools.islice(names, trials), jobs, seed, ground, work, until):
             made.add(name, outcome)
-            click.echo(f"{name}: {outcome.end}, {outcome.seconds:.0f} s {outcome.why[:300]}")
+            said = outcome.why or "; ".join(outcome.notes[:2])
+            click.echo(f"{name}: {outcome.end}, {outcome.seconds:.0f} s. {said[:300]}")
             target.write_text(made.text())
     click.echo(made.text())
     click.echo(f"Report: {target}")
