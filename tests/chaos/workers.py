@@ -1,5 +1,6 @@
 """Trials in which one process of several is killed: one that prepares batches, or one that trains."""
 
+import json
 import os
 import random
 import signal
@@ -8,46 +9,44 @@ from contextlib import suppress
 from pathlib import Path
 
 from forked import LIMIT, Started, start
-from ground import Ground, artifacts, command, copy, files, stage_run
+from ground import Ground, artifacts, command, copy, files
 from settling import Outcome, Trial, message_of, settle
 
-SPREAD = "spread"
-_TRAINED = command(SPREAD, "--pipelines", "training", iteration=2, **{"training.launch.processes": 2})
-_LOADED = command(
-    "alone_training", "--pipelines", "training", iteration=2, **{"training.dataloader_num_workers": 2}
-)
+_LOADED, _SPREAD = "loaded", "spread"
+_PARAMS = {_LOADED: {"training.dataloader_num_workers": 2}, _SPREAD: {"training.launch.processes": 2}}
 
 
 def loader_killed(ground: Ground, trial: Trial, chance: random.Random) -> Outcome:
     """A process that prepares batches for the training is killed, and nothing else."""
-    copy(ground.finished, trial.project)
-    run_id, _ = stage_run("training")
-    return _killed(trial, chance, _LOADED, ground.expected[run_id], run_id, "", chance.uniform(0, 0.3))
+    return _killed(ground, trial, chance, _LOADED, "", chance.uniform(0, 0.3))
 
 
 def trainer_killed(ground: Ground, trial: Trial, chance: random.Random) -> Outcome:
     """One of two processes that train together is killed, or torchrun, which has started them."""
-    if SPREAD not in ground.expected:
+    return _killed(ground, trial, chance, _SPREAD, "torch.distributed", chance.uniform(0, 25))
+
+
+def _expected(ground: Ground, trial: Trial, argv: list[str], run_id: str) -> dict[str, str]:
+    """The artifacts of the uninterrupted run; it is made by the first trial that asks."""
+    told = ground.finished.with_name(f"{run_id}.json")
+    if not told.is_file():
         copy(ground.finished, trial.project)
-        status, output = trial.run(_TRAINED)
+        status, output = trial.run(argv)
         if status != 0:
-            return trial.ends(f"two processes can't train here: {output[-1500:]}")
-        ground.expected[SPREAD] = artifacts(files(trial.project), SPREAD)
-    copy(ground.finished, trial.project)
-    expected = ground.expected[SPREAD]
-    return _killed(trial, chance, _TRAINED, expected, SPREAD, "torch.distributed", chance.uniform(0, 25))
+            raise RuntimeError(f"{argv} ended with {status}, though nothing was killed: {output[-1500:]}")
+        unfinished = trial.logs / told.name
+        unfinished.write_text(json.dumps(artifacts(files(trial.project), run_id)))
+        os.replace(unfinished, told)
+    return json.loads(told.read_text())
 
 
 def _killed(
-    trial: Trial,
-    chance: random.Random,
-    argv: list[str],
-    expected: dict[str, str],
-    run_id: str,
-    name: str,
-    after: float,
+    ground: Ground, trial: Trial, chance: random.Random, run_id: str, name: str, after: float
 ) -> Outcome:
     """Kills a process below the run, so many seconds after there is one whose command holds a name."""
+    argv = command(run_id, "--pipelines", "training", iteration=2, **_PARAMS[run_id])
+    expected = _expected(ground, trial, argv, run_id)
+    copy(ground.finished, trial.project)
     started = start(trial.project, argv, trial.log())
     found = _awaited(started, name, after)
     if found:
