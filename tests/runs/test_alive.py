@@ -232,9 +232,18 @@ def test_one_that_ends_while_it_is_watched_is_taken_up(tmp_path, fast):
     ends.join()
 
 
-def test_a_damaged_owners_file_is_watched(tmp_path, fast):
-    (owned(tmp_path, this_process()) / ".owner-0001").write_bytes(b"\0")
+def test_a_damaged_owners_file_is_watched(tmp_path, fast, caplog):
+    file = owned(tmp_path, this_process()) / ".owner-0001"
+    file.write_bytes(b"\0")
     assert claimed(tmp_path) == 2
+    (said,) = caplog.messages
+    assert "was running as an unknown process" in said
+
+
+def test_an_empty_owners_file_is_of_a_process_that_was_killed_while_it_was_made(tmp_path, caplog):
+    (owned(tmp_path, ELSEWHERE) / ".owner-0001").write_bytes(b"")
+    assert claimed(tmp_path) == 2
+    assert caplog.messages == []
 
 
 def test_states(tmp_path, gone, fast):

@@ -153,6 +153,8 @@ def _is_free(project: Path, run_id: str, seen: Seen | None) -> bool:
     Raises:
         UserError: The owner lives, or can't be told from one that does.
     """
+    if seen is not None and seen.is_empty:
+        return True
     process = _process(project, run_id, seen)
     unreadable = seen is not None and seen.owner is None
     if not unreadable:

@@ -27,11 +27,15 @@ class Owner(BaseModel):
 
 
 class Seen(NamedTuple):
-    """An owner's file as it was read; ``owner`` is None where it is damaged."""
+    """An owner's file as it was read.
+
+    ``owner`` is None where the file is damaged, or empty since its maker was killed before writing it.
+    """
 
     generation: int
     owner: Owner | None
     beat: int
+    is_empty: bool = False
 
     def who(self) -> str:
         """The owner, for a message."""
@@ -59,7 +63,7 @@ def _read(folder: Path) -> Seen | None:
             beat, content = os.fstat(file.fileno()).st_mtime_ns, file.read()
             with suppress(ValidationError):
                 return Seen(found[-1], Owner.model_validate_json(content), beat)
-            return Seen(found[-1], None, beat)
+            return Seen(found[-1], None, beat, is_empty=not content)
 
 
 def make(folder: Path, generation: int, owner: Owner) -> bool:
