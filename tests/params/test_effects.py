@@ -101,7 +101,7 @@ class Holder(BaseModel):
         (lambda p: p.beta, {"training.beta"}),
         (lambda p: p.launch.hosts, {"training.launch.hosts"}),
         (lambda p: p.launch, set()),
-        (lambda p: p.lora, {"training.lora"}),
+        (lambda p: p.lora is None, {"training.lora"}),
         (
             lambda p: p.micro_batch(),
             {
@@ -143,6 +143,21 @@ def test_what_takes_a_group_whole_has_read_all_of_it(use: Callable[[Any], Any]) 
     assert "training" in noted
 
 
+@pytest.mark.parametrize(
+    ("use", "reads"),
+    [
+        (lambda m: m.judge is None, {"models.judge"}),
+        (lambda m: isinstance(m.labeler, OpenAIParams), {"models.labeler"}),
+    ],
+)
+def test_a_group_that_might_be_another_is_read_whole(use: Callable[[Any], Any], reads: set[str]) -> None:
+    """Whether it is there, and of which backend, is told by the object, not by a field of it."""
+    noted: set[str] = set()
+    models = ModelsParams(judge=OpenAIParams(url="http://127.0.0.1:1/v1", model="m"))
+    use(noting(models, "models", noted))
+    assert noted == reads
+
+
 def test_noting_changes_nothing_else() -> None:
     models = ModelsParams(judge=OpenAIParams(url="http://127.0.0.1:1/v1", model="m"))
     noted: set[str] = set()
@@ -151,4 +166,4 @@ def test_noting_changes_nothing_else() -> None:
     assert isinstance(copied.labeler, TransformersParams)
     noted.clear()
     assert (copied.judge.model, copied.question_writer) == ("m", None)
-    assert noted == {"models.judge.model", "models.question_writer"}
+    assert noted == {"models.judge", "models.judge.model", "models.question_writer"}

@@ -42,10 +42,11 @@ class Params(BaseModel):
             own, reads = object.__getattribute__(self, "_note")
         except AttributeError:
             return value
+        field = type(self).__pydantic_fields__.get(name)
         if name == "__dict__":  # through which models are compared, hashed, copied and written
             reads.add(own)
-        elif name in type(self).__pydantic_fields__ and not isinstance(value, Params):
-            reads.add(f"{own}.{name}")
+        elif field is not None and not (isinstance(value, Params) and field.annotation is type(value)):
+            reads.add(f"{own}.{name}")  # also of a group that might be None or another: `is None` tells which
         return value
 
 
