@@ -30,6 +30,7 @@ from rlaifv_kedro.runs.manifest import (
 )
 from rlaifv_kedro.runs.manifest import path_of as manifest_path
 from rlaifv_kedro.runs.numbers import next_number, number_of
+from rlaifv_kedro.runs.outdated import contents
 from rlaifv_kedro.runs.processes import this_process
 from rlaifv_kedro.runs.resume_command import resume_command
 from rlaifv_kedro.runs.session import checked_run_id, load_context
@@ -137,5 +138,9 @@ def _filled(
     roots = {name: written[name].sha256 for name in ROOTS if name in written}
     lineage = pinned.lineage.model_copy(update=roots)
     filled = manifest.model_copy(update={"read": pinned.read, "lineage": lineage, "written": written})
+    content = contents(filled)
+    for node in pipeline.nodes:  # what lies there is taken to have been made of what lies beside it
+        for name in written.keys() & set(node.outputs):
+            written[name].made_of = {one: content[one] for one in node.inputs if one in content}
     filled.save(project)
     return filled
