@@ -203,9 +203,9 @@ class _Pinning:
             return None if before and self.own and name not in self._still_read() else lacking
         if not before and name not in self.asked:
             self.unasked.add(name)
+        lacking = fault(found) if isinstance(found, FETCHED) and found.waits() else None  # fetches it
         self.read[name] = now = recorded(self.project, found, version)
-        problem = self.integrity.problem_of_input(name, found, before, now) or fault(found)
-        if problem:
+        if problem := lacking or self.integrity.problem_of_input(name, found, before, now) or fault(found):
             return problem
         grown_from = getattr(self.lineage, name) if name in ROOTS and not before else None
         if grown_from not in (None, self.read[name].sha256):  # the lineage is that of an earlier start
