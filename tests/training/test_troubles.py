@@ -3,8 +3,10 @@
 import errno
 import resource
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.resource_sharer import _resource_sharer
 from pathlib import Path
 
 import pandas as pd
@@ -114,16 +116,35 @@ def test_a_mistake_that_a_process_for_batches_finds_comes_back_without_its_trace
     assert "Traceback" not in caught.value.message
 
 
-def test_a_process_for_batches_shows_no_traceback_of_a_connection_that_broke(
-    capsys: pytest.CaptureFixture[str],
+def test_threads_of_libraries_show_no_traceback_of_what_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As multiprocessing's resource sharer shows it in its thread, when another such process was killed."""
-    before = sys.excepthook
-    for error, shown in ((ConnectionResetError("reset"), ""), (KeyError("a bug"), "KeyError: 'a bug'\n")):
+    """As multiprocessing's resource sharer shows it in its thread, when another such process was killed, and
+    TensorBoard's writer in its own, when the disk is full; a bug is shown.
+    """
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # pytest has one of its own
+    before = sys.excepthook, threading.excepthook
+    for error, shown in ((OSError(28, "full"), False), (KeyError("a bug"), True)):
         with troubles_told():
             sys.excepthook(type(error), error, None)
-        assert capsys.readouterr().err == shown
-    assert sys.excepthook is before
+            assert bool(capsys.readouterr().err) is shown
+            thread = threading.Thread(target=fail, args=(error,))
+            thread.start()
+            thread.join()
+            assert bool(capsys.readouterr().err) is shown
+    assert (sys.excepthook, threading.excepthook) == before
+
+
+def test_a_batch_of_a_process_that_was_killed_before_it_was_handed_over_is_told(tmp_path: Path) -> None:
+    """A real connection to the address of a process that is gone, as a batch makes it when it comes."""
+    address = str(tmp_path / "gone"), 1
+    told = "a process that prepares batches ended.*dataloader_num_workers"
+    with pytest.raises(UserError, match=told), troubles_told():
+        _resource_sharer.get_connection(address)
 
 
 TORCHRUN = """

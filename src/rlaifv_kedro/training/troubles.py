@@ -7,6 +7,8 @@ to do about it there. All other errors stay as they are, with their traceback.
 import errno
 import re
 import sys
+import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -52,7 +54,7 @@ _OF_LOADER = "rlaifv_kedro.errors.UserError: "
 def troubles_told() -> Iterator[None]:
     """Raise UserError where memory runs out, a file can't be written or read, or a port is in use."""
     try:
-        with _broken_connections_unshown():
+        with _tracebacks_of_threads_unshown():
             yield
     except Exception as error:
         told = _told(error)
@@ -62,23 +64,27 @@ def troubles_told() -> Iterator[None]:
 
 
 @contextmanager
-def _broken_connections_unshown() -> Iterator[None]:
-    """Keeps processes that prepare batches, which inherit this, from a traceback when another ends.
+def _tracebacks_of_threads_unshown() -> Iterator[None]:
+    """Keeps threads of libraries from showing tracebacks of what the training itself raises and tells.
 
-    The thread that hands their tensors over (multiprocessing's resource sharer) shows each connection that
-    breaks; the training itself raises what there is to say.
+    TensorBoard's writer shows that the disk is full; the processes that prepare batches, which inherit this,
+    show in multiprocessing's resource sharer that a connection broke when another of them ended.
     """
-    show = sys.excepthook
+    show, show_of_thread = sys.excepthook, threading.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if not issubclass(kind, (ConnectionError, EOFError)):
+        if not issubclass(kind, (OSError, EOFError)):
             show(kind, error, trace)
 
-    sys.excepthook = hook
+    def hook_of_thread(args: threading.ExceptHookArgs) -> None:
+        if not issubclass(args.exc_type, OSError):
+            show_of_thread(args)
+
+    sys.excepthook, threading.excepthook = hook, hook_of_thread
     try:
         yield
     finally:
-        sys.excepthook = show
+        sys.excepthook, threading.excepthook = show, show_of_thread
 
 
 def _told(error: Exception) -> str | None:
@@ -87,7 +93,8 @@ def _told(error: Exception) -> str | None:
     if isinstance(error, UserError):
         # From a process that prepares batches it comes back with that process's traceback.
         return text.rpartition(_OF_LOADER)[2].strip() if _OF_LOADER in text else None
-    if isinstance(error, RuntimeError) and _LOADER_ENDED.search(text):
+    ended = isinstance(error, RuntimeError) and _LOADER_ENDED.search(text)
+    if ended or (isinstance(error, (OSError, EOFError)) and _of_resource_sharer(error.__traceback__)):
         return _LOADER.format(first_line(error))
     if isinstance(error, (OSError, RuntimeError)) and _PORT_TAKEN.search(text):
         return _PORT
@@ -96,6 +103,12 @@ def _told(error: Exception) -> str | None:
         return None
     more = {errno.ENOMEM: _MEMORY, **dict.fromkeys((*FULL, errno.EFBIG), _DISK)}.get(trouble.number)
     return f"{trouble.message} {more}" if more else trouble.message
+
+
+def _of_resource_sharer(trace: TracebackType | None) -> bool:
+    """Whether an error came while a batch was handed over by the process that had prepared it."""
+    frames = (frame for frame, _ in traceback.walk_tb(trace))
+    return any(frame.f_globals.get("__name__") == "multiprocessing.resource_sharer" for frame in frames)
 
 
 def end_told(status: int, log: str) -> str | None:
