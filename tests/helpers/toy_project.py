@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -170,6 +171,12 @@ audited:
 """
 
 
+def _as_in_a_terminal() -> None:
+    """A shell in the background, or nohup, would have the run's signals ignored."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class ToyProject:
     """The project's folder, and what a user does with it."""
 
@@ -209,6 +216,7 @@ class ToyProject:
     def start(self, params: str, chunk: str, **options: Any) -> subprocess.Popen:
         """Starts ``kedro run``, which then waits in a chunk until ``wait_at_<chunk>`` is removed."""
         (self.path / f"wait_at_{chunk}").touch()
+        options.setdefault("preexec_fn", _as_in_a_terminal)
         process = subprocess.Popen(
             [sys.executable, "-m", "kedro", "run", "--params", params],
             cwd=self.path,

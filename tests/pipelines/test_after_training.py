@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from rlaifv_kedro.datasets.chunks import MARKER, Chunk, Complete
 from rlaifv_kedro.engine.outputs import Outputs, running
+from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, ModelsParams
 from rlaifv_kedro.pipelines.evaluation import nodes
 from whole_project import Project
@@ -224,10 +225,13 @@ def test_a_kill_loses_one_checkpoints_measuring(measure: Callable[..., Any]) -> 
     assert [chunk.id for chunk in yielded[:-1]] == ["00003", "00004"] and len(yielded[-1].chunk_ids) == 5
 
 
-def test_a_removed_checkpoint_has_no_rows_unless_it_was_measured_before(measure: Callable[..., Any]) -> None:
-    asked, yielded = measure({"00002"}, removed=(1, 2))
+def test_a_removed_checkpoint_keeps_what_was_measured(measure: Callable[..., Any]) -> None:
+    """It was measured before it was removed: rows that are not there any more are lost."""
+    asked, yielded = measure({"00002", "00003"}, removed=(1, 2))
     assert asked == ["base", "start", "checkpoint-3"]
-    assert [len(chunk.frame) for chunk in yielded[:-1]] == [1, 1, 0, 1]
+    assert [chunk.id for chunk in yielded[:-1]] == ["00000", "00001", "00004"]
+    with pytest.raises(UserError, match="checkpoint-2 was measured and then removed .* are lost"):
+        measure({"00002"}, removed=(1, 2))
 
 
 def test_a_lost_log_or_marker_is_made_again_and_nothing_else_is_touched(

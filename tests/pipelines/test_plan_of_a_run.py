@@ -78,4 +78,4 @@ def test_a_world_with_too_few_prompts_is_refused_before_it_is_drawn(project: Pro
     """2 iterations of 24 prompts need 48."""
     output = project.kedro("--params", "miniature.pool_scenes=47", expect=1)
     assert "need 48 prompts, but prompt_pool has 47" in output
-    assert not (project.path / "data/runs").exists() and not (project.path / "data/01_raw").exists()
+    assert not any((project.path / "data/runs").iterdir()) and not (project.path / "data/01_raw").exists()

@@ -127,7 +127,8 @@ def in_turn(pictures: Sequence[Picture | None], scratch: Path) -> Iterator[Seque
         copies = _Copies(stored, scratch)
         yield [copies.of(picture) if isinstance(picture, StoredPicture) else picture for picture in pictures]
     finally:
-        scratch.unlink(missing_ok=True)
+        with writing(scratch):
+            scratch.unlink(missing_ok=True)
 
 
 def _ascend(pictures: Sequence[StoredPicture]) -> bool:

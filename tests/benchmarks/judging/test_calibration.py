@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from rlaifv_kedro.benchmarks.judging.calibration import calibrate, read_verdicts
 from rlaifv_kedro.commands import cli
-from rlaifv_kedro.datasets.tables import write_table
+from rlaifv_kedro.datasets.tables import table_content
 from rlaifv_kedro.errors import UserError
 
 
@@ -217,7 +217,7 @@ class TestCommand:
             for step, verdicts in (("overall", ["A", "A", "B", None]), ("trust", ["B", "B", "B", "B"]))
             for i, verdict in enumerate(verdicts)
         ]
-        write_table(tmp_path / "judgements.parquet", "judgements", pd.DataFrame(rows))
+        (tmp_path / "judgements.parquet").write_bytes(table_content("judgements", pd.DataFrame(rows), "here"))
         jsonl(tmp_path / "reference.jsonl", [{"item_id": i, "verdict": v} for i, v in enumerate("ABBB")])
         return [
             "calibrate",
@@ -241,7 +241,7 @@ class TestCommand:
         rows = pd.read_parquet(path)
         rows = rows[rows["step"] == "overall"]
         other = rows.assign(policy="other", verdict="B")
-        write_table(path, "judgements", pd.concat([rows, other], ignore_index=True))
+        path.write_bytes(table_content("judgements", pd.concat([rows, other], ignore_index=True), "here"))
         done = CliRunner().invoke(cli, [*files, "--step", "overall"])
         assert "(policy a policy and other). Choose rows with --policy." in " ".join(done.stderr.split())
         done = CliRunner().invoke(cli, [*files, "--policy", "other", "--json"])

@@ -427,7 +427,7 @@ class TestOverHttp:
         requests = [JudgeRequest(f"{i}", "rating", f"{i % 300}") for i in range(400)]
         with ChatServer(models=("judge",), fault=storm, reply=reply) as server:
             judge = server_judge(
-                server, tmp_path, {"max_new_tokens": 64}, concurrency=32, timeout=2.0, retries=3
+                server, tmp_path, {"max_new_tokens": 64}, concurrency=32, timeout=5.0, retries=3
             )
             judgements = judge.ask(requests, rating)
             assert [j.request for j in judgements] == requests
