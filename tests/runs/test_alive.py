@@ -163,11 +163,11 @@ for number in range(20):
         pass
     try:
         with alive.owning(project, f"r{number}"):
-            print("won", next_number(project, f"r{number}", 0), flush=True)
+            print("won", next_number(project, f"r{number}"), flush=True)
             while not Path(f"end_{number}").exists():
                 time.sleep(0.01)
     except UserError as error:
-        print("refused", next_number(project, "other", 0), error.message, flush=True)
+        print("refused", next_number(project, "other"), error.message, flush=True)
 """
 
 

@@ -45,14 +45,10 @@ def test_a_run_from_before_a_parameter_was_renamed_goes_on(tmp_path):
         ({"parameters": {"a": {"b": 2}}}, "a.b: 1 in the run, 2 now"),
         ({"parameters": {"a": {"b": 1}, "c": None}}, "c: not set in the run, None now"),
         ({"env": "large"}, "--env: None in the run, 'large' now"),
-        (
-            {"read": {"x": Entry(path="data/x", version="v", sha256="2")}},
-            "`x` (data/x) has changed since run `r` read it",
-        ),
     ],
 )
 def test_another_run_is_not_resumed_under_this_id(tmp_path, changes, message):
-    run = begin(tmp_path, read={"x": Entry(path="data/x", version="v", sha256="1")})
+    run = begin(tmp_path)
     run.nodes["n"] = NodeRecord(reads=["a.b", "c"])
     run.save(tmp_path)
     with pytest.raises(UserError) as error:

@@ -23,10 +23,7 @@ logger = logging.getLogger(__name__)
 CHUNK = 1 << 20  # bytes read at once
 RETRIES = 4  # in a row without a new byte
 PAUSE = 1.0  # seconds before the first of them; doubled each time
-CONNECT, SILENCE = (
-    30,
-    60,
-)  # seconds until a connection stands, and without a byte; a long download has no limit
+CONNECT, SILENCE = 30, 60  # seconds until a connection stands, and without a byte; no limit in total
 MOST = 32 * 2**30
 """Bytes of a published file; the largest that is known, COCO's train2017.zip, has 19 GB."""
 REDIRECTS = 10

@@ -1,6 +1,5 @@
 """A run whose manifest is lost, adopted: the manifest is rebuilt from what the run has made."""
 
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,22 +18,13 @@ from rlaifv_kedro.runs.asked import refuse_unknown_pipelines
 from rlaifv_kedro.runs.entries import recorded
 from rlaifv_kedro.runs.kedro_private import dataset, saved_version
 from rlaifv_kedro.runs.lineage import ROOTS
-from rlaifv_kedro.runs.manifest import (
-    COPY,
-    FILE,
-    RUNS,
-    Manifest,
-    all_runs,
-    load,
-    now,
-)
+from rlaifv_kedro.runs.manifest import COPY, FILE, RUNS, Manifest, load, now
 from rlaifv_kedro.runs.manifest import path_of as manifest_path
 from rlaifv_kedro.runs.numbers import next_number, number_of
 from rlaifv_kedro.runs.outdated import contents
-from rlaifv_kedro.runs.processes import this_process
 from rlaifv_kedro.runs.resume_command import resume_command
+from rlaifv_kedro.runs.resuming import made_here
 from rlaifv_kedro.runs.session import checked_run_id, load_context
-from rlaifv_kedro.software import git_state, package_versions
 
 
 def adopt(
@@ -94,31 +84,19 @@ def _refuse_known(project: Path, run_id: str) -> None:
 
 def _bare(project: Path, context: KedroContext, asked: dict[str, Any]) -> Manifest:
     """The manifest without what was read and written."""
-    process, time = this_process(), now()
-    commit, dirty = git_state(project)
-    run_id = asked["run_id"]
-    number = number_of(project, run_id)
-    if number is None:
-        above = max((run.number for run in all_runs(project, lambda line: None)), default=0)
-        number = next_number(project, run_id, above)
+    run_id, time = asked["run_id"], now()
     return Manifest(
+        **made_here(project),
         run_id=run_id,
-        number=number,
+        number=number_of(project, run_id) or next_number(project, run_id),
         status="stopped",
         started=time,
         ended=time,
         adopted=time,
-        pid=process.pid,
-        pid_started=process.started,
-        host=process.host,
         command=resume_command(asked, run_id),
         env=context.env,
         pipelines=sorted(asked["pipeline_names"]),
         parameters=complete_parameters(to_jsonable_python(context.params, fallback=str)),
-        packages=package_versions(),
-        python=platform.python_version(),
-        git_commit=commit,
-        git_dirty=dirty,
     )
 
 

@@ -229,8 +229,6 @@ def _release(project: Path, run_id: str, generation: int) -> None:
             folder.rmdir()
         return
     try:
-        write_atomically(
-            path, Owner(process=this_process(), released=True).model_dump_json().encode() + b"\n"
-        )
+        write_atomically(path, Owner(process=this_process(), released=True).content())
     except UserError:  # the disk is full
         path.unlink(missing_ok=True)

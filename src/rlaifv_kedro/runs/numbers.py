@@ -4,17 +4,16 @@ import os
 from pathlib import Path
 
 from rlaifv_kedro.files import writing
-from rlaifv_kedro.runs.manifest import RUNS
+from rlaifv_kedro.runs.manifest import RUNS, numbers_of_runs
 
 FOLDER = ".numbers"
 
 
-def next_number(project: Path, run_id: str, above: int) -> int:
+def next_number(project: Path, run_id: str) -> int:
     """Takes the next number for a run: the name of a file that only one process can make.
 
     Args:
         run_id: What the file holds.
-        above: The largest number of the manifests; those of earlier versions have no files.
 
     Raises:
         UserError: The folder can't be written.
@@ -22,7 +21,8 @@ def next_number(project: Path, run_id: str, above: int) -> int:
     folder = project / RUNS / FOLDER
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        number = max([above, *_taken(folder)])
+        # Runs of earlier versions have a number in the manifest alone.
+        number = max([*numbers_of_runs(project).values(), *_taken(folder)], default=0)
         while True:
             number += 1
             try:

@@ -10,10 +10,9 @@ from typing import Any
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
-from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.runs.changes import Change, changes_since, made_nodes, refuse
 from rlaifv_kedro.runs.lineage import Lineage
-from rlaifv_kedro.runs.manifest import Entry, Manifest, all_runs, load, now
+from rlaifv_kedro.runs.manifest import Entry, Manifest, load, now
 from rlaifv_kedro.runs.numbers import next_number
 from rlaifv_kedro.runs.processes import this_process
 from rlaifv_kedro.software import git_state, package_versions
@@ -42,25 +41,11 @@ def begin(project: Path, start: Start, pipeline: Pipeline, catalog: DataCatalog)
     warning names them.
 
     Raises:
-        UserError: The run has results that were made with other parameters, another environment, or other
-            inputs.
+        UserError: The run has results that were made with other parameters, or another environment.
     """
-    commit, dirty = git_state(project)
     old = load(project, start.run_id)
-    process = this_process()
-    fresh = Manifest(
-        **vars(start),
-        started=now(),
-        pid=process.pid,
-        pid_started=process.started,
-        host=process.host,
-        packages=package_versions(),
-        python=platform.python_version(),
-        git_commit=commit,
-        git_dirty=dirty,
-    )
+    fresh = Manifest(**vars(start), **made_here(project), started=now())
     if old is not None:
-        check_resumable(old, fresh)
         changes = _accepted_changes(old, fresh, pipeline, catalog)
         _warn_of_other_software(old, fresh)
         fresh = fresh.model_copy(
@@ -79,10 +64,23 @@ def begin(project: Path, start: Start, pipeline: Pipeline, catalog: DataCatalog)
             }
         )
     else:
-        above = max((run.number for run in all_runs(project, logger.debug)), default=0)
-        fresh = fresh.model_copy(update={"number": next_number(project, start.run_id, above)})
+        fresh = fresh.model_copy(update={"number": next_number(project, start.run_id)})
     fresh.save(project)
     return fresh
+
+
+def made_here(project: Path) -> dict[str, Any]:
+    """What a manifest says of the process and the software that make it."""
+    process, (commit, dirty) = this_process(), git_state(project)
+    return {
+        "pid": process.pid,
+        "pid_started": process.started,
+        "host": process.host,
+        "packages": package_versions(),
+        "python": platform.python_version(),
+        "git_commit": commit,
+        "git_dirty": dirty,
+    }
 
 
 def _warn_of_other_software(old: Manifest, fresh: Manifest) -> None:
@@ -93,21 +91,6 @@ def _warn_of_other_software(old: Manifest, fresh: Manifest) -> None:
             old.run_id,
             "; ".join(f"{name} {was} then, {now_} now" for name, was, now_ in changed),
         )
-
-
-def check_resumable(old: Manifest, new: Manifest) -> None:
-    """Refuses to go on with a run as something else than it was.
-
-    Raises:
-        UserError: The content of an input differs; names what differs.
-    """
-    for name, entry in new.read.items():
-        before = old.read.get(name)
-        if before and before.sha256 != entry.sha256 and entry.version != old.run_id:
-            raise UserError(
-                f"`{name}` ({entry.path}) has changed since run `{old.run_id}` read it. Restore it, or "
-                "choose another run_id for a new run."
-            )
 
 
 def _accepted_changes(old: Manifest, new: Manifest, pipeline: Pipeline, catalog: DataCatalog) -> list[Change]:

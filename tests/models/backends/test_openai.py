@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from email.utils import formatdate
 from typing import Any
@@ -43,35 +43,6 @@ TOP = {
     "YES": math.log(0.04),
     "\nNo": math.log(0.01),
 }
-
-
-@pytest.fixture(autouse=True)
-def no_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither keys nor proxies of this machine."""
-    for name in (
-        "OPENAI_API_KEY",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "ALL_PROXY",
-        "http_proxy",
-        "https_proxy",
-        "all_proxy",
-    ):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., ChatServer]]:
-    """Starts servers, with the arguments of ChatServer, that stop after the test."""
-    running: list[ChatServer] = []
-
-    def start(**options: Any) -> ChatServer:
-        running.append(ChatServer(**options).__enter__())
-        return running[-1]
-
-    yield start
-    for server in running:
-        server.__exit__()
 
 
 def model_of(server: ChatServer, *, first_pause: float = 0.01, **params: Any) -> OpenAIModel:

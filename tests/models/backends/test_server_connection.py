@@ -4,7 +4,7 @@ import json
 import logging
 import re
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,25 +38,8 @@ TOO_MUCH = [
 
 
 @pytest.fixture(autouse=True)
-def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key, and no proxies of this machine."""
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
+def key(monkeypatch: pytest.MonkeyPatch, no_surroundings: None) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., ChatServer]]:
-    """Starts servers, with the arguments of ChatServer, that stop after the test."""
-    running: list[ChatServer] = []
-
-    def start(**options: Any) -> ChatServer:
-        running.append(ChatServer(**options).__enter__())
-        return running[-1]
-
-    yield start
-    for server in running:
-        server.__exit__()
 
 
 def params_of(server: ChatServer, **more: Any) -> OpenAIParams:
