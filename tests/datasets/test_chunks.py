@@ -1,13 +1,18 @@
 """Chunked tables: only a marker makes them exist, and a chunk that cannot be read is not finished."""
 
 import json
+import weakref
 
 import pandas as pd
 import pytest
+from kedro.io import DataCatalog, MemoryDataset
 from kedro.io.core import Version
+from kedro.pipeline import Pipeline, node
+from kedro.runner import SequentialRunner
 
 from rlaifv_kedro.datasets import chunks
 from rlaifv_kedro.datasets.chunks import JOURNAL, Chunk, ChunkedTableDataset, Complete
+from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.errors import UserError
 
 
@@ -161,3 +166,27 @@ def test_a_key_in_two_chunks_and_mixed_fingerprints_are_found(table):
     table.save(Complete(["00000", "00001"]))
     with pytest.raises(UserError, match="different fingerprints"):
         table.load()
+
+
+def test_a_run_holds_no_rows_that_are_saved(tmp_path):
+    """Kedro takes the two tables of a node apart by itertools.tee, which keeps what it has given out."""
+    made, alive = [], []
+
+    def work(items):
+        alive.append(sum(frame() is not None for frame in made))
+        frames = rejects(items[0]), rejects(items[0])
+        made.extend(map(weakref.ref, frames))
+        return frames
+
+    def sample(items):
+        yield from map_chunks(items, 1, work, "rows", tables=2)
+
+    names = ("one", "two")
+    tables = {
+        name: ChunkedTableDataset(str(tmp_path / name), "rejects", version=Version("run", "run"))
+        for name in names
+    }
+    catalog = DataCatalog({"items": MemoryDataset("abcdefghijklmnopqrst"), **tables})
+    SequentialRunner().run(Pipeline([node(sample, "items", list(names), name="sample")]), catalog)
+    assert len(alive) == 20 and max(alive) <= 4
+    assert all(len(table.load()) == 20 for table in tables.values())

@@ -32,9 +32,13 @@ JOURNAL = ".chunks.sha256"
 _JOURNAL_LINE = re.compile(r"(?P<sha256>[0-9a-f]{64})  (?P<name>[^/.][^/]*)")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Chunk:
-    """Some rows of a table, under an id that stays the same when the run is resumed."""
+    """Some rows of a table, under an id that stays the same when the run is resumed.
+
+    Saving it lets the rows go: Kedro takes the tables of a node apart by ``itertools.tee``, which holds up to
+    57 of the values that were given out.
+    """
 
     id: str
     frame: pd.DataFrame
@@ -105,6 +109,7 @@ class ChunkedTableDataset(RunVersionedDataset):
             content = self.chunk_content(path, data.frame)
             _note(path, hashlib.sha256(content).hexdigest())
             write_atomically(path, content)
+            data.frame = data.frame.iloc[:0].copy()
         elif isinstance(data, Complete):
             noted = _journal(folder)
             chunks = [self._entry(self.file_of(folder, chunk_id), noted) for chunk_id in data.chunk_ids]
