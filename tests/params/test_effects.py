@@ -20,7 +20,7 @@ RESULT = """
 seed iteration run_id replay compute.dtype
 models.ROLE.path models.ROLE.dtype models.ROLE.chat_template models.ROLE.image_aspect_ratio
 models.ROLE.trust_remote_code models.ROLE.backend models.ROLE.adapter models.ROLE.model
-models.ROLE.top_logprobs models.question_writer models.judge
+models.ROLE.top_logprobs models.ROLE.serving.engine_options models.question_writer models.judge
 miniature.pool_scenes miniature.selection_scenes miniature.test_scenes miniature.benchmark_scenes
 miniature.training_scenes miniature.policy_scenes miniature.training_fifth_share miniature.double_share
 miniature.training_double_share miniature.labeler_double_share miniature.error_rate miniature.effort

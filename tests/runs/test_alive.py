@@ -13,10 +13,10 @@ import pytest
 
 from begun_runs import begin
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.processes import Process, this_process
 from rlaifv_kedro.runs import alive, owners
 from rlaifv_kedro.runs import manifest as manifests
 from rlaifv_kedro.runs.owners import Owner
-from rlaifv_kedro.runs.processes import Process, this_process
 from toy_project import SOURCE, ToyProject
 
 ELSEWHERE = Process(host="elsewhere", pid=7, started="1", boot="another", namespace="pid:[1]")

@@ -35,6 +35,7 @@ from rlaifv_kedro.params.run import (
     missing_prompts,
     validate_parameters,
 )
+from rlaifv_kedro.params.serving import ServingParams
 from rlaifv_kedro.params.training import JsonScalar, LaunchParams, LoraParams, MixSource, TrainingParams
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "Params",
     "ReportingParams",
     "RewardParams",
+    "ServingParams",
     "Share",
     "TrainingParams",
     "TransformersParams",

@@ -1,4 +1,4 @@
-"""Where the models come from, by role: from weights in this process, a server, or vLLM's engine."""
+"""Where the models come from, by role: from weights in this process, or servers."""
 
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from rlaifv_kedro.params.base import Count, Effect, Params
+from rlaifv_kedro.params.serving import ServingParams
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -82,16 +83,10 @@ class TransformersParams(WeightsParams):
 
 
 class VLLMParams(WeightsParams):
-    """A model in vLLM's offline engine, in this process (an extra)."""
+    """A model on servers of vLLM that the run starts itself."""
 
     backend: Literal["vllm"] = "vllm"
-    top_logprobs: int = Field(
-        20,
-        strict=True,
-        ge=1,
-        le=100,
-        description="most likely first tokens in which yes and no are looked for",
-    )
+    serving: ServingParams = ServingParams()
 
 
 class OpenAIParams(BackendParams):

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown, write_atomically
+from rlaifv_kedro.processes import Process, this_process
 from rlaifv_kedro.runs.manifest import RUNS, Manifest, load, path_of
 from rlaifv_kedro.runs.owners import Owner, Seen, generations, look, make, name_of, silent_for
-from rlaifv_kedro.runs.processes import Process, this_process
 from rlaifv_kedro.runs.stopping import stop_main_thread
 
 logger = logging.getLogger(__name__)

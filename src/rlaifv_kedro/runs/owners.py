@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from rlaifv_kedro.files import writing
-from rlaifv_kedro.runs.processes import Process
+from rlaifv_kedro.processes import Process
 
 FILE = ".owner-"
 

@@ -10,11 +10,11 @@ from typing import Any
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
+from rlaifv_kedro.processes import this_process
 from rlaifv_kedro.runs.changes import Change, changes_since, made_nodes, refuse
 from rlaifv_kedro.runs.lineage import Lineage
 from rlaifv_kedro.runs.manifest import Entry, Manifest, load, now
 from rlaifv_kedro.runs.numbers import next_number
-from rlaifv_kedro.runs.processes import this_process
 from rlaifv_kedro.software import git_state, package_versions
 
 logger = logging.getLogger(__name__)

@@ -12,12 +12,12 @@ from kedro.io.core import generate_timestamp
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import RUN_NAMES
+from rlaifv_kedro.processes import this_process
 from rlaifv_kedro.runs import alive
 from rlaifv_kedro.runs.asked import refuse_unknown_pipelines
 from rlaifv_kedro.runs.kedro_private import project_path, without_resume_hint
 from rlaifv_kedro.runs.manifest import has_begun, load, now
 from rlaifv_kedro.runs.messages import refusing
-from rlaifv_kedro.runs.processes import this_process
 from rlaifv_kedro.runs.recording import MadeOtherwise
 from rlaifv_kedro.runs.stopping import handlers_restored, ignore_signals, stopped_by_signals
 

@@ -1,0 +1,53 @@
+"""Which GPUs a server gets."""
+
+import os
+
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.params.serving import ServingParams
+
+_taken: set[str] = set()
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs of this process, each as ``CUDA_VISIBLE_DEVICES`` names it: a number, or a UUID."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(k) for k in range(count)] if named is None else [one.strip() for one in named.split(",")]
+    return names[:count]
+
+
+def shares(serving: ServingParams, gpus: list[str], name: str) -> list[list[str]]:
+    """The GPUs of each server.
+
+    Args:
+        gpus: Those that there are; none for servers on the CPU.
+        name: The role, for messages.
+
+    Raises:
+        UserError: There are not enough.
+    """
+    if not gpus:
+        return [[] for _ in range(serving.servers or 1)]
+    size, free = serving.gpus_per_server, [gpu for gpu in gpus if gpu not in _taken]
+    servers = serving.servers or len(free) // size
+    if servers == 0 or servers * size > len(free):
+        asked = serving.servers or "at least one"
+        others = f", of which other models' servers have {len(gpus) - len(free)}" if _taken else ""
+        raise UserError(
+            f"{name}: a server of vLLM takes {size} GPU{'s' * (size > 1)}, {asked} shall start, and there are "
+            f"{len(gpus)} GPUs{others}. Lower serving.gpus_per_server or serving.servers of the models that "
+            "are served at one time."
+        )
+    return [free[k * size : (k + 1) * size] for k in range(servers)]
+
+
+def take(gpus: list[str]) -> None:
+    """Keeps GPUs from the servers of other models."""
+    _taken.update(gpus)
+
+
+def release(gpus: list[str]) -> None:
+    """Gives GPUs back."""
+    _taken.difference_update(gpus)
