@@ -36,7 +36,7 @@ def shares(serving: ServingParams, gpus: list[str], name: str) -> list[list[str]
         asked = serving.servers or "at least one"
         others = f", of which other models' servers have {len(gpus) - len(free)}" if _taken else ""
         raise UserError(
-            f"{name}: a server of vLLM takes {size} GPU{'s' * (size > 1)}, {asked} shall start, and there are "
+            f"{name}: a server of vLLM takes {size} GPU{'s' * (size > 1)}, {asked} shall start, there are "
             f"{len(gpus)} GPUs{others}. Lower serving.gpus_per_server or serving.servers of the models that "
             "are served at one time."
         )
