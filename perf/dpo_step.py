@@ -18,11 +18,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from shapes import IMAGE_TOKENS, Shape
-from side_by_side import Bench, Result, SavedActivations, compare, run
+from operations import Work
+from release_way import concatenated_log_probs
+from side_by_side import Bench, Result, SavedActivations, compare, run, with_speed
 
 from rlaifv_kedro.branching import PackedBatch, branch_log_probs, collate, pack
+from rlaifv_kedro.branching.forward import BranchLogProbs
 from rlaifv_kedro.preference.loss import Objective, preference_loss
 
 BETA = 0.1
@@ -101,11 +102,7 @@ def against(bench: Bench, pairs: Pairs, name: str, peer_loss: Callable[[], torch
     learning = [p for p in bench.model.parameters() if p.requires_grad]
 
     def ours_loss() -> torch.Tensor:
-        sums = branch_log_probs(bench.model, batch, pixel_values=pairs.pixel_values).sums
-        chosen, rejected = sums.split(len(pairs.chosen))
-        return preference_loss(
-            chosen, rejected, pairs.reference_chosen, pairs.reference_rejected, Objective(beta=BETA)
-        ).loss
+        return loss_of(branch_log_probs(bench.model, batch, pixel_values=pairs.pixel_values), pairs)
 
     def step(loss_fn: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
         loss = loss_fn()
@@ -131,9 +128,13 @@ def against(bench: Bench, pairs: Pairs, name: str, peer_loss: Callable[[], torch
         target=f"{TARGETS[name][count - 1]}, memory ≤ 0.5",
         before=lambda: bench.model.zero_grad(set_to_none=True),
     )
-    yield (
-        replace(result, further=utilisation(bench, pairs, result, name)) if bench.device == "cuda" else result
-    )
+    prompt_pack, again = pack(pairs.prompt, [*pairs.chosen, *pairs.rejected]), bench.options.checkpointing
+    answers = sum(map(len, prompt_pack.branches))
+    ours = Work.packed([prompt_pack], answers)
+    # TRL's head runs on the answers' positions only, on a GPU
+    peer = Work.separate([prompt_pack], None if name == "concatenation" else answers)
+    works = (w.operations(bench.shape, bench.vocabulary, "all", again) for w in (ours, peer))
+    yield with_speed(bench, result, *works)
 
 
 def differences(
@@ -165,21 +166,16 @@ def padded(bench: Bench, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor, torc
 
 def concatenation(bench: Bench, pairs: Pairs) -> Callable[[], torch.Tensor]:
     """The original's way, with transformers' best attention for right-padded rows."""
-    ids, mask, answers = padded(bench, pairs)
-    images = pairs.pixel_values.repeat(len(ids), 1, 1, 1)
+    return lambda: loss_of(
+        concatenated_log_probs(bench.model, packed(bench, pairs), pixel_values=pairs.pixel_values), pairs
+    )
 
-    def loss() -> torch.Tensor:
-        logits = bench.model(
-            input_ids=ids, attention_mask=mask, pixel_values=images, use_cache=False
-        ).logits.float()
-        per_token = (
-            logits[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2)
-        )  # (rows, longest - 1)
-        chosen, rejected = (per_token * answers[:, 1:]).sum(-1).chunk(2)
-        margin = (chosen - pairs.reference_chosen) - (rejected - pairs.reference_rejected)
-        return -F.logsigmoid(BETA * margin).mean()
 
-    return loss
+def loss_of(scored: BranchLogProbs, pairs: Pairs) -> torch.Tensor:
+    """The DPO loss of the pairs, from the log-probs of the chosen and then the rejected answers."""
+    chosen, rejected = scored.sums.split(len(pairs.chosen))
+    references = pairs.reference_chosen, pairs.reference_rejected
+    return preference_loss(chosen, rejected, *references, Objective(beta=BETA)).loss
 
 
 def trl(trainer: Any, bench: Bench, pairs: Pairs) -> Callable[[], torch.Tensor]:
@@ -239,67 +235,9 @@ def trl_version() -> str:
     return ".".join(version("trl").split(".")[:2])
 
 
-def utilisation(bench: Bench, pairs: Pairs, result: Result, name: str) -> dict[str, float]:
-    """Share of the GPU's peak, in operations that each way of computing really needs for its own tokens."""
-    prompt, answers = len(pairs.prompt), [len(a) for a in (*pairs.chosen, *pairs.rejected)]
-    rows = len(answers) * max(map(len, pairs.rows))
-    ours = Work(
-        prompt + sum(answers),
-        triangle(prompt) + sum(a * prompt + triangle(a) for a in answers),
-        sum(answers),
-        1,
-    )
-    heads = (
-        rows if name == "concatenation" else sum(answers)
-    )  # on a GPU TRL's head runs on the answers' positions only
-    peer = Work(rows, sum(triangle(len(row)) for row in pairs.rows), heads, len(answers))
-    peak = 1e12 * bench.options.peak_tflops
-    again = bench.options.checkpointing
-    return {
-        "ours MFU": ours.operations(bench.shape, bench.vocabulary, again) / result.seconds_ours / peak,
-        "peer MFU": peer.operations(bench.shape, bench.vocabulary, again) / result.seconds_peer / peak,
-    }
-
-
-def triangle(length: int) -> int:
-    return length * (length + 1) // 2
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a step computes: language-model tokens, (query, key) pairs attended to, positions with logits,
-    images.
-    """
-
-    tokens: int
-    attended: int
-    logits: int
-    images: int
-
-    def operations(self, shape: Shape, vocabulary: int, checkpointing: bool) -> float:
-        """Floating-point operations. A weight costs 2 a token forward and 4 backward; with checkpointing the
-        layers' forward runs twice; what is frozen runs forward only.
-        """
-        layer = 4 * shape.hidden**2 + 3 * shape.hidden * shape.mlp
-        layers = shape.layers * (2 * layer * self.tokens + 4 * shape.hidden * self.attended)
-        head = 2 * shape.hidden * vocabulary * self.logits
-        patches = self.images * (IMAGE_TOKENS + 1)
-        tower = shape.vision_layers * (
-            2 * 12 * shape.vision_hidden**2 * patches + 4 * shape.vision_hidden * patches * (IMAGE_TOKENS + 1)
-        )
-        projector = 2 * (shape.vision_hidden + shape.hidden) * shape.hidden * self.images * IMAGE_TOKENS
-        return (4 if checkpointing else 3) * layers + 3 * (head + projector) + tower
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpointing", action="store_true", help="gradient checkpointing, for ours and peers"
-    )
-    parser.add_argument(
-        "--peak-tflops",
-        type=float,
-        default=989.0,
-        help="of the GPU, for MFU; by default an H100's in dense bfloat16",
     )
 
 

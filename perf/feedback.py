@@ -4,13 +4,15 @@ Ours is one pack with the image computed once. The peers are the original releas
 encodes the image and computes the prompt anew, and the head runs over all positions.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 
+import release_way
 import torch
-from shapes import Texts
-from side_by_side import Bench, PeakTensors, Result, compare, largest, run
+from operations import Work
+from side_by_side import Bench, PeakTensors, Result, compare, largest, run, with_speed
 
-from rlaifv_kedro.branching import collate, next_token_probs, pack
+from rlaifv_kedro.branching import PackedBatch, collate, next_token_probs, pack
 
 QUESTIONS = 60
 QUICK_QUESTIONS = 40
@@ -23,24 +25,32 @@ def measure(bench: Bench) -> Iterator[Result]:
     questions = [texts.text(length) for length in lengths]
     words = likely_words(bench, prefix + questions[0], texts.pixel_values)
 
-    def ours() -> torch.Tensor:
-        packed = collate([pack(prefix, questions)], texts.pad_id).to(bench.device)
-        return next_token_probs(bench.model, packed, words, pixel_values=texts.pixel_values)
+    def batch_of_questions() -> PackedBatch:
+        return collate([pack(prefix, questions)], texts.pad_id).to(bench.device)
 
-    prompts = [prefix + question for question in questions]
+    def ours() -> torch.Tensor:
+        return next_token_probs(bench.model, batch_of_questions(), words, pixel_values=texts.pixel_values)
+
+    def original(batch: int) -> torch.Tensor:
+        return release_way.next_token_probs(
+            bench.model, batch_of_questions(), words, batch=batch, pixel_values=texts.pixel_values
+        )
+
+    packs = [pack(prefix, questions)]
+    works = Work.packed(packs, len(questions)), Work.separate(packs)
     for batch in (1, 8):
-        peer = separate_prompts(bench, prompts, batch, words, texts)
-        yield compare(
+        result = compare(
             bench,
             "feedback",
             f"a full forward a question, batch {batch}",
             ours,
-            peer,
+            partial(original, batch),
             lambda a, b: {"probabilities": largest(a, b)},
             {"probabilities": 1e-5 if bench.exact else 2e-2},
             PeakTensors,
             target="≥ 15",
         )
+        yield with_speed(bench, result, *(w.operations(bench.shape, bench.vocabulary) for w in works))
 
 
 @torch.no_grad()
@@ -52,33 +62,6 @@ def likely_words(bench: Bench, prompt: list[int], pixel_values: torch.Tensor) ->
         input_ids=torch.tensor([prompt], device=bench.device), pixel_values=pixel_values, logits_to_keep=1
     ).logits
     return logits[0, -1].topk(4).indices.tolist()
-
-
-def separate_prompts(
-    bench: Bench, prompts: list[list[int]], batch: int, words: list[int], texts: Texts
-) -> Callable[[], torch.Tensor]:
-    """The original's way; several prompts in a batch are padded on the left, as for generation."""
-
-    @torch.no_grad()
-    def probs() -> torch.Tensor:
-        rows = []
-        for start in range(0, len(prompts), batch):
-            part = prompts[start : start + batch]
-            longest = max(map(len, part))
-            ids = torch.tensor([[texts.pad_id] * (longest - len(p)) + p for p in part], device=bench.device)
-            mask = (
-                (ids != texts.pad_id).long() if len(part) > 1 else None
-            )  # without a mask attention takes its causal path
-            output = bench.model(
-                input_ids=ids,
-                attention_mask=mask,
-                pixel_values=texts.pixel_values.expand(len(part), -1, -1, -1),
-                use_cache=False,
-            )
-            rows.append(output.logits[:, -1].float().softmax(-1)[:, words])
-        return torch.cat(rows)
-
-    return probs
 
 
 if __name__ == "__main__":

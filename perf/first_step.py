@@ -11,14 +11,11 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-import pandas as pd
 import torch
-from kedro.io.core import Version
+from gpu.pairs import Pair, store_of
 from PIL import Image
 
-from rlaifv_kedro.datasets import Chunk, Complete, PairStore, PairStoreDataset
-from rlaifv_kedro.datasets.pair_store import with_keys
-from rlaifv_kedro.images import png_bytes
+from rlaifv_kedro.datasets import PairStore
 from rlaifv_kedro.miniature.scenes import draw_scene
 from rlaifv_kedro.models import load_model
 from rlaifv_kedro.params import LoraParams, TrainingParams
@@ -34,18 +31,13 @@ NOUNS = ["cup", "dog", "bus", "kite", "clock", "boat", "book", "bench", "bowl", 
 
 def pair_store(folder: Path) -> PairStore:
     """Twelve pairs of six prompts."""
-    rows = []
+    pairs = []
     for i, noun in enumerate(NOUNS):
-        image = {"bytes": png_bytes(Image.fromarray(draw_scene(7, "first step", i % 6).pixels)), "path": None}
+        image = Image.fromarray(draw_scene(7, "first step", i % 6).pixels)
         rejected = f"there is a {noun}." if i % 2 else f"i see a {noun} and a {NOUNS[i - 1]}."
         chosen = f"it contains a {NOUNS[i % 6]} and an apple."
-        rows.append((i, image, "name three objects in the image.", chosen, rejected, "", None, "own", i))
-    columns = ["idx", "image", "question", "chosen", "rejected", "origin_dataset", "origin_split"]
-    frame = pd.DataFrame(rows, columns=[*columns, "source", "source_idx"])
-    dataset = PairStoreDataset(str(folder / "pairs"), "training_pairs", Version("run", "run"))
-    dataset.save(Chunk("00000", with_keys(frame)))
-    dataset.save(Complete(["00000"]))
-    return dataset.load()
+        pairs.append(Pair(image, "name three objects in the image.", chosen, rejected))
+    return store_of(folder, pairs)
 
 
 def largest(pairs: PairStore, params: TrainingParams, dtype: str, alike: bool) -> float:

@@ -5,12 +5,18 @@ an answer, the image encoded in each, log-softmax over all positions in float32.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
+import release_way
 import torch
-from side_by_side import Bench, PeakTensors, Result, compare, largest, run
+from operations import Work
+from side_by_side import Bench, PeakTensors, Result, compare, largest, run, with_speed
 
-from rlaifv_kedro.branching import branch_log_probs, collate, pack
+from rlaifv_kedro.branching import Pack, branch_log_probs, collate, pack
+from rlaifv_kedro.branching.forward import BranchLogProbs
+
+LogProbs = Callable[..., BranchLogProbs]
 
 
 def measure(bench: Bench) -> Iterator[Result]:
@@ -21,43 +27,31 @@ def measure(bench: Bench) -> Iterator[Result]:
         answers = [texts.answers(bench.model, p, texts.lengths(2 * pairs, 90, 110)) for p in prompts]
         pixels = texts.pixel_values.expand(count, -1, -1, -1)
 
+        packs = [pack(p, a) for p, a in zip(prompts, answers)]
+
         @torch.no_grad()
-        def ours(
-            prompts: list = prompts,
-            answers: list = answers,
+        def sums(
+            log_probs: LogProbs,
+            packs: list[Pack] = packs,
             pixels: torch.Tensor = pixels,
             pad: int = texts.pad_id,
         ) -> torch.Tensor:
-            packed = collate([pack(p, a) for p, a in zip(prompts, answers)], pad).to(bench.device)
-            return branch_log_probs(bench.model, packed, pixel_values=pixels).sums
+            packed = collate(packs, pad).to(bench.device)
+            return log_probs(bench.model, packed, pixel_values=pixels).sums
 
-        @torch.no_grad()
-        def original(
-            prompts: list = prompts, answers: list = answers, pixels: torch.Tensor = texts.pixel_values
-        ) -> torch.Tensor:
-            return torch.stack(
-                [one_forward(bench, p, a, pixels) for p, group in zip(prompts, answers) for a in group]
-            )
-
-        yield compare(
+        result = compare(
             bench,
             f"reference log-probs, {pairs} pair{'s' * (pairs > 1)} of a prompt",
             "original: a full forward an answer",
-            ours,
-            original,
+            partial(sums, branch_log_probs),
+            partial(sums, release_way.branch_log_probs),
             lambda a, b: {"sums": largest(a, b)},
             {"sums": 1e-3 if bench.exact else 2.0},
             PeakTensors,
             target="≥ 3.5",
         )
-
-
-def one_forward(bench: Bench, prompt: list[int], answer: list[int], pixels: torch.Tensor) -> torch.Tensor:
-    """log p(answer | prompt), the original's way."""
-    ids = torch.tensor([prompt + answer], device=bench.device)
-    logits = bench.model(input_ids=ids, pixel_values=pixels, use_cache=False).logits.float()
-    per_token = logits[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2)  # (1, length - 1)
-    return per_token[0, len(prompt) - 1 :].sum()
+        works = Work.packed(packs, sum(len(b) for p in packs for b in p.branches)), Work.separate(packs)
+        yield with_speed(bench, result, *(w.operations(bench.shape, bench.vocabulary) for w in works))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from side_by_side import Bench, PeakTensors, Result, compare, run
+from operations import Work
+from side_by_side import Bench, PeakTensors, Result, compare, run, with_speed
 
+from rlaifv_kedro.branching import Pack
 from rlaifv_kedro.branching.drawing import SamplingSettings
 from rlaifv_kedro.branching.sampling import sample_branches
 
@@ -76,7 +78,13 @@ def measure(bench: Bench) -> Iterator[Result]:
     )
     tokens = SAMPLES * NEW_TOKENS
     speeds = {"ours tokens/s": tokens / result.seconds_ours, "peer tokens/s": tokens / result.seconds_peer}
-    yield replace(result, further=speeds)
+    answers = [[0] * (NEW_TOKENS - 1)] * SAMPLES  # a sample's last token is drawn and not computed
+    whole = Pack(prompt, answers)
+    prefill = Work.packed([Pack(prompt, [])] * (SAMPLES - 1), 0)
+    ours_work = Work.packed([whole], tokens)
+    peer_work = Work(ours_work.tokens + prefill.tokens, ours_work.attended + prefill.attended, tokens, 1)
+    works = (w.operations(bench.shape, bench.vocabulary) for w in (ours_work, peer_work))
+    yield with_speed(bench, replace(result, further=speeds), *works)
 
 
 def logit_gap(ids: list[int], reference: list[int], logits: torch.Tensor) -> float:

@@ -42,6 +42,7 @@ SHAPES = {
     for shape in (
         Shape("tiny", 384, 8, 6, 1024, 128, 2, 2),
         Shape("quick", 384, 2, 6, 1024, 128, 2, 2),
+        Shape("smallest", 64, 2, 2, 128, 32, 2, 2),
         Shape("llava-7b", 4096, 32, 32, 11008, 1024, 24, 16, torch.bfloat16),
     )
 }

@@ -13,7 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 QUICK_REPEATS = 3
+PEAK_TFLOPS = 989.0
+"""Of an H100 and an H200 in dense bfloat16, by their datasheets."""
 
 
 class ResultsDiffer(Exception):
@@ -250,6 +252,21 @@ def _seconds(bench: Bench, fn: Callable[[], Any], before: Callable[[], None]) ->
     return time.perf_counter() - start
 
 
+def with_speed(bench: Bench, result: Result, ours: float, peer: float) -> Result:
+    """The result with operations a second, and on a GPU their share of its peak (MFU).
+
+    Args:
+        ours, peer: Floating-point operations that each way of computing needs for its own tokens; see
+            ``operations.py``.
+    """
+    ways = {"ours": ours / result.seconds_ours, "peer": peer / result.seconds_peer}
+    further = {f"{name} TFLOP/s": speed / 1e12 for name, speed in ways.items()}
+    if bench.device == "cuda":
+        peak = 1e12 * bench.options.peak_tflops
+        further |= {f"{name} MFU": speed / peak for name, speed in ways.items()}
+    return replace(result, further={**result.further, **further})
+
+
 def largest(ours: torch.Tensor, peer: torch.Tensor) -> float:
     """Largest absolute difference."""
     return float((ours.double() - peer.double()).abs().max())
@@ -275,6 +292,9 @@ def run(
         "--quick",
         action="store_true",
         help=f"2 layers, vocabulary 2000, {QUICK_REPEATS} repeats: under a minute",
+    )
+    parser.add_argument(
+        "--peak-tflops", type=float, default=PEAK_TFLOPS, help="of the GPU in dense bfloat16, for MFU"
     )
     if add_options:
         add_options(parser)

@@ -57,18 +57,24 @@ def layout(packed: PackedBatch, cached: int | None = None) -> BranchLayout | Non
     Args:
         cached: Length of the padded prefixes, if they lie in a cache and the batch holds branches only.
     """
-    length = packed.input_ids.shape[1]
     if packed.input_ids.device.type != "cpu":
-        # Not measured on a GPU yet; there attention is 1 % of a 7B model's compute at these lengths.
+        # Not measured on a GPU yet (perf/gpu_check.py); there attention is 1 % of a 7B model's compute at
+        # these lengths.
         return None
+    whole = in_pieces(packed, cached)
+    pieces = [p for row in whole.rows for p in row]
+    needed = sum((p.stop - p.start) * p.keys // (2 if p.causal else 1) for p in pieces)
+    saved = len(whole.rows) * whole.queries * whole.keys - needed
+    return whole if saved >= _WORTHWHILE * len(pieces) else None
+
+
+def in_pieces(packed: PackedBatch, cached: int | None = None) -> BranchLayout:
+    """The pieces of a batch, whether or not they are faster; arguments as in :func:`layout`."""
     rows = [
         _row(prefix, lengths, cached) for prefix, lengths in zip(packed.prefix_lengths, packed.branch_lengths)
     ]
-    keys = length + (cached or 0)
-    pieces = [p for row in rows for p in row]
-    needed = sum((p.stop - p.start) * p.keys // (2 if p.causal else 1) for p in pieces)
-    saved = len(rows) * length * keys - needed
-    return BranchLayout(length, keys, rows) if saved >= _WORTHWHILE * len(pieces) else None
+    length = packed.input_ids.shape[1]
+    return BranchLayout(length, length + (cached or 0), rows)
 
 
 def _row(prefix: int, lengths: list[int], cached: int | None) -> list[Piece]:

@@ -1,0 +1,191 @@
+"""Steps of the project's own trainer at the real shape: LoRA, and full fine-tuning with offloaded ZeRO-2.
+
+Batches, loss, optimiser and schedule are real. The peer is the same trainer with the release's forward:
+chosen and rejected as rows of one batch. The runs stop before the first checkpoint, so nothing large
+is written.
+"""
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from gpu.pairs import sampled_pairs, store_of, wrapped
+from gpu.setting import GIB, PROJECT, Different, Row, Setting, size_of
+from operations import Learning, Work
+from release_way import concatenated_log_probs
+
+from rlaifv_kedro.branching import Pack, branch_log_probs
+from rlaifv_kedro.datasets import PairStore
+from rlaifv_kedro.params import LoraParams, TrainingParams
+from rlaifv_kedro.preference.data import Truncation
+from rlaifv_kedro.preference.loss import PreferenceLoss
+from rlaifv_kedro.preference.reference import reference_log_probs
+from rlaifv_kedro.preflight import sizes
+from rlaifv_kedro.training.numerics import compute_as_training_does
+from rlaifv_kedro.training.trainer import PreferenceTrainer
+from rlaifv_kedro.training.training import TrainingJob, train
+
+STEPS, WARM_UP, PAIRS = 5, 2, 4
+ANSWER = 100  # tokens
+LOSSES_APART = {"float32": 1e-3, "bfloat16": 5e-2}
+
+
+class _Enough(Exception):
+    """As many steps as wanted are done."""
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """Steps of a training.
+
+    Attributes:
+        seconds: Of the steps after the first ones.
+        losses: Of all steps' pairs, in their order.
+        packs: Of all steps, in their order.
+        peak_gib: Of the whole training; None without a GPU.
+    """
+
+    seconds: list[float]
+    losses: list[float]
+    packs: list[Pack]
+    peak_gib: float | None
+
+
+def lora_rows(setting: Setting) -> Iterator[Row]:
+    """LoRA as the release has it: rank 64 on all linear layers of the language model, and the projector."""
+    yield from _against_release(setting, _params(lora=LoraParams(dropout=0.0)), "LoRA", "adapters")
+
+
+def full_rows(setting: Setting) -> Iterator[Row]:
+    """Full fine-tuning on one GPU, the optimiser's state in the host's memory."""
+    import deepspeed  # noqa: F401 (said first if it is not there)
+
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29577"}
+    params = _params(deepspeed=str(PROJECT / "conf/deepspeed/zero2_offload.json"))
+    with tempfile.TemporaryDirectory() as folder:
+        store = _pairs(setting, Path(folder))
+        ran = _train(setting, params, store, Path(folder) / "work", branch_log_probs)
+    ours, _ = _works(ran, setting, "all", params.gradient_checkpointing)
+    yield _row(setting, "full, ZeRO-2 with offload", params, ran, ours) | {"peer": "none was run"}
+
+
+def _against_release(
+    setting: Setting, params: TrainingParams, name: str, learning: Learning
+) -> Iterator[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        store = _pairs(setting, Path(folder))
+        ran = {
+            way: _train(setting, params, store, Path(folder) / way, log_probs)
+            for way, log_probs in (("ours", branch_log_probs), ("peer", concatenated_log_probs))
+        }
+    ours, peer = ran["ours"], ran["peer"]
+    apart = max(abs(a - b) for a, b in zip(ours.losses, peer.losses, strict=True))
+    if not apart <= LOSSES_APART[setting.dtype]:
+        raise Different(f"{name}: losses differ by {apart:.3g}")
+    works = _works(ours, setting, learning, params.gradient_checkpointing)
+    ratios = [b / a for a, b in zip(ours.seconds, peer.seconds)]
+    row = _row(setting, name, params, ours, works[0]) | {
+        "peer": "the same trainer, a row an answer",
+        "ratio": statistics.median(ratios),
+        "lowest": min(ratios),
+        "highest": max(ratios),
+        "peer ms": 1000 * statistics.median(peer.seconds),
+        "largest difference of losses": apart,
+    }
+    if setting.device == "cuda":
+        mfu = works[1] / statistics.median(peer.seconds) / (1e12 * setting.peak_tflops)
+        row |= {"peer MFU": mfu, "peer GiB": peer.peak_gib}
+    yield row
+
+
+def _params(**changes: object) -> TrainingParams:
+    """The recipe's, but for a higher learning rate, by which losses move in a few steps."""
+    epochs = STEPS * PAIRS / PAIRS
+    return TrainingParams(
+        batch_size=PAIRS,
+        micro_batch_size=1,
+        epochs=epochs,
+        checkpoint_every=epochs,
+        learning_rate=1e-5,
+        warmup_ratio=0.0,
+        report_to=[],
+        **changes,
+    )
+
+
+def _pairs(setting: Setting, folder: Path) -> PairStore:
+    model = wrapped(setting.model(), setting.vocabulary)
+    return store_of(folder, sampled_pairs(model, setting.vocabulary, PAIRS, ANSWER))
+
+
+def _train(
+    setting: Setting, params: TrainingParams, store: PairStore, folder: Path, log_probs: Callable
+) -> _Ran:
+    """Train from the same weights, with another way to compute the answers' log-probs."""
+    reference_model = wrapped(setting.model(), setting.vocabulary)
+    compute_as_training_does(reference_model, params, setting.dtype)
+    reference = reference_log_probs(reference_model, store, store.by_prompt(), Truncation())
+    del reference_model
+    if setting.device == "cuda":
+        torch.cuda.empty_cache()
+    times, losses, packs, pair_loss = [], [], [], PreferenceTrainer._pair_loss
+
+    def watched(trainer: PreferenceTrainer, model: torch.nn.Module, inputs: dict[str, Any]) -> PreferenceLoss:
+        result = pair_loss(trainer, model, inputs)
+        losses.extend(result.losses.detach().float().tolist())
+        packs.extend(inputs["packed"].unpack())
+        return result
+
+    def on_step(step: int) -> None:
+        setting.wait()
+        times.append(time.perf_counter())
+        if step == STEPS:
+            raise _Enough
+
+    def run() -> None:
+        policy = wrapped(setting.model(), setting.vocabulary)
+        job = TrainingJob(Path("random"), folder, 5, params, setting.dtype, setting.device)
+        with (
+            mock.patch.object(PreferenceTrainer, "_pair_loss", watched),
+            # The release's forward rounds otherwise than the reference log-probs, which are ours
+            mock.patch.object(PreferenceTrainer, "_check_reference", lambda *_: None),
+            mock.patch("rlaifv_kedro.training.trainer.branch_log_probs", log_probs),
+        ):
+            try:
+                train(policy, store, reference, job, on_step)
+            except _Enough:
+                return
+
+    peak = setting.peak_gib(run)
+    return _Ran([b - a for a, b in zip(times[WARM_UP - 1 :], times[WARM_UP:])], losses, packs, peak)
+
+
+def _works(ran: _Ran, setting: Setting, learning: Learning, again: bool) -> tuple[float, float]:
+    """Operations of a step, ours and the peer's."""
+    packs = ran.packs[:PAIRS]
+    answers = sum(len(branch) for pack in packs for branch in pack.branches)
+    ours, peer = Work.packed(packs, answers), Work.separate(packs)
+    return tuple(work.operations(setting.shape, setting.vocabulary, learning, again) for work in (ours, peer))
+
+
+def _row(setting: Setting, name: str, params: TrainingParams, ran: _Ran, operations: float) -> Row:
+    seconds = statistics.median(ran.seconds)
+    size = size_of(setting.model())
+    row = {
+        "step": f"{name}, {PAIRS} pairs a step, one a forward pass",
+        "ours ms": 1000 * seconds,
+        "pairs/s": PAIRS / seconds,
+        "ours GiB": ran.peak_gib,
+        "check sizes GiB": sizes.training_memory(size, params, ANSWER, setting.dtype) / GIB,
+    }
+    if setting.device == "cuda":
+        row["ours MFU"] = operations / seconds / (1e12 * setting.peak_tflops)
+    return row
