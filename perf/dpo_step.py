@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from operations import Work
 from release_way import concatenated_log_probs
-from side_by_side import Bench, Result, SavedActivations, compare, run, with_speed
+from side_by_side import ROUNDED, Bench, Result, SavedActivations, compare, run, with_speed
 
 from rlaifv_kedro.branching import PackedBatch, branch_log_probs, collate, pack
 from rlaifv_kedro.branching.forward import BranchLogProbs
@@ -32,10 +32,7 @@ TARGETS = {
     "TRL": ("≥ 2.2", "≥ 3.2"),
     "TRL and reference": ("≥ 2.2", "≥ 3.2"),
 }
-TOLERANCES = {
-    True: {"losses": 1e-4, "gradients": 5e-5},
-    False: {"losses": 5e-2, "gradients": 1e-1},
-}  # by whether all is float32
+EXACT = {"losses": 1e-4, "gradients": 5e-5}  # in float32
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ def against(bench: Bench, pairs: Pairs, name: str, peer_loss: Callable[[], torch
         lambda: step(ours_loss),
         lambda: step(peer_loss),
         differences,
-        TOLERANCES[bench.exact],
+        EXACT if bench.exact else ROUNDED,
         lambda: SavedActivations(bench.model, [pairs.pixel_values]),
         target=f"{TARGETS[name][count - 1]}, memory ≤ 0.5",
         before=lambda: bench.model.zero_grad(set_to_none=True),

@@ -16,8 +16,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -76,9 +78,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--out", type=Path, help="JSON file to write; a .jsonl beside it holds rows as they come"
-    )
+    parser.add_argument("--out", type=Path, help="JSON file, written anew after each part")
     parser.add_argument("--show", type=Path, help="print such a file as markdown")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     parser.add_argument("--shape", choices=["tiny", "llava-7b"], default="llava-7b")
@@ -117,44 +117,45 @@ def _run(part: Part, given: argparse.Namespace, limit: float) -> dict[str, Any]:
     done = {"name": part.name, "about": part.about, "rows": [], "seconds": 0.0, "error": None}
     if limit < 1:
         return done | {"error": "not reached: the budget was spent"}
-    rows, start = given.out.with_suffix(f".{part.name}.jsonl"), time.monotonic()
-    rows.unlink(missing_ok=True)
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "rows.jsonl"
+        done["error"] = _wait(_started(part, given, rows), limit)
+        if rows.is_file():
+            done["rows"] = [json.loads(line) for line in rows.read_text().splitlines()]
+    return done | {"seconds": time.monotonic() - start}
+
+
+def _started(part: Part, given: argparse.Namespace, rows: Path) -> subprocess.Popen:
     command = [sys.executable, str(Path(__file__).resolve()), "--part", part.name, "--out", str(rows)]
     command += ["--device", given.device, "--shape", given.shape, "--peak-tflops", str(given.peak_tflops)]
-    process = subprocess.Popen(
+    # The project need not be installed on the other machine.
+    sources = os.pathsep.join(filter(None, [str(PROJECT / "src"), os.environ.get("PYTHONPATH")]))
+    # What DeepSpeed compiles lies with the rows: a part that is killed while it compiles leaves a lock, for
+    # which whoever needs the same extension would wait for ever.
+    own = {"PYTHONPATH": sources, "TORCH_EXTENSIONS_DIR": str(rows.parent / "extensions")}
+    return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": _with_sources()},
+        env={**os.environ, **own},
     )
+
+
+def _wait(process: subprocess.Popen, limit: float) -> str | None:
+    """Why the process did not end well, or None; nothing of it computes on beside the next part."""
     try:
         said, _ = process.communicate(timeout=limit)
-        error = None if process.returncode == 0 else said[-SHOWN_ERROR:].strip()
+        return None if process.returncode == 0 else said[-SHOWN_ERROR:].strip()
     except subprocess.TimeoutExpired:
-        error = f"stopped after {limit:.0f} s, its limit or what the budget left"
+        return f"stopped after {limit:.0f} s, its limit or what the budget left"
     finally:
-        _kill_group(process)
-    lines = rows.read_text().splitlines() if rows.is_file() else []
-    rows.unlink(missing_ok=True)
-    seconds = time.monotonic() - start
-    return done | {"rows": [json.loads(line) for line in lines], "seconds": seconds, "error": error}
-
-
-def _kill_group(process: subprocess.Popen) -> None:
-    """Nothing of a part may compute beside the next one."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    process.communicate()
-
-
-def _with_sources() -> str:
-    """The project need not be installed on the other machine."""
-    return os.pathsep.join(filter(None, [str(PROJECT / "src"), os.environ.get("PYTHONPATH")]))
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def _measure(part: Part, given: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ from gpu.pairs import sampled_pairs, store_of, wrapped
 from gpu.setting import GIB, PROJECT, Different, Row, Setting, size_of
 from operations import Learning, Work
 from release_way import concatenated_log_probs
+from side_by_side import ROUNDED
 
 from rlaifv_kedro.branching import Pack, branch_log_probs
 from rlaifv_kedro.datasets import PairStore
@@ -34,7 +35,7 @@ from rlaifv_kedro.training.training import TrainingJob, train
 
 STEPS, WARM_UP, PAIRS = 5, 2, 4
 ANSWER = 100  # tokens
-LOSSES_APART = {"float32": 1e-3, "bfloat16": 5e-2}
+LOSSES_APART = {"float32": 1e-3, "bfloat16": ROUNDED["losses"]}
 
 
 class _Enough(Exception):

@@ -1,5 +1,6 @@
 """perf/gpu_check.py without a GPU: its parts run for real on the CPU, with a model that is as small as can be."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -20,17 +21,41 @@ def checked(out: Path, *options: str) -> dict[str, dict[str, Any]]:
     return {part["name"]: part for part in json.loads(out.read_text())["parts"]}
 
 
-def test_a_part_that_fails_or_is_not_reached_is_said_and_costs_nothing(tmp_path: Path) -> None:
-    """The first part is given less time than Python takes to import torch."""
+def shown(out: Path) -> str:
+    """What the check prints of a file."""
+    command = [sys.executable, str(SCRIPT), "--show", str(out)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_parts_that_are_not_reached_are_said(tmp_path: Path) -> None:
     out = tmp_path / "check.json"
-    parts = checked(out, "--budget", "1.05", "--only", "ceilings", "equality")
-    assert "stopped after 1 s" in parts["ceilings"]["error"]
-    assert "not reached" in parts["equality"]["error"]
+    parts = checked(out, "--budget", "0", "--only", "ceilings", "equality")
+    assert all(part["error"] == "not reached: the budget was spent" for part in parts.values())
     assert [file.name for file in tmp_path.iterdir()] == ["check.json"]
-    shown = subprocess.run(
-        [sys.executable, str(SCRIPT), "--show", str(out)], check=True, capture_output=True, text=True
-    ).stdout
-    assert "Not done: stopped after 1 s" in shown and "Not done: not reached" in shown
+    assert shown(out).count("Not done: not reached") == 2
+
+
+def test_a_part_that_takes_too_long_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a second Python has not even read torch and transformers."""
+    monkeypatch.syspath_prepend(PERF)
+    import gpu_check
+
+    options = {"device": "cpu", "shape": "tiny", "peak_tflops": 989.0, "out": tmp_path / "check.json"}
+    part = next(p for p in gpu_check.PARTS if p.name == "equality")
+    done = gpu_check._run(part, argparse.Namespace(**options), limit=1.0)
+    assert done["error"].startswith("stopped after 1 s") and done["rows"] == []
+    assert done["seconds"] >= 1
+
+
+def test_a_part_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part that doesn't exist ends as one that raises: with what its process said last."""
+    monkeypatch.syspath_prepend(PERF)
+    import gpu_check
+
+    options = {"device": "cpu", "shape": "tiny", "peak_tflops": 989.0, "out": tmp_path / "check.json"}
+    unknown = gpu_check.Part("unknown", "", ("", ""), 60)
+    done = gpu_check._run(unknown, argparse.Namespace(**options), limit=60.0)
+    assert "invalid choice: 'unknown'" in done["error"] and done["rows"] == []
 
 
 def test_what_a_part_measured_is_shown(tmp_path: Path) -> None:
@@ -38,10 +63,7 @@ def test_what_a_part_measured_is_shown(tmp_path: Path) -> None:
     part = checked(out, "--budget", "600", "--only", "ceilings")["ceilings"]
     assert part["error"] is None
     assert all(row.get("TFLOP/s", row.get("TB/s")) > 0 for row in part["rows"])
-    shown = subprocess.run(
-        [sys.executable, str(SCRIPT), "--show", str(out)], check=True, capture_output=True, text=True
-    ).stdout
-    assert "| what | TFLOP/s | TB/s |" in shown and "product of bfloat16 matrices" in shown
+    assert "| what | TFLOP/s | TB/s |" in shown(out) and "product of bfloat16 matrices" in shown(out)
 
 
 def test_without_a_gpu_it_says_what_can_be_done() -> None:
