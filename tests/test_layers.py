@@ -16,6 +16,7 @@ BOTTOM = {
     "formats",
     "found_out",
     "images",
+    "leftovers",
     "machine",
     "models.cards",
     "models.files_of_checkpoint",

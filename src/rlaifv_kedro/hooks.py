@@ -15,6 +15,8 @@ from pydantic_core import to_jsonable_python
 from rlaifv_kedro.datasets.chunks import ChunkedTableDataset
 from rlaifv_kedro.engine.outputs import Outputs, announce
 from rlaifv_kedro.found_out import taken
+from rlaifv_kedro.leftovers import end_leftovers
+from rlaifv_kedro.run_folder import set_run_folder
 from rlaifv_kedro.runs import alive, hashes, versions
 from rlaifv_kedro.runs import manifest as manifests
 from rlaifv_kedro.runs.changes import outputs_there
@@ -78,6 +80,8 @@ class RunHooks:
         taken()  # what a notebook found out before
         run_id = run_params["run_id"]
         hashes.recall(self._project)
+        set_run_folder(self._project / manifests.RUNS / run_id)
+        end_leftovers(self._project / manifests.RUNS)  # they hold GPUs
 
         def look() -> None:
             if self._before_first_node is not None:

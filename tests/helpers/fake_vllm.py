@@ -26,6 +26,8 @@ elif once:
 if how.startswith("says "):
     print(how.removeprefix("says "), flush=True)
     sys.exit(1)
+while how.startswith("waits for ") and not os.path.exists(how.removeprefix("waits for ")):
+    time.sleep(0.05)
 if how == "sleeps":
     time.sleep(600)
 

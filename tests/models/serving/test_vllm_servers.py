@@ -18,8 +18,8 @@ import pytest
 
 from fake_vllm import children, mark_of, until
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.leftovers import end_leftovers, keep_record, marked
 from rlaifv_kedro.models.serving import gpus, servers
-from rlaifv_kedro.models.serving.leftovers import end_leftovers, keep_record, marked
 from rlaifv_kedro.models.serving.servers import VLLMServers
 from rlaifv_kedro.params import ServingParams
 
@@ -257,10 +257,18 @@ def test_what_a_start_waits_for_is_said(
     serving: Serving,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(servers, "TELL", 0.2)
-    with caplog.at_level(logging.INFO), started(checkpoint, serving()):
-        pass
+    monkeypatch.setattr(servers, "TELL", 0.1)
+
+    def let_go() -> None:
+        until(lambda: "starting with" in caplog.text)
+        (tmp_path / "go").touch()
+
+    thread = threading.Thread(target=let_go)
+    thread.start()
+    with caplog.at_level(logging.INFO), started(checkpoint, serving(f"waits for {tmp_path / 'go'}")):
+        thread.join()
     assert "Starting 1 server of vLLM for policy" in caplog.text
     assert "Waiting for 1 server of vLLM for policy" in caplog.text
     assert "starting with" in caplog.text, "the last line of its log"

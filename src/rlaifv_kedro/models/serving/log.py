@@ -18,8 +18,9 @@ class Cause(NamedTuple):
 
 
 _MEMORY = (
-    "Lower serving.engine_options.max-model-len, set gpu-memory-utilization there, spread the model with "
-    "serving.gpus_per_server, or end what else uses the GPU (nvidia-smi)"
+    "Free the machine's memory, or ask for less: "
+    "set max-model-len or gpu-memory-utilization in serving.engine_options (on a CPU "
+    "VLLM_CPU_KVCACHE_SPACE in serving.environment), or raise serving.gpus_per_server"
 )
 CAUSES = (
     Cause(
@@ -32,7 +33,7 @@ CAUSES = (
         "Set serving.python to the interpreter of an environment that has vLLM (docs/serving.md)",
     ),
     Cause(
-        re.compile(r"unrecognized arguments: |error: argument --|ambiguous option: "),
+        re.compile(r"unrecognized arguments: |error: argument --|ambiguous option: |Value error, "),
         "Look at serving.engine_options; docs/serving.md names the vLLM that is known to work",
     ),
     Cause(re.compile(r"[Aa]ddress already in use"), "Set serving.ports to other ones"),
@@ -41,13 +42,14 @@ CAUSES = (
             r"CUDA out of memory|OutOfMemoryError|No available memory for the cache blocks|"
             r"is less than desired GPU memory utilization|larger than the available KV cache memory|"
             r"larger than the maximum number of tokens that can be stored in KV cache|"
+            r"is less than requested memory for kv|"
             r"Cannot allocate memory|can't allocate memory|[Nn]ot enough memory"
         ),
         _MEMORY,
     ),
     Cause(
         re.compile(r"was ended by SIGKILL"),
-        "Usually the machine had no memory left (dmesg). " + _MEMORY,
+        "Someone killed it, or the machine had no memory left (dmesg). " + _MEMORY,
     ),
     Cause(
         re.compile(r"Model architectures .* (?:are|is) not supported|has no vLLM implementation"),
@@ -68,22 +70,30 @@ CAUSES = (
     ),
 )
 """In the order in which they are looked for; the first line that one of them matches counts."""
+_HARMLESS = re.compile(r"^(?:\(\w+(?: pid=\d+)?\) )?(?:WARNING|INFO) ")
 _ERROR = re.compile(r"\b[A-Za-z_.]*(?:Error|Exception|error)\b: \S")
+
+
+_FOLLOWS = "Engine core initialization failed"
 
 
 def why_it_ended(log: str) -> str:
     """The telling line of a log and what to do; without one the last line with an error, or the log's end."""
-    lines = [_PREFIX.sub("", line).strip() for line in log.splitlines()]
+    telling = [line for line in log.splitlines() if not _HARMLESS.search(line)]
+    lines = [_PREFIX.sub("", line).strip() for line in telling]
     for cause in CAUSES:
         told = [line for line in lines if cause.line.search(line)]
         if told:
-            return f"{shortened(told[-1], 400)}. {cause.remedy}."
-    errors = [line for line in lines if _ERROR.search(line)]
-    # The engine's own error; what follows says only that there was one.
-    telling = [line for line in errors if "Engine core initialization failed" not in line] or errors
-    if telling:
-        return f"{shortened(telling[-1], 400)}."
+            return f"{_as_sentence(told[-1])} {cause.remedy}."
+    # What follows the engine's own error says only that there was one.
+    errors = [line for line in lines if _ERROR.search(line) and _FOLLOWS not in line]
+    if errors:
+        return _as_sentence(errors[-1])
     return "its log ends with:\n" + "\n".join(lines[-TAIL:])
+
+
+def _as_sentence(line: str) -> str:
+    return shortened(line, 400).rstrip(".") + "."
 
 
 def port_was_taken(log: str) -> bool:

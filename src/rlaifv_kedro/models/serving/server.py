@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from rlaifv_kedro.files import shown, writing
+from rlaifv_kedro.leftovers import end_marked, keep_record
 from rlaifv_kedro.models.serving import guard, ports
 from rlaifv_kedro.models.serving.command import MARK, Served
-from rlaifv_kedro.models.serving.leftovers import end_marked, keep_record
 from rlaifv_kedro.models.serving.log import port_was_taken, why_it_ended
 from rlaifv_kedro.params.serving import ServingParams
 

@@ -9,11 +9,11 @@ from types import TracebackType
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
+from rlaifv_kedro.leftovers import FOLDER, end_leftovers
 from rlaifv_kedro.models.folder import CheckpointFolder
 from rlaifv_kedro.models.hub import folder_of
 from rlaifv_kedro.models.serving import gpus
 from rlaifv_kedro.models.serving.command import Served
-from rlaifv_kedro.models.serving.leftovers import FOLDER, end_leftovers
 from rlaifv_kedro.models.serving.server import Server, ended_together
 from rlaifv_kedro.params.serving import ServingParams
 from rlaifv_kedro.run_folder import run_folder
