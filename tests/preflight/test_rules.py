@@ -123,7 +123,7 @@ def test_a_run_tells_all_that_is_wrong_at_once_and_begins_nothing(project: Path)
         ({"evaluation": {"benchmarks": ["mmhal"]}}, "No judge is named"),
         ({"evaluation": {"benchmarks": ["amber"]}}, "'en_core_web_lg' can't be loaded"),
         (
-            {**JUDGED, **VLLM},
+            {**JUDGED, **VLLM, "compute": {"device": "cpu"}},
             "a policy with backend vllm can't search for answers with 3 beams (benchmarks.beams)",
         ),
     ],
@@ -173,7 +173,6 @@ def test_files_that_would_stop_the_run(project: Path, damage: Callable[[Path], N
         ("tensorboard", {"training": {"report_to": ["tensorboard"]}}),
         ("peft", {"training": {"lora": {}}}),
         ("deepspeed", {"training": {"deepspeed": "conf/deepspeed/zero2.json"}}),
-        ("vllm", {"models": {"labeler": {"backend": "vllm"}}}),
     ],
 )
 def test_packages_that_would_stop_the_run(

@@ -4,17 +4,13 @@ from collections.abc import Iterator
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.hub import folder_of
-from rlaifv_kedro.params import OpenAIParams, TransformersParams, VLLMParams, WeightsParams
+from rlaifv_kedro.params import OpenAIParams, TransformersParams, WeightsParams
 from rlaifv_kedro.preflight import machine
 from rlaifv_kedro.preflight.finding import Finding
 from rlaifv_kedro.preflight.setup import RunSetup
 
 FLASH_ATTENTION = (
     "pip install flash-attn; or set attn_implementation: sdpa, which shares prefixes and is faster here."
-)
-VLLM = (
-    "Install it in an environment of its own: pip install 'rlaifv_kedro[vllm]'; or serve the model there "
-    "and take backend: openai."
 )
 
 
@@ -58,8 +54,6 @@ def _computes(setup: RunSetup) -> bool:
 def packages_are_there(setup: RunSetup) -> Iterator[Finding]:
     """What only some backends, kinds of attention and models import."""
     for name, params in setup.asked().items():
-        if isinstance(params, VLLMParams):
-            yield machine.check_package("vllm", f"models.{name}.backend", VLLM)
         if isinstance(params, TransformersParams) and params.attn_implementation == "flash_attention_2":
             where = f"models.{name}.attn_implementation"
             yield machine.check_package("flash_attn", where, FLASH_ATTENTION)

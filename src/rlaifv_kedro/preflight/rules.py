@@ -16,6 +16,7 @@ from rlaifv_kedro.preflight import (
     benchmark_rules,
     feedback_rules,
     model_rules,
+    serving_rules,
     table_rules,
     token_rules,
     training_rules,
@@ -33,6 +34,7 @@ RULES: tuple[Rule, ...] = (
     table_rules.truth_is_about_the_prompts,
     table_rules.prompts_suffice,
     *model_rules.RULES,
+    *serving_rules.RULES,
     *token_rules.RULES,
     *benchmark_rules.RULES,
 )

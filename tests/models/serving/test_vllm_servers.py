@@ -97,7 +97,7 @@ def test_each_server_has_its_gpus_and_its_port(
         with (
             pytest.raises(
                 UserError,
-                match="labeler: a server of vLLM takes 2 GPUs, at least one.*there are 5.*4 of them",
+                match="labeler: a server of vLLM takes 2 GPUs, at least one.*there are 5, of which other.*have 4",
             ),
             started(checkpoint, serving(gpus_per_server=2), device="auto", name="labeler"),
         ):

@@ -18,27 +18,33 @@ def visible_gpus() -> list[str]:
     return names[:count]
 
 
-def shares(serving: ServingParams, gpus: list[str], name: str) -> list[list[str]]:
+def free_gpus(visible: list[str]) -> list[str]:
+    """Those that no server of this process has."""
+    return [gpu for gpu in visible if gpu not in _taken]
+
+
+def shares(serving: ServingParams, free: list[str], count: int, name: str) -> list[list[str]]:
     """The GPUs of each server.
 
     Args:
-        gpus: Those that there are; none for servers on the CPU.
+        free: Those that may be taken.
+        count: How many there are; 0 for servers on the CPU.
         name: The role, for messages.
 
     Raises:
         UserError: There are not enough.
     """
-    if not gpus:
+    if count == 0:
         return [[] for _ in range(serving.servers or 1)]
-    size, free = serving.gpus_per_server, [gpu for gpu in gpus if gpu not in _taken]
+    size = serving.gpus_per_server
     servers = serving.servers or len(free) // size
     if servers == 0 or servers * size > len(free):
         asked = serving.servers or "at least one"
-        others = f", of which other models' servers have {len(gpus) - len(free)}" if _taken else ""
+        others = f", of which other models' servers have {count - len(free)}" if len(free) < count else ""
         raise UserError(
-            f"{name}: a server of vLLM takes {size} GPU{'s' * (size > 1)}, {asked} shall start, there are "
-            f"{len(gpus)} GPUs{others}. Lower serving.gpus_per_server or serving.servers of the models that "
-            "are served at one time."
+            f"{name}: a server of vLLM takes {size} GPU{'s' * (size > 1)}, {asked} shall start, and there "
+            f"are {count}{others}. Lower serving.gpus_per_server or serving.servers of the models that are "
+            "served at one time."
         )
     return [free[k * size : (k + 1) * size] for k in range(servers)]
 

@@ -92,7 +92,8 @@ class VLLMServers:
         weights = folder_of(checkpoint).resolve()
         served = Served(weights, name, dtype, trust_remote_code, has_images(weights), self.key)
         self._serving, self._checkpoint = serving, weights
-        shares = gpus.shares(serving, [] if device == "cpu" else gpus.visible_gpus(), name)
+        visible = [] if device == "cpu" else gpus.visible_gpus()
+        shares = gpus.shares(serving, gpus.free_gpus(visible), len(visible), name)
         self._watched = [
             Watched(Server(served, serving, share, folder / FOLDER, f"{name}-{index}"), serving.start_timeout)
             for index, share in enumerate(shares)
