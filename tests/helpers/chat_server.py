@@ -29,6 +29,7 @@ class ChatServer:
         reply: The JSON of a reply to a body.
         delay: Seconds before a reply.
         list_fault: What goes wrong with the list of models, if anything.
+        path: Where requests are taken.
 
     Attributes:
         bodies: Of all chat requests, in the order they came.
@@ -46,6 +47,7 @@ class ChatServer:
         reply: Callable[[Body], Any] | None = None,
         delay: float = 0.0,
         list_fault: Fault | None = None,
+        path: str = "/v1/chat/completions",
     ):
         self.models, self.key, self.fault, self.reply, self.delay = (
             models,
@@ -54,7 +56,7 @@ class ChatServer:
             reply or (lambda body: completion(text_for(body))),
             delay,
         )
-        self.list_fault = list_fault
+        self.list_fault, self.path = list_fault, path
         self.bodies: list[Body] = []
         self.keys: set[str | None] = set()
         self.answered: Counter[str] = Counter()
@@ -77,7 +79,12 @@ class ChatServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.http.server_port}/v1"
+        return f"{self.root}/v1"
+
+    @property
+    def root(self) -> str:
+        """The address without a path."""
+        return f"http://127.0.0.1:{self.http.server_port}"
 
 
 class _Http(ThreadingHTTPServer):
@@ -115,7 +122,7 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if not self._allowed():
             return
-        if self.path != "/v1/chat/completions":
+        if self.path != chat.path:
             self.send(404, error("Not Found"))
             return
         key = key_of(body)

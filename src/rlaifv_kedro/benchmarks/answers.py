@@ -149,10 +149,9 @@ class _Answerer:
 
         if self._loaded is None or self._loaded[0] != name:
             self.close()
-            self._loaded = (
-                name,
-                open_model(self._models.policy, self._policies[name], self._compute, self._params.batch_size),
-            )
+            batch_size, checkpoint = self._params.batch_size, self._policies[name]
+            model = open_model(self._models.policy, checkpoint, self._compute, batch_size, "policy")
+            self._loaded = (name, model)
         return self._loaded[1]
 
     def _searched(self, model: Any, group: list[Any]) -> "list[Answer]":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import shortened
+from rlaifv_kedro.models.interface import Answer
 from rlaifv_kedro.models.llava.processor import chunked_ids
 from rlaifv_kedro.models.loading_errors import checkpoint_errors
 from rlaifv_kedro.models.processors import processor_template
@@ -113,6 +114,19 @@ class ChatEncoder:
     def prompts(self, questions: list[str], image: EncodedImage) -> list[list[int]]:
         """Ids of the prompts up to where the reply begins, the image's tokens filled in."""
         return self._ids([self.prompt_text(self.clean(q)) for q in questions], image)
+
+    def unexpanded(self, questions: list[str]) -> list[list[int]]:
+        """Ids of the prompts with what the chat template writes for an image in place of the image's tokens.
+
+        It is what vLLM takes, which puts the image's tokens there itself.
+        """
+        texts = [self.prompt_text(self.clean(q)) for q in questions]
+        return self._ids(texts, self.placeholder(1)) if self._by_chunks else self._plain(texts)
+
+    def answer(self, ids: list[int]) -> Answer:
+        """What the ids of a reply say."""
+        text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        return Answer(text, len(ids), "stop" if ids and ids[-1] in self.ends else "length")
 
     def answers(
         self, question: str, answers: list[str], image: EncodedImage

@@ -145,11 +145,11 @@ def load_encoder(path: str | Path, loading: Loading | None = None, **changes: An
         else:
             config = AutoConfig.from_pretrained(whole.path, trust_remote_code=loading.trust_remote_code)
         processor = _processor(given, whole, config, loading)
-        ends = ends_of(_generation_config(whole, config))
+        ends = ends_of(generation_config_of(whole, config))
         return ChatEncoder(processor, str(path), ends, context_of(config))
 
 
-def _generation_config(whole: CheckpointFolder, config: "PreTrainedConfig") -> "GenerationConfig":
+def generation_config_of(whole: CheckpointFolder, config: "PreTrainedConfig") -> "GenerationConfig":
     """The settings for generation that a model has when it is loaded."""
     from transformers import GenerationConfig
 

@@ -1,55 +1,25 @@
 """The model of a role: by its parameters, and the catalog's checkpoint where they name none."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rlaifv_kedro.models.interface import TextModel, VisionLanguageModel
-    from rlaifv_kedro.models.loading import Loading
     from rlaifv_kedro.params import BackendParams, ComputeParams
 
 
 def open_model(
-    params: "BackendParams", checkpoint: Path, compute: "ComputeParams", batch_size: int
+    params: "BackendParams", checkpoint: Path, compute: "ComputeParams", batch_size: int, role: str
 ) -> "VisionLanguageModel":
     """A policy or labeler.
 
     Args:
         checkpoint: The catalog's, taken where the parameters name none.
+        role: ``policy`` or ``labeler``, as ``models`` has it; it names servers that are started.
 
     Raises:
         UserError: It can't be loaded, or its server doesn't answer.
     """
-    from rlaifv_kedro.models.loading import load_model
-
-    return _opened(params, checkpoint, compute, batch_size, load_model)
-
-
-def open_text_model(params: "BackendParams", compute: "ComputeParams", batch_size: int) -> "TextModel":
-    """A splitter, question writer or judge.
-
-    Raises:
-        UserError: It can't be loaded, or its server doesn't answer.
-    """
-    from rlaifv_kedro.models.backends.text import load_text_model
-
-    return _opened(params, None, compute, batch_size, load_text_model)
-
-
-def _opened(
-    params: "BackendParams",
-    checkpoint: Path | None,
-    compute: "ComputeParams",
-    batch_size: int,
-    load: Callable[[str | Path, "Loading"], Any],
-) -> Any:
-    """A model of any backend.
-
-    Args:
-        load: How weights are loaded into this process.
-    """
-    from rlaifv_kedro.models.loading import Loading
     from rlaifv_kedro.params import OpenAIParams, VLLMParams
 
     if isinstance(params, OpenAIParams):
@@ -58,10 +28,32 @@ def _opened(
         return OpenAIModel(params)
     source = params.path or checkpoint
     if isinstance(params, VLLMParams):
-        from rlaifv_kedro.models.backends.vllm import VLLMModel
+        from rlaifv_kedro.models.backends.vllm_opening import open_served
 
-        return VLLMModel(source, params, dtype=compute.dtype)
-    return load(source, Loading.of(params, compute, batch_size))
+        return open_served(source, params, compute, role)
+    from rlaifv_kedro.models.loading import Loading, load_model
+
+    return load_model(source, Loading.of(params, compute, batch_size))
+
+
+def open_text_model(
+    params: "BackendParams", compute: "ComputeParams", batch_size: int, role: str
+) -> "TextModel":
+    """A splitter, question writer or judge; see :func:`open_model`."""
+    from rlaifv_kedro.params import OpenAIParams, VLLMParams
+
+    if isinstance(params, OpenAIParams):
+        from rlaifv_kedro.models.backends.openai import OpenAIModel
+
+        return OpenAIModel(params)
+    if isinstance(params, VLLMParams):
+        from rlaifv_kedro.models.backends.vllm_opening import open_served_text
+
+        return open_served_text(params.path, params, compute, role)
+    from rlaifv_kedro.models.backends.text import load_text_model
+    from rlaifv_kedro.models.loading import Loading
+
+    return load_text_model(params.path, Loading.of(params, compute, batch_size))
 
 
 def close_model(model: "VisionLanguageModel | TextModel") -> None:

@@ -14,6 +14,7 @@ from rlaifv_kedro.params.method import (
     RewardParams,
 )
 from rlaifv_kedro.params.models import (
+    AskedParams,
     BackendParams,
     ComputeParams,
     ModelParams,
@@ -39,6 +40,7 @@ from rlaifv_kedro.params.serving import ServingParams
 from rlaifv_kedro.params.training import JsonScalar, LaunchParams, LoraParams, MixSource, TrainingParams
 
 __all__ = [
+    "AskedParams",
     "RUNTIME_ONLY",
     "RUN_NAMES",
     "BackendParams",

@@ -82,32 +82,47 @@ class TransformersParams(WeightsParams):
     adapter: str | None = Field(None, description="folder of LoRA adapters to merge")
 
 
-class VLLMParams(WeightsParams):
+class AskedParams(BackendParams):
+    """A model that is asked over HTTP."""
+
+    concurrency: Annotated[Count, Effect.EXECUTION] = Field(
+        16, description="requests under way at once, at each of the servers"
+    )
+    timeout: Annotated[float, Effect.EXECUTION] = Field(120, gt=0, description="seconds to wait for a reply")
+    retries: Annotated[int, Effect.EXECUTION] = Field(
+        6, strict=True, ge=0, le=100, description="tries after the first, with growing pauses"
+    )
+
+
+class VLLMParams(WeightsParams, AskedParams):
     """A model on servers of vLLM that the run starts itself."""
 
     backend: Literal["vllm"] = "vllm"
     serving: ServingParams = ServingParams()
+    concurrency: Annotated[Count, Effect.EXECUTION] = Field(
+        256,
+        description="requests under way at once, at each of the servers: as many as vLLM computes at once",
+    )
+    timeout: Annotated[float, Effect.EXECUTION] = Field(
+        600, gt=0, description="seconds to wait for a reply, which may wait its turn in the server"
+    )
 
 
-class OpenAIParams(BackendParams):
+class OpenAIParams(AskedParams):
     """A model on any OpenAI-compatible server."""
 
     backend: Literal["openai"] = "openai"
-    url: Annotated[str, Effect.EXECUTION] = Field(
-        description="the server's address up to /v1, such as http://127.0.0.1:8000/v1; the result is the "
-        "model's, wherever it is asked"
+    url: Annotated[str | list[str], Effect.EXECUTION] = Field(
+        description="the server's address up to /v1, such as http://127.0.0.1:8000/v1, or a list of several "
+        "servers' with the same model: what is asked about one image goes to one of them, and to the next "
+        "one when it doesn't answer. The result is the model's, wherever it is asked"
     )
     model: str = Field(min_length=1, description="the name that the server knows the model by")
     api_key_variable: Annotated[str, Effect.EXECUTION] = Field(
         "OPENAI_API_KEY", description="environment variable with the key; a server without keys needs none"
     )
-    concurrency: Annotated[Count, Effect.EXECUTION] = Field(16, description="requests under way at once")
     requests_per_minute: Annotated[Count | None, Effect.EXECUTION] = Field(
         None, description="most requests a minute, retries included; without it, no limit of ours"
-    )
-    timeout: Annotated[float, Effect.EXECUTION] = Field(120, gt=0, description="seconds to wait for a reply")
-    retries: Annotated[int, Effect.EXECUTION] = Field(
-        6, strict=True, ge=0, le=100, description="tries after the first, with growing pauses"
     )
     top_logprobs: int = Field(
         20,
@@ -125,20 +140,35 @@ class OpenAIParams(BackendParams):
 
     @field_validator("url")
     @classmethod
-    def _is_an_address(cls, value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:  # "http://[::1", or a port that is no number
-            usable = False
-        if not usable or any(map(str.isspace, value)):
-            raise ValueError("it is no address: give one such as http://127.0.0.1:8000/v1")
-        if "@" in parts.netloc or parts.query or parts.fragment:
-            raise ValueError(
-                "leave out user, query and fragment: the key of a server comes from the environment variable "
-                "in api_key_variable"
-            )
+    def _are_addresses(cls, value: str | list[str]) -> str | list[str]:
+        addresses = [value] if isinstance(value, str) else value
+        if not addresses:
+            raise ValueError("there is no address: give one such as http://127.0.0.1:8000/v1")
+        for address in addresses:
+            _refuse_no_address(address)
+        if len(set(addresses)) < len(addresses):
+            raise ValueError("an address stands there twice: name each server once")
         return value
+
+    @property
+    def urls(self) -> list[str]:
+        """The addresses, of one server or several."""
+        return [self.url] if isinstance(self.url, str) else self.url
+
+
+def _refuse_no_address(value: str) -> None:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # "http://[::1", or a port that is no number
+        usable = False
+    if not usable or any(map(str.isspace, value)):
+        raise ValueError("it is no address: give one such as http://127.0.0.1:8000/v1")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError(
+            "leave out user, query and fragment: the key of a server comes from the environment variable "
+            "in api_key_variable"
+        )
 
 
 BACKENDS: dict[str, type[BackendParams]] = {

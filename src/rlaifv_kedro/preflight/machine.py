@@ -16,7 +16,7 @@ from rlaifv_kedro.params import OpenAIParams
 from rlaifv_kedro.preflight.finding import Finding
 
 if TYPE_CHECKING:
-    from rlaifv_kedro.models.backends.server_requests import Server
+    from rlaifv_kedro.models.backends.server_chats import ChatServers
 
 LOWER_MEMORY = {
     "training": "Train adapters (--params training.lora.rank=64,training.learning_rate=1e-5), lower "
@@ -156,27 +156,28 @@ def check_package(name: str, needed_for: str, remedy: str) -> Finding:
     return Finding(True, f"the package {name} is there", needed_for)
 
 
-def server(params: OpenAIParams) -> "Server":
+def server(params: OpenAIParams) -> "ChatServers":
     """The server that parameters name; nothing is asked of it.
 
     Raises:
         UserError: They name none, or no possible key.
     """
-    from rlaifv_kedro.models.backends.server_requests import Server
+    from rlaifv_kedro.models.backends.server_chats import ChatServers
 
-    return Server(params, first_pause=0.5)
+    return ChatServers(params, first_pause=0.5)
 
 
 def check_server(role: str, params: OpenAIParams) -> list[Finding]:
     """Whether the server answers, takes the key and serves the model."""
-    where = params.url
+    where = " and ".join(params.urls)
     try:
         server(params).check()
     except UserError as error:
         return [Finding(False, f"{role}: its server can't be used", where, error.message)]
-    parts, note = urlsplit(params.url), ""
+    parts, note = [urlsplit(url) for url in params.urls], ""
     if not os.environ.get(params.api_key_variable):
         note = f"{params.api_key_variable} is not set; the server seems to want no key."
-    elif parts.scheme == "http" and parts.hostname not in _THIS_MACHINE:
+    elif any(part.scheme == "http" and part.hostname not in _THIS_MACHINE for part in parts):
         note = "The key and all that is asked go there unencrypted; take https where the server has it."
-    return [Finding(True, f"{role}: the server answers and serves {params.model}", where, note)]
+    answers = "the server answers and serves" if len(parts) == 1 else f"{len(parts)} servers answer and serve"
+    return [Finding(True, f"{role}: {answers} {params.model}", where, note)]

@@ -56,7 +56,7 @@ def models_of(setup: RunSetup) -> list[Model]:
     models = []
     for role, params in setup.asked().items():
         if isinstance(params, OpenAIParams):
-            models.append(Model(role, params.url, None, "asked of a server: no GPU of ours"))
+            models.append(Model(role, " and ".join(params.urls), None, "asked of a server: no GPU of ours"))
             continue
         checkpoints = setup.checkpoint_entries(entries[role]) if role in entries else []
         source = params.path or (_source(setup.catalog, checkpoints[0]) if checkpoints else "")

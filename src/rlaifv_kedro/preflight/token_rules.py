@@ -63,7 +63,7 @@ def answers_have_room(setup: RunSetup) -> Iterator[Finding]:
 
 def text_templates_can_be_used(setup: RunSetup) -> Iterator[Finding]:
     """The chat templates of text LLMs write a question, and an answer to it."""
-    from rlaifv_kedro.models.backends.text import TextEncoder
+    from rlaifv_kedro.models.backends.text_encoding import TextEncoder
 
     for model, processor in _whole(setup, {"splitter", "question_writer", "judge"}):
         try:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.backends.server_first_tokens import FirstTokens, checked_words
 from rlaifv_kedro.models.backends.server_replies import NoAnswer, PassingTrouble, Reply
-from rlaifv_kedro.models.backends.server_requests import Server
+from rlaifv_kedro.models.backends.server_chats import ChatServers
 from rlaifv_kedro.params import OpenAIParams
 
 GROUPS = checked_words([["yes", "Yes"], ["no", "No"]])
@@ -39,7 +39,7 @@ JSON = st.recursive(
 
 
 def reader() -> FirstTokens:
-    server = Server(OpenAIParams(backend="openai", url="http://127.0.0.1:9/v1", model="tiny"), 0)
+    server = ChatServers(OpenAIParams(backend="openai", url="http://127.0.0.1:9/v1", model="tiny"), 0)
     return FirstTokens(server, 20)
 
 

@@ -16,7 +16,8 @@ from rlaifv_kedro.branching.sampling import sample_branches
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import Answer, Decoding, load_model
 from rlaifv_kedro.models.backends import text as text_backend
-from rlaifv_kedro.models.backends.text import TextEncoder, TransformersText, load_text_model
+from rlaifv_kedro.models.backends.text import TransformersText, load_text_model
+from rlaifv_kedro.models.backends.text_encoding import TextEncoder
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<think>"]
 WORDS = [f"w{i}" for i in range(60)]

@@ -206,7 +206,7 @@ def open_judge(
     def open_model() -> "TextModel":
         from rlaifv_kedro.models import open_text_model
 
-        return open_text_model(priced, compute, params.batch_size)
+        return open_text_model(priced, compute, params.batch_size, "judge")
 
     return StoredJudge(open_model, open_store(models, folder), params)
 

@@ -28,6 +28,7 @@ from rlaifv_kedro.models.backends.server_bodies import (
     server_seed,
     text_message,
 )
+from rlaifv_kedro.models.backends.server_chats import ChatServers
 from rlaifv_kedro.models.backends.server_first_tokens import FirstTokens, checked_words
 from rlaifv_kedro.models.backends.server_replies import (
     Account,
@@ -35,9 +36,10 @@ from rlaifv_kedro.models.backends.server_replies import (
     PassingTrouble,
     Reply,
     finish_of,
+    or_error,
     refuse_filtered,
 )
-from rlaifv_kedro.models.backends.server_requests import OnOutcome, Result, RetryRefused, Server
+from rlaifv_kedro.models.backends.server_requests import OnOutcome, Result, RetryRefused
 from rlaifv_kedro.models.interface import Answer, Decoding, FirstToken, OnAnswer, Question
 from rlaifv_kedro.params import OpenAIParams
 
@@ -58,7 +60,7 @@ class OpenAIModel:
         params: Server and model. The key comes from the environment variable it names and goes nowhere but
             into the requests.
         first_pause: Seconds before the second try; see
-            :class:`rlaifv_kedro.models.backends.server_requests.Server`.
+            :class:`rlaifv_kedro.models.backends.server_requests.Requests`.
 
     Raises:
         UserError: No server or model is named, there is none, or it refuses the key; also during work, if the
@@ -66,7 +68,7 @@ class OpenAIModel:
     """
 
     def __init__(self, params: OpenAIParams, first_pause: float = 0.5):
-        self.server = Server(params, first_pause)
+        self.server = ChatServers(params, first_pause)
         self.first = FirstTokens(self.server, params.top_logprobs)
         self.server.check()
 
@@ -157,10 +159,10 @@ class OpenAIModel:
     ) -> list[Answer]:
         def on_outcome(index: int, outcome: Answer | NoAnswer) -> None:
             if on_answer:
-                on_answer(index, _or_error(outcome))
+                on_answer(index, or_error(outcome))
 
         outcomes = self._ask_once(items, body, _answer, self._refuse_setting, on_outcome)
-        return [_or_error(outcome) for outcome in outcomes]
+        return [or_error(outcome) for outcome in outcomes]
 
     def _refuse_setting(self, sent: Body, refusal: NoAnswer) -> bool:
         """Stop if it is a setting that was refused: it would be for every item."""
@@ -210,7 +212,3 @@ def _answer(reply: Reply) -> Answer:
     return Answer(
         (message.content or "").strip(), tokens, finish, prompt_tokens=prompt_tokens, model=reply.model
     )
-
-
-def _or_error(outcome: Answer | NoAnswer) -> Answer:
-    return Answer("", 0, "error", str(outcome)) if isinstance(outcome, NoAnswer) else outcome

@@ -1,4 +1,4 @@
-"""The connection to an OpenAI-compatible server, which may send anything.
+"""The connection to a model's servers, which may send anything.
 
 A reply has so many bytes and so much time, it isn't decompressed, and no redirect is followed: pictures,
 prompts and the key go to the address that is named, and nowhere else.
@@ -28,42 +28,57 @@ MOST_BYTES = 8 << 20
 """Of a reply: 100,000 tokens of ten characters, each written as an escape of six, are 6 MB."""
 _CONNECT = 10.0  # seconds
 _KEY_REFUSED = {401, 403}
+_NO_ADDRESS = "http://none.invalid"
 
 
 class Connection:
-    """Address and key of one server.
+    """How the servers of one model are reached.
 
-    Attributes:
-        where: Model and address, as messages name them.
-
-    Raises:
-        UserError: The environment variable holds no possible key.
+    Args:
+        where: Model and addresses, as messages name them.
+        key: For them all; empty where they want none.
+        variable: Environment variable that the key is from.
+        proxies: Whether the environment's proxies are used.
     """
 
-    def __init__(self, params: OpenAIParams):
-        self.params = params
-        self.where = f"{params.model} at {shown_address(params.url)}"
-        self._key = os.environ.get(params.api_key_variable, "").strip()
-        keep_out({"key": self._key})
-        if not (self._key.isascii() and self._key.isprintable()):
+    def __init__(self, where: str, key: str, variable: str, proxies: bool = True):
+        self.where, self._key, self._variable, self._proxies = where, key, variable, proxies
+
+    @classmethod
+    def of(cls, params: OpenAIParams) -> "Connection":
+        """To the servers that parameters name.
+
+        Raises:
+            UserError: The environment variable holds no possible key.
+        """
+        key = os.environ.get(params.api_key_variable, "").strip()
+        keep_out({"key": key})
+        if not (key.isascii() and key.isprintable()):
             raise UserError(
                 f"The environment variable {params.api_key_variable} holds characters that no key has. Set "
                 "it again."
             )
+        addresses = " and ".join(map(shown_address, params.urls))
+        return cls(f"{params.model} at {addresses}", key, params.api_key_variable)
 
     def client(self, timeout: float) -> AsyncOpenAI:
         """A client that sends nothing twice and follows nothing.
+
+        It has no address: ``with_options(base_url=...)`` gives one for a server, with the same connections.
 
         Args:
             timeout: Seconds without a byte; :meth:`content` bounds the whole.
         """
         seconds = httpx2.Timeout(timeout, connect=min(timeout, _CONNECT))
         http = DefaultAsyncHttpxClient(
-            timeout=seconds, follow_redirects=False, event_hooks={"response": [_bound]}
+            timeout=seconds,
+            follow_redirects=False,
+            event_hooks={"response": [_bound]},
+            trust_env=self._proxies,
         )
         return AsyncOpenAI(
             api_key=self._key or "none",  # a server without keys ignores it; the client wants some
-            base_url=self.params.url,
+            base_url=_NO_ADDRESS,
             timeout=seconds,
             max_retries=0,
             default_headers={"Accept-Encoding": "identity"},
@@ -101,7 +116,7 @@ class Connection:
     def _sent_on(self, error: APIStatusError) -> UserError:
         to = error.response.headers.get("Location")
         try:
-            address = shown_address(urljoin(self.params.url, to)) if to else "another address"
+            address = shown_address(urljoin(str(error.request.url), to)) if to else "another address"
         except ValueError:  # "http://[::1"
             address = "another address"
         return UserError(
@@ -112,7 +127,7 @@ class Connection:
 
     def _refused_key(self, error: APIStatusError) -> UserError:
         # Without the server's words: some repeat parts of the key.
-        name = self.params.api_key_variable
+        name = self._variable
         problem = (
             f"the server refuses the key in the environment variable {name}"
             if self._key

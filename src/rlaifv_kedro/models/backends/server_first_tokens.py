@@ -9,6 +9,7 @@ from typing import Any
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import shortened
 from rlaifv_kedro.models.backends.server_bodies import Body, about_image
+from rlaifv_kedro.models.backends.server_chats import ChatServers
 from rlaifv_kedro.models.backends.server_replies import (
     NoAnswer,
     PassingTrouble,
@@ -16,7 +17,6 @@ from rlaifv_kedro.models.backends.server_replies import (
     TokenLogProb,
     refuse_filtered,
 )
-from rlaifv_kedro.models.backends.server_requests import Server
 from rlaifv_kedro.models.interface import LIKELIEST, FirstToken
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class FirstTokens:
         top_logprobs: How many of the likeliest tokens are asked for; fewer once the server refuses so many.
     """
 
-    def __init__(self, server: Server, top_logprobs: int):
+    def __init__(self, server: ChatServers, top_logprobs: int):
         self.server, self.top_logprobs = server, top_logprobs
         self._has_logprobs = self._warned = False
 

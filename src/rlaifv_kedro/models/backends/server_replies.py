@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 
 from rlaifv_kedro.files import json_value
 from rlaifv_kedro.formats import shortened
+from rlaifv_kedro.models.interface import Answer
 from rlaifv_kedro.redaction import redacted
 
 _MOST_TOKENS = 2**53  # beyond any count, and a number that every file and database holds
@@ -116,6 +117,11 @@ class NoAnswer(Exception):
     def __init__(self, why: str, disconnected: bool = False):
         super().__init__(why)
         self.disconnected = disconnected
+
+
+def or_error(outcome: Answer | NoAnswer) -> Answer:
+    """The answer, or one that says why there is none."""
+    return Answer("", 0, "error", str(outcome)) if isinstance(outcome, NoAnswer) else outcome
 
 
 class PassingTrouble(Exception):

@@ -1,11 +1,12 @@
-"""Requests to an OpenAI-compatible server: many at once, sent again after troubles that pass, counted."""
+"""Requests to the servers of a model: many at once, sent again after troubles that pass, counted."""
 
 import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
+from functools import cache
+from typing import Any, Generic, Protocol, TypeVar
 
 from openai import APIStatusError, AsyncOpenAI
 
@@ -13,25 +14,21 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.backends.own_loop import in_own_loop
 from rlaifv_kedro.models.backends.server_bodies import Body
 from rlaifv_kedro.models.backends.server_connection import Connection
+from rlaifv_kedro.models.backends.server_places import Places, assigned
 from rlaifv_kedro.models.backends.server_replies import (
     Account,
-    ModelNames,
     NoAnswer,
     PassingTrouble,
-    Reply,
+    Usage,
     is_content_filter,
     one_line,
     passes,
     retry_after,
     words_of,
 )
-from rlaifv_kedro.params import OpenAIParams
+from rlaifv_kedro.params import AskedParams
 
 log = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
-RetryRefused = Callable[[Body, NoAnswer], bool]
-OnOutcome = Callable[[int, Result | NoAnswer], None]
 
 SECONDS_BETWEEN_REPORTS = 60.0
 LONGEST_RETRY_AFTER = 120.0
@@ -39,93 +36,85 @@ LONGEST_RETRY_AFTER = 120.0
 MOST_REFUSED = 256
 """Refused items in a row: more than the questions about one picture, which may be what a server refuses."""
 _LONGEST_PAUSE = 60.0  # seconds, of our own
+_NO_PLACE = 1.0  # seconds until the next look, when no server can be asked
 _ALL_REFUSED = {402, 404}  # no money, no such model or path: the same for every item
-_NOT_READY = {502, 503, 504}
-_TRIES_OF_A_CHECK = 3
 _jitter = random.Random()
 
 
-class Server:
-    """One model on a server.
+class AnyReply(Protocol):
+    """What every kind of reply tells."""
+
+    usage: Usage | None
+
+
+Reply_ = TypeVar("Reply_", bound=AnyReply)
+Result = TypeVar("Result")
+RetryRefused = Callable[[Body, NoAnswer], bool]
+ClientOf = Callable[[str], AsyncOpenAI]
+OnOutcome = Callable[[int, Result | NoAnswer], None]
+
+
+class Requests(Generic[Reply_]):
+    """One model on one or several servers; subclasses know what is sent there, and what comes back.
 
     Args:
-        params: See :class:`rlaifv_kedro.params.OpenAIParams`.
+        places: Where the servers are.
         first_pause: Seconds before the second try; each further pause is twice as long, up to a minute, less
             a random part of up to a half.
-
-    Raises:
-        UserError: The environment variable holds no possible key.
+        per_minute: Most requests a minute, to all servers together; None for no limit.
     """
 
-    def __init__(self, params: OpenAIParams, first_pause: float):
-        self.params, self.first_pause = params, first_pause
-        self.account = Account(params.price_input, params.price_output)
-        self.connection = Connection(params)
-        self.where = self.connection.where
+    kind: str
+    """What a reply is, in words."""
+    not_there: str
+    """What to do when the server knows no such path or model."""
+
+    def __init__(
+        self,
+        params: AskedParams,
+        connection: Connection,
+        places: Places,
+        first_pause: float,
+        account: Account,
+        per_minute: int | None = None,
+    ):
+        self.params, self.connection, self.places = params, connection, places
+        self.first_pause, self.account, self._per_minute = first_pause, account, per_minute
+        self.where = connection.where
         self._failures_in_a_row, self._refused_in_a_row = 0, 0
         self._reported, self._next_turn, self._said_longest = time.monotonic(), 0.0, False
 
-    def check(self) -> None:
-        """Ask for the list of models, before any work; a server that has none gets a warning.
+    def send(self, client: AsyncOpenAI, body: Body) -> Awaitable[Any]:
+        """Send one request; its result has the reply's bytes as ``content``."""
+        raise NotImplementedError
+
+    def read(self, content: bytes) -> Reply_:
+        """Read a reply's bytes.
 
         Raises:
-            UserError: There is no server, it refuses the key, or it doesn't serve the model.
+            ValueError: They are none.
         """
-        no_list = "%s: can't check that the model is served, there is no list of models (%s)"
-        try:
-            names = ModelNames.read(in_own_loop(self._list))
-        except PassingTrouble as trouble:
-            raise UserError(
-                f"{self.where}: no answer ({trouble}). Start the server, or correct url under "
-                "models.<role> (the address up to /v1)."
-            ) from trouble
-        except APIStatusError as error:
-            if error.status_code in _NOT_READY:
-                raise UserError(
-                    f"{self.where}: the server isn't ready ({words_of(error)}). Try again when it is."
-                ) from None
-            log.warning(no_list, self.where, words_of(error))
-        except ValueError:
-            log.warning(no_list, self.where, "something else came")
-        else:
-            if self.params.model not in names:
-                known = one_line(", ".join(names[:10]))
-                more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-                raise UserError(
-                    f"{self.where}: the server has no such model. Choose one of its own in model under "
-                    f"models.<role>: {known}{more}."
-                )
-
-    async def _list(self) -> bytes:
-        """The list of models, as it comes."""
-        timeout = min(self.params.timeout, 30)
-        async with self.connection.client(timeout) as client:
-            for troubles in range(_TRIES_OF_A_CHECK - 1):
-                try:
-                    return await self.connection.content(client.models.with_raw_response.list, timeout)
-                except (PassingTrouble, APIStatusError) as error:
-                    if isinstance(error, APIStatusError) and not passes(error):
-                        raise
-                await asyncio.sleep(self._pause(troubles))
-            return await self.connection.content(client.models.with_raw_response.list, timeout)
+        raise NotImplementedError
 
     def ask(
         self,
         bodies: Sequence[Callable[[], Body]],
-        read: Callable[[Reply], Result],
+        take: Callable[[Reply_], Result],
         retry_refused: RetryRefused | None = None,
         on_outcome: OnOutcome[Result] | None = None,
+        routes: Sequence[Hashable] | None = None,
     ) -> list[Result | NoAnswer]:
-        """Send chat completions, ``concurrency`` at once.
+        """Send requests, ``concurrency`` at once to each server.
 
         It may be called beside a running event loop.
 
         Args:
-            bodies: Called before each try for what to send, without the model's name.
-            read: Takes what is wanted from a reply; raises PassingTrouble or NoAnswer if it isn't there.
+            bodies: Called before each try for what to send.
+            take: Takes what is wanted from a reply; raises PassingTrouble or NoAnswer if it isn't there.
             retry_refused: Whether an item that was refused should be sent again.
             on_outcome: Called with the index and the outcome of an item as soon as there is one, in the
                 thread of the requests.
+            routes: Of each item; those of one route, such as an image, go to one server while it answers.
 
         Raises:
             UserError: The server refuses the key or the model, or sends requests on; it has answered none of
@@ -133,7 +122,8 @@ class Server:
         """
         if not bodies:
             return []
-        answered = in_own_loop(lambda: self._all(bodies, read, retry_refused, on_outcome))
+        routes = range(len(bodies)) if routes is None else routes
+        answered = in_own_loop(lambda: self._all(bodies, routes, take, retry_refused, on_outcome))
         lost = [a for a in answered if isinstance(a, NoAnswer) and a.disconnected]
         if len(lost) == len(answered):
             raise self._down(lost[-1])
@@ -147,22 +137,29 @@ class Server:
     async def _all(
         self,
         bodies: Sequence[Callable[[], Body]],
-        read: Callable[[Reply], Result],
+        routes: Sequence[Hashable],
+        take: Callable[[Reply_], Result],
         retry_refused: RetryRefused | None,
         on_outcome: OnOutcome[Result] | None,
     ) -> list[Result | NoAnswer]:
         answered: dict[int, Result | NoAnswer] = {}
-        todo = iter(enumerate(bodies))
+        places = max(len(self.places.urls), 1)
+        todo: list[list[int]] = [[] for _ in range(places)]
+        for index, place in enumerate(assigned(routes, places)):
+            todo[place].append(index)
 
-        async def worker(client: AsyncOpenAI) -> None:
-            for k, body in todo:
-                answered[k] = await self._item(client, body, read, retry_refused)
+        async def worker(client_of: ClientOf, place: int, items: Iterator[int]) -> None:
+            for k in items:
+                answered[k] = await self._item(client_of, place, bodies[k], take, retry_refused)
                 if on_outcome:
                     on_outcome(k, answered[k])
 
         async with self.connection.client(self.params.timeout) as client:
+            client_of = cache(lambda url: client.with_options(base_url=url))
             workers = [
-                asyncio.create_task(worker(client)) for _ in range(min(self.params.concurrency, len(bodies)))
+                asyncio.create_task(worker(client_of, place, items))
+                for place, own in enumerate(todo)
+                for items in [iter(own)] * min(self.params.concurrency, len(own))
             ]
             try:
                 await asyncio.gather(*workers)
@@ -174,9 +171,10 @@ class Server:
 
     async def _item(
         self,
-        client: AsyncOpenAI,
+        client_of: ClientOf,
+        place: int,
         body: Callable[[], Body],
-        read: Callable[[Reply], Result],
+        take: Callable[[Reply_], Result],
         retry_refused: RetryRefused | None,
     ) -> Result | NoAnswer:
         self.account.requests += 1
@@ -184,13 +182,16 @@ class Server:
         while True:
             sent = body()
             await self._turn()
+            url = await self._place(place)
             try:
-                result = read(await self._reply(client, sent))
+                result = take(await self._reply(client_of(url), sent))
             except PassingTrouble as trouble:
-                if troubles == self.params.retries:
-                    return self._no_answer_after(trouble)
-                await asyncio.sleep(self._pause(troubles) + self._asked_pause(trouble))
-                troubles += 1
+                place += 1  # the next server, if there are several
+                if not (trouble.disconnected and self._moved(url)):
+                    if troubles == self.params.retries:
+                        return self._no_answer_after(trouble)
+                    await asyncio.sleep(self._pause(troubles) + self._asked_pause(trouble))
+                    troubles += 1
             except NoAnswer as refusal:
                 self._failures_in_a_row = 0
                 if retry_refused is None or not retry_refused(sent, refusal):
@@ -202,32 +203,39 @@ class Server:
                 return result
             self.account.retries += 1
 
+    async def _place(self, place: int) -> str:
+        """The address to ask; if there is none, one is waited for."""
+        while not (urls := self.places.urls):
+            await asyncio.sleep(_NO_PLACE)
+        return urls[place % len(urls)]
+
+    def _moved(self, url: str) -> bool:
+        """Whether a server that gave no connection is not to be asked now: such a try doesn't count."""
+        self.places.lost(url)
+        return url not in self.places.urls
+
     async def _turn(self) -> None:
         """Wait until the next request may be sent: they are spread evenly over the minute."""
-        if self.params.requests_per_minute:
+        if self._per_minute:
             now = time.monotonic()
             turn = max(now, self._next_turn)
-            self._next_turn = turn + 60 / self.params.requests_per_minute
+            self._next_turn = turn + 60 / self._per_minute
             await asyncio.sleep(turn - now)
 
-    async def _reply(self, client: AsyncOpenAI, body: Body) -> Reply:
-        def request() -> Awaitable[Any]:
-            return client.chat.completions.with_raw_response.create(model=self.params.model, **body)
-
+    async def _reply(self, client: AsyncOpenAI, body: Body) -> Reply_:
         content = b""
         try:
-            content = await self.connection.content(request, self.params.timeout)
-            reply = Reply.read(content)
+            content = await self.connection.content(lambda: self.send(client, body), self.params.timeout)
+            reply = self.read(content)
         except APIStatusError as error:
             raise self._of_status(error) from None
         except ValueError:
             raise PassingTrouble(
-                f"the reply is no chat completion: {one_line(content[:10_000].decode(errors='replace'))}"
+                f"the reply is no {self.kind}: {one_line(content[:10_000].decode(errors='replace'))}"
             ) from None
         if reply.usage:
             self.account.prompt_tokens += reply.usage.prompt_tokens
             self.account.completion_tokens += reply.usage.completion_tokens
-        self._count_model(reply.model or "")
         return reply
 
     def _of_status(self, error: APIStatusError) -> Exception:
@@ -235,19 +243,10 @@ class Server:
         if is_content_filter(error.status_code, error.body):
             return NoAnswer(f"refused: content filter (HTTP {error.status_code})")
         if error.status_code in _ALL_REFUSED:
-            return UserError(
-                f"{self.where}: {words_of(error)}. Correct url (the address up to /v1) or model under "
-                "models.<role>, or the account there."
-            )
+            return UserError(f"{self.where}: {words_of(error)}. {self.not_there}")
         if passes(error):
             return PassingTrouble(words_of(error), retry_after(error.response.headers.get("retry-after")))
         return NoAnswer(words_of(error))
-
-    def _count_model(self, name: str) -> None:
-        self.account.models[name] += 1
-        if name != self.params.model and self.account.models[name] == 1:
-            said = one_line(name) or "a model without a name"
-            log.warning("%s: the server says that %s answers", self.where, said)
 
     def _refused(self, refusal: NoAnswer) -> NoAnswer:
         """Count a refusal; after very many in a row it is the server that is to be mended."""

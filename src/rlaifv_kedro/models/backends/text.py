@@ -17,20 +17,26 @@ from rlaifv_kedro.branching.sampling import sample_branches
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.adapters import merge_adapter
 from rlaifv_kedro.models.backends.room import context_of
-from rlaifv_kedro.models.encoding import FIXED_DATE, cleaner_of
+from rlaifv_kedro.models.backends.text_encoding import Chat, TextEncoder
+from rlaifv_kedro.models.encoding import ends_of
 from rlaifv_kedro.models.finite import watch_numbers
 from rlaifv_kedro.models.folder import CheckpointFolder
 from rlaifv_kedro.models.hub import folder_of
 from rlaifv_kedro.models.interface import Answer, Decoding, OnAnswer
-from rlaifv_kedro.models.loading import DAMAGED, Loading, adapters_of, load_model, torch_device
+from rlaifv_kedro.models.loading import (
+    DAMAGED,
+    Loading,
+    adapters_of,
+    generation_config_of,
+    load_encoder,
+    load_model,
+    torch_device,
+)
 from rlaifv_kedro.models.loading_errors import checkpoint_errors, refuse_wrong_names
-from rlaifv_kedro.models.processors import named_template, processor_template
+from rlaifv_kedro.models.processors import named_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
-
-Chat = Sequence[Mapping[str, str]]
-_MARK = "a1b2c3"  # a text that no template writes itself
 
 
 class TransformersText:
@@ -49,7 +55,9 @@ class TransformersText:
         where: str,
         batch_size: int = 8,
     ):
-        self.module, self.batch_size, self.encoder = module.eval(), batch_size, TextEncoder(processor, where)
+        self.module, self.batch_size = module.eval(), batch_size
+        ends, context = ends_of(module.generation_config), context_of(module.config)
+        self.encoder = TextEncoder(processor, where, ends, context)
         choose_way(module)
         watch_numbers(module, where)
 
@@ -67,7 +75,7 @@ class TransformersText:
         called for the answers of a forward pass together.
         """
         prompts = [self.encoder.prompt(chat) for chat in chats]
-        answers = [self._too_long(len(prompt), decoding) for prompt in prompts]
+        answers = [self.encoder.too_long(len(prompt), decoding) for prompt in prompts]
         tell = on_answer or (lambda index, answer: None)
         for i, answer in enumerate(answers):
             if answer is not None:
@@ -84,7 +92,7 @@ class TransformersText:
             repetition_penalty=decoding.repetition_penalty,
             max_new_tokens=decoding.max_new_tokens,
             pad=self.encoder.pad_id,
-            stop=self._stop_ids(),
+            stop=self.encoder.ends,
             suppress=self.module.generation_config.suppress_tokens or (),
         )
         for start in range(0, len(asked), self.batch_size):
@@ -92,123 +100,9 @@ class TransformersText:
             own = [[seeds[i]] for i in part]
             replies = sample_branches(self.module, [prompts[i] for i in part], own, settings, inputs={})
             for i, (ids,) in zip(part, replies):
-                answers[i] = self._answer(ids, len(prompts[i]))
+                answers[i] = self.encoder.answer(ids, len(prompts[i]))
                 tell(i, answers[i])
         return answers
-
-    def _too_long(self, tokens: int, decoding: Decoding) -> Answer | None:
-        context = context_of(self.module.config)
-        if context is None or tokens + decoding.max_new_tokens <= context:
-            return None
-        why = (
-            f"the prompt's {tokens} tokens and a reply of up to {decoding.max_new_tokens} don't fit into "
-            f"the model's {context}"
-        )
-        return Answer("", 0, "error", why)
-
-    def _stop_ids(self) -> set[int]:
-        eos = self.module.generation_config.eos_token_id
-        ids = eos if isinstance(eos, list) else [eos]
-        return {i for i in (*ids, *self.encoder.end_ids) if i is not None}
-
-    def _answer(self, ids: list[int], prompt_tokens: int) -> Answer:
-        text = self.encoder.tokenizer.decode(ids, skip_special_tokens=True).strip()
-        return Answer(
-            text, len(ids), "stop" if ids[-1] in self._stop_ids() else "length", prompt_tokens=prompt_tokens
-        )
-
-
-class TextEncoder:
-    """Token ids of chats, by a model's own chat template.
-
-    Thinking is switched off where the template has the switch. Today's date, which some write (Llama 3.2,
-    Mistral Small, SmolLM3), is replaced by a fixed one: a run that goes on tomorrow must ask the same.
-
-    Raises:
-        UserError: There is no chat template, or it has mistakes.
-    """
-
-    def __init__(self, processor: "PreTrainedTokenizerBase | ProcessorMixin", where: str):
-        template = processor_template(processor)
-        if not template:
-            raise UserError(
-                f"{where}: the tokenizer has no chat template. Add a chat_template.jinja beside its files."
-            )
-        self.processor, self.where = processor, where
-        self.tokenizer: PreTrainedTokenizerBase = getattr(processor, "tokenizer", processor)
-        self.multimodal = self.tokenizer is not processor
-        self.clean = cleaner_of(self.tokenizer, processor)
-        self.template = (FIXED_DATE if "strftime_now" in template else "") + template
-        self.options = {"enable_thinking": False} if "enable_thinking" in template else {}
-        self.takes_system = self._takes_system()
-        self.end_ids = {self.tokenizer.eos_token_id, self._end_of_turn()}
-        known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
-        self.pad_id: int = next(i for i in known if i is not None)
-
-    def prompt(self, chat: Chat) -> list[int]:
-        """Ids of a chat up to where the reply begins, special tokens in its messages left out.
-
-        Raises:
-            UserError: The template refuses the chat.
-        """
-        chat = [{**message, "content": self.clean(message["content"])} for message in chat]
-        if not self.takes_system and len(chat) > 1 and chat[0]["role"] == "system":
-            system, first, *others = chat
-            chat = [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *others]
-        return self._ids(self._text(chat, add_generation_prompt=True))
-
-    def _ids(self, text: str) -> list[int]:
-        """Token ids of a text that the template has written.
-
-        As in transformers, a tokenizer's template writes every special token itself, and a
-        processor's leaves the first one to its tokenizer unless it has written it. So it is never
-        there twice.
-        """
-        bos = self.tokenizer.bos_token
-        return list(
-            self.tokenizer(text, add_special_tokens=self.multimodal and not (bos and text.startswith(bos)))[
-                "input_ids"
-            ]
-        )
-
-    def _text(self, chat: Chat, **options: Any) -> str:
-        # Templates of multimodal LLMs want a list of parts.
-        messages = [
-            {**m, "content": [{"type": "text", "text": m["content"]}] if self.multimodal else m["content"]}
-            for m in chat
-        ]
-        roles = ", ".join(m["role"] for m in chat)
-        with checkpoint_errors(self.where, f"its chat template can't write messages of {roles}"):
-            return self.processor.apply_chat_template(
-                messages, chat_template=self.template, tokenize=False, **options, **self.options
-            )
-
-    def _takes_system(self) -> bool:
-        """Whether the template writes a system message.
-
-        Some refuse it (Gemma's), leave it out, or write it as if the assistant had said it.
-        """
-        try:
-            written = self._text([{"role": "system", "content": _MARK}, {"role": "user", "content": "?"}])
-        except UserError:
-            return False
-        try:
-            by_assistant = self._text(
-                [{"role": "assistant", "content": _MARK}, {"role": "user", "content": "?"}]
-            )
-        except UserError:
-            by_assistant = ""
-        return _MARK in written and written != by_assistant
-
-    def _end_of_turn(self) -> int | None:
-        """The token that the template ends an answer with, if it is a special one.
-
-        Generation settings of fine-tuned models often don't name it (Llama 3's ``<|eot_id|>``), and
-        then a reply goes on with invented turns up to the limit.
-        """
-        text = self._text([{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}])
-        after = self.tokenizer(text.rpartition(_MARK)[2].lstrip(), add_special_tokens=False)["input_ids"]
-        return after[0] if after and after[0] in self.tokenizer.added_tokens_decoder else None
 
 
 def load_text_model(path: str | Path, loading: Loading | None = None, **changes: Any) -> TransformersText:
@@ -246,7 +140,7 @@ def _load_text(
     Args:
         given: Holds adapters, or is the same as ``whole``.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     module, loaded = AutoModelForCausalLM.from_pretrained(
         whole.path,
@@ -259,6 +153,35 @@ def _load_text(
     refuse_wrong_names(loaded, whole.path)
     for adapter in adapters_of(given, loading):
         module = merge_adapter(module, adapter)
+    return module, _tokenizer(given, whole, loading)
+
+
+def load_text_encoder(path: str | Path, loading: Loading) -> TextEncoder:
+    """What writes a splitter's or judge's prompts in tokens, without reading its weights.
+
+    Raises:
+        UserError: A file of the config, processor or tokenizer is missing or damaged; there is no chat
+            template.
+    """
+    from transformers import AutoConfig
+
+    given = CheckpointFolder(folder_of(path))
+    whole = given.with_weights()
+    if _is_multimodal(whole.config, loading.trust_remote_code):
+        encoder = load_encoder(path, loading)
+        return TextEncoder(encoder.processor, str(path), encoder.ends, encoder.context)
+    with checkpoint_errors(path):
+        config = AutoConfig.from_pretrained(whole.path, trust_remote_code=loading.trust_remote_code)
+        tokenizer, ends = _tokenizer(given, whole, loading), ends_of(generation_config_of(whole, config))
+        return TextEncoder(tokenizer, str(path), ends, context_of(config))
+
+
+def _tokenizer(
+    given: CheckpointFolder, whole: CheckpointFolder, loading: Loading
+) -> "PreTrainedTokenizerBase":
+    """The tokenizer: adapters' own, if their folder has one, or the checkpoint's."""
+    from transformers import AutoTokenizer
+
     own = given if given.has_any(("tokenizer_config.json",)) else whole
     tokenizer = AutoTokenizer.from_pretrained(own.path, trust_remote_code=loading.trust_remote_code)
     words = set(tokenizer.get_vocab().values()) - set(tokenizer.added_tokens_decoder)
@@ -266,7 +189,7 @@ def _load_text(
         raise ValueError("the tokenizer's files are missing (tokenizer.json or tokenizer.model)")
     if loading.chat_template is not None:
         tokenizer.chat_template = named_template(loading.chat_template)
-    return module, tokenizer
+    return tokenizer
 
 
 def _is_multimodal(config: Mapping[str, Any], trust_remote_code: bool) -> bool:

@@ -20,7 +20,7 @@ from rlaifv_kedro.branching.drawing import SamplingSettings
 from rlaifv_kedro.branching.forward import BranchLogProbs
 from rlaifv_kedro.branching.sampling import can_sample_after_branches, sample_after_branches, sample_branches
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.models.backends.room import context_of
+from rlaifv_kedro.models.backends.room import context_of, no_room, without_room
 from rlaifv_kedro.models.encoding import ChatEncoder, EncodedImage, ends_of
 from rlaifv_kedro.models.finite import watch_numbers
 from rlaifv_kedro.models.interface import LIKELIEST, Answer, Decoding, FirstToken, Question
@@ -92,9 +92,9 @@ class TransformersModel:
             fits = [k for k, tokens in enumerate(room) if tokens > 0]
             drawn = iter(self._drawn([(prompts[k], own[k], images[k]) for k in fits], decoding))
             answers += [
-                [self._answer(ids[:tokens]) for ids in next(drawn)]
+                [self.encoder.answer(ids[:tokens]) for ids in next(drawn)]
                 if tokens > 0
-                else [_without_room(len(prompt))] * len(row)
+                else [without_room(len(prompt))] * len(row)
                 for prompt, tokens, row in zip(prompts, room, own)
             ]
         return answers
@@ -143,7 +143,7 @@ class TransformersModel:
                 continue
             inputs = batched(encoded, self._device)
             replies = sample_after_branches(self.module, packs, seeds[part], self._settings(decoding), inputs)
-            answers += [[self._answer(ids) for ids in row] for row in replies]
+            answers += [[self.encoder.answer(ids) for ids in row] for row in replies]
         return answers
 
     def _room(self, tokens: int) -> int:
@@ -186,7 +186,7 @@ class TransformersModel:
             found = iter(self._first_tokens(probs, groups))
             result += [
                 [
-                    first if self._room(len(p)) > 0 else FirstToken.missing(len(groups), _no_room(len(p)))
+                    first if self._room(len(p)) > 0 else FirstToken.missing(len(groups), no_room(len(p)))
                     for p, first in zip(own, found)
                 ]
                 for own in prompts
@@ -239,18 +239,6 @@ class TransformersModel:
     @property
     def _device(self) -> torch.device:
         return next(self.module.parameters()).device
-
-    def _answer(self, ids: list[int]) -> Answer:
-        text = self.encoder.tokenizer.decode(ids, skip_special_tokens=True).strip()
-        return Answer(text, len(ids), "stop" if ids and ids[-1] in self.encoder.ends else "length")
-
-
-def _without_room(tokens: int) -> Answer:
-    return Answer("", 0, "error", _no_room(tokens))
-
-
-def _no_room(tokens: int) -> str:
-    return f"the prompt's {tokens} tokens fill the model's context, which leaves no room for an answer"
 
 
 def _shared(prompts: list[list[int]]) -> Pack:

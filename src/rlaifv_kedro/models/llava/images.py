@@ -59,19 +59,20 @@ def chosen_images(images: Any, config: "LlavaConfig", aspect_ratio: str | None) 
     return llava_images(config, aspect_ratio, images)
 
 
-def pads(images: Any) -> bool:
-    """Whether an image processor is LLaVA's and pads to a square."""
-    return getattr(images, "image_aspect_ratio", None) == PAD
+def as_prepared(picture: "Image", processor: Any) -> "Image":
+    """The picture in the size and form in which a LLaVA's pixels are made of it; of others itself.
 
-
-def padded(picture: "Image", images: Any) -> "Image":
-    """The square that an image processor makes of a picture before it resizes it."""
+    Whoever prepares it again, as vLLM does with another version of transformers, changes nothing more.
+    """
+    import numpy as np
     from PIL import Image
+    from transformers import LlavaProcessor
 
-    side = max(picture.size)
-    square = Image.new("RGB", (side, side), tuple(int(mean * 255) for mean in images.image_mean))
-    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
-    return square
+    if not isinstance(processor, LlavaProcessor):
+        return picture
+    made = processor.image_processor(picture, do_rescale=False, do_normalize=False, return_tensors="np")
+    pixels = np.asarray(made["pixel_values"])[0]  # (3, height, width)
+    return Image.fromarray(pixels.transpose(1, 2, 0).round().astype(np.uint8))
 
 
 def told(images: Any) -> str:

@@ -72,7 +72,7 @@ def sample_candidates(
     from rlaifv_kedro.models import Decoding, Question, close_model, open_model
 
     clean = Cleaner.for_servers()
-    model = open_model(models.policy, policy, compute, params.batch_size)
+    model = open_model(models.policy, policy, compute, params.batch_size, "policy")
     decoding = Decoding(
         params.temperature,
         params.max_new_tokens,

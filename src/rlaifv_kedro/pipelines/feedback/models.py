@@ -17,8 +17,8 @@ def open_labeler(
     from rlaifv_kedro.models import open_model
 
     if params.labeler == "self":
-        return open_model(models.policy, policy, compute, params.batch_size)
-    return open_model(models.labeler, labeler, compute, params.batch_size)
+        return open_model(models.policy, policy, compute, params.batch_size, "policy")
+    return open_model(models.labeler, labeler, compute, params.batch_size, "labeler")
 
 
 def open_splitter(
@@ -37,8 +37,8 @@ def open_splitter(
     from rlaifv_kedro.models import Decoding, open_text_model
 
     opened = [
-        open_text_model(model, compute, params.splitter_batch_size)
-        for model in (models.splitter, models.question_writer)
+        open_text_model(model, compute, params.splitter_batch_size, role)
+        for role, model in (("splitter", models.splitter), ("question_writer", models.question_writer))
         if model is not None
     ]
     splitter = LLMSplitter(

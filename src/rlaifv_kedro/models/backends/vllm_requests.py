@@ -1,0 +1,238 @@
+"""Requests to servers of vLLM in token ids: what is sent, and what comes back.
+
+vLLM 0.32 and later have ``POST /inference/v1/generate`` with ``--enable-scale-out`` (read and tried there:
+``vllm/entrypoints/scale_out/token_in_token_out``). A prompt is sent as ids, with one picture's placeholder as
+the chat template writes it, which vLLM replaces by as many tokens as the model takes.
+"""
+
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import httpx2
+from openai import AsyncOpenAI
+from pydantic import BaseModel, Field
+
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import json_value
+from rlaifv_kedro.models.backends.server_bodies import Body
+from rlaifv_kedro.models.backends.server_connection import Connection
+from rlaifv_kedro.models.backends.server_places import Places
+from rlaifv_kedro.models.backends.server_replies import Account, NoAnswer, PassingTrouble, Usage
+from rlaifv_kedro.models.backends.server_requests import OnOutcome, Requests
+from rlaifv_kedro.models.interface import Decoding
+from rlaifv_kedro.params import VLLMParams
+
+Result = TypeVar("Result")
+
+_NO_LOGPROB = -9999.0  # what vLLM writes for NaN and minus infinity
+_ROUNDING = 0.05  # by which a log-prob may lie above 0
+
+
+class TokenLogProb(BaseModel):
+    """A token's id and its log-prob."""
+
+    token_id: int
+    logprob: float
+
+
+class LogProbsOfToken(BaseModel):
+    """The log-probs of tokens that were asked for at one place of a reply."""
+
+    top_logprobs: list[TokenLogProb] = []
+
+
+class LogProbs(BaseModel):
+    """The log-probs at each place of a reply."""
+
+    content: list[LogProbsOfToken] | None = None
+
+
+class TokenChoice(BaseModel):
+    """One reply."""
+
+    token_ids: list[int] = Field(min_length=1)
+    finish_reason: str | None = None
+    logprobs: LogProbs | None = None
+
+
+class TokenReply(BaseModel):
+    """What is read of a reply in token ids; ``prompt_token_ids`` are the prompt's after expansion."""
+
+    choices: list[TokenChoice] = Field(min_length=1)
+    usage: Usage
+    prompt_token_ids: list[int] | None = None
+
+    @classmethod
+    def read(cls, content: bytes) -> "TokenReply":
+        """Read a reply's bytes.
+
+        Raises:
+            ValueError: They are no JSON of use, or no such reply.
+        """
+        return cls.model_validate(json_value(content.decode(), names_once=True))
+
+
+@dataclass(frozen=True)
+class TokenPrompt:
+    """A prompt as it is sent.
+
+    Attributes:
+        ids: Up to where the reply begins, with one picture's placeholder as the chat template writes it.
+        tokens: How many there are with the picture's own.
+        room: Most tokens that the model has positions for after them; None for no limit.
+        picture: Its data URL; None for a prompt without.
+    """
+
+    ids: list[int]
+    tokens: int
+    room: int | None
+    picture: str | None = None
+
+
+class TokenServers(Requests[TokenReply]):
+    """One model on servers of vLLM that this run has started.
+
+    Args:
+        name: The model's role.
+        places: The servers.
+        key: The API key that they want.
+    """
+
+    kind = "answer in token ids"
+    not_there = "This vLLM has no /inference/v1/generate: take one that docs/serving.md names."
+
+    def __init__(self, params: VLLMParams, name: str, places: Places, key: str, first_pause: float = 0.5):
+        connection = Connection(f"{name} on vLLM", key, "VLLM_API_KEY", proxies=False)
+        super().__init__(params, connection, places, first_pause, Account())
+
+    def send(self, client: AsyncOpenAI, body: Body) -> Awaitable[Any]:
+        """Send a prompt in token ids."""
+        return client.post("/inference/v1/generate", body=body, cast_to=httpx2.Response)
+
+    def read(self, content: bytes) -> TokenReply:
+        """Read a reply in token ids.
+
+        Raises:
+            ValueError: It is none.
+        """
+        return TokenReply.read(content)
+
+    def generate(
+        self,
+        prompts: Sequence[TokenPrompt],
+        settings: Sequence[Body],
+        take: Callable[[TokenChoice], Result],
+        on_outcome: OnOutcome[Result] | None = None,
+    ) -> list[Result | NoAnswer]:
+        """What is taken from the reply to each prompt.
+
+        Args:
+            settings: Of each prompt; see :func:`sampling` and :func:`first_place`.
+            take: May raise PassingTrouble or NoAnswer.
+            on_outcome: See :meth:`rlaifv_kedro.models.backends.server_requests.Requests.ask`.
+
+        Raises:
+            UserError: vLLM has made another number of tokens of a prompt than this project: it has asked
+                another one.
+        """
+
+        def on_counted(index: int, outcome: tuple[int, Result] | NoAnswer) -> None:
+            on_outcome(index, outcome if isinstance(outcome, NoAnswer) else outcome[1])
+
+        outcomes = self.ask(
+            [partial(prompt_body, prompt, own) for prompt, own in zip(prompts, settings, strict=True)],
+            lambda reply: (reply.usage.prompt_tokens, take(_whole(reply))),
+            on_outcome=on_counted if on_outcome else None,
+            routes=[prompt.picture or index for index, prompt in enumerate(prompts)],
+        )
+        for prompt, outcome in zip(prompts, outcomes):
+            if not isinstance(outcome, NoAnswer) and outcome[0] != prompt.tokens:
+                raise UserError(
+                    f"{self.where}: a prompt has {prompt.tokens} tokens, and vLLM has made {outcome[0]} of "
+                    "it. Take backend: transformers for this model."
+                )
+        return [outcome if isinstance(outcome, NoAnswer) else outcome[1] for outcome in outcomes]
+
+    def expanded(self, prompt: TokenPrompt, settings: Body) -> TokenReply:
+        """The reply to one prompt, with the prompt's ids after expansion.
+
+        Raises:
+            UserError: There is none.
+        """
+        [reply] = self.ask([lambda: {**prompt_body(prompt, settings), "return_token_ids": True}], _itself)
+        if isinstance(reply, NoAnswer):
+            raise UserError(f"{self.where}: there is no answer to a trial question: {reply}.")
+        return reply
+
+
+def _itself(reply: TokenReply) -> TokenReply:
+    _whole(reply)
+    return reply
+
+
+def _whole(reply: TokenReply) -> TokenChoice:
+    choice = reply.choices[0]
+    if choice.finish_reason not in ("stop", "length"):
+        raise PassingTrouble(f"vLLM broke the reply off: {choice.finish_reason}")
+    return choice
+
+
+def prompt_body(prompt: TokenPrompt, settings: Body) -> Body:
+    """A request.
+
+    Args:
+        settings: vLLM's sampling parameters.
+    """
+    url = prompt.picture
+    parts = {} if url is None else {"content_parts": [{"type": "image_url", "url": url}]}
+    return {"token_ids": prompt.ids, **parts, "sampling_params": {**settings, "detokenize": False}}
+
+
+def sampling(decoding: Decoding, seed: int, ends: set[int], room: int | None) -> Body:
+    """How a reply is drawn.
+
+    vLLM's repetition penalty counts the prompt's tokens too; all else is as in the transformers backend.
+
+    Args:
+        ends: Token ids that end a reply.
+        room: Most tokens that the model has positions for after the prompt; None for no limit.
+    """
+    longest = decoding.max_new_tokens if room is None else min(decoding.max_new_tokens, room)
+    return {
+        "max_tokens": longest,
+        "temperature": decoding.temperature,
+        "top_p": decoding.top_p,
+        "top_k": decoding.top_k or 0,  # 0 means all
+        "repetition_penalty": decoding.repetition_penalty,
+        "seed": seed % (2**63 - 1),  # it must fit into 64 bits with a sign, and -1 means none
+        "stop_token_ids": sorted(ends),
+    }
+
+
+def first_place(tokens: Sequence[int]) -> Body:
+    """Settings for the log-probs of some tokens at a reply's first place.
+
+    vLLM puts the token that it takes before them, and cuts the list to the number of tokens that were asked
+    for: one of them is asked for twice, so that none is cut off.
+    """
+    asked = [*tokens, tokens[0]]
+    return {"max_tokens": 1, "temperature": 0, "logprobs": len(asked), "logprob_token_ids": asked}
+
+
+def probs_of(choice: TokenChoice, tokens: Sequence[int]) -> dict[int, float]:
+    """p(token) of the tokens that were asked for, and of the one that vLLM took, which is the likeliest.
+
+    Raises:
+        PassingTrouble: The reply lacks one.
+        NoAnswer: The numbers can't be log-probs.
+    """
+    places = choice.logprobs.content if choice.logprobs else None
+    found = {t.token_id: t.logprob for t in places[0].top_logprobs} if places else {}
+    if not found.keys() >= set(tokens):
+        raise PassingTrouble("the reply lacks log-probs")
+    if not all(logprob <= _ROUNDING for logprob in found.values()) or max(found.values()) <= _NO_LOGPROB:
+        raise NoAnswer("vLLM's log-probs are NaN or positive: the model's numbers overflow")
+    return {token: math.exp(min(logprob, 0.0)) for token, logprob in found.items()}
