@@ -124,6 +124,11 @@ class OpenAIParams(AskedParams):
     requests_per_minute: Annotated[Count | None, Effect.EXECUTION] = Field(
         None, description="most requests a minute, retries included; without it, no limit of ours"
     )
+    tokenizer: Annotated[str | None, Effect.EXECUTION] = Field(
+        None,
+        description="folder or hub name of the checkpoint that is served: its count of a prompt's tokens is "
+        "compared with the server's, and a difference is said; without it nothing is compared",
+    )
     top_logprobs: int = Field(
         20,
         strict=True,

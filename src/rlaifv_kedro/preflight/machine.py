@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.formats import first_line, gigabytes
+from rlaifv_kedro.models.folder import CheckpointFolder
+from rlaifv_kedro.models.hub import folder_of
 from rlaifv_kedro.params import OpenAIParams
 from rlaifv_kedro.preflight.finding import Finding
 
@@ -160,10 +162,12 @@ def server(params: OpenAIParams) -> "ChatServers":
     """The server that parameters name; nothing is asked of it.
 
     Raises:
-        UserError: They name none, or no possible key.
+        UserError: They name none, no possible key, or a checkpoint to count tokens by that isn't there.
     """
     from rlaifv_kedro.models.backends.server_chats import ChatServers
 
+    if params.tokenizer is not None:
+        CheckpointFolder(folder_of(params.tokenizer)).with_config("Correct tokenizer under models.<role>.")
     return ChatServers(params, first_pause=0.5)
 
 

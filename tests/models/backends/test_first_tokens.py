@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.models.backends.server_chats import ChatServers
 from rlaifv_kedro.models.backends.server_first_tokens import FirstTokens, checked_words
 from rlaifv_kedro.models.backends.server_replies import NoAnswer, PassingTrouble, Reply
-from rlaifv_kedro.models.backends.server_chats import ChatServers
 from rlaifv_kedro.params import OpenAIParams
 
 GROUPS = checked_words([["yes", "Yes"], ["no", "No"]])

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,14 @@ from PIL import Image
 
 import chat_server
 from chat_server import Body, ChatServer, Fault, completion, image_of, question_of, text_for
+from rlaifv_kedro import found_out
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import Answer, Decoding, Question
 from rlaifv_kedro.models.backends import server_replies, server_requests
 from rlaifv_kedro.models.backends.openai import OpenAIModel
 from rlaifv_kedro.models.backends.server_bodies import data_urls, server_seed
+from rlaifv_kedro.models.backends.text import load_text_encoder
+from rlaifv_kedro.models.loading import Loading, load_encoder
 from rlaifv_kedro.params import OpenAIParams
 
 WARM, GREEDY = (
@@ -756,3 +760,83 @@ def test_requests_a_minute(serve: Callable[..., ChatServer]) -> None:
     assert (
         came[13] - came[0] >= 1.1 and came[14] - came[0] >= 1.2
     )  # less the time that the first took to arrive
+
+
+class TestSeveralServers:
+    def both(self, serve: Callable[..., ChatServer], **options: Any) -> tuple[list[ChatServer], OpenAIModel]:
+        servers = [serve(reply=yes, **options) for _ in range(2)]
+        params = OpenAIParams(url=[s.url for s in servers], model="tiny", timeout=20.0, retries=1)
+        return servers, OpenAIModel(params, 0.01)
+
+    def test_one_image_goes_to_one_of_them(
+        self, serve: Callable[..., ChatServer], pictures: list[Image.Image]
+    ) -> None:
+        servers, model = self.both(serve)
+        model.first_tokens(pictures[:4], [["a?", "b?", "c?"]] * 4, YES_NO)
+        images = [{image_of(body) for body in server.bodies} for server in servers]
+        assert not images[0] & images[1] and [len(server.bodies) for server in servers] == [6, 6]
+
+    def test_the_next_one_is_asked_when_one_is_gone(
+        self, serve: Callable[..., ChatServer], pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        servers, model = self.both(serve)
+        servers[0].__exit__()
+        monkeypatch.setattr(servers[0], "__exit__", lambda: None, raising=False)
+        for _ in range(2):
+            found = model.first_tokens(pictures[:4], [["a?", "b?", "c?"]] * 4, YES_NO)
+            assert [r.error for row in found for r in row] == [None] * 12
+        assert len(servers[1].bodies) == 2 * 12 and model.account.failed == 0
+
+    def test_a_busy_one_is_left_for_the_next(self, serve: Callable[..., ChatServer]) -> None:
+        busy = serve(fault=always(chat_server.status(503)))
+        other = serve()
+        params = OpenAIParams(url=[busy.url, other.url], model="tiny", timeout=20.0, retries=1)
+        answers = OpenAIModel(params, 0.01).complete([chat("a"), chat("b")], [1, 2], WARM)
+        assert [a.error for a in answers] == [None, None] and len(other.bodies) == 2
+
+    def test_all_must_be_there_at_the_start(self, serve: Callable[..., ChatServer]) -> None:
+        params = OpenAIParams(url=[serve().url, "http://127.0.0.1:9/v1"], model="tiny", timeout=1)
+        with pytest.raises(UserError, match=r"tiny at http://127.0.0.1:9/v1: no answer"):
+            OpenAIModel(params, 0.01)
+
+
+class TestPromptTokens:
+    """The server says that every prompt has 100 tokens."""
+
+    def asked(self, serve: Callable[..., ChatServer], counted: int, tiny: Path) -> OpenAIModel:
+        def reply(body: Body) -> Body:
+            said = yes(body)
+            said["usage"]["prompt_tokens"] = counted
+            return said
+
+        return model_of(serve(reply=reply), tokenizer=str(tiny))
+
+    def test_another_count_is_said_once(
+        self,
+        serve: Callable[..., ChatServer],
+        pictures: list[Image.Image],
+        tiny: Path,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        encoder = load_encoder(tiny)
+        own = len(encoder.prompts(["a cup?"], encoder.image(pictures[0]))[0])
+        found_out.taken()
+        for counted in (own, own - 1, own - 1):
+            model = self.asked(serve, counted, tiny)
+            model.first_tokens(pictures[:1], [["a cup?"]], YES_NO)
+            model.sample([Question(pictures[0], "a cup?")], [[1]], WARM)
+        said = [r.getMessage() for r in caplog.records if "counts" in r.getMessage()]
+        assert all(
+            f"counts {own - 1} tokens of a prompt" in line and f"make {own} of it" in line for line in said
+        )
+        assert len(said) == len({line for line in said}) > 0
+        assert f"make {own} of it" in found_out.taken()[str(tiny)]
+
+    def test_chats(
+        self, serve: Callable[..., ChatServer], tiny: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        own = len(load_text_encoder(tiny, Loading()).prompt(chat("a cup")))
+        self.asked(serve, own, tiny).complete([chat("a cup")], [1], WARM)
+        assert "counts" not in caplog.text
+        self.asked(serve, own + 3, tiny).complete([chat("a cup")], [1], WARM)
+        assert f"counts {own + 3} tokens" in caplog.text

@@ -140,12 +140,22 @@ class TestFirstTokens:
 
 class TestSamples:
     def test_greedy_answers_are_those_of_transformers(
-        self, serve: Serve, model: TransformersModel, replies: TokenReplies, pictures: list[Image.Image]
+        self,
+        serve: Serve,
+        model: TransformersModel,
+        replies: TokenReplies,
+        pictures: list[Image.Image],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        """Also where one of several tokens ends them."""
         questions = [Question(image, "what is in the picture?") for image in pictures[:4]]
+        words = model.sample(questions, [[1]] * 4, GREEDY)[0][0].text.split()
+        end = model.encoder.tokenizer.convert_tokens_to_ids(words[2])
+        monkeypatch.setattr(model.encoder, "ends", {*model.encoder.ends, end})
         found = one(model, serve(path=GENERATE, reply=replies)).sample(questions, [[1]] * 4, GREEDY)
         assert found == model.sample(questions, [[1]] * 4, GREEDY)
-        assert {answer.finish_reason for [answer] in found} == {"stop", "length"}
+        assert found[0][0].finish_reason == "stop" and found[0][0].token_count <= 3
+        assert "length" in {answer.finish_reason for [answer] in found}
 
     def test_each_has_its_own_seed_and_follows_it(
         self, serve: Serve, model: TransformersModel, replies: TokenReplies, pictures: list[Image.Image]

@@ -29,6 +29,7 @@ from rlaifv_kedro.models.backends.server_bodies import (
     text_message,
 )
 from rlaifv_kedro.models.backends.server_chats import ChatServers
+from rlaifv_kedro.models.backends.server_counts import OwnCounts
 from rlaifv_kedro.models.backends.server_first_tokens import FirstTokens, checked_words
 from rlaifv_kedro.models.backends.server_replies import (
     Account,
@@ -71,6 +72,7 @@ class OpenAIModel:
         self.server = ChatServers(params, first_pause)
         self.first = FirstTokens(self.server, params.top_logprobs)
         self.server.check()
+        self.counts = None if params.tokenizer is None else OwnCounts(params.tokenizer, self.server.where)
 
     def sample(
         self, questions: Sequence[Question], seeds: Sequence[Sequence[int]], decoding: Decoding
@@ -82,13 +84,15 @@ class OpenAIModel:
 
         Sampling is plain only if the server adds nothing; see the module's notes.
         """
-        items = [
-            (url, q.text, server_seed(s))
-            for q, url, row in zip(questions, data_urls([q.image for q in questions]), seeds)
-            for s in row
-        ]
+        urls = data_urls([q.image for q in questions])
+        items = [(url, q.text, server_seed(s)) for q, url, row in zip(questions, urls, seeds) for s in row]
+        images = dict(zip(urls, [q.image for q in questions]))
         answers = iter(
-            self._generate(items, lambda item: generation([about_image(*item[:2])], item[2], decoding))
+            self._generate(
+                items,
+                lambda item: generation([about_image(*item[:2])], item[2], decoding),
+                own_count=lambda item: self.counts.of_picture(images[item[0]], item[1]),
+            )
         )
         return [[next(answers) for _ in row] for row in seeds]
 
@@ -108,6 +112,7 @@ class OpenAIModel:
             items,
             lambda item: generation([text_message(*said) for said in item[0]], item[1], decoding),
             on_answer,
+            lambda item: self.counts.of_chat([{"role": role, "content": text} for role, text in item[0]]),
         )
 
     def first_tokens(
@@ -128,8 +133,18 @@ class OpenAIModel:
             UserError: The server returns no logprobs or refuses to; a word stands in two groups.
         """
         groups, first = checked_words(words), self.first
-        items = [(url, text) for url, asked in zip(data_urls(images), questions) for text in asked]
-        outcomes = iter(self._ask_once(items, first.body, partial(first.read, groups), first.lower_top))
+        urls = data_urls(images)
+        items = [(url, text) for url, asked in zip(urls, questions) for text in asked]
+        pictures, read = dict(zip(urls, images)), partial(first.read, groups)
+        outcomes = iter(
+            self._ask_once(
+                items,
+                first.body,
+                read,
+                first.lower_top,
+                own_count=lambda item: self.counts.of_picture(pictures[item[0]], item[1]),
+            )
+        )
         replies = [[next(outcomes) for _ in asked] for asked in questions]
         return [
             [FirstToken.missing(len(groups), str(r)) if isinstance(r, NoAnswer) else r for r in row]
@@ -155,13 +170,17 @@ class OpenAIModel:
         self.server.report()
 
     def _generate(
-        self, items: Sequence[Item], body: Callable[[Item], Body], on_answer: OnAnswer | None = None
+        self,
+        items: Sequence[Item],
+        body: Callable[[Item], Body],
+        on_answer: OnAnswer | None = None,
+        own_count: Callable[[Item], int] | None = None,
     ) -> list[Answer]:
         def on_outcome(index: int, outcome: Answer | NoAnswer) -> None:
             if on_answer:
                 on_answer(index, or_error(outcome))
 
-        outcomes = self._ask_once(items, body, _answer, self._refuse_setting, on_outcome)
+        outcomes = self._ask_once(items, body, _answer, self._refuse_setting, on_outcome, own_count)
         return [or_error(outcome) for outcome in outcomes]
 
     def _refuse_setting(self, sent: Body, refusal: NoAnswer) -> bool:
@@ -182,7 +201,16 @@ class OpenAIModel:
         read: Callable[[Reply], Result],
         retry_refused: RetryRefused | None = None,
         on_outcome: OnOutcome[Result] | None = None,
+        own_count: Callable[[Item], int] | None = None,
     ) -> list[Result | NoAnswer]:
+        """What is taken from the reply to each item; equal items are asked once.
+
+        Items about an image begin with its data URL, and go to one server.
+
+        Args:
+            own_count: Tokens of an item's prompt by the checkpoint; of one item of every call it is compared
+                with the server's, where a checkpoint is named.
+        """
         where: defaultdict[Item, list[int]] = defaultdict(list)
         for index, item in enumerate(items):
             where[item].append(index)
@@ -192,9 +220,17 @@ class OpenAIModel:
             for index in where[different[k]]:
                 on_outcome(index, outcome)
 
+        counted: dict[int, int] = {}
         outcomes = self.server.ask(
-            [partial(body, item) for item in different], read, retry_refused, on_any if on_outcome else None
+            [partial(body, item) for item in different],
+            read,
+            retry_refused,
+            on_any if on_outcome else None,
+            routes=[item[0] for item in different],
+            on_count=counted.__setitem__,
         )
+        for k, tokens in list(counted.items())[:1] if self.counts else []:
+            self.counts.compare(own_count(different[k]), tokens)
         known = dict(zip(different, outcomes))
         return [known[item] for item in items]
 

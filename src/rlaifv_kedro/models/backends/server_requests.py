@@ -5,6 +5,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -52,6 +53,18 @@ Result = TypeVar("Result")
 RetryRefused = Callable[[Body, NoAnswer], bool]
 ClientOf = Callable[[str], AsyncOpenAI]
 OnOutcome = Callable[[int, Result | NoAnswer], None]
+OnCount = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The arguments of a call of :meth:`Requests.ask`."""
+
+    bodies: Sequence[Callable[[], Body]]
+    take: Callable[[Any], Any]
+    retry_refused: RetryRefused | None
+    on_outcome: OnOutcome[Any] | None
+    on_count: OnCount | None
 
 
 class Requests(Generic[Reply_]):
@@ -64,10 +77,8 @@ class Requests(Generic[Reply_]):
         per_minute: Most requests a minute, to all servers together; None for no limit.
     """
 
-    kind: str
-    """What a reply is, in words."""
-    not_there: str
-    """What to do when the server knows no such path or model."""
+    kind: str  # what a reply is, in words
+    not_there: str  # what to do when the server knows no such path or model
 
     def __init__(
         self,
@@ -103,6 +114,7 @@ class Requests(Generic[Reply_]):
         retry_refused: RetryRefused | None = None,
         on_outcome: OnOutcome[Result] | None = None,
         routes: Sequence[Hashable] | None = None,
+        on_count: OnCount | None = None,
     ) -> list[Result | NoAnswer]:
         """Send requests, ``concurrency`` at once to each server.
 
@@ -115,6 +127,7 @@ class Requests(Generic[Reply_]):
             on_outcome: Called with the index and the outcome of an item as soon as there is one, in the
                 thread of the requests.
             routes: Of each item; those of one route, such as an image, go to one server while it answers.
+            on_count: Called with the index of an item and the server's count of its prompt's tokens.
 
         Raises:
             UserError: The server refuses the key or the model, or sends requests on; it has answered none of
@@ -123,7 +136,8 @@ class Requests(Generic[Reply_]):
         if not bodies:
             return []
         routes = range(len(bodies)) if routes is None else routes
-        answered = in_own_loop(lambda: self._all(bodies, routes, take, retry_refused, on_outcome))
+        asked = _Asked(bodies, take, retry_refused, on_outcome, on_count)
+        answered = in_own_loop(lambda: self._all(asked, routes))
         lost = [a for a in answered if isinstance(a, NoAnswer) and a.disconnected]
         if len(lost) == len(answered):
             raise self._down(lost[-1])
@@ -134,15 +148,8 @@ class Requests(Generic[Reply_]):
         self._reported = time.monotonic()
         log.info("%s: %s", self.where, self.account.line())
 
-    async def _all(
-        self,
-        bodies: Sequence[Callable[[], Body]],
-        routes: Sequence[Hashable],
-        take: Callable[[Reply_], Result],
-        retry_refused: RetryRefused | None,
-        on_outcome: OnOutcome[Result] | None,
-    ) -> list[Result | NoAnswer]:
-        answered: dict[int, Result | NoAnswer] = {}
+    async def _all(self, asked: _Asked, routes: Sequence[Hashable]) -> list[Any]:
+        answered: dict[int, Any] = {}
         places = max(len(self.places.urls), 1)
         todo: list[list[int]] = [[] for _ in range(places)]
         for index, place in enumerate(assigned(routes, places)):
@@ -150,9 +157,9 @@ class Requests(Generic[Reply_]):
 
         async def worker(client_of: ClientOf, place: int, items: Iterator[int]) -> None:
             for k in items:
-                answered[k] = await self._item(client_of, place, bodies[k], take, retry_refused)
-                if on_outcome:
-                    on_outcome(k, answered[k])
+                answered[k] = await self._item(client_of, place, asked, k)
+                if asked.on_outcome:
+                    asked.on_outcome(k, answered[k])
 
         async with self.connection.client(self.params.timeout) as client:
             client_of = cache(lambda url: client.with_options(base_url=url))
@@ -167,24 +174,20 @@ class Requests(Generic[Reply_]):
                 for task in workers:
                     task.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
-        return [answered[k] for k in range(len(bodies))]
+        return [answered[k] for k in range(len(asked.bodies))]
 
-    async def _item(
-        self,
-        client_of: ClientOf,
-        place: int,
-        body: Callable[[], Body],
-        take: Callable[[Reply_], Result],
-        retry_refused: RetryRefused | None,
-    ) -> Result | NoAnswer:
+    async def _item(self, client_of: ClientOf, place: int, asked: _Asked, index: int) -> Any:
         self.account.requests += 1
         troubles = 0
         while True:
-            sent = body()
+            sent = asked.bodies[index]()
             await self._turn()
             url = await self._place(place)
             try:
-                result = take(await self._reply(client_of(url), sent))
+                reply = await self._reply(client_of(url), sent)
+                if asked.on_count and reply.usage:
+                    asked.on_count(index, reply.usage.prompt_tokens)
+                result = asked.take(reply)
             except PassingTrouble as trouble:
                 place += 1  # the next server, if there are several
                 if not (trouble.disconnected and self._moved(url)):
@@ -194,7 +197,7 @@ class Requests(Generic[Reply_]):
                     troubles += 1
             except NoAnswer as refusal:
                 self._failures_in_a_row = 0
-                if retry_refused is None or not retry_refused(sent, refusal):
+                if asked.retry_refused is None or not asked.retry_refused(sent, refusal):
                     return self._refused(refusal)
             else:
                 self._failures_in_a_row = self._refused_in_a_row = 0
@@ -204,7 +207,7 @@ class Requests(Generic[Reply_]):
             self.account.retries += 1
 
     async def _place(self, place: int) -> str:
-        """The address to ask; if there is none, one is waited for."""
+        """The address to ask; one is waited for."""
         while not (urls := self.places.urls):
             await asyncio.sleep(_NO_PLACE)
         return urls[place % len(urls)]

@@ -14,7 +14,6 @@ import torch
 from rlaifv_kedro.branching import choose_way
 from rlaifv_kedro.branching.drawing import SamplingSettings
 from rlaifv_kedro.branching.sampling import sample_branches
-from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.adapters import merge_adapter
 from rlaifv_kedro.models.backends.room import context_of
 from rlaifv_kedro.models.backends.text_encoding import Chat, TextEncoder

@@ -121,20 +121,21 @@ def refuse_others(
         UserError: It does; the message has both.
     """
     for prompt, wanted in zip(prompts, expected, strict=True):
-        tokens = [token for token, _ in wanted.probs]
-        reply = requests.expanded(prompt, first_place(tokens))
-        if reply.prompt_token_ids != wanted.ids:
-            raise UserError(
-                f"{requests.where}: {_first_difference(wanted.ids, reply.prompt_token_ids or [])}. {_REMEDY}"
-            )
-        found = probs_of(reply.choices[0], tokens)
-        token, p = max(wanted.probs, key=lambda pair: abs(found[pair[0]] - pair[1]))
-        if not abs(found[token] - p) <= TOLERANCES[dtype]:
-            raise UserError(
-                f"{requests.where}: it computes something else than transformers of the same weights. A reply to "
-                f"a trial question begins with token {token} with probability {p:.6f} by transformers and "
-                f"{found[token]:.6f} by vLLM; in {dtype} they may differ by {TOLERANCES[dtype]:g}. {_REMEDY}"
-            )
+        _refuse_other(requests, prompt, wanted, TOLERANCES[dtype])
+
+
+def _refuse_other(requests: TokenServers, prompt: TokenPrompt, wanted: Expected, tolerance: float) -> None:
+    tokens = [token for token, _ in wanted.probs]
+    ids, found = requests.expanded(prompt, first_place(tokens), lambda choice: probs_of(choice, tokens))
+    if ids != wanted.ids:
+        raise UserError(f"{requests.where}: {_first_difference(wanted.ids, ids)}. {_REMEDY}")
+    token, p = max(wanted.probs, key=lambda pair: abs(found[pair[0]] - pair[1]))
+    if not abs(found[token] - p) <= tolerance:
+        raise UserError(
+            f"{requests.where}: it computes something else than transformers of the same weights. A reply to "
+            f"a trial question begins with token {token} with probability {p:.6f} by transformers and "
+            f"{found[token]:.6f} by vLLM; they may differ by {tolerance:g}. {_REMEDY}"
+        )
 
 
 def _first_difference(ours: Sequence[int], theirs: Sequence[int]) -> str:
@@ -144,8 +145,8 @@ def _first_difference(ours: Sequence[int], theirs: Sequence[int]) -> str:
     )
     shown_ids = [list(ids[max(at - 2, 0) : at + 3]) for ids in (ours, theirs)]
     return (
-        f"vLLM makes another prompt of a trial question, of {len(theirs)} tokens instead of {len(ours)}: around "
-        f"place {at} it has the ids {shown_ids[1]}, and this project {shown_ids[0]}"
+        f"vLLM makes another prompt of a trial question, of {len(theirs)} tokens instead of {len(ours)}: "
+        f"around place {at} it has the ids {shown_ids[1]}, and this project {shown_ids[0]}"
     )
 
 

@@ -139,38 +139,36 @@ class TokenServers(Requests[TokenReply]):
                 another one.
         """
 
-        def on_counted(index: int, outcome: tuple[int, Result] | NoAnswer) -> None:
-            on_outcome(index, outcome if isinstance(outcome, NoAnswer) else outcome[1])
-
-        outcomes = self.ask(
-            [partial(prompt_body, prompt, own) for prompt, own in zip(prompts, settings, strict=True)],
-            lambda reply: (reply.usage.prompt_tokens, take(_whole(reply))),
-            on_outcome=on_counted if on_outcome else None,
-            routes=[prompt.picture or index for index, prompt in enumerate(prompts)],
-        )
-        for prompt, outcome in zip(prompts, outcomes):
-            if not isinstance(outcome, NoAnswer) and outcome[0] != prompt.tokens:
+        def on_count(index: int, tokens: int) -> None:
+            if tokens != prompts[index].tokens:
                 raise UserError(
-                    f"{self.where}: a prompt has {prompt.tokens} tokens, and vLLM has made {outcome[0]} of "
-                    "it. Take backend: transformers for this model."
+                    f"{self.where}: a prompt has {prompts[index].tokens} tokens, and vLLM has made {tokens} "
+                    "of it. Take backend: transformers for this model."
                 )
-        return [outcome if isinstance(outcome, NoAnswer) else outcome[1] for outcome in outcomes]
 
-    def expanded(self, prompt: TokenPrompt, settings: Body) -> TokenReply:
-        """The reply to one prompt, with the prompt's ids after expansion.
+        return self.ask(
+            [partial(prompt_body, prompt, own) for prompt, own in zip(prompts, settings, strict=True)],
+            lambda reply: take(_whole(reply)),
+            on_outcome=on_outcome,
+            routes=[prompt.picture or index for index, prompt in enumerate(prompts)],
+            on_count=on_count,
+        )
+
+    def expanded(
+        self, prompt: TokenPrompt, settings: Body, take: Callable[[TokenChoice], Result]
+    ) -> tuple[list[int], Result]:
+        """The ids of one prompt after expansion, and what is taken from its reply.
 
         Raises:
-            UserError: There is none.
+            UserError: There is no answer.
         """
-        [reply] = self.ask([lambda: {**prompt_body(prompt, settings), "return_token_ids": True}], _itself)
-        if isinstance(reply, NoAnswer):
-            raise UserError(f"{self.where}: there is no answer to a trial question: {reply}.")
-        return reply
-
-
-def _itself(reply: TokenReply) -> TokenReply:
-    _whole(reply)
-    return reply
+        [found] = self.ask(
+            [lambda: {**prompt_body(prompt, settings), "return_token_ids": True}],
+            lambda reply: (reply.prompt_token_ids or [], take(_whole(reply))),
+        )
+        if isinstance(found, NoAnswer):
+            raise UserError(f"{self.where}: there is no answer to a trial question: {found}.")
+        return found
 
 
 def _whole(reply: TokenReply) -> TokenChoice:
