@@ -12,19 +12,24 @@ from typing import Any
 import torch
 from PIL import Image
 
+from chat_server import status
 from rlaifv_kedro.models.backends.transformers import TransformersModel
 
 
 class TokenReplies:
     """Replies of one multimodal model whose image token stands once in a prompt, as LLaVA's does.
 
+    Args:
+        forgetful: Whether no picture is held for a later request.
+
     Attributes:
-        pictures: All that came, in order.
+        held: The pictures that it was sent, by the name that each came with.
     """
 
-    def __init__(self, model: TransformersModel):
+    def __init__(self, model: TransformersModel, forgetful: bool = False):
         self.module, self.processor, self.image_id = model.module, model.processor, model.encoder.image_id
-        self.pictures: list[Image.Image] = []
+        self.held: dict[str, Image.Image] = {}
+        self.forgetful = forgetful
         self._one_at_a_time = threading.Lock()
 
     def __call__(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -43,14 +48,21 @@ class TokenReplies:
         shown = ids if body.get("return_token_ids") else None
         return {"request_id": "1", "choices": [choice], "usage": usage, "prompt_token_ids": shown}
 
+    def cache_miss(self, body: dict[str, Any], before: int) -> Any:
+        """The fault of a request that names a picture which isn't held; for a server's ``fault``."""
+        for part in body.get("content_parts", ()):
+            if part["url"] is None and (self.forgetful or part["uuid"] not in self.held):
+                return status(400, "Cache miss for image at index 0 but data is not provided.")
+        return None
+
     def _expanded(self, body: dict[str, Any]) -> tuple[list[int], dict[str, torch.Tensor]]:
         ids = body["token_ids"]
         if "content_parts" not in body:
             return ids, {}
         [part] = body["content_parts"]
-        picture = Image.open(io.BytesIO(base64.b64decode(part["url"].split(",")[1])))
-        picture.load()
-        self.pictures.append(picture)
+        if part["url"] is not None:
+            self.held[part["uuid"]] = Image.open(io.BytesIO(base64.b64decode(part["url"].split(",")[1])))
+        picture = self.held[part["uuid"]]
         made = self.processor(text=self.processor.image_token, images=picture, return_tensors="pt")
         count = int((made["input_ids"] == self.image_id).sum())
         place = ids.index(self.image_id)

@@ -30,7 +30,7 @@ from rlaifv_kedro.models.backends import server_replies, server_requests
 from rlaifv_kedro.models.backends.openai import OpenAIModel
 from rlaifv_kedro.models.backends.server_bodies import data_urls, server_seed
 from rlaifv_kedro.models.backends.text import load_text_encoder
-from rlaifv_kedro.models.loading import Loading, load_encoder
+from rlaifv_kedro.models.loading import load_encoder
 from rlaifv_kedro.params import OpenAIParams
 
 WARM, GREEDY = (
@@ -835,7 +835,7 @@ class TestPromptTokens:
     def test_chats(
         self, serve: Callable[..., ChatServer], tiny: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        own = len(load_text_encoder(tiny, Loading()).prompt(chat("a cup")))
+        own = len(load_text_encoder(tiny).prompt(chat("a cup")))
         self.asked(serve, own, tiny).complete([chat("a cup")], [1], WARM)
         assert "counts" not in caplog.text
         self.asked(serve, own + 3, tiny).complete([chat("a cup")], [1], WARM)

@@ -67,8 +67,9 @@ def one(model: TransformersModel, server: ChatServer, **params: Any) -> VLLMMode
     return served(model, NamedPlaces([server.root]), **params)
 
 
-def url_of(body: Body) -> str:
-    return body["content_parts"][0]["url"]
+def picture_of(body: Body) -> str:
+    """The name of the picture that it is about."""
+    return body["content_parts"][0]["uuid"]
 
 
 def hang_up(handler: Any) -> None:
@@ -103,11 +104,28 @@ class TestFirstTokens:
         wide = pictures[0].crop((0, 0, 72, 40))
         server = serve(path=GENERATE, reply=replies)
         one(model, server).first_tokens([wide], [["a cup?"]], YES_NO)
-        sent = Image.open(io.BytesIO(base64.b64decode(url_of(server.bodies[0]).split(",")[1])))
+        sent = Image.open(
+            io.BytesIO(base64.b64decode(server.bodies[0]["content_parts"][0]["url"].split(",")[1]))
+        )
         assert sent.size == (72, 72)
         np.testing.assert_array_equal(
             model.encoder.image(sent).inputs["pixel_values"], model.encoder.image(wide).inputs["pixel_values"]
         )
+
+    def test_a_picture_is_sent_once(
+        self, serve: Serve, model: TransformersModel, pictures: list[Image.Image]
+    ) -> None:
+        """And again to a server that doesn't hold it any more."""
+        questions = [["a cup?", "a dog?", "a ball?"]] * 2
+        expected = model.first_tokens(pictures[:2], questions, YES_NO)
+        for forgetful in (False, True):
+            replies = TokenReplies(model, forgetful)
+            server = serve(path=GENERATE, reply=replies, fault=replies.cache_miss)
+            found = one(model, server, retries=0, concurrency=1).first_tokens(pictures[:2], questions, YES_NO)
+            for ours, theirs in zip(sum(found, []), sum(expected, [])):
+                np.testing.assert_allclose(ours.probs, theirs.probs, atol=1e-6)
+            sent = [body["content_parts"][0]["url"] is not None for body in server.bodies]
+            assert sum(sent) == (6 if forgetful else 2)
 
     def test_a_question_that_fills_the_context_has_no_reply(
         self, serve: Serve, model: TransformersModel, replies: TokenReplies, pictures: list[Image.Image]
@@ -206,13 +224,16 @@ class TestSamples:
     def test_a_reply_that_is_broken_off_is_asked_for_again(
         self, serve: Serve, model: TransformersModel, replies: TokenReplies, pictures: list[Image.Image]
     ) -> None:
-        def aborted(handler: Any) -> None:
-            choice = {"token_ids": [5], "finish_reason": "abort"}
-            handler.send(200, {"choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
+        came: list[Body] = []
 
-        server = serve(
-            path=GENERATE, reply=replies, fault=lambda body, before: aborted if before == 0 else None
-        )
+        def aborted_once(body: Body) -> Body:
+            reply = replies(body)
+            if not came:
+                reply["choices"][0]["finish_reason"] = "abort"
+            came.append(body)
+            return reply
+
+        server = serve(path=GENERATE, reply=aborted_once)
         questions = [Question(pictures[0], "what?")]
         asked = one(model, server)
         assert asked.sample(questions, [[1]], GREEDY) == model.sample(questions, [[1]], GREEDY)
@@ -281,7 +302,7 @@ class TestServers:
         questions = [["a cup?", "a dog?", "a ball?"]] * 4
         places = NamedPlaces([server.root for server in servers])
         found = served(model, places).first_tokens(pictures[:4], questions, YES_NO)
-        images = [{url_of(body) for body in server.bodies} for server in servers]
+        images = [{picture_of(body) for body in server.bodies} for server in servers]
         assert not images[0] & images[1] and [len(server.bodies) for server in servers] == [6, 6]
         alone = one(model, servers[0]).first_tokens(pictures[:4], questions, YES_NO)
         assert found == alone  # whichever server answered

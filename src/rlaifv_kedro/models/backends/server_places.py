@@ -7,6 +7,8 @@ from typing import Protocol
 
 SECONDS_ASIDE = 30.0
 """For so long nothing is sent to a server that gave no connection, while another one is there."""
+MOST_HOMES = 100_000
+"""Of so many images it is known which server has them."""
 
 
 class Places(Protocol):
@@ -48,17 +50,29 @@ class NamedPlaces:
         self._aside[url] = time.monotonic() + SECONDS_ASIDE
 
 
-def assigned(routes: Sequence[Hashable], places: int) -> list[int]:
-    """The number of the place that each item goes to.
+class Homes:
+    """Which of the places everything about an image goes to, also in later calls.
 
-    Items of one route, such as an image, go to one place, whose server then computes the image once. A route
-    goes to the place that has the fewest items so far, so that all have the same to do.
-
-    Args:
-        places: How many there are.
+    Its server then computes the image once. An image that is new goes to the place that has the fewest items
+    of a call so far, so that all have the same to do.
     """
-    load, chosen = [0] * places, {}
-    for route, items in Counter(routes).items():
-        chosen[route] = load.index(min(load))
-        load[chosen[route]] += items
-    return [chosen[route] for route in routes]
+
+    def __init__(self) -> None:
+        self._place_of: dict[int, int] = {}  # by a route's hash
+
+    def assigned(self, routes: Sequence[Hashable], places: int) -> list[int]:
+        """The number of the place that each item goes to.
+
+        Args:
+            routes: Of each item, such as its image.
+            places: How many there are.
+        """
+        if len(self._place_of) > MOST_HOMES:
+            self._place_of.clear()
+        load = [0] * places
+        for route, items in Counter(map(hash, routes)).items():
+            home = self._place_of.get(route, places)
+            place = home if home < places else load.index(min(load))
+            self._place_of[route] = place
+            load[place] += items
+        return [self._place_of[hash(route)] for route in routes]

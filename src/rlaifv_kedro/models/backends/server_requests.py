@@ -15,7 +15,7 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.backends.own_loop import in_own_loop
 from rlaifv_kedro.models.backends.server_bodies import Body
 from rlaifv_kedro.models.backends.server_connection import Connection
-from rlaifv_kedro.models.backends.server_places import Places, assigned
+from rlaifv_kedro.models.backends.server_places import Homes, Places
 from rlaifv_kedro.models.backends.server_replies import (
     Account,
     NoAnswer,
@@ -92,7 +92,7 @@ class Requests(Generic[Reply_]):
         self.params, self.connection, self.places = params, connection, places
         self.first_pause, self.account, self._per_minute = first_pause, account, per_minute
         self.where = connection.where
-        self._failures_in_a_row, self._refused_in_a_row = 0, 0
+        self._failures_in_a_row, self._refused_in_a_row, self._homes = 0, 0, Homes()
         self._reported, self._next_turn, self._said_longest = time.monotonic(), 0.0, False
 
     def send(self, client: AsyncOpenAI, body: Body) -> Awaitable[Any]:
@@ -135,12 +135,10 @@ class Requests(Generic[Reply_]):
         """
         if not bodies:
             return []
-        routes = range(len(bodies)) if routes is None else routes
         asked = _Asked(bodies, take, retry_refused, on_outcome, on_count)
         answered = in_own_loop(lambda: self._all(asked, routes))
-        lost = [a for a in answered if isinstance(a, NoAnswer) and a.disconnected]
-        if len(lost) == len(answered):
-            raise self._down(lost[-1])
+        if all(isinstance(a, NoAnswer) and a.disconnected for a in answered):
+            raise self._down(answered[-1])
         return answered
 
     def report(self) -> None:
@@ -148,12 +146,15 @@ class Requests(Generic[Reply_]):
         self._reported = time.monotonic()
         log.info("%s: %s", self.where, self.account.line())
 
-    async def _all(self, asked: _Asked, routes: Sequence[Hashable]) -> list[Any]:
+    def assigned(self, routes: Sequence[Hashable]) -> list[int]:
+        """The number of the server that each item goes to, while it answers."""
+        return self._homes.assigned(routes, max(len(self.places.urls), 1))
+
+    async def _all(self, asked: _Asked, routes: Sequence[Hashable] | None) -> list[Any]:
         answered: dict[int, Any] = {}
         places = max(len(self.places.urls), 1)
-        todo: list[list[int]] = [[] for _ in range(places)]
-        for index, place in enumerate(assigned(routes, places)):
-            todo[place].append(index)
+        given = [k % places for k in range(len(asked.bodies))] if routes is None else self.assigned(routes)
+        todo = [[k for k, own in enumerate(given) if own == place] for place in range(max(given) + 1)]
 
         async def worker(client_of: ClientOf, place: int, items: Iterator[int]) -> None:
             for k in items:

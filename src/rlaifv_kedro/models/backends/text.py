@@ -155,7 +155,7 @@ def _load_text(
     return module, _tokenizer(given, whole, loading)
 
 
-def load_text_encoder(path: str | Path, loading: Loading) -> TextEncoder:
+def load_text_encoder(path: str | Path, loading: Loading | None = None) -> TextEncoder:
     """What writes a splitter's or judge's prompts in tokens, without reading its weights.
 
     Raises:
@@ -164,6 +164,7 @@ def load_text_encoder(path: str | Path, loading: Loading) -> TextEncoder:
     """
     from transformers import AutoConfig
 
+    loading = loading or Loading()
     given = CheckpointFolder(folder_of(path))
     whole = given.with_weights()
     if _is_multimodal(whole.config, loading.trust_remote_code):

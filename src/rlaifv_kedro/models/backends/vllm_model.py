@@ -8,6 +8,7 @@ prompt's tokens too. What can't be used is found by the probe, before any work
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from rlaifv_kedro.errors import UserError
@@ -81,8 +82,11 @@ class VLLMModel:
         tokens = [token for group in groups for token in group]
         prompts = self.prompts(images, questions)
         fits = [prompt for row in prompts for prompt in row if prompt.room != 0]
-        settings = [first_place(tokens)] * len(fits)
-        found = iter(self.requests.generate(fits, settings, lambda choice: probs_of(choice, tokens)))
+        found = iter(
+            self.requests.generate_once_a_picture(
+                fits, first_place(tokens), lambda choice: probs_of(choice, tokens)
+            )
+        )
         return [
             [
                 self._first_token(next(found), groups)
@@ -113,15 +117,17 @@ class VLLMModel:
         """The prompts of the questions about each image."""
         seen = {id(image): as_prepared(as_seen(image), self.encoder.processor) for image in images}
         pictures = [seen[id(image)] for image in images]  # each prepared and encoded once
+        urls = data_urls(pictures)
+        names = [sha256(url.encode()).hexdigest() for url in urls]
         return [
             [
-                TokenPrompt(ids, len(whole), _room(self.encoder.context, len(whole)), url)
+                TokenPrompt(ids, len(whole), _room(self.encoder.context, len(whole)), url, name)
                 for ids, whole in zip(
                     self.encoder.unexpanded(list(asked)),
                     self.encoder.prompts(list(asked), self.encoder.blank(picture.size)),
                 )
             ]
-            for picture, url, asked in zip(pictures, data_urls(pictures), questions)
+            for picture, url, name, asked in zip(pictures, urls, names, questions)
         ]
 
     def _answer(self, choice: TokenChoice) -> Answer:

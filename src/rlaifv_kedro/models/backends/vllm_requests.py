@@ -8,7 +8,6 @@ the chat template writes it, which vLLM replaces by as many tokens as the model 
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 import httpx2
@@ -84,12 +83,14 @@ class TokenPrompt:
         tokens: How many there are with the picture's own.
         room: Most tokens that the model has positions for after them; None for no limit.
         picture: Its data URL; None for a prompt without.
+        name: The picture's, by which vLLM finds what it has made of it.
     """
 
     ids: list[int]
     tokens: int
     room: int | None
     picture: str | None = None
+    name: str | None = None
 
 
 class TokenServers(Requests[TokenReply]):
@@ -126,6 +127,7 @@ class TokenServers(Requests[TokenReply]):
         settings: Sequence[Body],
         take: Callable[[TokenChoice], Result],
         on_outcome: OnOutcome[Result] | None = None,
+        named: bool = False,
     ) -> list[Result | NoAnswer]:
         """What is taken from the reply to each prompt.
 
@@ -133,11 +135,14 @@ class TokenServers(Requests[TokenReply]):
             settings: Of each prompt; see :func:`sampling` and :func:`first_place`.
             take: May raise PassingTrouble or NoAnswer.
             on_outcome: See :meth:`rlaifv_kedro.models.backends.server_requests.Requests.ask`.
+            named: Pictures are named first, and sent only where the server doesn't hold them.
 
         Raises:
             UserError: vLLM has made another number of tokens of a prompt than this project: it has asked
                 another one.
         """
+
+        names = [prompt.name for prompt in prompts]
 
         def on_count(index: int, tokens: int) -> None:
             if tokens != prompts[index].tokens:
@@ -147,12 +152,30 @@ class TokenServers(Requests[TokenReply]):
                 )
 
         return self.ask(
-            [partial(prompt_body, prompt, own) for prompt, own in zip(prompts, settings, strict=True)],
+            [_Bodies(prompt, own, named) for prompt, own in zip(prompts, settings, strict=True)],
             lambda reply: take(_whole(reply)),
+            retry_refused=lambda sent, refusal: _names_only(sent),
             on_outcome=on_outcome,
-            routes=[prompt.picture or index for index, prompt in enumerate(prompts)],
+            routes=None if None in names else names,
             on_count=on_count,
         )
+
+    def generate_once_a_picture(
+        self, prompts: Sequence[TokenPrompt], settings: Body, take: Callable[[TokenChoice], Result]
+    ) -> list[Result | NoAnswer]:
+        """As :meth:`generate`, with one request about each picture first, and then the others.
+
+        They only name the picture, which spares the server most of its work for a short question: to read and
+        prepare the same picture dozens of times (of a PNG of 333 KiB 6.4 ms a request instead of 2.4).
+        """
+        self.assigned([prompt.name for prompt in prompts])  # by how much is asked about each
+        leaders = list({p.name: k for k, p in reversed(list(enumerate(prompts)))}.values())
+        others = sorted(set(range(len(prompts))) - set(leaders))
+        found: dict[int, Result | NoAnswer] = {}
+        for part, named in ((leaders, False), (others, True)):
+            own = [prompts[k] for k in part]
+            found |= zip(part, self.generate(own, [settings] * len(own), take, named=named))
+        return [found[k] for k in range(len(prompts))]
 
     def expanded(
         self, prompt: TokenPrompt, settings: Body, take: Callable[[TokenChoice], Result]
@@ -178,15 +201,34 @@ def _whole(reply: TokenReply) -> TokenChoice:
     return choice
 
 
-def prompt_body(prompt: TokenPrompt, settings: Body) -> Body:
+def prompt_body(prompt: TokenPrompt, settings: Body, named: bool = False) -> Body:
     """A request.
 
     Args:
         settings: vLLM's sampling parameters.
+        named: Without the picture itself.
     """
-    url = prompt.picture
-    parts = {} if url is None else {"content_parts": [{"type": "image_url", "url": url}]}
-    return {"token_ids": prompt.ids, **parts, "sampling_params": {**settings, "detokenize": False}}
+    body: Body = {"token_ids": prompt.ids, "sampling_params": {**settings, "detokenize": False}}
+    if prompt.picture is not None:
+        url = None if named else prompt.picture
+        body["content_parts"] = [{"type": "image_url", "url": url, "uuid": prompt.name}]
+    return body
+
+
+class _Bodies:
+    """What is sent at each try: the first may only name the picture, every other one holds it."""
+
+    def __init__(self, prompt: TokenPrompt, settings: Body, named: bool):
+        self.prompt, self.settings, self.named = prompt, settings, named
+
+    def __call__(self) -> Body:
+        body = prompt_body(self.prompt, self.settings, self.named)
+        self.named = False
+        return body
+
+
+def _names_only(body: Body) -> bool:
+    return any(part["url"] is None for part in body.get("content_parts", ()))
 
 
 def sampling(decoding: Decoding, seed: int, ends: set[int], room: int | None) -> Body:
