@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 
 VLLM := .venv-vllm
 
-.PHONY: run vllm-env test test-slow test-distributed test-chaos lint viz clean
+.PHONY: run vllm-env test test-slow test-distributed test-vllm test-chaos lint viz clean
 
 run: $(STAMP)
 	$(BIN)/kedro run
@@ -20,6 +20,10 @@ test-slow: $(STAMP)
 
 test-distributed: $(STAMP)
 	$(BIN)/python -m pytest -m distributed
+
+# Real servers of vLLM, from the environment that `make vllm-env` makes, or VLLM_PYTHON=/path/to/its/python.
+test-vllm: $(STAMP)
+	$(BIN)/python -m pytest -m vllm
 
 # Kills, damage, full disks and storms for a quarter of an hour; `python tests/chaos --help` has more.
 test-chaos: $(STAMP)
