@@ -339,6 +339,26 @@ class TestServers:
         questions = [Question(pictures[0], "what?")]
         assert asked.sample(questions, [[1, 2]], GREEDY) == model.sample(questions, [[1, 2]], GREEDY)
 
+    def test_an_item_that_always_loses_its_connection_is_given_up(
+        self,
+        serve: Serve,
+        model: TransformersModel,
+        replies: TokenReplies,
+        pictures: list[Image.Image],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The server is there again each time: it is not the server that is dead."""
+        monkeypatch.setattr(server_requests, "_NO_PLACE", 0.01)
+
+        def fault(body: Body, before: int) -> Any:
+            return hang_up if body["sampling_params"]["seed"] == 1 else None
+
+        server = serve(path=GENERATE, reply=replies, fault=fault)
+        asked = served(model, Restarted(server, looks=2), retries=1)
+        [[lost, answer]] = asked.sample([Question(pictures[0], "what?")], [[1, 2]], GREEDY)
+        assert str(lost.error).startswith("no reply: ") and answer.error is None
+        assert server.faults == server_requests.MOST_MOVES + 2
+
     def test_a_server_that_is_given_up_stops_the_run(
         self, serve: Serve, model: TransformersModel, pictures: list[Image.Image]
     ) -> None:

@@ -12,11 +12,13 @@ from urllib.parse import urlsplit
 from openai import APIStatusError
 from pydantic import BaseModel, Field
 
+from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import json_value
 from rlaifv_kedro.formats import shortened
 from rlaifv_kedro.models.interface import Answer
 from rlaifv_kedro.redaction import redacted
 
+_ALL_REFUSED = {402, 404}  # no money, no such model or path: the same for every item
 _MOST_TOKENS = 2**53  # beyond any count, and a number that every file and database holds
 
 
@@ -181,6 +183,22 @@ def is_content_filter(status: int, body: object) -> bool:
 def passes(error: APIStatusError) -> bool:
     """Whether it is worth another try, by what the openai client tries again."""
     return error.status_code in (408, 409, 429) or error.status_code >= 500
+
+
+def meaning_of(error: APIStatusError, where: str, not_there: str) -> Exception:
+    """What a status other than 200 means for the item, or for all of them.
+
+    Args:
+        where: Names the server.
+        not_there: What to do if it knows no such path or model.
+    """
+    if is_content_filter(error.status_code, error.body):
+        return NoAnswer(f"refused: content filter (HTTP {error.status_code})")
+    if error.status_code in _ALL_REFUSED:
+        return UserError(f"{where}: {words_of(error)}. {not_there}")
+    if passes(error):
+        return PassingTrouble(words_of(error), retry_after(error.response.headers.get("retry-after")))
+    return NoAnswer(words_of(error))
 
 
 def one_line(text: str) -> str:

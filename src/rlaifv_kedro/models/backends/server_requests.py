@@ -21,11 +21,8 @@ from rlaifv_kedro.models.backends.server_replies import (
     NoAnswer,
     PassingTrouble,
     Usage,
-    is_content_filter,
+    meaning_of,
     one_line,
-    passes,
-    retry_after,
-    words_of,
 )
 from rlaifv_kedro.params import AskedParams
 
@@ -36,9 +33,10 @@ LONGEST_RETRY_AFTER = 120.0
 """Seconds that a server may have its client wait for a try, as the openai client has it."""
 MOST_REFUSED = 256
 """Refused items in a row: more than the questions about one picture, which may be what a server refuses."""
+MOST_MOVES = 10
+"""Lost connections of an item that don't count as tries; more are the item's fault, not a dead server's."""
 _LONGEST_PAUSE = 60.0  # seconds, of our own
 _NO_PLACE = 1.0  # seconds until the next look, when no server can be asked
-_ALL_REFUSED = {402, 404}  # no money, no such model or path: the same for every item
 _jitter = random.Random()
 
 
@@ -179,7 +177,7 @@ class Requests(Generic[Reply_]):
 
     async def _item(self, client_of: ClientOf, place: int, asked: _Asked, index: int) -> Any:
         self.account.requests += 1
-        troubles = 0
+        troubles = moves = 0
         while True:
             sent = asked.bodies[index]()
             await self._turn()
@@ -191,7 +189,9 @@ class Requests(Generic[Reply_]):
                 result = asked.take(reply)
             except PassingTrouble as trouble:
                 place += 1  # the next server, if there are several
-                if not (trouble.disconnected and self._moved(url)):
+                if trouble.disconnected and moves < MOST_MOVES and self._moved(url):
+                    moves += 1
+                else:
                     if troubles == self.params.retries:
                         return self._no_answer_after(trouble)
                     await asyncio.sleep(self._pause(troubles) + self._asked_pause(trouble))
@@ -232,7 +232,7 @@ class Requests(Generic[Reply_]):
             content = await self.connection.content(lambda: self.send(client, body), self.params.timeout)
             reply = self.read(content)
         except APIStatusError as error:
-            raise self._of_status(error) from None
+            raise meaning_of(error, self.where, self.not_there) from None
         except ValueError:
             raise PassingTrouble(
                 f"the reply is no {self.kind}: {one_line(content[:10_000].decode(errors='replace'))}"
@@ -241,16 +241,6 @@ class Requests(Generic[Reply_]):
             self.account.prompt_tokens += reply.usage.prompt_tokens
             self.account.completion_tokens += reply.usage.completion_tokens
         return reply
-
-    def _of_status(self, error: APIStatusError) -> Exception:
-        """What a status other than 200 means for the item, or for all of them."""
-        if is_content_filter(error.status_code, error.body):
-            return NoAnswer(f"refused: content filter (HTTP {error.status_code})")
-        if error.status_code in _ALL_REFUSED:
-            return UserError(f"{self.where}: {words_of(error)}. {self.not_there}")
-        if passes(error):
-            return PassingTrouble(words_of(error), retry_after(error.response.headers.get("retry-after")))
-        return NoAnswer(words_of(error))
 
     def _refused(self, refusal: NoAnswer) -> NoAnswer:
         """Count a refusal; after very many in a row it is the server that is to be mended."""
