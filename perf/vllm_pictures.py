@@ -4,8 +4,8 @@
 
 One real server on the CPU with the miniature's labeler, whose own work is small: what is measured is the
 processor time of the server's API process a request. It bounds the questions a second of one server,
-whatever its GPU does. Both ways ask the same questions about new pictures of LLaVA's size, and must give the same
-probabilities.
+whatever its GPU does. Both ways ask the same questions about new pictures of LLaVA's size, and must give
+the same probabilities.
 """
 
 import argparse
