@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from rlaifv_kedro.models.serving.leftovers import FOLDER, Record, marked
 
 from rlaifv_kedro.models import close_model, open_model
 from rlaifv_kedro.models.backends import vllm_model
 from rlaifv_kedro.models.backends.vllm_model import VLLMModel
 from rlaifv_kedro.models.backends.vllm_requests import TokenPrompt, first_place, probs_of
 from rlaifv_kedro.models.serving.command import MODULE
-from rlaifv_kedro.models.serving.leftovers import FOLDER, Record, marked
 from rlaifv_kedro.params import ComputeParams, VLLMParams
 from rlaifv_kedro.run_folder import set_run_folder
 

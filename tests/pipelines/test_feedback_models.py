@@ -24,7 +24,9 @@ def open_with(
 ) -> LLMSplitter:
     """The splitter whose models answer from scripts; all that were opened are handed on to be closed."""
     by_path = {None: by_role["splitter"], "writer": by_role.get("question_writer")}
-    monkeypatch.setattr(models, "open_text_model", lambda params, compute, batch_size, role: by_path[params.path])
+    monkeypatch.setattr(
+        models, "open_text_model", lambda params, compute, batch_size, role: by_path[params.path]
+    )
     writer = TransformersParams(path="writer") if "question_writer" in by_role else None
     splitter, opened = open_splitter(seed, params, ModelsParams(question_writer=writer), ComputeParams())
     assert opened == list(by_role.values())

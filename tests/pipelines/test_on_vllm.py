@@ -4,15 +4,13 @@ import json
 import signal
 import subprocess
 import time
-from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
+from rlaifv_kedro.models.serving.leftovers import FOLDER, Record, marked
 
 from real_vllm import vllm_serving
 from rlaifv_kedro.datasets import Chunk
-from rlaifv_kedro.models.serving.leftovers import FOLDER, Record, marked
 from rlaifv_kedro.params import ModelsParams, validate_parameters
 from rlaifv_kedro.pipelines.feedback.nodes import build_pairs, score, verify_claims
 from whole_project import ROOT, SHIPPED, Project, make_project
@@ -25,33 +23,29 @@ CHUNKS = "data/02_intermediate/iteration_1/candidates/{}/candidates"
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Environment ``on_vllm``: that of the tests, with servers, and one checkpoint an iteration."""
-    project = make_project(tmp_path_factory.mktemp("on_vllm") / "project")
-    given = yaml.safe_load((project.path / "conf/test/parameters.yml").read_text())
-    served = {"backend": "vllm", "serving": vllm_serving().model_dump(mode="json")}
-    given["models"] = {"policy": served, "labeler": served}
-    given["training"]["checkpoint_every"] = 1.0
-    (project.path / "conf/on_vllm").mkdir()
-    (project.path / "conf/on_vllm/parameters.yml").write_text(yaml.safe_dump(given))
-    return project
+    return make_project(tmp_path_factory.mktemp("on_vllm") / "project")
 
 
-def start(project: Project, run_id: str, **more: Any) -> subprocess.Popen:
-    """A run in a process of its own."""
-    arguments = [
-        "--env",
-        "on_vllm",
-        "--params",
-        ",".join([f"run_id={run_id}", *(f"{k}={v}" for k, v in more.items())]),
-    ]
+def start(project: Project, run_id: str, iterations: int) -> subprocess.Popen:
+    """``kedro run --env vllm_cpu`` in a process of its own, with one checkpoint an iteration."""
+    python = vllm_serving().python
+    params = {
+        "run_id": run_id,
+        "loop.iterations": iterations,
+        "training.checkpoint_every": 1.0,
+        "models.policy.serving.python": python,
+        "models.labeler.serving.python": python,
+    }
+    given = ["--env", "vllm_cpu", "--params", ",".join(f"{name}={value}" for name, value in params.items())]
     log = (project.path / f"{run_id}.log").open("ab")
-    return subprocess.Popen(
-        project.command("kedro", "run", *arguments), cwd=project.path, stdout=log, stderr=log
-    )
+    with log:
+        return subprocess.Popen(
+            project.command("kedro", "run", *given), cwd=project.path, stdout=log, stderr=log
+        )
 
 
-def finish(project: Project, run_id: str, **more: Any) -> None:
-    run = start(project, run_id, **more)
+def finish(project: Project, run_id: str, iterations: int) -> None:
+    run = start(project, run_id, iterations)
     assert run.wait(45 * MINUTES) == 0, (project.path / f"{run_id}.log").read_text()[-5000:]
 
 
@@ -68,7 +62,7 @@ def saved(project: Project, run_id: str, name: str) -> pd.DataFrame:
 
 def test_the_loop_gives_the_pairs_of_transformers(project: Project) -> None:
     """Two iterations; then the same claims are put to the labeler's weights in this process."""
-    finish(project, "served")
+    finish(project, "served", 2)
     manifest = json.loads((project.path / "data/runs/served/manifest.json").read_text())
     assert any("computed by vLLM" in said for said in manifest["found_out"].values())
     assert not servers_of(project, "served")
@@ -96,7 +90,7 @@ def test_the_loop_gives_the_pairs_of_transformers(project: Project) -> None:
 
 
 def test_a_killed_run_leaves_no_server_and_keeps_its_chunks(project: Project) -> None:
-    run = start(project, "killed", **{"loop.iterations": 1})
+    run = start(project, "killed", 1)
     chunks = project.path / CHUNKS.format("killed")
     until = time.monotonic() + 20 * MINUTES
     while not (finished := sorted(chunks.glob("*.parquet"))) and run.poll() is None:
@@ -110,5 +104,5 @@ def test_a_killed_run_leaves_no_server_and_keeps_its_chunks(project: Project) ->
     while servers_of(project, "killed"):
         assert time.monotonic() < until, "a server outlives its run"
         time.sleep(0.2)
-    finish(project, "killed", **{"loop.iterations": 1})
+    finish(project, "killed", 1)
     assert contents and {path: path.read_bytes() for path in contents} == contents

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rlaifv_kedro.models.serving.leftovers import FOLDER, Record, marked
 
 from real_vllm import vllm_serving
 from rlaifv_kedro import run_folder
@@ -18,7 +19,6 @@ from rlaifv_kedro.models import Decoding, Question, close_model, load_model, ope
 from rlaifv_kedro.models.backends.transformers import TransformersModel
 from rlaifv_kedro.models.backends.vllm_model import VLLMModel
 from rlaifv_kedro.models.serving.command import MODULE
-from rlaifv_kedro.models.serving.leftovers import FOLDER, Record, marked
 from rlaifv_kedro.params import ComputeParams, VLLMParams
 from whole_project import ROOT, SHIPPED
 
