@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rlaifv_kedro.models.serving.leftovers import FOLDER, Record, marked
 
+from rlaifv_kedro.leftovers import FOLDER, Record, marked
 from rlaifv_kedro.models import close_model, open_model
 from rlaifv_kedro.models.backends import vllm_model
 from rlaifv_kedro.models.backends.vllm_model import VLLMModel

@@ -7,10 +7,10 @@ import time
 
 import pandas as pd
 import pytest
-from rlaifv_kedro.models.serving.leftovers import FOLDER, Record, marked
 
 from real_vllm import vllm_serving
 from rlaifv_kedro.datasets import Chunk
+from rlaifv_kedro.leftovers import FOLDER, Record, marked
 from rlaifv_kedro.params import ModelsParams, validate_parameters
 from rlaifv_kedro.pipelines.feedback.nodes import build_pairs, score, verify_claims
 from whole_project import ROOT, SHIPPED, Project, make_project

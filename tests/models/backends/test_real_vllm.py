@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from rlaifv_kedro.models.serving.leftovers import FOLDER, Record, marked
 
 from real_vllm import vllm_serving
 from rlaifv_kedro import run_folder
+from rlaifv_kedro.leftovers import FOLDER, Record, marked
 from rlaifv_kedro.miniature.world import draw_split, probe_questions
 from rlaifv_kedro.models import Decoding, Question, close_model, load_model, open_model
 from rlaifv_kedro.models.backends.transformers import TransformersModel

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rlaifv_kedro.leftovers import FOLDER
 from rlaifv_kedro.models.backends.text import load_text_encoder
 from rlaifv_kedro.models.backends.vllm_model import VLLMModel, VLLMText
 from rlaifv_kedro.models.backends.vllm_probe import (
@@ -20,7 +21,6 @@ from rlaifv_kedro.models.folder import CheckpointFolder
 from rlaifv_kedro.models.hub import folder_of
 from rlaifv_kedro.models.loading import Loading, load_encoder
 from rlaifv_kedro.models.merging import merge_adapters
-from rlaifv_kedro.models.serving.leftovers import FOLDER
 from rlaifv_kedro.models.serving.servers import VLLMServers
 from rlaifv_kedro.params import ComputeParams, VLLMParams
 from rlaifv_kedro.run_folder import run_folder
