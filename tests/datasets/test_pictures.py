@@ -177,7 +177,7 @@ def peaks(folder: Path, rows: int) -> dict[str, float]:
     pool, drawn = dataset(folder / "pool.parquet"), dataset(folder / "prompts.parquet")
     pairs = TableDataset(str(folder / "pairs.parquet"), "preference_pairs")
     names = [f"p{i}" for i in range(rows)]
-    answers = [(p, k, f"a cup {'and a dog' * k}.", 4, "stop", k) for p in names for k in (0, 1)]
+    answers = [(p, k, f"{p}: a cup {'and a dog ' * (300 + k)}.", 4, "stop", k) for p in names for k in (0, 1)]
     candidates = table("candidates").frame(answers)
     scores = table("scores").frame([(p, k, 1, k, -float(k)) for p in names for k in (0, 1)])
     found = {}
@@ -221,7 +221,9 @@ def write(path: Path, rows: int) -> None:
 
 
 def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
-    """From 400 prompts to 1,800 by less than 3 kB a prompt, texts and keys included, of 50 kB of pictures."""
+    """From 400 prompts to 1,800 by less than 3 kB a prompt, keys included, of 50 kB of pictures, and of 6 kB of
+    texts of its pair.
+    """
     found = []
     for rows in (400, 1800):
         (tmp_path / str(rows)).mkdir()

@@ -77,7 +77,7 @@ def test_yes_and_no_make_verdicts_and_pairs(caplog: pytest.LogCaptureFixture):
         labeled = Labeled(server)
     given = labeled.scores()
     assert given["score"].tolist() == [-1, 0, -1, -1] * 3
-    pairs, _ = nodes.build_pairs(PROMPTS, CANDIDATES, given, 1, 0, labeled.params)
+    [pairs], _ = nodes.build_pairs(PROMPTS, CANDIDATES, given, 1, 0, labeled.params)
     assert set(pairs["chosen"]) == {SAYS[1]} and labeled.rejects.empty and caplog.text == ""
     assert set(labeled.verdicts["first_token"]) == {"yes", "no"}
 

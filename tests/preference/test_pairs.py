@@ -9,8 +9,10 @@ import pytest
 
 from rlaifv_kedro.preference import pairs as pairs_module
 from rlaifv_kedro.preference.pairs import (
+    LengthBalance,
     all_pairs,
     balance_lengths,
+    compare_texts,
     draw_pairs,
     drawn_of_possible,
     score_candidates,
@@ -101,13 +103,17 @@ def test_every_pair_can_be_drawn() -> None:
     assert (counts - 100).abs().max() < 41
 
 
+def balanced(chosen: list[str], rejected: list[str]) -> LengthBalance:
+    return balance_lengths(compare_texts(chosen, rejected))
+
+
 def test_length_balancing_by_hand() -> None:
     """Words chosen / rejected: 8/10 (share 0.2), 5/10 (0.5), 12/10 (-0.2).
 
     t < 0.2: only 12/10: gap 0.2. 0.2 <= t < 0.5: means 10 and 10: gap 0. t >= 0.5: means 25/3 and 10: gap
     1/6. So t = 0.2 and the 5/10 is dropped.
     """
-    balance = balance_lengths([words(8), words(5), words(12)], [words(10, "r")] * 3)
+    balance = balanced([words(8), words(5), words(12)], [words(10, "r")] * 3)
     assert balance.threshold == 0.2
     assert balance.keep.tolist() == [True, False, True]
 
@@ -118,7 +124,7 @@ def test_the_first_of_equally_good_thresholds() -> None:
     t < 0.1: 11/10, 20/20, 2/1: means 11 and 31/3: gap 2/31. 0.1 <= t < 0.5: with 9/10: 10.5 and 10.25: gap
     0.024. t >= 0.5: with 1/2: 43/5 and 43/5: gap 0, from 0.5 to 0.98 alike: the first is taken.
     """
-    balance = balance_lengths(
+    balance = balanced(
         [words(9), words(11), words(20), words(1), words(2)], [words(n, "r") for n in (10, 10, 20, 2, 1)]
     )
     assert balance.threshold == 0.5
@@ -128,7 +134,7 @@ def test_the_first_of_equally_good_thresholds() -> None:
 @pytest.mark.parametrize("k", range(1, 50))
 def test_a_share_on_a_threshold_is_kept(k: int) -> None:
     """(50 - (50 - k)) / 50 = k / 50 is not above t = k / 50, whatever floating point makes of 0.02 * k."""
-    balance = balance_lengths([words(50 - k), words(50 + k)], [words(50, "r")] * 2)
+    balance = balanced([words(50 - k), words(50 + k)], [words(50, "r")] * 2)
     assert balance.threshold == k / 50 and balance.keep.all()
 
 
@@ -136,14 +142,14 @@ def test_equal_texts_are_dropped_and_do_not_count() -> None:
     """The equal pair of 40 words would pull both means together; without it, 4/5 and 6/5 are balanced at t
     = 0.2.
     """
-    balance = balance_lengths([words(40), words(4), words(6)], [words(40), words(5, "r"), words(5, "r")])
+    balance = balanced([words(40), words(4), words(6)], [words(40), words(5, "r"), words(5, "r")])
     assert balance.threshold == 0.2
     assert balance.keep.tolist() == [False, True, True]
 
 
 @pytest.mark.parametrize(("chosen", "rejected"), [([], []), (["a b"], ["a b"])])
 def test_nothing_left(chosen: list[str], rejected: list[str]) -> None:
-    balance = balance_lengths(chosen, rejected)
+    balance = balanced(chosen, rejected)
     assert balance.keep.tolist() == [False] * len(chosen)
     assert np.isnan(balance.threshold)
 
@@ -152,7 +158,7 @@ def test_empty_answers_do_not_divide_by_zero() -> None:
     """An empty rejected answer: share (0 - 1) / 1 < 0. An empty chosen one: share 1, above every
     threshold.
     """
-    assert balance_lengths(["a", ""], ["", "b"]).keep.tolist() == [True, False]
+    assert balanced(["a", ""], ["", "b"]).keep.tolist() == [True, False]
 
 
 def test_agrees_with_the_original_code_on_its_own_example() -> None:
@@ -169,7 +175,7 @@ def test_agrees_with_the_original_code_on_its_own_example() -> None:
         [answers[key] for key in zip(pairs["prompt_id"], pairs[f"{side}_candidate"])]
         for side in ("chosen", "rejected")
     )
-    balance = balance_lengths(chosen, rejected)
+    balance = balanced(chosen, rejected)
     assert balance.threshold == example["balance"]["threshold"]
     assert pairs[balance.keep].iloc[:, :3].to_numpy().tolist() == example["balance"]["kept"]
 

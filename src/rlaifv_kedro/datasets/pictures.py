@@ -7,7 +7,7 @@ at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -87,8 +87,8 @@ class PictureColumn:
 
 
 def grouped(
-    table_name: str, name: str, pictures: Sequence[Picture | None], where: str, most: int
-) -> Iterator[pa.ChunkedArray]:
+    table_name: str, name: str, pictures: Iterable[Picture | None], where: str, most: int
+) -> Iterator[pa.Array | pa.ChunkedArray]:
     """The column some rows at a time, as the table's schema wants it.
 
     Args:
@@ -103,9 +103,11 @@ def grouped(
         group.append(dict(picture) if isinstance(picture, StoredPicture) else picture)
         if isinstance(picture, Mapping):
             size += len(group[-1].get("bytes") or b"")
-        if number == len(pictures) or len(group) == most or size >= GROUP_BYTES:
+        if len(group) == most or size >= GROUP_BYTES:
             yield conform_column(table_name, name, pd.Series(group, dtype=object), where, start)
             group, size, start = [], 0, number
+    if group:
+        yield conform_column(table_name, name, pd.Series(group, dtype=object), where, start)
 
 
 @contextmanager

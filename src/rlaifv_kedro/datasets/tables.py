@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from rlaifv_kedro.datasets.mapped import mapped
 from rlaifv_kedro.datasets.parquet import open_parquet, reading
-from rlaifv_kedro.datasets.pictures import Picture, PictureColumn, grouped, in_turn
+from rlaifv_kedro.datasets.pictures import PictureColumn
+from rlaifv_kedro.datasets.row_groups import ROW_GROUP, pictures_of, place_of, write_rows
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import read_bytes, replacing_file, shown
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from kedro.io.core import Version
     from kedro_datasets._typing import TablePreview
 
-ROW_GROUP = 1024  # rows; of a table with pictures fewer: pictures.GROUP_BYTES
 PREVIEW_TEXT = 200  # characters
 
 
@@ -48,46 +48,8 @@ def table_content(table_name: str, frame: pd.DataFrame, where: str) -> bytes:
         UserError: The frame is not a table of this name.
     """
     sink = io.BytesIO()
-    _write(sink, table_name, frame, where)
+    write_rows(sink, table_name, [frame], where)
     return sink.getvalue()
-
-
-def _write(
-    sink: BinaryIO,
-    table_name: str,
-    frame: pd.DataFrame,
-    where: str,
-    pictures: Sequence[Picture | None] | None = None,
-) -> None:
-    """Writes the table, with these pictures in place of the frame's."""
-    name = _pictures_of(table_name, list(frame.columns))
-    apart = [] if name is None else [name]
-    rows = conform(table_name, frame.drop(columns=apart), where, apart)
-    if FINGERPRINT in frame.attrs:
-        rows = rows.replace_schema_metadata(
-            {FINGERPRINT: json.dumps(frame.attrs[FINGERPRINT], sort_keys=True)}
-        )
-    if name is None:
-        with pq.ParquetWriter(sink, rows.schema, compression="zstd") as writer:
-            writer.write_table(rows, ROW_GROUP)
-        return
-    place, field = _place(table_name, name, rows.column_names), table(table_name).schema.field(name)
-    start = 0
-    with pq.ParquetWriter(sink, rows.schema.insert(place, field), compression="zstd") as writer:
-        for column in grouped(table_name, name, pictures or frame[name].tolist(), where, ROW_GROUP):
-            writer.write_table(rows.slice(start, len(column)).add_column(place, field, column))
-            start += len(column)
-
-
-def _pictures_of(table_name: str, names: Sequence[str]) -> str | None:
-    """Which of these columns holds the table's pictures; None if there is none."""
-    return next((f.name for f in table(table_name).schema if f.type == IMAGE and f.name in names), None)
-
-
-def _place(table_name: str, name: str, others: Sequence[str]) -> int:
-    """Where among the others a column belongs."""
-    wanted = table(table_name).schema.names
-    return sum(other in others for other in wanted[: wanted.index(name)])
 
 
 def read_table(path: Path, table_name: str, remedy: str, sha256: str | None = None) -> pa.Table:
@@ -130,7 +92,7 @@ def load_table(path: Path, table_name: str, remedy: str) -> pd.DataFrame:
     with open_parquet(path, remedy) as file:
         names = file.schema_arrow.names
         refuse_repeated(names, shown(path))
-        name = _pictures_of(table_name, names)
+        name = pictures_of(table_name, names)
         others = [other for other in names if other != name]
         apart = [] if name is None else [name]
 
@@ -150,7 +112,7 @@ def load_table(path: Path, table_name: str, remedy: str) -> pd.DataFrame:
             frame = as_frame(rows.replace_schema_metadata(file.schema_arrow.metadata))
     if name is not None:
         pictures = PictureColumn(path, name, remedy).checked(table_name)
-        frame.insert(_place(table_name, name, rows.column_names), name, pd.Series(pictures, dtype=object))
+        frame.insert(place_of(table_name, name, rows.column_names), name, pd.Series(pictures, dtype=object))
     return frame
 
 
@@ -177,7 +139,7 @@ def _preview_cell(value: Any) -> Any:
     return value
 
 
-class TableDataset(RunVersionedDataset[pd.DataFrame, pd.DataFrame]):
+class TableDataset(RunVersionedDataset[pd.DataFrame | Iterable[pd.DataFrame], pd.DataFrame]):
     """A table of ``rlaifv_kedro.schemas`` in a parquet file, checked on the way in and out.
 
     A picture is read when it is asked for: :class:`rlaifv_kedro.datasets.pictures.StoredPicture`.
@@ -211,16 +173,16 @@ class TableDataset(RunVersionedDataset[pd.DataFrame, pd.DataFrame]):
         """
         return load_table(self.load_path(), self._table, self.remedy())
 
-    def save(self, data: pd.DataFrame) -> None:
-        """Writes the table atomically; see :func:`table_content`. Pictures are read and written in turn."""
+    def save(self, data: pd.DataFrame | Iterable[pd.DataFrame]) -> None:
+        """Writes the table atomically; see :func:`table_content`. Pictures are read and written in turn.
+
+        Args:
+            data: All rows, or some at a time, of which only these are in memory.
+        """
         path = self.save_path()
-        name = _pictures_of(self._table, list(data.columns))
-        pictures = [] if name is None else data[name].tolist()
-        with (
-            in_turn(pictures, path.with_name(f".{path.name}.pictures")) as found,
-            replacing_file(path) as file,
-        ):
-            _write(file, self._table, data, shown(path), found)
+        parts = [data] if isinstance(data, pd.DataFrame) else data
+        with replacing_file(path) as file:
+            write_rows(file, self._table, parts, shown(path), path.with_name(f".{path.name}.pictures"))
 
     def footer(self) -> pq.FileMetaData | None:
         """What the file notes about its rows and columns; None if there is no file, or it is damaged."""

@@ -1,48 +1,91 @@
 """Drawn pairs as the published dataset's rows, and what is counted of them."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
+from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.preference.candidates import is_cut_off
 
+_CANDIDATE = ["prompt_id", "candidate"]
+_PAIRS_AT_ONCE = 1000
 
-def pair_table(prompts: pd.DataFrame, pairs: pd.DataFrame, iteration: int, labeler: str) -> pd.DataFrame:
+
+class AnswerTexts:
+    """The texts of candidates, each read when it is asked for: those of all pairs take kilobytes a prompt.
+
+    Args:
+        candidates: Table ``candidates``.
+    """
+
+    def __init__(self, candidates: pd.DataFrame):
+        self._keys = pd.MultiIndex.from_frame(candidates[_CANDIDATE])
+        self._texts = candidates["answer"].array
+
+    def of(self, prompt_ids: pd.Series, numbers: pd.Series) -> Iterator[str]:
+        """The answers of these candidates, one after the other.
+
+        Raises:
+            UserError: One of them isn't there.
+        """
+        rows = self._keys.get_indexer(pd.MultiIndex.from_arrays([prompt_ids, numbers]))
+        for row, prompt_id, number in zip(rows.tolist(), prompt_ids, numbers):
+            if row < 0:
+                raise UserError(
+                    f"scores has candidate {number} of prompt {prompt_id}, which candidates doesn't hold: "
+                    "they come from different runs. Choose one run's with --load-versions, or make "
+                    "the scores again: kedro run --pipelines feedback."
+                )
+            yield self._texts[row]
+
+
+def pair_table(
+    prompts: pd.DataFrame, pairs: pd.DataFrame, answers: AnswerTexts, iteration: int, labeler: str
+) -> Iterator[pd.DataFrame]:
     """Rows of ``preference_pairs``: the published dataset's columns, then what each answer comes from.
 
     Args:
         prompts: The ``prompts`` table.
-        pairs: As :func:`rlaifv_kedro.preference.pairs.draw_pairs` draws them, with the texts of both answers:
-            ``chosen`` and ``rejected``.
+        pairs: As :func:`rlaifv_kedro.preference.pairs.draw_pairs` draws them.
         iteration: The one whose candidates they are.
         labeler: What the scores come from: ``fixed``, ``self`` or ``reward``.
+
+    Yields:
+        Some pairs at a time, with their texts.
+
+    Raises:
+        UserError: See :meth:`AnswerTexts.of`.
     """
-    origin = prompts.set_index("prompt_id").loc[pairs["prompt_id"]]
-    answered = f"iteration_{iteration - 1}" if iteration > 1 else "base"
-    origin_split = [
-        json.dumps({"model": answered, "labeler": labeler, "type": kind or None, "iteration": iteration})
-        for kind in origin["question_type"].fillna("")
-    ]
-    return pd.DataFrame(
-        {
-            "ds_name": "rlaifv_kedro",
-            "image": origin["image"].tolist(),
-            "question": origin["question"].tolist(),
-            "chosen": pairs["chosen"].tolist(),
-            "rejected": pairs["rejected"].tolist(),
-            "origin_dataset": origin["origin_dataset"].tolist(),
-            "origin_split": origin_split,
-            "idx": range(len(pairs)),
-            "image_path": [_name(image["path"] or "") for image in origin["image"]],
-            "chosen_score": pairs["chosen_score"].to_numpy(),
-            "rejected_score": pairs["rejected_score"].to_numpy(),
-            "iteration": iteration,
-            "prompt_id": pairs["prompt_id"].tolist(),
-            "chosen_candidate": pairs["chosen_candidate"].to_numpy(),
-            "rejected_candidate": pairs["rejected_candidate"].to_numpy(),
-        }
-    )
+    of_prompts = prompts.set_index("prompt_id")
+    model = f"iteration_{iteration - 1}" if iteration > 1 else "base"
+    for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+        some = pairs.iloc[start : start + _PAIRS_AT_ONCE]
+        origin = of_prompts.loc[some["prompt_id"]]
+        origin_split = [
+            json.dumps({"model": model, "labeler": labeler, "type": kind or None, "iteration": iteration})
+            for kind in origin["question_type"].fillna("")
+        ]
+        yield pd.DataFrame(
+            {
+                "ds_name": "rlaifv_kedro",
+                "image": origin["image"].tolist(),
+                "question": origin["question"].tolist(),
+                "chosen": list(answers.of(some["prompt_id"], some["chosen_candidate"])),
+                "rejected": list(answers.of(some["prompt_id"], some["rejected_candidate"])),
+                "origin_dataset": origin["origin_dataset"].tolist(),
+                "origin_split": origin_split,
+                "idx": range(start, start + len(some)),
+                "image_path": [_name(image["path"] or "") for image in origin["image"]],
+                "chosen_score": some["chosen_score"].to_numpy(),
+                "rejected_score": some["rejected_score"].to_numpy(),
+                "iteration": iteration,
+                "prompt_id": some["prompt_id"].tolist(),
+                "chosen_candidate": some["chosen_candidate"].to_numpy(),
+                "rejected_candidate": some["rejected_candidate"].to_numpy(),
+            }
+        )
 
 
 def pair_statistics(
@@ -58,6 +101,7 @@ def pair_statistics(
     Lengths are in words.
 
     Args:
+        kept: With the columns of :func:`rlaifv_kedro.preference.pairs.compare_texts`.
         threshold: The one of :func:`rlaifv_kedro.preference.pairs.balance_lengths`; None without balancing.
     """
     return {
@@ -69,8 +113,8 @@ def pair_statistics(
         "drawn_pairs": len(drawn),
         "kept_pairs": len(kept),
         "length_threshold": threshold,
-        "mean_words_chosen": float(kept["chosen"].str.split().str.len().mean()),
-        "mean_words_rejected": float(kept["rejected"].str.split().str.len().mean()),
+        "mean_words_chosen": float(kept["chosen_words"].mean()),
+        "mean_words_rejected": float(kept["rejected_words"].mean()),
     }
 
 

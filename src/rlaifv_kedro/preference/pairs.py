@@ -3,6 +3,7 @@
 Source: arXiv 2405.17220, section 3; the rules are in the release's scripts.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,7 +114,19 @@ class LengthBalance:
     threshold: float
 
 
-def balance_lengths(chosen: list[str], rejected: list[str]) -> LengthBalance:
+def compare_texts(chosen: Iterable[str], rejected: Iterable[str]) -> pd.DataFrame:
+    """The number of words of each pair's answers, and whether these differ, of which no text is kept.
+
+    Returns:
+        chosen_words and rejected_words, int64, and different, bool; (pairs,).
+    """
+    rows = ((len(c.split()), len(r.split()), c != r) for c, r in zip(chosen, rejected, strict=True))
+    names = ["chosen_words", "rejected_words", "different"]
+    found = np.fromiter(rows, [(name, np.bool_ if name == "different" else np.int64) for name in names])
+    return pd.DataFrame({name: found[name] for name in names})
+
+
+def balance_lengths(pairs: pd.DataFrame) -> LengthBalance:
     """Drop pairs until chosen and rejected answers are about equally long.
 
     Shorter answers hallucinate less, so otherwise DPO would learn brevity.
@@ -121,12 +134,14 @@ def balance_lengths(chosen: list[str], rejected: list[str]) -> LengthBalance:
     For each threshold t = 0, 0.02 .. 0.98 drop the pairs with (len(rejected) - len(chosen)) / len(rejected) >
     t (lengths in words) or with equal texts; keep the t for which |mean len(chosen) - mean len(rejected)| /
     mean len(rejected) is smallest, the first on a tie. If every threshold drops all pairs, nothing is kept.
+
+    Args:
+        pairs: With the columns of :func:`compare_texts`.
     """
-    lengths_c = np.array([len(t.split()) for t in chosen], dtype=float)
-    lengths_r = np.array([len(t.split()) for t in rejected], dtype=float)
-    different = np.array([c != r for c, r in zip(chosen, rejected)], dtype=bool)
+    lengths_c, lengths_r = (pairs[name].to_numpy(float) for name in ("chosen_words", "rejected_words"))
+    different = pairs["different"].to_numpy(bool)
     share = (lengths_r - lengths_c) / np.maximum(lengths_r, 1)
-    best, best_gap = LengthBalance(np.zeros(len(chosen), dtype=bool), float("nan")), np.inf
+    best, best_gap = LengthBalance(np.zeros(len(pairs), dtype=bool), float("nan")), np.inf
     for threshold in _THRESHOLDS:
         keep = different & (share <= threshold)
         if not keep.any():

@@ -24,9 +24,10 @@ from rlaifv_kedro.params import (
 from rlaifv_kedro.pipelines.feedback.models import open_labeler, open_splitter
 from rlaifv_kedro.preference.by_prompt import ByPrompt
 from rlaifv_kedro.preference.candidates import cut_off_rejects, refuse_too_few
-from rlaifv_kedro.preference.pair_table import pair_statistics, pair_table
+from rlaifv_kedro.preference.pair_table import AnswerTexts, pair_statistics, pair_table
 from rlaifv_kedro.preference.pairs import (
     balance_lengths,
+    compare_texts,
     drawn_of_possible,
     refuse_unknown_prompts,
     score_candidates,
@@ -256,24 +257,25 @@ def build_pairs(
     iteration: int,
     seed: int,
     params: FeedbackParams,
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+) -> tuple[Iterator[pd.DataFrame], dict[str, Any]]:
     """Draw and balance preference pairs.
 
     Returns:
         preference_pairs in the published dataset's schema (then scores, iteration and where each answer comes
-        from), and statistics.
+        from), some at a time, and statistics.
 
     Raises:
-        UserError: No pair is left.
+        UserError: No pair is left, or scores and candidates come from different runs.
     """
     draw = seed_for(seed, "iteration", iteration)
     drawn, possible = drawn_of_possible(scores, params.min_score_gap, params.pairs_per_prompt, draw)
-    answers = candidates.set_index(_CANDIDATE)["answer"]
-    chosen = [answers[key] for key in zip(drawn["prompt_id"], drawn["chosen_candidate"])]
-    rejected = [answers[key] for key in zip(drawn["prompt_id"], drawn["rejected_candidate"])]
-    balance = balance_lengths(chosen, rejected)
-    drawn = drawn.assign(chosen=chosen, rejected=rejected)
-    kept = drawn[balance.keep] if params.balance_lengths else drawn[drawn["chosen"] != drawn["rejected"]]
+    answers = AnswerTexts(candidates)
+    chosen, rejected = (
+        answers.of(drawn["prompt_id"], drawn[f"{side}_candidate"]) for side in ("chosen", "rejected")
+    )
+    drawn = drawn.join(compare_texts(chosen, rejected))
+    balance = balance_lengths(drawn)
+    kept = drawn[balance.keep if params.balance_lengths else drawn["different"]]
     threshold = balance.threshold if params.balance_lengths else None
     if kept.empty:
         raise UserError(
@@ -284,4 +286,4 @@ def build_pairs(
         )
     labeler = "reward" if params.scoring == "reward" else params.labeler
     statistics = pair_statistics(prompts, candidates, possible, drawn, kept, threshold)
-    return pair_table(prompts, kept, iteration, labeler), statistics
+    return pair_table(prompts, kept, answers, iteration, labeler), statistics
