@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pandas as pd
 
-from rlaifv_kedro.preference.verdicts import accepted, judged_candidates, unread_line
+from rlaifv_kedro.preference.pairs import score_candidates
+from rlaifv_kedro.preference.verdicts import accepted, unread_line
 
 COLUMNS = ["prompt_id", "candidate", "claim", "p_yes", "p_no", "first_token"]
 REPLIES = pd.DataFrame(
@@ -32,12 +33,15 @@ def test_too_little_of_both_is_no_verdict_and_neither_is_nan() -> None:
     assert accepted(p_yes, p_no, 0).tolist() == [True, False, True, False, pd.NA]
 
 
-def test_a_candidate_with_one_missing_verdict_has_none() -> None:
+def test_a_candidate_with_one_missing_verdict_has_no_score() -> None:
+    """Those of q, and p's candidate 0; candidate 2 of q has no claim."""
+    candidates = pd.DataFrame([("q", 2), ("q", 0), ("p", 1), ("p", 0)], columns=["prompt_id", "candidate"])
     verdicts = REPLIES.assign(accepted=accepted(REPLIES["p_yes"], REPLIES["p_no"], 0.5))
-    assert judged_candidates(verdicts)[["prompt_id", "candidate"]].to_numpy().tolist() == [["p", 1]]
+    scores = score_candidates(verdicts, candidates)
+    assert scores.to_numpy().tolist() == [["q", 2, 0, 0, 0], ["p", 1, 1, 1, -1]]
     without = REPLIES.assign(accepted=accepted(REPLIES["p_yes"], REPLIES["p_no"], 0))
-    assert len(judged_candidates(without)) == 4
-    assert judged_candidates(verdicts[:0]).empty
+    assert len(score_candidates(without, candidates)) == 4
+    assert score_candidates(verdicts[:0], candidates)["score"].tolist() == [0, 0, 0, 0]
 
 
 def test_the_most_frequent_first_tokens_are_named() -> None:

@@ -41,11 +41,19 @@ def _mapped(schema: pa.Schema, parts: Iterator[pa.Table], folder: Path) -> pa.Ta
             break
     else:
         return pa.concat_tables(held)
+    schema = _as_pandas_holds(schema)
     place = folder if os.access(folder, os.W_OK) else Path(tempfile.gettempdir())
     with writing(place), tempfile.TemporaryFile(dir=place, prefix=".") as file:
         with pa.ipc.new_stream(file, schema) as writer:
             for part in chain(held, parts):
-                writer.write_table(part)
+                writer.write_table(part.cast(schema))
         file.flush()
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return pa.ipc.open_stream(pa.BufferReader(pa.py_buffer(content))).read_all()
+
+
+def _as_pandas_holds(schema: pa.Schema) -> pa.Schema:
+    """The schema with texts in the type that pandas takes without copying where each begins."""
+    return pa.schema(
+        [field.with_type(pa.large_string()) if pa.types.is_string(field.type) else field for field in schema]
+    )

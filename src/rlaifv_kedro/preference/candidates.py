@@ -3,6 +3,7 @@
 import json
 import logging
 
+import numpy as np
 import pandas as pd
 
 from rlaifv_kedro.errors import UserError
@@ -10,6 +11,9 @@ from rlaifv_kedro.params import DataGenerationParams, FeedbackParams
 from rlaifv_kedro.schemas import table
 
 log = logging.getLogger(__name__)
+
+KEY = ["prompt_id", "candidate"]
+"""The columns that name a candidate."""
 
 _REMEDY = (
     "Mend the images; or the policy has collapsed, or the splitter is not made for its answers, or a server "
@@ -20,6 +24,21 @@ _WORDS_REMEDY = (
     "Otherwise see that the labeler doesn't think first, and that its chat template and "
     "feedback.question_template ask for yes or no; or lower feedback.min_verdict_mass."
 )
+
+
+class CandidateRows:
+    """Finds candidates by their prompt and number.
+
+    Args:
+        candidates: Table ``candidates``, or others with its key.
+    """
+
+    def __init__(self, candidates: pd.DataFrame):
+        self._keys = pd.MultiIndex.from_frame(candidates[KEY])
+
+    def of(self, prompt_ids: pd.Series, numbers: pd.Series) -> np.ndarray:
+        """The rows of these candidates, int64; -1 for one that isn't there."""
+        return self._keys.get_indexer(pd.MultiIndex.from_arrays([prompt_ids, numbers]))
 
 
 def is_cut_off(answers: pd.DataFrame) -> pd.Series:

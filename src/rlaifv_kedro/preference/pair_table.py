@@ -7,9 +7,8 @@ from typing import Any
 import pandas as pd
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.preference.candidates import is_cut_off
+from rlaifv_kedro.preference.candidates import CandidateRows, is_cut_off
 
-_CANDIDATE = ["prompt_id", "candidate"]
 _PAIRS_AT_ONCE = 1000
 
 
@@ -21,7 +20,7 @@ class AnswerTexts:
     """
 
     def __init__(self, candidates: pd.DataFrame):
-        self._keys = pd.MultiIndex.from_frame(candidates[_CANDIDATE])
+        self._rows = CandidateRows(candidates)
         self._texts = candidates["answer"].array
 
     def of(self, prompt_ids: pd.Series, numbers: pd.Series) -> Iterator[str]:
@@ -30,8 +29,8 @@ class AnswerTexts:
         Raises:
             UserError: One of them isn't there.
         """
-        rows = self._keys.get_indexer(pd.MultiIndex.from_arrays([prompt_ids, numbers]))
-        for row, prompt_id, number in zip(rows.tolist(), prompt_ids, numbers):
+        rows = self._rows.of(prompt_ids, numbers).tolist()
+        for row, prompt_id, number in zip(rows, prompt_ids, numbers):
             if row < 0:
                 raise UserError(
                     f"scores has candidate {number} of prompt {prompt_id}, which candidates doesn't hold: "

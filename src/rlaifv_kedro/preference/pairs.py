@@ -10,34 +10,37 @@ import numpy as np
 import pandas as pd
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.preference.candidates import KEY, CandidateRows
 from rlaifv_kedro.seeds import generator_for
 
 # The thresholds that length balancing tries: 0, 0.02 .. 0.98.
 _THRESHOLDS = np.arange(50) / 50
 _PROMPTS_AT_ONCE = 1000
+_VERDICTS_AT_ONCE = 10_000
 
 
 def score_candidates(verdicts: pd.DataFrame, candidates: pd.DataFrame) -> pd.DataFrame:
     """Score of a candidate = minus the number of its rejected claims; not divided by the number of claims.
 
     Args:
-        verdicts: prompt_id, candidate, claim, accepted.
+        verdicts: prompt_id, candidate, claim, accepted; a candidate of which one claim has no verdict (NA)
+            has no score.
         candidates: prompt_id, candidate; one without claims scores 0.
 
     Returns:
         prompt_id, candidate, claim_count, rejected_count, score; in the candidates' order.
     """
-    key = ["prompt_id", "candidate"]
-    counts = (
-        verdicts.assign(rejected=~verdicts["accepted"].astype(bool))
-        .groupby(key, sort=False)["rejected"]
-        .agg(["size", "sum"])
-    )
-    scores = candidates[key].merge(counts, how="left", left_on=key, right_index=True)
-    scores["claim_count"] = scores.pop("size").fillna(0).astype("int32")
-    scores["rejected_count"] = scores.pop("sum").fillna(0).astype("int32")
-    scores["score"] = -scores["rejected_count"]
-    return scores.reset_index(drop=True)
+    rows_of = CandidateRows(candidates)
+    claims, rejected, missing = np.zeros((3, len(candidates)), np.int32)
+    for start in range(0, len(verdicts), _VERDICTS_AT_ONCE):
+        part = verdicts.iloc[start : start + _VERDICTS_AT_ONCE]
+        rows, read = rows_of.of(part["prompt_id"], part["candidate"]), part["accepted"].astype("boolean")
+        there = rows >= 0
+        no, none = (~read).fillna(False).to_numpy(bool), read.isna().to_numpy()
+        for counts, counted in ((claims, there), (rejected, there & no), (missing, there & none)):
+            np.add.at(counts, rows[counted], 1)
+    scores = candidates[KEY].assign(claim_count=claims, rejected_count=rejected, score=-rejected)
+    return scores[missing == 0].reset_index(drop=True)
 
 
 def refuse_unknown_prompts(prompts: pd.DataFrame, candidates: pd.DataFrame) -> None:

@@ -66,16 +66,6 @@ def _why_no_verdict(question: str, reply: "FirstToken") -> str:
     )
 
 
-def judged_candidates(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """The verdicts on candidates of which every claim has one.
-
-    Args:
-        verdicts: prompt_id, candidate, claim, accepted.
-    """
-    missing = pd.MultiIndex.from_frame(verdicts.loc[verdicts["accepted"].isna(), _KEY])
-    return verdicts[~pd.MultiIndex.from_frame(verdicts[_KEY]).isin(missing)]
-
-
 def unread_line(verdicts: pd.DataFrame, replies: int | None = None) -> str:
     """How many replies are no verdict, and how the most frequent of them begin; empty if all are verdicts.
 

@@ -32,7 +32,7 @@ from rlaifv_kedro.preference.pairs import (
     refuse_unknown_prompts,
     score_candidates,
 )
-from rlaifv_kedro.preference.verdicts import accepted, judged_candidates, unread_line, verdicts_on
+from rlaifv_kedro.preference.verdicts import accepted, unread_line, verdicts_on
 from rlaifv_kedro.schemas import table
 from rlaifv_kedro.seeds import seed_for
 
@@ -184,16 +184,16 @@ def score(
     """
     mass = params.min_verdict_mass
     replies = verdicts.assign(accepted=accepted(verdicts["p_yes"], verdicts["p_no"], mass))
-    unread, judged = unread_line(replies), judged_candidates(replies)
+    unread = unread_line(replies)
     if unread:
         log.warning("%s", unread)
-    known = judged[_CANDIDATE].drop_duplicates()
-    refuse_too_few(prompts, candidates, len(known), verdict_rejects, params, unread)
-    scored = candidates.merge(known, on=_CANDIDATE)
-    scores = score_candidates(judged, scored)
+    scores = score_candidates(replies, candidates)
+    scores = scores[scores["claim_count"] > 0].reset_index(drop=True)
+    refuse_too_few(prompts, candidates, len(scores), verdict_rejects, params, unread)
     if params.scoring == "claims":
         return scores
     model = open_labeler(labeler, policy, params, models, compute)
+    scored = candidates.merge(scores[_CANDIDATE], on=_CANDIDATE)
     answers = _answer_scores(prompts, scored, model, params.batch_size)
     return scores.drop(columns="score").merge(answers, on=_CANDIDATE, validate="one_to_one")
 
