@@ -167,13 +167,19 @@ print(json.dumps(test_pictures.peaks(Path(sys.argv[2]), int(sys.argv[3]))))
 
 
 def peaks(folder: Path, rows: int) -> dict[str, float]:
-    """Most bytes that Python and Arrow hold while some stages work on a pool with pictures of 50 kB."""
+    """Most bytes that Python and Arrow hold while some stages work on a pool with pictures of 50 kB.
+
+    What is held whatever the number of rows is made smaller than their texts.
+    """
     import tracemalloc
 
+    from rlaifv_kedro.datasets import mapped
     from rlaifv_kedro.params import DataGenerationParams, FeedbackParams, LoopParams
     from rlaifv_kedro.pipelines.data_generation.nodes import draw_prompts
     from rlaifv_kedro.pipelines.feedback.nodes import build_pairs
+    from rlaifv_kedro.preference import pair_table
 
+    mapped.SMALL, pair_table._PAIRS_AT_ONCE = 100_000, 100
     pool, drawn = dataset(folder / "pool.parquet"), dataset(folder / "prompts.parquet")
     pairs = TableDataset(str(folder / "pairs.parquet"), "preference_pairs")
     names = [f"p{i}" for i in range(rows)]
