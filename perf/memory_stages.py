@@ -106,29 +106,33 @@ class RandomModel:
         return FirstToken((yes, 1 - yes), (("yes", yes),))
 
 
-def parameters(prompts: int) -> Any:
+def parameters(prompts: int, scoring: str = "claims") -> Any:
     """The default parameters, for one iteration with all prompts of the pool."""
     return validate_parameters(
         {
             "loop": {"iterations": 1},
             "data_generation": {"prompts": prompts},
-            "feedback": {"splitter": "miniature"},
+            "feedback": {"splitter": "miniature", "scoring": scoring},
             "training": {"max_length": 512},
             "evaluation": {"benchmarks": ["pope"]},
         }
     )
 
 
-def pipeline_of(prompts: int) -> Pipeline:
-    """All nodes that are measured."""
+def pipeline_of(stage: str, prompts: int) -> Pipeline:
+    """The node that is measured."""
     given = parameters(prompts)
-    return (
+    nodes = (
         data_generation.create_pipeline(first=True)
         + feedback.create_pipeline(given)
         + training.create_pipeline(given).only_nodes("gather_pairs")
         + export.create_pipeline(given)
         + evaluation.pipeline.measurement_pipeline()
         + benchmarks.create_pipeline(given, {"base": "policy"}).only_nodes("answer_pope", "score_pope")
+    )
+    by_reward = feedback.create_pipeline(parameters(prompts, "reward"))
+    return next(
+        each.only_nodes(stage) for each in (nodes, by_reward) if stage in {node.name for node in each.nodes}
     )
 
 
@@ -137,6 +141,8 @@ STAGES = (
     "sample_candidates",
     "divide",
     "verify_claims",
+    "compute_rewards",
+    "score_rewards",
     "score_candidates",
     "build_pairs",
     "gather_pairs",
@@ -146,14 +152,15 @@ STAGES = (
     "answer_probes",
     "score_answers",
     "answer_pope",
+    "score_pope",
 )
 
 
-def catalog_of(folder: Path, prompts: int) -> DataCatalog:
-    """Every entry that the nodes read and write, in files; and the parameters."""
+def catalog_of(folder: Path, stage: str, prompts: int) -> DataCatalog:
+    """Every entry that a stage reads and writes, in files; and the parameters."""
     given, version = parameters(prompts), Version("run", "run")
     entries: dict[str, Any] = {}
-    for name in pipeline_of(prompts).datasets():
+    for name in pipeline_of(stage, prompts).datasets():
         place, kind = str(folder / name), TABLES_OF.get(name, name.rsplit(".", 1)[-1])
         if name.startswith("params:"):
             value: Any = given
@@ -249,7 +256,7 @@ def run_stage(folder: Path, prompts: int, stage: str) -> None:
     """Runs one node; says when what it needs is imported."""
     rlaifv_kedro.models.open_model = rlaifv_kedro.models.load_model = RandomModel
     reward.Reward = loop.load_policy = RandomModel
-    catalog, pipeline = catalog_of(folder, prompts), pipeline_of(prompts).only_nodes(stage)
+    catalog, pipeline = catalog_of(folder, stage, prompts), pipeline_of(stage, prompts)
     print(READY, flush=True)
     SequentialRunner().run(pipeline, catalog)
 
