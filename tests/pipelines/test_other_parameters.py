@@ -46,14 +46,14 @@ def test_a_killed_training_goes_on_with_what_nothing_depends_on(killed: Project)
     assert "can't go on like this" in checked
     assert written(killed) == before
 
-    other = f"{RUN},training.micro_batch_size=2,evaluation.criterion=mention_hallucination"
+    other = f"{RUN},training.micro_batch_size=2,evaluation.criterion=response_hallucination"
     assert "run killed goes on" in killed.rlaifv("check", "--env", "test", "--params", other)
     assert "Going on with run killed" in killed.kedro("--params", other)
     assert written(killed) == before
     manifest = json.loads((killed.path / "data/runs/killed/manifest.json").read_text())
     assert [(c["parameter"], c["from"], c["to"]) for c in manifest["changes"]] == [
         ("training.micro_batch_size", 4, 2),
-        ("evaluation.criterion", "faulty_rate", "mention_hallucination"),
+        ("evaluation.criterion", "mention_hallucination", "response_hallucination"),
     ]
     assert manifest["parameters"]["training"]["micro_batch_size"] == 2
     page = killed.path / "data/08_reporting/loop_report.html/killed/loop_report.html"

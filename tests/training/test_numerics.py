@@ -17,8 +17,10 @@ from tiny_training import PARAMS, Runner, Spy, reference_of
 LORA = LoraParams(rank=4, dropout=0.0)
 
 
-def reference(tiny: Path, pairs: pd.DataFrame, dtype: str, params: TrainingParams) -> pd.DataFrame:
-    model = load_model(tiny, device="cpu", dtype=dtype)
+def reference(
+    tiny: Path, pairs: pd.DataFrame, dtype: str, params: TrainingParams, batch_size: int | None = None
+) -> pd.DataFrame:
+    model = load_model(tiny, device="cpu", dtype=dtype, batch_size=batch_size)
     compute_as_training_does(model, params, dtype)
     return reference_of(model, pairs)
 
@@ -49,14 +51,16 @@ def test_in_the_same_packs_the_log_ratio_is_0(
     lora: LoraParams | None,
     checkpointing: bool,
 ) -> None:
-    """To the last bit, in bfloat16: 12 pairs of six prompts, batches of whole prompts. The reference of
-    bfloat16 weights without autocast was up to 0.21 nats off.
+    """To the last bit, in bfloat16: 12 pairs of six prompts, each prompt's pack alone in its forward pass.
+    Beside a longer pack it is padded, and with heads of 32 a sum over padding is rounded otherwise now and then
+    (one answer of 24 by 0.01 nats). The reference of bfloat16 weights without autocast was up to 0.21 nats off.
     """
     params = PARAMS.model_copy(update={"lora": lora})
     changes = {"lora": lora, "gradient_checkpointing": checkpointing, "pack": "prompt", "epochs": 1}
-    own = reference(tiny, pairs, "bfloat16", params)
-    run(tmp_path, reference=own, dtype="bfloat16", learning_rate=1e-12, weight_decay=0.0, **changes)
-    assert largest == [0.0] * 3
+    own = reference(tiny, pairs, "bfloat16", params, batch_size=1)
+    alone = {"micro_batch_size": 2, "learning_rate": 1e-12, "weight_decay": 0.0}
+    run(tmp_path, reference=own, dtype="bfloat16", **alone, **changes)
+    assert largest == [0.0] * 6
 
 
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])

@@ -1,6 +1,7 @@
 """DPO on the tiny random model: references, checkpoints, what is frozen, adapters and collapse."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from transformers import AutoModelForImageTextToText
 
 from pair_files import store_of
 from rlaifv_kedro.errors import UserError
@@ -151,6 +153,21 @@ def test_it_learns_the_preference(trained: tuple, pairs: pd.DataFrame, reference
     margin = (now["chosen"] - reference["chosen"]) - (now["rejected"] - reference["rejected"])
     assert (margin > 0).mean() >= 0.75
     assert trained[2]["reward_margin"].iloc[-1] > 0.1
+
+
+def test_checkpoints_have_the_published_names_whatever_the_start_has(
+    run: Runner, trained: tuple, tiny: Path, tmp_path: Path
+) -> None:
+    """From a start whose files have the names in memory come the very files of the published start."""
+    start = Path(shutil.copytree(tiny, tmp_path / "start"))
+    model = AutoModelForImageTextToText.from_pretrained(tiny)
+    model.save_pretrained(start, save_original_format=False)
+    assert all(name.startswith("model.") for name in weights(start))
+    checkpoints, _ = run(tmp_path / "work", policy=start)
+    found, expected = weights(last(tmp_path / "work", checkpoints)), weights(last(*trained[:2]))
+    assert any(name.startswith("vision_tower.vision_model.encoder.") for name in found)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
 
 
 def test_the_frozen_vision_tower_stays_bit_identical(tiny: Path, trained: tuple) -> None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.models.folder import ADAPTER_WEIGHTS, CheckpointFolder
-from rlaifv_kedro.models.llava.names import PREFIXES, original_name, published_names, renamed
+from rlaifv_kedro.models.llava.names import PREFIXES, original_name, renamed
 from rlaifv_kedro.models.loading_errors import checkpoint_errors
+from rlaifv_kedro.transformers_private import published_names
 
 if TYPE_CHECKING:
     import torch
@@ -116,8 +117,9 @@ def _names(model: "PreTrainedModel", modules: list[str]) -> Mapping[str, str]:
     known = {name for name, _ in model.named_modules()}
     ways: list[Mapping[str, str]] = [{}]
     if isinstance(model, LlavaForConditionalGeneration):
-        published = {f"{old}.": f"{new}." for old, new in published_names(model.config).items()}
-        ways += [PREFIXES, published]
+        ways.append(PREFIXES)
+    published = published_names(model, known - {""})
+    ways.append({name: published[name] for name in sorted(published, key=len, reverse=True)})
     best = max(ways, key=lambda way: sum(renamed(module, way) in known for module in modules))
     return best
 

@@ -272,6 +272,7 @@ def _auto_model(whole: CheckpointFolder, loading: Loading, **options: Any) -> "P
     from rlaifv_kedro.transformers_private import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+        save_as_published,
     )
 
     kind = whole.family
@@ -292,4 +293,5 @@ def _auto_model(whole: CheckpointFolder, loading: Loading, **options: Any) -> "P
         whole.path, trust_remote_code=loading.trust_remote_code, output_loading_info=True, **options
     )
     refuse_wrong_names(loaded, whole.path)
+    save_as_published(module)
     return module

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.cards import write_card
 from rlaifv_kedro.models.folder import ADAPTER_CONFIG, CARD, CheckpointFolder
-from rlaifv_kedro.transformers_private import rename_when_saved
 
 if TYPE_CHECKING:
     from rlaifv_kedro.models.backends.transformers import TransformersModel
@@ -26,8 +25,8 @@ def merge_adapters(
     It is written in the dtype that the base is stored in.
 
     The sum is computed in float32 and rounded once. What is written loads with
-    ``AutoModelForImageTextToText`` and ``AutoProcessor``; a LLaVA has the names of weights that llava-hf
-    published, whatever layout the base is in.
+    ``AutoModelForImageTextToText`` and ``AutoProcessor``, and has the names of weights that the family's
+    releases have, whatever layout the base is in.
 
     Args:
         adapter: Folder of the adapters, as training writes it.
@@ -76,12 +75,6 @@ def save_whole(model: "TransformersModel", folder: Path) -> None:
     Raises:
         UserError: The model has no tokenizer.
     """
-    from transformers import LlavaForConditionalGeneration
-
-    from rlaifv_kedro.models.llava.names import published_names
-
     _ = model.encoder  # says so if there is no tokenizer
-    if isinstance(model.module, LlavaForConditionalGeneration):
-        rename_when_saved(model.module, published_names(model.module.config))
     model.module.save_pretrained(folder, max_shard_size=SHARD)
     model.processor.save_pretrained(folder)

@@ -1,13 +1,9 @@
-"""The names of a LLaVA's weights: in its original release, in transformers, and as llava-hf published them.
+"""The names of a LLaVA's weights in its original release, and in transformers.
 
 Source: the original code (github.com/haotian-liu/LLaVA: ``llava_arch.py``, ``clip_encoder.py``).
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from transformers import LlavaConfig
 
 TOWER = "model.vision_tower."
 
@@ -21,12 +17,6 @@ PREFIXES = {
     "model.norm.": "model.language_model.norm.",
 }
 """How names of weights begin in the original, and here; ``lm_head.`` is the same in both."""
-
-
-_WRAPPED_TOWERS = (
-    "clip_vision_model",
-    "siglip_vision_model",
-)  # published with one more level of names than they have in transformers 5
 
 
 def renamed(name: str, beginnings: Mapping[str, str]) -> str:
@@ -44,18 +34,3 @@ def modern_name(name: str) -> str:
 def original_name(name: str) -> str:
     """Name of a weight in the original, so that messages name what the user's files hold."""
     return renamed(name, {new: old for old, new in PREFIXES.items()})
-
-
-def published_names(config: "LlavaConfig") -> dict[str, str]:
-    """The names by which a LLaVA's weights are saved, as they begin in the file -> in memory.
-
-    They are those that llava-hf published, which every version of transformers and vLLM reads. In memory they
-    have others, and so have files of models that were never loaded from such a checkpoint.
-    """
-    inner = ".vision_model" if config.vision_config.model_type in _WRAPPED_TOWERS else ""
-    return {
-        "language_model.lm_head": "lm_head",
-        "language_model.model": "model.language_model",
-        "multi_modal_projector": "model.multi_modal_projector",
-        f"vision_tower{inner}": "model.vision_tower",
-    }

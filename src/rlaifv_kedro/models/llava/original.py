@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.folder import CheckpointFolder
-from rlaifv_kedro.models.llava.names import PREFIXES, TOWER, original_name, published_names
+from rlaifv_kedro.models.llava.names import PREFIXES, TOWER, original_name
 from rlaifv_kedro.models.llava.original_config import llava_config, named_tower, refuse_other_designs
 from rlaifv_kedro.models.loading_errors import checkpoint_errors
-from rlaifv_kedro.transformers_private import rename_when_saved
+from rlaifv_kedro.transformers_private import save_as_published
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,7 @@ def load_llava_original(
         )
     # transformers would write the original's names again, wrong ones at that: a reload missed weights.
     # Trainer's saves go the same way.
-    rename_when_saved(model, published_names(model.config))
+    save_as_published(model)
     _refuse(folder, "hold what LLaVA-1.5 doesn't know:", loaded["unexpected_keys"])
     misshapen = [name for name, *_ in loaded["mismatched_keys"]]
     _refuse(folder, "don't have the shape that config.json gives:", misshapen)
