@@ -2,12 +2,13 @@
 
 import logging
 import os
+import secrets
 import signal
 import time
 from contextlib import suppress
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from rlaifv_kedro.files import write_atomically
 from rlaifv_kedro.processes import Process, this_process
@@ -16,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "servers"
 """In a run's folder: logs of its servers, and records of those that run."""
+MARK = "RLAIFV_SERVER"
+"""Variable of the environment of a server and all its processes, which are known by its value."""
 _RECORDS = "*.running.json"
 _PATIENCE = 30.0  # seconds for killed processes to give their memory back
 
@@ -24,8 +27,13 @@ class Record(BaseModel):
     """A server that runs: by which run's process it was started, and its processes' mark (``NAME=VALUE``)."""
 
     run: Process
-    mark: str
+    mark: str = Field(pattern=rf"^{MARK}=[0-9a-f]{{32}}$")
     what: str
+
+
+def new_mark() -> str:
+    """A mark that no other server has, as the environment holds it: ``NAME=VALUE``."""
+    return f"{MARK}={secrets.token_hex(16)}"
 
 
 def keep_record(path: Path, mark: str, what: str) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rlaifv_kedro.models.serving.command import MARK
+from rlaifv_kedro.leftovers import MARK
 
 SCRIPT = """#!{python} -S
 import json, os, subprocess, sys, time

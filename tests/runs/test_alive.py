@@ -13,6 +13,7 @@ import pytest
 
 from begun_runs import begin
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.leftovers import FOLDER, Record, new_mark
 from rlaifv_kedro.processes import Process, this_process
 from rlaifv_kedro.runs import alive, owners
 from rlaifv_kedro.runs import manifest as manifests
@@ -328,3 +329,19 @@ with alive.owning(Path({str(toy.path)!r}), "container"):
         owner.kill()
     free = toy.run("run_id=container")
     assert free.returncode == 0, free.stderr
+
+
+def test_a_run_begins_by_ending_what_a_killed_one_left_over(toy, gone):
+    """A server of a killed run holds a GPU; this one stands for it."""
+    mark = new_mark()
+    name, _, value = mark.partition("=")
+    record = toy.path / manifests.RUNS / "killed" / FOLDER / "policy-0.running.json"
+    record.parent.mkdir(parents=True)
+    with subprocess.Popen(["sleep", "600"], env={**os.environ, name: value}) as server:
+        content = Record(run=gone, mark=mark, what="policy-0")
+        record.write_text(content.model_dump_json())
+        done = toy.run("run_id=next")
+        assert done.returncode == 0
+        assert server.wait(10) == -signal.SIGKILL
+    assert not record.exists()
+    assert "was left over by a run that was killed: ended" in done.stderr + done.stdout

@@ -8,8 +8,6 @@ from pathlib import Path
 from rlaifv_kedro.params.serving import OptionValue, ServingParams
 
 MODULE = "vllm.entrypoints.openai.api_server"
-MARK = "RLAIFV_SERVER"
-"""Variable of the environment of a server and all its processes; leftovers are known by it."""
 MOST_LOGPROBS = 1000  # of the words that say yes and no there are some dozens
 _KEPT_OUT = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")  # of this project's interpreter, not of the server's
 
@@ -55,7 +53,7 @@ class Served:
 
         Args:
             gpus: None of them leaves the variable as it is.
-            mark: See :data:`MARK`; ``NAME=VALUE``.
+            mark: The variable by which its processes are known, ``NAME=VALUE`` (``rlaifv_kedro.leftovers``).
         """
         mine = {key: text for key, text in os.environ.items() if key not in _KEPT_OUT}
         folder, (name, _, value) = str(Path(serving.python).parent), mark.partition("=")

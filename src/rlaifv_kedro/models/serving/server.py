@@ -3,16 +3,15 @@
 import http.client
 import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from rlaifv_kedro.files import shown, writing
-from rlaifv_kedro.leftovers import end_marked, keep_record
+from rlaifv_kedro.leftovers import end_marked, keep_record, new_mark
 from rlaifv_kedro.models.serving import guard, ports
-from rlaifv_kedro.models.serving.command import MARK, Served
+from rlaifv_kedro.models.serving.command import Served
 from rlaifv_kedro.models.serving.log import port_was_taken, why_it_ended
 from rlaifv_kedro.params.serving import ServingParams
 
@@ -50,7 +49,7 @@ class Server:
             UserError: There is no free port, or its log can't be written.
         """
         self.end()
-        self._mark = f"{MARK}={secrets.token_hex(16)}"
+        self._mark = new_mark()
         self._port = ports.take_port(*self._serving.ports)
         command = self._served.command(self._serving, self._port.number)
         keep_record(self._record, self._mark, self.name)

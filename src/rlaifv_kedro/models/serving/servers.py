@@ -100,7 +100,7 @@ class VLLMServers:
         ]
         gpus.take([gpu for share in shares for gpu in share])
         self._changed = threading.Condition()
-        self._failure: UserError | None = None
+        self._failure: Exception | None = None
         self._closing = False
         self._thread = threading.Thread(target=self._watch, name=f"servers of {name}", daemon=True)
         try:
@@ -199,7 +199,7 @@ class VLLMServers:
                     self._look(watched)
                 with self._changed:
                     self._changed.wait(POLL)
-        except UserError as error:
+        except Exception as error:  # which would be lost with this thread
             self._failure = error
             with self._changed:
                 self._changed.notify_all()
