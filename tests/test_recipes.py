@@ -17,7 +17,7 @@ from kedro.framework.startup import bootstrap_project
 from kedro.io.core import is_parameter
 
 from rlaifv_kedro.formats import flatten, gigabytes
-from rlaifv_kedro.params import LaunchParams, LoraParams, Parameters
+from rlaifv_kedro.params import LaunchParams, LoraParams, Parameters, VLLMParams
 from rlaifv_kedro.preflight import sizes
 from rlaifv_kedro.preflight.resources import memory_needs
 from rlaifv_kedro.preflight.setup import RunSetup
@@ -257,6 +257,18 @@ def test_the_hardware_table_of_the_docs_is_what_the_estimates_say(
     )
     row = " | ".join([f"| `{env}`", *cells]) + " |"
     assert row in (ROOT / "docs/recipes.md").read_text().splitlines(), row
+
+
+def test_a_served_model_is_spread_over_its_servers_gpus() -> None:
+    """vLLM's cache takes what the weights leave, so only these must fit."""
+    parameters, catalog, loop = loaded("qwen")
+    served = VLLMParams(dtype="bfloat16", serving={"gpus_per_server": 4})
+    models = parameters.models.model_copy(update={"labeler": served})
+    setup = RunSetup(parameters.model_copy(update={"models": models}), loop, catalog)
+    known = {"policy": real_size("qwen"), "labeler": real_size("qwen")}
+    needs = {need.stage: need.bytes for need in memory_needs(setup, known)}
+    assert needs.keys() == {"serving", "sampling", "training"}
+    assert needs["serving"] == known["labeler"].parameters * 2 // 4 + sizes.RESERVE
 
 
 @pytest.mark.parametrize("gpus", [1, 4, 8, 16])

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 LOWER_MEMORY = {
     "training": "Train adapters (--params training.lora.rank=64,training.learning_rate=1e-5), lower "
     "training.micro_batch_size, or take a larger GPU.",
+    "serving": "Raise serving.gpus_per_server of the model, or take a larger GPU.",
     "sampling": "Lower data_generation.batch_size, or take a larger GPU.",
     "dividing": "Lower feedback.splitter_batch_size, unset models.question_writer, serve the splitter "
     "(backend: openai), or take a larger GPU.",

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlaifv_kedro.params import VLLMParams
 from rlaifv_kedro.preflight import machine, sizes
 from rlaifv_kedro.preflight.finding import Finding
 from rlaifv_kedro.preflight.setup import RunSetup
@@ -59,23 +60,35 @@ def memory_needs(setup: RunSetup, known: dict[str, ModelSize]) -> Iterator[Need]
     def spread(*roles: str) -> bool:
         return all(getattr(asked[role], "device_map", None) for role in roles)
 
-    policy = known.get("policy")
-    if policy and setup.does(Task.SAMPLING):
-        needed = sizes.sampling_memory(policy, generation, dtype("policy"))
+    served = {
+        role: params for role, params in asked.items() if isinstance(params, VLLMParams) and role in known
+    }
+    if served:
+        yield Need(
+            "serving",
+            max(
+                sizes.serving_memory(known[role], params.serving, dtype(role))
+                for role, params in served.items()
+            ),
+        )
+    here = {role: size for role, size in known.items() if role not in served}
+    if "policy" in here and setup.does(Task.SAMPLING):
+        needed = sizes.sampling_memory(here["policy"], generation, dtype("policy"))
         yield Need("sampling", needed, spread("policy"))
-    dividers = [role for role in ("splitter", "question_writer") if role in asked and role in known]
+    dividers = [role for role in ("splitter", "question_writer") if role in asked and role in here]
     if dividers and setup.does(Task.DIVIDING):
-        loaded = [(known[role], dtype(role)) for role in dividers]
+        loaded = [(here[role], dtype(role)) for role in dividers]
         needed = sizes.dividing_memory(
             loaded, feedback.splitter_batch_size, feedback.splitter_max_new_tokens, generation.max_new_tokens
         )
         yield Need("dividing", needed, spread(*dividers))
     role = "policy" if feedback.labeler == "self" else "labeler"
-    if role in known and role in asked and setup.does(Task.LABELING):
+    if role in here and role in asked and setup.does(Task.LABELING):
         needed = sizes.labeling_memory(
-            known[role], feedback.batch_size, compute.max_tokens_per_pack, dtype(role)
+            here[role], feedback.batch_size, compute.max_tokens_per_pack, dtype(role)
         )
         yield Need("labeling", needed, spread(role))
+    policy = known.get("policy")
     if policy and setup.does(Task.TRAINING):
         needed = sizes.training_memory(policy, parameters.training, generation.max_new_tokens, compute.dtype)
         yield Need("training", needed)

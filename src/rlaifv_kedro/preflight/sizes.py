@@ -7,7 +7,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from rlaifv_kedro.params import DataGenerationParams, Parameters, TrainingParams
+from rlaifv_kedro.params import DataGenerationParams, Parameters, ServingParams, TrainingParams
 from rlaifv_kedro.training.distributed import deepspeed_config
 from rlaifv_kedro.training.learning import ADAPTED, PROJECTORS, TOWERS, parts_to_freeze
 
@@ -100,6 +100,11 @@ class ModelSize:
     def layer(self, tokens: int) -> int:
         """Activations of one layer."""
         return LAYER_BYTES * self.hidden * tokens
+
+
+def serving_memory(size: ModelSize, serving: ServingParams, dtype: str) -> int:
+    """What a GPU of a server of vLLM needs at least: its part of the weights; the cache takes the rest."""
+    return size.parameters * BYTES[dtype] // serving.gpus_per_server + RESERVE
 
 
 def sampling_memory(policy: ModelSize, params: DataGenerationParams, dtype: str) -> int:
