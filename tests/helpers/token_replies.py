@@ -78,6 +78,8 @@ class TokenReplies:
         first, reply = out.logits[0, -1].float().log_softmax(-1), list[int]()
         while len(reply) < settings["max_tokens"]:
             logits = out.logits[0, -1].float()
+            for token, bias in settings.get("logit_bias", {}).items():
+                logits[int(token)] += bias
             if settings["temperature"] == 0:
                 reply.append(int(logits.argmax()))
             else:

@@ -175,6 +175,24 @@ class TestSamples:
         assert found[0][0].finish_reason == "stop" and found[0][0].token_count <= 3
         assert "length" in {answer.finish_reason for [answer] in found}
 
+    def test_suppressed_tokens_are_never_drawn(
+        self,
+        serve: Serve,
+        model: TransformersModel,
+        replies: TokenReplies,
+        pictures: list[Image.Image],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """As in a policy that comes of LLaVA's original layout: <image> and <pad> have rows there."""
+        questions = [Question(image, "what is in the picture?") for image in pictures[:2]]
+        word = model.sample(questions, [[1]] * 2, GREEDY)[0][0].text.split()[1]
+        never = [model.encoder.tokenizer.convert_tokens_to_ids(word)]
+        monkeypatch.setattr(model.module.generation_config, "suppress_tokens", never)
+        asked = one(model, serve(path=GENERATE, reply=replies))
+        asked = VLLMModel(model.encoder, asked.requests, lambda: None, never)
+        found = asked.sample(questions, [[1]] * 2, GREEDY)
+        assert found == model.sample(questions, [[1]] * 2, GREEDY) and word not in found[0][0].text.split()
+
     def test_each_has_its_own_seed_and_follows_it(
         self, serve: Serve, model: TransformersModel, replies: TokenReplies, pictures: list[Image.Image]
     ) -> None:

@@ -1,5 +1,6 @@
 """A role's model on servers that are started for it; the processes have tests of their own (models/serving)."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models import Decoding, close_model, load_model, open_model, open_text_model
 from rlaifv_kedro.models.backends import vllm_opening
 from rlaifv_kedro.models.folder import CheckpointFolder
-from rlaifv_kedro.params import ComputeParams, VLLMParams
+from rlaifv_kedro.params import ComputeParams, ServingParams, VLLMParams
 from token_replies import TokenReplies
 
 CPU = ComputeParams(device="cpu", dtype="float32")
@@ -87,6 +88,27 @@ def test_a_judge(start: Callable[..., Started], tiny: Path) -> None:
     assert answer.text and answer.error is None and servers.options["name"] == "judge"
     close_model(model)
     assert not servers.open
+
+
+def test_what_the_checkpoint_suppresses(start: Callable[..., Started], tiny: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny, copy)
+    settings = json.loads((copy / "generation_config.json").read_text())
+    (copy / "generation_config.json").write_text(json.dumps({**settings, "suppress_tokens": [4, 0]}))
+    start()
+    model = open_model(VLLMParams(), copy, CPU, 8, "policy")
+    assert (
+        model.drawing.suppressed == [4, 0]
+        and model.drawing.ends == load_model(copy, device="cpu").encoder.ends
+    )
+    close_model(model)
+
+
+def test_a_model_that_servers_spread_is_spread_for_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_opening, "torch_device", lambda device: "cuda")
+    for gpus, expected in ((1, None), (4, "auto")):
+        params = VLLMParams(serving=ServingParams(gpus_per_server=gpus))
+        assert vllm_opening._loading(params, ComputeParams()).device_map == expected
 
 
 def test_servers_that_compute_something_else_are_ended(start: Callable[..., Started], tiny: Path) -> None:

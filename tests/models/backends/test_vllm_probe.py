@@ -103,6 +103,8 @@ def test_it_is_computed_once_a_checkpoint(
     expected_of_pictures(copy, Loading(device="cpu", dtype="bfloat16"), encoder, memory)
     (copy / "model.safetensors").touch()
     assert expected_of_pictures(copy, CPU, encoder, memory) == first and len(loads) == 3
+    (memory / vllm_probe.MEMORY).write_text("{")
+    assert expected_of_pictures(copy, CPU, encoder, memory) == first and len(loads) == 4
 
 
 def test_chats(serve: Serve, tiny: Path, tmp_path: Path) -> None:

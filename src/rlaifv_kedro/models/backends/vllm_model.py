@@ -7,7 +7,7 @@ prompt's tokens too. What can't be used is found by the probe, before any work
 (:mod:`rlaifv_kedro.models.backends.vllm_probe`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from rlaifv_kedro.models.backends.room import no_room, without_room
 from rlaifv_kedro.models.backends.server_bodies import data_urls
 from rlaifv_kedro.models.backends.server_replies import NoAnswer, or_error
 from rlaifv_kedro.models.backends.vllm_requests import (
+    Drawing,
     TokenChoice,
     TokenPrompt,
     TokenServers,
@@ -47,10 +48,18 @@ class VLLMModel:
         encoder: Writes the prompts.
         requests: To the servers.
         close: Ends them.
+        suppressed: Tokens that are never drawn.
     """
 
-    def __init__(self, encoder: ChatEncoder, requests: TokenServers, close: Callable[[], None]):
+    def __init__(
+        self,
+        encoder: ChatEncoder,
+        requests: TokenServers,
+        close: Callable[[], None],
+        suppressed: Collection[int] = (),
+    ):
         self.encoder, self.requests, self._close = encoder, requests, close
+        self.drawing = Drawing(encoder.ends, suppressed)
         note(encoder.where, DEPENDS)
 
     def sample(
@@ -63,7 +72,7 @@ class VLLMModel:
         prompts = self.prompts([q.image for q in questions], [[q.text] for q in questions])
         asked = [(prompt, seed) for [prompt], row in zip(prompts, seeds) for seed in row]
         fits = [(prompt, seed) for prompt, seed in asked if prompt.room != 0]
-        settings = [sampling(decoding, seed, self.encoder.ends, prompt.room) for prompt, seed in fits]
+        settings = [sampling(decoding, seed, self.drawing, prompt.room) for prompt, seed in fits]
         answers = iter(self.requests.generate([prompt for prompt, _ in fits], settings, self._answer))
         return [
             [or_error(next(answers)) if prompt.room != 0 else without_room(prompt.tokens) for _ in row]
@@ -146,8 +155,15 @@ class VLLMModel:
 class VLLMText:
     """See :class:`rlaifv_kedro.models.TextModel`; arguments as of :class:`VLLMModel`."""
 
-    def __init__(self, encoder: "TextEncoder", requests: TokenServers, close: Callable[[], None]):
+    def __init__(
+        self,
+        encoder: "TextEncoder",
+        requests: TokenServers,
+        close: Callable[[], None],
+        suppressed: Collection[int] = (),
+    ):
         self.encoder, self.requests, self._close = encoder, requests, close
+        self.drawing = Drawing(encoder.ends, suppressed)
         note(encoder.where, DEPENDS)
 
     def complete(
@@ -178,7 +194,7 @@ class VLLMText:
             )
             tell(i, answers[i])
 
-        settings = [sampling(decoding, seeds[i], self.encoder.ends, prompts[i].room) for i in asked]
+        settings = [sampling(decoding, seeds[i], self.drawing, prompts[i].room) for i in asked]
         self.requests.generate(
             [prompts[i] for i in asked], settings, lambda choice: choice.token_ids, on_outcome
         )

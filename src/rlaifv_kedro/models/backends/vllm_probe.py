@@ -14,8 +14,9 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -163,6 +164,14 @@ def _likeliest(
     ]
 
 
+def _kept(memory: Path) -> dict[str, list[dict[str, Any]]]:
+    """What the file holds, by what it was computed of; a damaged one holds nothing."""
+    try:
+        return json_value(memory.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
 def _remembered(
     memory: Path,
     path: Path,
@@ -174,8 +183,8 @@ def _remembered(
     files = [
         (name, (path / name).stat().st_size, (path / name).stat().st_mtime_ns) for name in files_of(path)
     ]
-    key = json.dumps([str(path), files, str(loading), package_versions(), prompts])
-    known = json_value(memory.read_text()) if memory.is_file() else {}
+    told = json.dumps([str(path), files, str(loading), package_versions(), prompts])
+    key, known = sha256(told.encode()).hexdigest(), _kept(memory)
     if key not in known:
         log.info(
             "%s: what transformers makes of a trial question is computed, to compare vLLM with", shown(path)

@@ -6,7 +6,7 @@ the chat template writes it, which vLLM replaces by as many tokens as the model 
 """
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ from rlaifv_kedro.params import VLLMParams
 Result = TypeVar("Result")
 
 _NO_LOGPROB = -9999.0  # what vLLM writes for NaN and minus infinity
+_NEVER = -100.0  # added to a logit: the least that vLLM takes
 _ROUNDING = 0.05  # by which a log-prob may lie above 0
 
 
@@ -141,7 +142,6 @@ class TokenServers(Requests[TokenReply]):
             UserError: vLLM has made another number of tokens of a prompt than this project: it has asked
                 another one.
         """
-
         names = [prompt.name for prompt in prompts]
 
         def on_count(index: int, tokens: int) -> None:
@@ -231,24 +231,38 @@ def _names_only(body: Body) -> bool:
     return any(part["url"] is None for part in body.get("content_parts", ()))
 
 
-def sampling(decoding: Decoding, seed: int, ends: set[int], room: int | None) -> Body:
+@dataclass(frozen=True)
+class Drawing:
+    """What a checkpoint says about the tokens of its replies.
+
+    Attributes:
+        ends: Those that end a reply.
+        suppressed: Those that are never drawn, which vLLM doesn't read from ``generation_config.json``.
+    """
+
+    ends: Collection[int]
+    suppressed: Collection[int] = ()
+
+
+def sampling(decoding: Decoding, seed: int, drawing: Drawing, room: int | None) -> Body:
     """How a reply is drawn.
 
     vLLM's repetition penalty counts the prompt's tokens too; all else is as in the transformers backend.
 
     Args:
-        ends: Token ids that end a reply.
         room: Most tokens that the model has positions for after the prompt; None for no limit.
     """
     longest = decoding.max_new_tokens if room is None else min(decoding.max_new_tokens, room)
+    never = {str(token): _NEVER for token in drawing.suppressed}
     return {
+        **({"logit_bias": never} if never else {}),
         "max_tokens": longest,
         "temperature": decoding.temperature,
         "top_p": decoding.top_p,
         "top_k": decoding.top_k or 0,  # 0 means all
         "repetition_penalty": decoding.repetition_penalty,
         "seed": seed % (2**63 - 1),  # it must fit into 64 bits with a sign, and -1 means none
-        "stop_token_ids": sorted(ends),
+        "stop_token_ids": sorted(drawing.ends),
     }
 
 
