@@ -41,7 +41,7 @@ def test_the_separate_way_with_images_in_patches(monkeypatch: pytest.MonkeyPatch
     with torch.no_grad():
         expected = by_hand_log_probs(model, family, packs, images)
         for budget in (8192, 40, 1):
-            monkeypatch.setattr(separate, "_BUDGET", budget)
+            monkeypatch.setattr(separate, "TOKENS_A_PASS", budget)
             assert_close(
                 branch_log_probs(model, collate(packs, pad=0), **inputs).tokens, expected, atol=1e-8, rtol=0
             )
@@ -55,7 +55,7 @@ def test_with_gradients_it_takes_one_pass(monkeypatch: pytest.MonkeyPatch) -> No
     """
     model = llama()
     model._branching_way = "separate"
-    monkeypatch.setattr(separate, "_BUDGET", 1)
+    monkeypatch.setattr(separate, "TOKENS_A_PASS", 1)
     passes: list[int] = []
     model.register_forward_hook(lambda *_: passes.append(1))
     branch_log_probs(model, collate([Pack([5, 6, 7], [[8], [9, 10]])], pad=0)).sums.sum().backward()

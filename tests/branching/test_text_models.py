@@ -79,17 +79,17 @@ TEXT_MODELS: dict[str, tuple[Callable[[], PreTrainedModel], str, str]] = {
     ),  # its own attention modules
     "falcon with alibi": (
         lambda: causal("falcon", **SMALL, num_attention_heads=4, alibi=True),
-        "separate",
+        "copied",
         "trial",
     ),
-    "bloom": (lambda: causal("bloom", **SMALL, n_head=4), "separate", "positions can't be given"),
+    "bloom": (lambda: causal("bloom", **SMALL, n_head=4), "copied", "positions can't be given"),
     "mpt": (
         lambda: causal("mpt", **NO_SPECIAL, d_model=32, n_layers=2, n_heads=4, expansion_ratio=2),
-        "separate",
+        "copied",
         "positions can't be given",
     ),
     "mamba": (lambda: causal("mamba", **SMALL, state_size=8), "separate", "recurrent"),
-    "lfm2": (lambda: causal("lfm2", **TEXT, layer_types=["conv", "full_attention"]), "separate", "recurrent"),
+    "lfm2": (lambda: causal("lfm2", **TEXT, layer_types=["conv", "full_attention"]), "copied", "recurrent"),
     "llama4": (
         lambda: causal(
             "llama4_text",
@@ -99,7 +99,7 @@ TEXT_MODELS: dict[str, tuple[Callable[[], PreTrainedModel], str, str]] = {
             num_local_experts=2,
             attention_chunk_size=8,
         ),
-        "separate",
+        "copied",
         "chunks",
     ),
     "recurrent gemma": (
@@ -113,23 +113,23 @@ TEXT_MODELS: dict[str, tuple[Callable[[], PreTrainedModel], str, str]] = {
         "separate",
         "recurrent",
     ),
-    "ignores positions": (lambda: drawn(WithoutPositions(LlamaConfig(**TEXT))), "separate", "trial"),
-    "ignores the mask": (lambda: drawn(WithoutMask(LlamaConfig(**TEXT))), "separate", "trial"),
-    "refuses the mask": (lambda: drawn(Refusing(LlamaConfig(**TEXT))), "separate", "trial"),
+    "ignores positions": (lambda: drawn(WithoutPositions(LlamaConfig(**TEXT))), "copied", "trial"),
+    "ignores the mask": (lambda: drawn(WithoutMask(LlamaConfig(**TEXT))), "copied", "trial"),
+    "refuses the mask": (lambda: drawn(Refusing(LlamaConfig(**TEXT))), "copied", "trial"),
 }
 
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_text_models(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """The way, the reason, and log-probs against one plain sequence at a time. Attention that isn't SDPA
-    takes its softmax in float32.
+    """The way, the reason if it isn't packed, and log-probs against one plain sequence at a time. Attention
+    that isn't SDPA takes its softmax in float32.
     """
     build, way, reason = TEXT_MODELS[name]
     model, packs = build(), text_packs()
     packed = collate(packs, pad=0)
     with torch.no_grad():
         log_probs, probs = by_hand_log_probs(model, None, packs), by_hand_next(model, None, packs)
-        with caplog.at_level(logging.WARNING, "rlaifv_kedro"):
+        with caplog.at_level(logging.INFO, "rlaifv_kedro"):
             assert choose_way(model) == way
         assert [reason in r.getMessage() for r in caplog.records if r.name.startswith("rlaifv_kedro")] == (
             [True] if reason else []
@@ -220,4 +220,4 @@ def test_gradients(name: str, checkpointing: bool) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_trial_in_lower_precision(dtype: torch.dtype) -> None:
     assert choose_way(llama().to(dtype)) == "packed"
-    assert choose_way(drawn(WithoutPositions(LlamaConfig(**TEXT))).to(dtype)) == "separate"
+    assert choose_way(drawn(WithoutPositions(LlamaConfig(**TEXT))).to(dtype)) == "copied"

@@ -1,17 +1,26 @@
 """Which way a model is computed, said once, kept on the model, the same under wrappers."""
 
+import logging
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
-from transformers import PreTrainedModel
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from rlaifv_kedro.branching import Pack, branch_log_probs, choose_way, collate, next_token_probs, scoring
+from rlaifv_kedro.branching import (
+    Pack,
+    branch_log_probs,
+    choose_way,
+    collate,
+    copied,
+    next_token_probs,
+    scoring,
+)
 from rlaifv_kedro.branching.family import type_ids
 from rlaifv_kedro.errors import UserError
-from tiny_families import FAMILIES, TEXT, by_hand_log_probs, causal, drawn, llama, text_packs
+from tiny_families import FAMILIES, TEXT, by_hand_log_probs, causal, drawn, llama, text_packs, together
 
 BLOOM = dict(vocab_size=64, bos_token_id=1, eos_token_id=2, hidden_size=32, num_hidden_layers=2, n_head=4)
 
@@ -33,7 +42,7 @@ def test_eager_attention_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["llama", "qwen2.5-vl"])
 def test_attention_without_a_mask_is_separate(name: str, caplog: pytest.LogCaptureFixture) -> None:
     """As for flash attention, which isn't installed here: only the answer and its reason, on the language
-    model's attention.
+    model's attention. Where it is installed, the trial of copying decides.
     """
     model = llama() if name == "llama" else drawn(FAMILIES[name].build())
     text = model.config.get_text_config()
@@ -43,23 +52,105 @@ def test_attention_without_a_mask_is_separate(name: str, caplog: pytest.LogCaptu
 
 
 def test_multimodal_positions_that_a_model_does_not_explain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is a state copied: text after a text would get the positions after an image seen before."""
     model = drawn(FAMILIES["qwen2.5-vl"].build())
     monkeypatch.setattr(type(model.model), "get_rope_index", None)
     assert choose_way(model) == "separate"
 
 
-def test_the_reason_is_said_once_a_model(caplog: pytest.LogCaptureFixture) -> None:
-    first, second = causal("bloom", **BLOOM), causal("bloom", **BLOOM)
+@pytest.mark.parametrize("family", ["mamba", "bloom"])
+def test_the_reason_is_said_once_a_model(family: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "rlaifv_kedro")
+    options = dict(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=8)
+    build = lambda: causal("bloom", **BLOOM) if family == "bloom" else causal("mamba", **options)  # noqa: E731
+    first, second = build(), build()
     packed = collate([Pack([5, 6], [[7, 8]])], pad=0)
     for _ in range(2):
         branch_log_probs(first, packed)
+        with torch.no_grad():
+            branch_log_probs(first, packed)
         next_token_probs(first, packed, [5])
         choose_way(first)
-    assert len(caplog.records) == 1
-    message = caplog.text
-    assert "BloomForCausalLM" in message and "slower" in message
+    records = [r for r in caplog.records if r.name.startswith("rlaifv_kedro")]
+    assert len(records) == 1
+    message = records[0].getMessage()
+    assert type(first).__name__ in message and ("copied" if family == "bloom" else "slower") in message
     choose_way(second)
-    assert len(caplog.records) == 2
+    assert len([r for r in caplog.records if r.name.startswith("rlaifv_kedro")]) == 2
+
+
+class Restarting(LlamaForCausalLM):
+    """Begins anew where more than one token follows a cache, as some models with recurrent layers do."""
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: object | None = None,
+        **kwargs: object,
+    ) -> object:
+        if attention_mask is not None and attention_mask.dim() == 4:
+            raise ValueError("no mask of four dimensions")
+        if past_key_values is not None and past_key_values.get_seq_length() and input_ids.shape[1] > 1:
+            past_key_values = DynamicCache()
+        return super().forward(
+            input_ids=input_ids, attention_mask=attention_mask, past_key_values=past_key_values, **kwargs
+        )
+
+
+class Mixing(Restarting):
+    """Goes on from its cache, but every row from the first row's."""
+
+    def forward(self, past_key_values: object | None = None, **kwargs: object) -> object:
+        if past_key_values is not None and past_key_values.get_seq_length():
+            for layer in past_key_values.layers:
+                layer.keys[1:] = layer.keys[:1].roll(1, 2)
+        return LlamaForCausalLM.forward(self, past_key_values=past_key_values, **kwargs)
+
+
+@pytest.mark.parametrize("kind", [Restarting, Mixing])
+def test_a_cache_that_can_not_be_copied_is_found(
+    kind: type[LlamaForCausalLM], caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the trial: such a model is computed the slow way, and rightly."""
+    model, packs = drawn(kind(LlamaConfig(**TEXT))), text_packs()
+    packed = collate(packs, pad=0)
+    if kind is Mixing:
+        model._is_stateful = True  # packed, it would be right
+    assert choose_way(model) == "separate"
+    assert "many times slower" in caplog.text
+    with torch.no_grad():
+        found = branch_log_probs(model, packed).tokens
+    assert_close(found, by_hand_log_probs(model, None, packs), atol=1e-6, rtol=0)
+
+
+def test_a_model_that_goes_wrong_after_an_image_is_found(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A trial with text doesn't show it, the one with the first image does; texts are still copied."""
+    family = FAMILIES["qwen3.5"]
+    model, (packs, images) = drawn(family.build()), family.packs()
+    right = copied.spatial_positions
+
+    def without_offset(*args: object) -> object:
+        found = right(*args)
+        return found if found is None else (found[0], found[1] * 0)
+
+    monkeypatch.setattr(copied, "spatial_positions", without_offset)
+    called = []
+    original = scoring.copied_log_probs
+    monkeypatch.setattr(
+        scoring, "copied_log_probs", lambda *args, **kwargs: called.append(1) or original(*args, **kwargs)
+    )
+    assert choose_way(model) == "copied"
+    with torch.no_grad():
+        found = branch_log_probs(model, collate(packs, pad=0), **together(images)).tokens
+        assert_close(found, by_hand_log_probs(model, family, packs, images), atol=1e-8, rtol=0)
+        assert not called and caplog.text.count("can't be copied") == 1
+        texts = text_packs()
+        found = branch_log_probs(model, collate(texts, pad=0)).tokens
+        assert_close(found, by_hand_log_probs(model, family, texts), atol=family.tolerance, rtol=0)
+    assert called
 
 
 @pytest.mark.parametrize("kind", ["mllama", "t5"])
@@ -138,7 +229,7 @@ def test_wrapped_models(name: str, peft: bool) -> None:
             found = branch_log_probs(
                 wrapped, collate(packs[:1], pad=0), max_tokens_per_pack=budget, **images[0]
             ).tokens
-            assert_close(found, expected, atol=1e-8, rtol=0)
+            assert_close(found, expected, atol=family.tolerance, rtol=0)
     assert wrapped.calls - before >= (3 if family.way == "packed" else 2)
 
 

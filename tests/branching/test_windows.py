@@ -1,18 +1,20 @@
-"""Sliding windows: packed while no sequence is longer than the window, however long the pack or the cache."""
+"""Sliding windows: packed while no sequence is longer than the window, however long the pack or the cache;
+beyond it, a prefix's state is copied.
+"""
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from rlaifv_kedro.branching import branch_log_probs, choose_way, collate, next_token_probs, scoring
+from rlaifv_kedro.branching import branch_log_probs, choose_way, collate, next_token_probs, sampling, scoring
 from rlaifv_kedro.branching.drawing import SamplingSettings
 from rlaifv_kedro.branching.sampling import sample_branches
 from tiny_families import by_hand, by_hand_log_probs, by_hand_next, mistral, text_packs
 
 
 @pytest.fixture
-def went_separate(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the slow functions that were called."""
+def went_otherwise(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the functions for what isn't packed that were called."""
     called: list[str] = []
 
     def spy_on(name: str) -> None:
@@ -21,13 +23,14 @@ def went_separate(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             scoring, name, lambda *args, **kwargs: called.append(name) or original(*args, **kwargs)
         )
 
-    spy_on("separate_log_probs")
-    spy_on("separate_next_logits")
+    for way in ("copied", "separate"):
+        spy_on(f"{way}_log_probs")
+        spy_on(f"{way}_next_logits")
     return called
 
 
 @pytest.mark.parametrize(
-    ("window", "slow"),
+    ("window", "beyond"),
     [
         (19, True),
         (20, False),
@@ -37,26 +40,58 @@ def went_separate(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ],  # the longest sequence has 20 tokens; 10 is shorter than the trial's too
 )
 @pytest.mark.parametrize("budget", [None, 6])
-def test_a_sliding_window(window: int, slow: bool, budget: int | None, went_separate: list[str]) -> None:
+def test_a_sliding_window(window: int, beyond: bool, budget: int | None, went_otherwise: list[str]) -> None:
     """Packed while no sequence is longer than the window, however long the pack (36 tokens)."""
     model, packs = mistral(window), text_packs(longest=20)
     packed = collate(packs, pad=0)
     choose_way(model)
-    went_separate.clear()
+    went_otherwise.clear()
     with torch.no_grad():
         found = branch_log_probs(model, packed, max_tokens_per_pack=budget).tokens
         assert_close(found, by_hand_log_probs(model, None, packs), atol=1e-8, rtol=0)
         expected = by_hand_next(model, None, packs)
         assert (
             (expected - by_hand_next(mistral(None), None, packs)).abs().max() > 1e-3
-        ) == slow  # the window matters where it cuts
+        ) == beyond  # the window matters where it cuts
         assert_close(
             next_token_probs(model, packed, list(range(64)), max_tokens_per_pack=budget),
             expected,
             atol=1e-8,
             rtol=0,
         )
-    assert went_separate == (["separate_log_probs", "separate_next_logits"] if slow else [])
+    assert went_otherwise == (["copied_log_probs", "copied_next_logits"] if beyond else [])
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["", "window forgotten"])
+def test_a_cache_that_forgets_its_window_is_found(
+    broken: bool, went_otherwise: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cache that keeps two tokens less than the window needs: within the window nothing shows, so the trial
+    is made with the first prefix beyond it. The log says why, once.
+    """
+    from transformers.cache_utils import DynamicSlidingWindowLayer
+
+    model, packed = mistral(18), collate(text_packs(longest=20), pad=0)
+    assert choose_way(model) == "packed"
+    update = DynamicSlidingWindowLayer.update
+
+    def forgetful(layer: DynamicSlidingWindowLayer, *args: object) -> object:
+        layer.keys, layer.values = layer.keys * 1, layer.values * 1
+        layer.keys[:, :, :2] = 0
+        return update(layer, *args)
+
+    if broken:
+        monkeypatch.setattr(
+            DynamicSlidingWindowLayer,
+            "update",
+            lambda layer, *args: forgetful(layer, *args) if layer.is_initialized else update(layer, *args),
+        )
+    with torch.no_grad():
+        for _ in range(2):
+            found = branch_log_probs(model, packed).tokens
+            assert_close(found, by_hand_log_probs(model, None, packed.unpack()), atol=1e-8, rtol=0)
+    assert went_otherwise == ["separate_log_probs" if broken else "copied_log_probs"] * 2
+    assert caplog.text.count("can't be copied") == broken
 
 
 def test_samples_beyond_a_sliding_window() -> None:
@@ -79,9 +114,9 @@ def test_samples_beyond_a_sliding_window() -> None:
     assert beyond_matters
 
 
-@pytest.mark.parametrize(("window", "generates"), [(23, False), (22, True)])
+@pytest.mark.parametrize(("window", "copies"), [(23, False), (22, True)])
 def test_samples_use_one_cache_up_to_the_window(
-    window: int, generates: bool, monkeypatch: pytest.MonkeyPatch
+    window: int, copies: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A prompt of 11 tokens with 12 new ones. A cache that every sample adds to grows beyond 23, but no
     sample does.
@@ -89,10 +124,10 @@ def test_samples_use_one_cache_up_to_the_window(
     model, prompt = mistral(window), text_packs()[0].prefix
     choose_way(model)
     called = []
-    original = model.generate
-    monkeypatch.setattr(model, "generate", lambda **kwargs: called.append(1) or original(**kwargs))
+    original = sampling._SAMPLERS["copied"]
+    monkeypatch.setitem(sampling._SAMPLERS, "copied", lambda *args: called.append(1) or original(*args))
     seeds = [[4, 5, 6, 7]]
     settings = SamplingSettings(temperature=1.0, max_new_tokens=12, pad=0, stop=set())
     found = sample_branches(model, [prompt], seeds, settings, inputs={})
-    assert bool(called) == generates
+    assert bool(called) == copies
     assert found == sample_branches(mistral(None), [prompt], seeds, settings, inputs={})

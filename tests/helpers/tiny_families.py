@@ -88,6 +88,47 @@ def _qwen() -> PreTrainedModel:
     return Qwen2_5_VLForConditionalGeneration(config)
 
 
+def _qwen3_5() -> PreTrainedModel:
+    """Linear attention with a recurrent state in the first layer, attention in the second."""
+    from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
+
+    vision = dict(
+        depth=2,
+        hidden_size=32,
+        intermediate_size=48,
+        num_heads=2,
+        out_hidden_size=32,
+        patch_size=4,
+        spatial_merge_size=2,
+        temporal_patch_size=2,
+        num_position_embeddings=64,
+    )
+    linear = dict(
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        linear_conv_kernel_dim=4,
+    )
+    rope = {
+        "rope_type": "default",
+        "rope_theta": 1e4,
+        "mrope_section": [1, 1, 2],
+        "partial_rotary_factor": 1.0,
+    }
+    kinds = ["linear_attention", "full_attention"]
+    text = dict(**TEXT, **linear, head_dim=8, layer_types=kinds, rope_parameters=rope)
+    config = Qwen3_5Config(
+        vision_config=vision,
+        text_config=text,
+        image_token_id=IMAGE,
+        video_token_id=61,
+        vision_start_token_id=62,
+        vision_end_token_id=63,
+    )
+    return Qwen3_5ForConditionalGeneration(config)
+
+
 def _qwen_image(generator: torch.Generator, i: int) -> tuple[Inputs, int]:
     """Grids of 4 x 4, 2 x 6 and 4 x 8 patches: 4, 3 and 8 tokens that take 2, 3 and 4 positions."""
     rows, columns = [(4, 4), (2, 6), (4, 8)][i % 3]
@@ -167,6 +208,7 @@ class Family:
         types: What the family's processor says of each token: (ids (1, length), length of the prompt) to
             keyword arguments.
         before: Tokens that stand before an image.
+        tolerance: Least difference that counts, where the family's own code rounds to float32.
     """
 
     build: Callable[[], PreTrainedModel]
@@ -174,6 +216,7 @@ class Family:
     way: str
     types: Callable[[torch.Tensor, int], Inputs] = lambda ids, prompt: {}
     before: tuple[int, ...] = ()
+    tolerance: float = 1e-8
 
     def packs(self) -> tuple[list[Pack], list[Inputs]]:
         """Three packs, whose prefixes have different lengths, with 4, 1 and 3 branches of 1 to 9 tokens,
@@ -199,16 +242,19 @@ def _images_are_1(name: str) -> Callable[[torch.Tensor, int], Inputs]:
 
 FAMILIES = {
     "qwen2.5-vl": Family(_qwen, _qwen_image, "packed", _images_are_1("mm_token_type_ids"), (62,)),
+    "qwen3.5": Family(
+        _qwen3_5, _qwen_image, "copied", _images_are_1("mm_token_type_ids"), (62,), tolerance=5e-5
+    ),
     "idefics3": Family(_idefics3, lambda g, i: (_square(g, (1, 1, 3, 16, 16)), 4), "packed"),
     "mistral3": Family(
         _mistral3, lambda g, i: ({**_square(g), "image_sizes": torch.tensor([[16, 16]])}, 4), "packed"
     ),
-    "gemma3": Family(_gemma3, lambda g, i: (_square(g), 4), "separate", _images_are_1("token_type_ids")),
+    "gemma3": Family(_gemma3, lambda g, i: (_square(g), 4), "copied", _images_are_1("token_type_ids")),
     "paligemma": Family(
         # PaliGemmaProcessor: 0 for the prompt, which sees itself in both directions, 1 for the suffix
         _paligemma,
         lambda g, i: (_square(g), 4),
-        "separate",
+        "copied",
         lambda ids, prompt: {"token_type_ids": (torch.arange(ids.shape[1]) >= prompt)[None].long()},
     ),
 }

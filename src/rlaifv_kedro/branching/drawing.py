@@ -1,7 +1,7 @@
 """Drawing tokens: every sample has a random stream of its own."""
 
 from bisect import bisect_left
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,6 +71,10 @@ class TokenChooser:
         """The same for some of the rows."""
         return TokenChooser(self.settings, self.uniforms[rows])
 
+    def of_samples(self, row: int, samples: list[int]) -> "TokenChooser":
+        """The same for some of a row's samples, each as a row with one sample."""
+        return TokenChooser(self.settings, self.uniforms[row, samples][:, None])
+
     def __call__(self, logits: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
         """The next token of every sample, int64 (rows, samples).
 
@@ -87,6 +91,33 @@ class TokenChooser:
             seen = drawn.clamp(max=logits.shape[-1] - 1)
             logits = penalised(logits, seen, self.settings.repetition_penalty)
         return pick(logits, self.uniforms[..., drawn.shape[-1]], self.settings)
+
+
+def draw(
+    first: torch.Tensor,
+    finished: torch.Tensor,
+    following: Callable[[torch.Tensor, int], torch.Tensor],
+    choose: TokenChooser,
+) -> torch.Tensor:
+    """Tokens of all samples of all rows, until all have ended: int64 (rows, samples, at most steps).
+
+    Args:
+        first: Logits of the first token, (rows, samples, vocabulary).
+        finished: Samples that draw nothing, bool (rows, samples).
+        following: Of the tokens drawn last, int64 (rows, samples), and how many steps were before: the logits
+            after them, (rows, samples, vocabulary).
+    """
+    settings, logits = choose.settings, first
+    stops = torch.tensor(sorted(settings.stop), device=first.device)
+    drawn = torch.zeros(*finished.shape, 0, dtype=torch.int64, device=first.device)
+    for step in range(settings.max_new_tokens):
+        token = torch.where(finished, settings.pad, choose(logits, drawn))  # (rows, samples)
+        drawn = torch.cat([drawn, token[..., None]], dim=-1)
+        finished = finished | torch.isin(token, stops)
+        if step + 1 == settings.max_new_tokens or bool(finished.all()):
+            break
+        logits = following(token, step)
+    return drawn
 
 
 def penalised(logits: torch.Tensor, drawn: torch.Tensor, penalty: float) -> torch.Tensor:

@@ -27,6 +27,11 @@ def rope_index(model: "PreTrainedModel") -> Any | None:
     return method
 
 
+def has_mrope(model: "PreTrainedModel") -> bool:
+    """Whether a model numbers positions in time, height and width (M-RoPE)."""
+    return "mrope_section" in (getattr(model.config.get_text_config(), "rope_parameters", None) or {})
+
+
 def spatial_positions(
     model: torch.nn.Module, input_ids: torch.Tensor, real: torch.Tensor, inputs: dict[str, Any]
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -48,6 +53,14 @@ def spatial_positions(
     return index(input_ids=input_ids, attention_mask=real.long(), **{**types, **grids})
 
 
+def prompt_sees_ahead(model: torch.nn.Module) -> bool:
+    """Whether a prompt's tokens see all of the prompt, so that a question changes what stands before it.
+
+    An image's tokens that see only each other, as Gemma 3's, don't.
+    """
+    return unwrapped(model).config.model_type == "paligemma"
+
+
 def type_ids(
     model: torch.nn.Module, input_ids: torch.Tensor, segments: torch.Tensor
 ) -> dict[str, torch.Tensor]:
@@ -63,7 +76,7 @@ def type_ids(
     name = name_of_type_ids(inspect.signature(base.forward).parameters)
     if name is None or not hasattr(base.config, "vision_config"):
         return {}
-    if base.config.model_type == "paligemma":
+    if prompt_sees_ahead(base):
         return {name: (segments > 0).long()}
     image = getattr(base.config, "image_token_id", getattr(base.config, "image_token_index", None))
     if image is None:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import torch
 
 
+# Most tokens of a forward pass where sequences go together for speed alone.
+TOKENS_A_PASS = 8192
+
+
 @dataclass(frozen=True)
 class Pack:
     """Token ids of one prefix and of the branches that hang on it."""

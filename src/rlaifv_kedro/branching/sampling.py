@@ -1,4 +1,4 @@
-"""Sampling: a prompt is computed once, and its samples are branches over one cache."""
+"""Sampling: a prompt is computed once, and its samples follow it, by the way that the model allows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rlaifv_kedro.branching.drawing import SamplingSettings, TokenChooser, until_stop
+from rlaifv_kedro.branching.copied import sample_over_copied_branches, sample_over_copies
+from rlaifv_kedro.branching.drawing import SamplingSettings, TokenChooser, draw, until_stop
 from rlaifv_kedro.branching.family import spatial_positions, type_ids
 from rlaifv_kedro.branching.forward import ends_of_branches, forward, position_ids
 from rlaifv_kedro.branching.generating import sample_by_generate
 from rlaifv_kedro.branching.pack import Pack, PackedBatch, collate
-from rlaifv_kedro.branching.ways import choose_way, fits_window
+from rlaifv_kedro.branching.ways import way_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,9 +41,9 @@ def sample_branches(
     ids = torch.tensor([[settings.pad] * (length - len(p)) + list(p) for p in prompts], device=device)
     real = torch.tensor([[False] * (length - len(p)) + [True] * len(p) for p in prompts], device=device)
     choose = TokenChooser.by_seeds(settings, seeds, device)
-    packed = choose_way(model) == "packed" and fits_window(model, length + settings.max_new_tokens)
-    sample = _sample_over_one_cache if packed else sample_by_generate
-    drawn = sample(model, ids, real, choose, inputs)
+    longest = length + settings.max_new_tokens
+    way = way_of(model, lambda: [Pack(list(p), []) for p in prompts], longest, inputs)
+    drawn = _SAMPLERS[way](model, ids, real, choose, inputs)
     return [[until_stop(sample, settings.stop) for sample in row] for row in drawn.tolist()]
 
 
@@ -53,7 +54,7 @@ def sample_after_branches(
     seeds: Sequence[Sequence[int]],
     settings: SamplingSettings,
     inputs: dict[str, Any],
-) -> list[list[list[int]]]:
+) -> list[list[list[int]]] | None:
     """Sample one continuation of every branch: answers to many questions about an image computed once.
 
     Args:
@@ -62,48 +63,21 @@ def sample_after_branches(
         inputs: As in :func:`sample_branches`.
 
     Returns:
-        For each pack and branch the new token ids, the stopping one included.
-
-    Raises:
-        ValueError: The model's masks can't be packed, or its window is too small; see
-            :func:`can_sample_after_branches`.
+        For each pack and branch the new token ids, the stopping one included; None where branches don't share
+        what comes before: each prefix with its branch is then a prompt for :func:`sample_branches`.
     """
-    if not can_sample_after_branches(model, packs, settings.max_new_tokens):
-        raise ValueError("this model computes branches as separate sequences")
     device = next(model.parameters()).device
+    longest = max(p.longest for p in packs) + settings.max_new_tokens
+    way = way_of(model, lambda: packs, longest, inputs, in_prompts=True)
+    if way == "separate":
+        return None
     choose = TokenChooser.by_seeds(settings, seeds, device)
     packed = collate(list(packs), settings.pad).to(device)
-    drawn = _sample_over_branches(model, packed, choose, inputs).tolist()
+    sample = _sample_over_branches if way == "packed" else sample_over_copied_branches
+    drawn = sample(model, packed, choose, inputs).tolist()
     return [
         [until_stop(drawn[i][k], settings.stop) for k in range(len(p.branches))] for i, p in enumerate(packs)
     ]
-
-
-def can_sample_after_branches(model: "PreTrainedModel", packs: Sequence[Pack], max_new_tokens: int) -> bool:
-    """Whether the packs can be computed as such, with so many tokens to follow."""
-    longest = max(p.longest for p in packs)
-    return choose_way(model) == "packed" and fits_window(model, longest + max_new_tokens)
-
-
-@dataclass(frozen=True)
-class _Begun:
-    """Samples whose first token is not drawn yet.
-
-    Attributes:
-        cache: Keys and values of all that comes before.
-        logits: Of the first token, (rows, samples, vocabulary).
-        mask: What a sample sees of the cache, bool (rows, 1, samples, keys).
-        position: Of the first token, int64 (rows, samples).
-        spatial: The family numbers positions in time, height and width.
-        finished: Samples that draw nothing, bool (rows, samples).
-    """
-
-    cache: Any
-    logits: torch.Tensor
-    mask: torch.Tensor
-    position: torch.Tensor
-    spatial: bool
-    finished: torch.Tensor
 
 
 def _sample_over_one_cache(
@@ -130,15 +104,15 @@ def _sample_over_one_cache(
     padded = real.long() if not real.all() else None
     types = type_ids(model, ids, torch.zeros_like(ids))
     logits = _last_logits(model, ids, padded, positions, past_key_values=cache, **types, **inputs)
-    begun = _Begun(
-        cache=cache,
-        logits=logits.expand(-1, samples, -1),
+    following = _OneCache(
+        model,
+        cache,
         mask=real[:, None, None].expand(-1, 1, samples, -1),
         position=(real.sum(-1, keepdim=True) + offset).expand(-1, samples),
         spatial=spatial is not None,
-        finished=torch.zeros(len(ids), samples, dtype=torch.bool, device=ids.device),
     )
-    return _continue(model, begun, choose)
+    finished = torch.zeros(len(ids), samples, dtype=torch.bool, device=ids.device)
+    return draw(logits.expand(-1, samples, -1), finished, following, choose)
 
 
 def _sample_over_branches(
@@ -167,27 +141,42 @@ def _sample_over_branches(
     finished[rows, numbers] = False
     own = segments[:, None] == torch.arange(1, most + 1, device=device)[:, None]
     seen = (segments[:, None] == 0) | own  # (packs, branches, keys)
-    return _continue(model, _Begun(cache, first, seen[:, None], position, spatial, finished), choose)
+    return draw(first, finished, _OneCache(model, cache, seen[:, None], position, spatial), choose)
 
 
-def _continue(model: "PreTrainedModel", begun: _Begun, choose: TokenChooser) -> torch.Tensor:
-    """Tokens of all samples of all rows: int64 (rows, samples, at most steps)."""
-    settings, logits, mask, finished = choose.settings, begun.logits, begun.mask, begun.finished
-    rows, samples = begun.position.shape
-    own = torch.eye(samples, dtype=torch.bool, device=mask.device).expand(rows, 1, -1, -1)
-    stops = torch.tensor(sorted(settings.stop), device=mask.device)
-    drawn = begun.position.new_zeros(rows, samples, 0)
-    for step in range(settings.max_new_tokens):
-        token = torch.where(finished, settings.pad, choose(logits, drawn))  # (rows, samples)
-        drawn = torch.cat([drawn, token[..., None]], dim=-1)
-        finished = finished | torch.isin(token, stops)
-        if step + 1 == settings.max_new_tokens or bool(finished.all()):
-            break
-        mask = torch.cat([mask, own], dim=-1)
-        here = begun.position + step
-        positions = here.expand(3, -1, -1) if begun.spatial else here
-        logits = _last_logits(model, token, mask, positions, keep=samples, past_key_values=begun.cache)
-    return drawn
+_SAMPLERS = {
+    "packed": _sample_over_one_cache,
+    "copied": sample_over_copies,
+    "separate": sample_by_generate,
+}
+
+
+@dataclass
+class _OneCache:
+    """Computes a token of each sample a step, all samples of a row over one cache.
+
+    Attributes:
+        cache: Keys and values of all that comes before.
+        mask: What a sample sees of the cache, bool (rows, 1, samples, keys).
+        position: Of the first token, int64 (rows, samples).
+        spatial: The family numbers positions in time, height and width.
+    """
+
+    model: "PreTrainedModel"
+    cache: Any
+    mask: torch.Tensor
+    position: torch.Tensor
+    spatial: bool
+
+    def __call__(self, token: torch.Tensor, step: int) -> torch.Tensor:
+        """Logits after each sample's token, (rows, samples, vocabulary); see ``draw``."""
+        rows, samples = token.shape
+        own = torch.eye(samples, dtype=torch.bool, device=token.device).expand(rows, 1, -1, -1)
+        self.mask = torch.cat([self.mask, own], dim=-1)
+        here = self.position + step
+        positions = here.expand(3, -1, -1) if self.spatial else here
+        over = {"past_key_values": self.cache}
+        return _last_logits(self.model, token, self.mask, positions, keep=samples, **over)
 
 
 def _last_logits(

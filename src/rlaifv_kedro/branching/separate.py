@@ -10,11 +10,8 @@ import torch
 
 from rlaifv_kedro.branching.family import type_ids
 from rlaifv_kedro.branching.forward import BranchLogProbs, forward
-from rlaifv_kedro.branching.pack import PackedBatch, within_budget
+from rlaifv_kedro.branching.pack import TOKENS_A_PASS, PackedBatch, within_budget
 from rlaifv_kedro.errors import UserError
-
-# Tokens a forward pass.
-_BUDGET = 8192
 
 
 def separate_log_probs(model: torch.nn.Module, packed: PackedBatch, **inputs: Any) -> BranchLogProbs:
@@ -56,7 +53,7 @@ def _batches(
     lengths = [len(prefix) + len(branch) for _, prefix, branch in rows]
     # With gradients all activations are kept anyway, and processes that share a model's weights (ZeRO-3) must
     # take as many passes as each other.
-    for group in within_budget(lengths, sum(lengths) if torch.is_grad_enabled() else _BUDGET):
+    for group in within_budget(lengths, sum(lengths) if torch.is_grad_enabled() else TOKENS_A_PASS):
         part = [rows[i] for i in group]
         length = max(len(prefix) + len(branch) for _, prefix, branch in part)
         ids = torch.zeros(len(part), length, dtype=torch.int64)

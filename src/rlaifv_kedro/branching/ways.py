@@ -1,34 +1,44 @@
-"""Which way a model is computed: packed, or each branch as a sequence of its own.
+"""Which way a model is computed: packed, with its prefix's state copied, or each branch by itself.
 
-The second is for models whose attention or positions can't be packed.
+The last two are for models whose attention or positions can't be packed.
 """
 
 import inspect
 import logging
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from rlaifv_kedro.branching.attention import NAME, use_branch_attention
-from rlaifv_kedro.branching.family import name_of_type_ids, rope_index, unwrapped
-from rlaifv_kedro.branching.pack import Pack, PackedBatch, collate
+from rlaifv_kedro.branching.copied import copied_log_probs, copied_next_logits
+from rlaifv_kedro.branching.family import (
+    has_mrope,
+    name_of_type_ids,
+    prompt_sees_ahead,
+    rope_index,
+    unwrapped,
+)
+from rlaifv_kedro.branching.pack import Pack, collate
 from rlaifv_kedro.branching.packed import packed_log_probs
-from rlaifv_kedro.branching.separate import separate_log_probs
+from rlaifv_kedro.branching.separate import images_of_packs, separate_log_probs, separate_next_logits
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.transformers_private import attention_of, is_stateful
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-Way = Literal["packed", "separate"]
+Way = Literal["packed", "copied", "separate"]
 _ATTENTION_WITH_MASKS = ("sdpa", "eager", NAME)
+# What a model's code may trip over that isn't made for a 4-D mask, or for going on from a cache.
+_FAILURES = (ValueError, TypeError, RuntimeError, IndexError, AttributeError, KeyError, ImportError)
 logger = logging.getLogger(__name__)
 
 
 def choose_way(model: torch.nn.Module) -> Way:
     """How this model is computed.
 
-    Decided at the first call, and kept on the model. If it is the slow way, the log says why.
+    Decided at the first call, and kept on the model. If it isn't packed, the log says why.
 
     Raises:
         UserError: No way gives right numbers.
@@ -36,18 +46,67 @@ def choose_way(model: torch.nn.Module) -> Way:
     base = unwrapped(model)
     chosen = base.__dict__.get("_branching_way")
     if chosen is None:
-        reason = why_separate(base)
-        chosen = "packed" if reason is None else "separate"
+        reason = why_not_packed(base)
         if reason is None:
+            chosen = "packed"
             use_branch_attention(base)
-        else:
-            logger.warning(
-                "%s: %s, so its prefix is computed again for every branch: right, but many times slower",
+        elif _copies(base, _words(base)[:8], {}):
+            chosen = "copied"
+            logger.info(
+                "%s: %s, so the state of a prefix is copied to its branches (training computes it for each)",
                 type(base).__name__,
                 reason,
             )
+        else:
+            chosen = "separate"
+            _say_slow(base, reason)
         base._branching_way = chosen
     return chosen
+
+
+def way_of(
+    model: torch.nn.Module,
+    packs: Callable[[], Sequence[Pack]],
+    longest: int,
+    inputs: dict[str, Any],
+    in_prompts: bool = False,
+) -> Way:
+    """How these packs are computed; what :func:`choose_way` says may not do for them.
+
+    Before states are copied for the first packs with images, without, or beyond a sliding window, a trial is
+    made with one of them.
+
+    Args:
+        packs: Gives them; asked for the trial only.
+        longest: Tokens of the longest sequence: a prefix, one branch, and what will follow.
+        inputs: Images of the packs.
+        in_prompts: The branches are the ends of prompts, as questions are; otherwise they are answers.
+    """
+    chosen, window = choose_way(model), longest_packed(model)
+    beyond = window is not None and longest > window
+    if chosen == "packed" and not beyond:
+        return "packed"
+    if chosen == "separate" or torch.is_grad_enabled() or (in_prompts and prompt_sees_ahead(model)):
+        return "separate"
+    base = unwrapped(model)
+    tried: dict[tuple[bool, bool], bool] = base.__dict__.setdefault("_copying_tried", {})
+    kind = (bool(inputs), beyond)
+    if kind not in tried:
+        given = packs()
+        number = max(range(len(given)), key=lambda i: len(given[i].prefix))
+        tried[kind] = _copies(base, given[number].prefix, images_of_packs(inputs, len(given))[number])
+        if not tried[kind]:
+            what = f"{len(given[number].prefix)} tokens{' with an image' * bool(inputs)}"
+            _say_slow(base, f"a trial shows that its state after {what} can't be copied")
+    return "copied" if tried[kind] else "separate"
+
+
+def _say_slow(model: "PreTrainedModel", reason: str) -> None:
+    logger.warning(
+        "%s: %s, so its prefix is computed again for every branch: right, but many times slower",
+        type(model).__name__,
+        reason,
+    )
 
 
 def longest_packed(model: torch.nn.Module) -> int | None:
@@ -55,21 +114,6 @@ def longest_packed(model: torch.nn.Module) -> int | None:
     text = unwrapped(model).config.get_text_config()
     has_window = getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True)
     return text.sliding_window if has_window else None
-
-
-def fits_window(model: torch.nn.Module, longest: int) -> bool:
-    """Whether sequences of so many tokens may be packed; if not, the log says so, once for each model."""
-    window, base = longest_packed(model), unwrapped(model)
-    fits = window is None or longest <= window
-    if not fits and not base.__dict__.get("_window_was_said"):
-        base._window_was_said = True
-        logger.warning(
-            "%s: %d tokens are more than its sliding window of %d, so prefixes are computed for every branch",
-            type(base).__name__,
-            longest,
-            window,
-        )
-    return fits
 
 
 def refuse_unsupported(kind: "type[PreTrainedModel]", config: "PreTrainedConfig") -> None:
@@ -93,7 +137,7 @@ def refuse_unsupported(kind: "type[PreTrainedModel]", config: "PreTrainedConfig"
         )
 
 
-def why_separate(model: "PreTrainedModel") -> str | None:
+def why_not_packed(model: "PreTrainedModel") -> str | None:
     """Why a packed sequence would get this model wrong, or None.
 
     Raises:
@@ -106,7 +150,7 @@ def why_separate(model: "PreTrainedModel") -> str | None:
     layers = set(getattr(text, "layer_types", None) or getattr(text, "attention_layers", None) or ())
     if is_stateful(model) or layers - {"full_attention", "sliding_attention", "global"}:
         return "it has layers with a recurrent state, or attention by chunks or to the last tokens by index"
-    if "mrope_section" in (getattr(text, "rope_parameters", None) or {}):
+    if has_mrope(model):
         if rope_index(model) is None:
             return "it uses multimodal rotary positions (M-RoPE) and doesn't say how to compute them"
     elif name_of_type_ids(accepted) is not None and hasattr(config, "vision_config"):
@@ -126,6 +170,45 @@ def _probe(model: "PreTrainedModel") -> bool:
 
     For families that the rules above don't know, e.g. with ALiBi positions.
     """
+    ids = _words(model)
+    packed = collate([Pack(ids[:8], [ids[8:16], ids[16:]])], pad=ids[0]).to(model.device)
+    return _agree(
+        model,
+        lambda: separate_log_probs(model, packed).tokens,
+        lambda: packed_log_probs(model, packed).tokens,
+    )
+
+
+@torch.no_grad()
+def _copies(model: "PreTrainedModel", prefix: list[int], inputs: dict[str, Any]) -> bool:
+    """Whether branches over copies of a prefix's state get the numbers of separate sequences.
+
+    transformers' caches know many kinds of layers, and not every model continues from all of them.
+
+    Args:
+        inputs: The prefix's image.
+    """
+    if has_mrope(model) and rope_index(model) is None:
+        return False  # a text that follows an image would get the positions after that
+    ids = _words(model)
+    packed = collate([Pack(prefix, [ids[8:16], ids[16:21], ids[21:22]])], pad=ids[0]).to(model.device)
+    answers = _agree(
+        model,
+        lambda: separate_log_probs(model, packed, **inputs).tokens,
+        lambda: copied_log_probs(model, packed, None, **inputs).tokens,
+    )
+    return answers and (
+        prompt_sees_ahead(model)
+        or _agree(
+            model,
+            lambda: separate_next_logits(model, packed, **inputs).softmax(-1),
+            lambda: copied_next_logits(model, packed, None, **inputs).softmax(-1),
+        )
+    )
+
+
+def _words(model: "PreTrainedModel") -> list[int]:
+    """24 token ids that stand for no image."""
     special = {
         getattr(model.config, name, None)
         for name in ("image_token_id", "image_token_index", "video_token_id")
@@ -134,24 +217,23 @@ def _probe(model: "PreTrainedModel") -> bool:
     words = [
         i for i in range(5, getattr(text, "original_vocab_size", None) or text.vocab_size) if i not in special
     ]
-    ids = [words[(7 * k + k * k) % len(words)] for k in range(24)]
-    packed = collate([Pack(ids[:8], [ids[8:16], ids[16:]])], pad=words[0]).to(model.device)
+    return [words[(7 * k + k * k) % len(words)] for k in range(24)]
+
+
+def _agree(
+    model: "PreTrainedModel", expected: Callable[[], torch.Tensor], found: Callable[[], torch.Tensor]
+) -> bool:
+    """Whether two ways to compute something give the same to rounding; a way that fails doesn't."""
     modes = {module: module.training for module in model.modules()}
     model.eval()  # dropout would look like a difference
     try:
-        expected = separate_log_probs(model, packed).tokens
-        difference = _difference(model, packed, expected)
+        difference = float((found() - expected()).abs().max())
+    except torch.OutOfMemoryError:
+        raise
+    except _FAILURES:
+        return False
     finally:
         for module, training in modes.items():
             module.training = training
     exact = model.dtype in (torch.float32, torch.float64)
     return difference < (1e-3 if exact else 0.5)
-
-
-def _difference(model: "PreTrainedModel", packed: PackedBatch, expected: torch.Tensor) -> float:
-    try:
-        return float((packed_log_probs(model, packed).tokens - expected).abs().max())
-    except torch.OutOfMemoryError:
-        raise
-    except (ValueError, TypeError, RuntimeError, IndexError):
-        return float("inf")  # a family that doesn't take a 4-D mask may raise whatever its code trips over

@@ -341,8 +341,9 @@ def test_answers_of_models_that_are_not_packed(
     model = load_model(tiny, device="cpu", dtype="float64")
     decoding, seeds = Decoding(0, 8), [[0, 0, 0], [0]]
     packed = model.sample_about(pictures[:2], ABOUT, seeds, decoding)
-    monkeypatch.setattr("rlaifv_kedro.branching.sampling.choose_way", lambda model: "separate")
-    assert model.sample_about(pictures[:2], ABOUT, seeds, decoding) == packed
+    for way in ("copied", "separate"):
+        monkeypatch.setattr(model.module, "_branching_way", way)
+        assert model.sample_about(pictures[:2], ABOUT, seeds, decoding) == packed
 
 
 def test_a_prompt_that_does_not_fit_is_an_error_and_the_others_go_on(

@@ -18,7 +18,7 @@ from rlaifv_kedro.branching import (
 )
 from rlaifv_kedro.branching.drawing import SamplingSettings
 from rlaifv_kedro.branching.forward import BranchLogProbs
-from rlaifv_kedro.branching.sampling import can_sample_after_branches, sample_after_branches, sample_branches
+from rlaifv_kedro.branching.sampling import sample_after_branches, sample_branches
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.backends.room import context_of, no_room, without_room
 from rlaifv_kedro.models.encoding import ChatEncoder, EncodedImage, ends_of
@@ -130,20 +130,17 @@ class TransformersModel:
             part = slice(start, start + len(encoded))
             packs = [_shared(self.encoder.prompts(list(q), i)) for q, i in zip(questions[part], encoded)]
             room = min(self._room(pack.longest) for pack in packs)
-            if room < decoding.max_new_tokens or not can_sample_after_branches(
-                self.module, packs, decoding.max_new_tokens
-            ):
-                for image, asked, own in zip(images[part], questions[part], seeds[part]):
-                    answers.append(
-                        [
-                            self.sample([Question(image, q)], [[seed]], decoding)[0][0]
-                            for q, seed in zip(asked, own)
-                        ]
-                    )
+            replies = None
+            if room >= decoding.max_new_tokens:
+                settings, inputs = self._settings(decoding), batched(encoded, self._device)
+                replies = sample_after_branches(self.module, packs, seeds[part], settings, inputs)
+            if replies is not None:
+                answers += [[self.encoder.answer(ids) for ids in row] for row in replies]
                 continue
-            inputs = batched(encoded, self._device)
-            replies = sample_after_branches(self.module, packs, seeds[part], self._settings(decoding), inputs)
-            answers += [[self.encoder.answer(ids) for ids in row] for row in replies]
+            for image, asked, own in zip(images[part], questions[part], seeds[part]):
+                answers.append(
+                    [self.sample([Question(image, q)], [[s]], decoding)[0][0] for q, s in zip(asked, own)]
+                )
         return answers
 
     def _room(self, tokens: int) -> int:
