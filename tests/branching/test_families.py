@@ -21,12 +21,25 @@ from rlaifv_kedro.branching import (
     copied,
     forward,
     next_token_probs,
+    sampling,
+    scoring,
     separate,
 )
 from rlaifv_kedro.branching.drawing import SamplingSettings
 from rlaifv_kedro.branching.packed import packed_log_probs
 from rlaifv_kedro.branching.sampling import sample_after_branches, sample_branches
-from tiny_families import FAMILIES, Family, Inputs, by_hand, by_hand_log_probs, by_hand_next, drawn, together
+from tiny_families import (
+    COPIED,
+    FAMILIES,
+    IMAGE,
+    Family,
+    Inputs,
+    by_hand,
+    by_hand_log_probs,
+    by_hand_next,
+    drawn,
+    together,
+)
 
 TOKENS = [5, 17, 42]
 SEEDS = [[11, 12, 13], [21, 22, 23], [31, 32, 33]]
@@ -94,6 +107,55 @@ def test_scores_are_those_of_one_plain_sequence_at_a_time(
     tolerance = max(tolerance, case.family.tolerance)
     assert_close(torch.cat(log_probs), case.log_probs, atol=tolerance, rtol=0)
     assert_close(torch.cat(probs), case.next_probs[:, TOKENS], atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("name", COPIED)
+def test_more_families_that_share_a_prefix_by_copies(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log-probs, next tokens, samples of prompts and after branches, one batch with its images joined as
+    backends join them; no branch is computed by itself.
+    """
+    from rlaifv_kedro.models.backends.transformers import batched
+    from rlaifv_kedro.models.encoding import EncodedImage
+
+    case = Case(COPIED[name], torch.float64)
+    inputs = batched([EncodedImage(image, []) for image in case.images], "cpu")
+    assert choose_way(case.model) == "copied"
+    packed, tolerance = collate(case.packs, pad=0), case.family.tolerance
+    for slow in ("separate_log_probs", "separate_next_logits"):
+        monkeypatch.setattr(scoring, slow, None)
+    monkeypatch.setitem(sampling._SAMPLERS, "separate", None)
+    with torch.no_grad():
+        for budget in (None, 40):
+            found = branch_log_probs(case.model, packed, max_tokens_per_pack=budget, **inputs).tokens
+            assert_close(found, case.log_probs, atol=tolerance, rtol=0)
+            probs = next_token_probs(case.model, packed, TOKENS, max_tokens_per_pack=budget, **inputs)
+            assert_close(probs, case.next_probs[:, TOKENS], atol=tolerance, rtol=0)
+    settings = SamplingSettings(1.5, 6, pad=0, stop={2}, suppress=[IMAGE, 61])
+    prompts = [pack.prefix for pack in case.packs]
+    samples = sample_branches(case.model, prompts, SEEDS, settings, inputs)
+    after = sample_after_branches(case.model, case.packs, [[1, 2, 3, 4]] * 3, settings, inputs)
+    for pack, image, seeds, row, others in zip(case.packs, case.images, SEEDS, samples, after):
+        assert row == [drawn_by_hand(case, pack.prefix, image, seed, 6) for seed in seeds]
+        assert others == [
+            drawn_by_hand(case, pack.prefix + branch, image, seed, 6)
+            for seed, branch in enumerate(pack.branches, 1)
+        ]
+
+
+def drawn_by_hand(case: Case, prompt: list[int], image: Inputs, seed: int, steps: int) -> list[int]:
+    """A sample at temperature 1.5 by the plain forward pass: where the cumulated probabilities pass the
+    seed's numbers.
+    """
+    found: list[int] = []
+    for uniform in np.random.default_rng(seed).random(steps):
+        with torch.no_grad():
+            logits = by_hand(case.model, case.family, prompt, found, image)[-1]
+        logits[[IMAGE, 61]] = -torch.inf
+        cumulated = (logits.float() / 1.5).softmax(-1).cumsum(-1, dtype=torch.float64)
+        found.append(int((cumulated <= uniform * cumulated[-1]).sum()))
+        if found[-1] == 2:
+            break
+    return found
 
 
 @pytest.fixture

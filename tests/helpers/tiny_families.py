@@ -88,8 +88,27 @@ def _qwen() -> PreTrainedModel:
     return Qwen2_5_VLForConditionalGeneration(config)
 
 
+# Of Qwen3.5: linear attention with a recurrent state in the first layer, attention in the second.
+_LINEAR_TEXT = dict(
+    **TEXT,
+    model_type="qwen3_5_text",
+    head_dim=8,
+    layer_types=["linear_attention", "full_attention"],
+    linear_num_key_heads=2,
+    linear_num_value_heads=4,
+    linear_key_head_dim=8,
+    linear_value_head_dim=8,
+    linear_conv_kernel_dim=4,
+    rope_parameters={
+        "rope_type": "default",
+        "rope_theta": 1e4,
+        "mrope_section": [1, 1, 2],
+        "partial_rotary_factor": 1.0,
+    },
+)
+
+
 def _qwen3_5() -> PreTrainedModel:
-    """Linear attention with a recurrent state in the first layer, attention in the second."""
     from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
     vision = dict(
@@ -103,24 +122,9 @@ def _qwen3_5() -> PreTrainedModel:
         temporal_patch_size=2,
         num_position_embeddings=64,
     )
-    linear = dict(
-        linear_num_key_heads=2,
-        linear_num_value_heads=4,
-        linear_key_head_dim=8,
-        linear_value_head_dim=8,
-        linear_conv_kernel_dim=4,
-    )
-    rope = {
-        "rope_type": "default",
-        "rope_theta": 1e4,
-        "mrope_section": [1, 1, 2],
-        "partial_rotary_factor": 1.0,
-    }
-    kinds = ["linear_attention", "full_attention"]
-    text = dict(**TEXT, **linear, head_dim=8, layer_types=kinds, rope_parameters=rope)
     config = Qwen3_5Config(
         vision_config=vision,
-        text_config=text,
+        text_config=_LINEAR_TEXT,
         image_token_id=IMAGE,
         video_token_id=61,
         vision_start_token_id=62,
@@ -193,6 +197,87 @@ def _paligemma() -> PreTrainedModel:
     )
 
 
+def _gemma4() -> PreTrainedModel:
+    from transformers import (
+        Gemma4Config,
+        Gemma4ForConditionalGeneration,
+        Gemma4TextConfig,
+        Gemma4VisionConfig,
+    )
+
+    text = Gemma4TextConfig(
+        **TEXT,
+        head_dim=8,
+        global_head_dim=8,
+        sliding_window=16,
+        layer_types=["sliding_attention", "full_attention"],
+        hidden_size_per_layer_input=8,
+        vocab_size_per_layer_input=64,
+        use_bidirectional_attention="vision",
+    )
+    shape = {name: value for name, value in VISION.items() if name != "image_size"}
+    vision = Gemma4VisionConfig(
+        **shape, num_key_value_heads=2, head_dim=16, position_embedding_size=16, pooling_kernel_size=2
+    )
+    tokens = dict(video_token_id=61, boi_token_id=62, eoi_token_id=63, audio_token_id=59)
+    return Gemma4ForConditionalGeneration(
+        Gemma4Config(
+            vision_config=vision, text_config=text, image_token_id=IMAGE, audio_config=None, **tokens
+        )
+    )
+
+
+def _gemma4_image(generator: torch.Generator, i: int) -> tuple[Inputs, int]:
+    places = torch.cartesian_prod(torch.arange(4), torch.arange(4)).flip(-1)[None]
+    patches = torch.randn(1, 16, 3 * 4 * 4, generator=generator, dtype=torch.float64)
+    return {"pixel_values": patches, "image_position_ids": places}, 4
+
+
+def _lfm2_vl() -> PreTrainedModel:
+    """Convolutions over the last tokens in the first layer, attention in the second."""
+    from transformers import Lfm2Config, Lfm2VlConfig, Lfm2VlForConditionalGeneration
+
+    shape = {name: value for name, value in VISION.items() if name != "image_size"}
+    return Lfm2VlForConditionalGeneration(
+        Lfm2VlConfig(
+            vision_config=dict(**shape, model_type="siglip2_vision_model", num_patches=16),
+            text_config=Lfm2Config(**TEXT, layer_types=["conv", "full_attention"]),
+            image_token_id=IMAGE,
+            projector_hidden_size=32,
+            downsample_factor=2,
+        )
+    )
+
+
+def _lfm2_image(generator: torch.Generator, i: int) -> tuple[Inputs, int]:
+    patches = torch.randn(1, 16, 3 * 4 * 4, generator=generator, dtype=torch.float64)
+    shapes = {
+        "spatial_shapes": torch.tensor([[4, 4]]),
+        "pixel_attention_mask": torch.ones(1, 16, dtype=torch.int64),
+    }
+    return {"pixel_values": patches, **shapes}, 4
+
+
+def _minicpm_v4(version: str) -> PreTrainedModel:
+    """MiniCPM-V 4.6 numbers positions as in a text, 4.7 by where a slice lies in the image."""
+    import transformers
+
+    config = getattr(transformers, f"MiniCPMV4_{version}Config")
+    tokens = dict(image_token_id=IMAGE, video_token_id=61)
+    if version == "7":
+        tokens |= dict(image_start_id=62, image_end_id=63, slice_start_id=59, slice_end_id=58, newline_id=57)
+    vision = dict(**{**VISION, "image_size": 64}, insert_layer_id=0)
+    made = config(text_config=_LINEAR_TEXT, vision_config=vision, insert_layer_id=0, **tokens)
+    return getattr(transformers, f"MiniCPMV4_{version}ForConditionalGeneration")(made)
+
+
+def _minicpm_v4_image(generator: torch.Generator, i: int) -> tuple[Inputs, int]:
+    """Grids of 4 x 4, 4 x 8 and 8 x 8 patches, side by side: 1, 2 and 4 tokens."""
+    rows, columns = [(4, 4), (4, 8), (8, 8)][i % 3]
+    pixels = torch.randn(1, 3, 4, rows * columns * 4, generator=generator, dtype=torch.float64)
+    return {"pixel_values": pixels, "target_sizes": torch.tensor([[rows, columns]])}, rows * columns // 16
+
+
 def _square(generator: torch.Generator, shape: tuple[int, ...] = (1, 3, 16, 16)) -> Inputs:
     return {"pixel_values": torch.randn(shape, generator=generator, dtype=torch.float64)}
 
@@ -258,6 +343,23 @@ FAMILIES = {
         lambda ids, prompt: {"token_type_ids": (torch.arange(ids.shape[1]) >= prompt)[None].long()},
     ),
 }
+
+COPIED = {
+    "gemma4": Family(_gemma4, _gemma4_image, "copied", _images_are_1("mm_token_type_ids")),
+    "lfm2-vl": Family(_lfm2_vl, _lfm2_image, "copied"),
+    "minicpm-v 4.6": Family(
+        lambda: _minicpm_v4("6"), _minicpm_v4_image, "copied", before=(62,), tolerance=5e-5
+    ),
+    "minicpm-v 4.7": Family(
+        lambda: _minicpm_v4("7"),
+        _minicpm_v4_image,
+        "copied",
+        _images_are_1("mm_token_type_ids"),
+        (62,),
+        tolerance=5e-5,
+    ),
+}
+"""More families whose prefix's state is copied to its branches."""
 
 
 def converted(inputs: Inputs, dtype: torch.dtype) -> Inputs:

@@ -16,7 +16,7 @@ from rlaifv_kedro.branching.drawing import TokenChooser, draw
 from rlaifv_kedro.branching.family import rope_index, spatial_positions, type_ids, unwrapped
 from rlaifv_kedro.branching.forward import BranchLogProbs, forward
 from rlaifv_kedro.branching.pack import TOKENS_A_PASS, Pack, PackedBatch, within_budget
-from rlaifv_kedro.branching.separate import images_of_packs
+from rlaifv_kedro.branching.separate import images_of_packs, joined_images
 
 
 @dataclass
@@ -169,7 +169,7 @@ def sample_over_copies(
     drawn = ids.new_full((len(ids), samples, settings.max_new_tokens), settings.pad)
     for length in set(lengths):
         rows = [i for i, n in enumerate(lengths) if n == length]
-        pictures = {name: torch.cat([images[i][name] for i in rows]) for name in inputs}
+        pictures = joined_images([images[i] for i in rows])
         prefixes, ends = State.of_prefixes(model, ids[rows, ids.shape[1] - length :], pictures)
         state = prefixes.copied([row for row in range(len(rows)) for _ in range(samples)])
         part = _drawn(model, state, ends[:, None].expand(-1, samples, -1), choose.of_rows(rows))

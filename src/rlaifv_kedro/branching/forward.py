@@ -4,6 +4,7 @@ Everything goes through ``model(...)`` of transformers with a 4-D mask, explicit
 ``logits_to_keep``, so it works under DDP, ZeRO-3, peft, gradient checkpointing and autocast.
 """
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,8 +64,13 @@ def forward(
     output = model(
         input_ids=input_ids, attention_mask=mask, position_ids=positions, logits_to_keep=keep, **inputs
     )
+    logits = output.logits
+    if "logits_to_keep" not in inspect.signature(unwrapped(model).forward).parameters:  # MiniCPM-V 4.6
+        from rlaifv_kedro.transformers_private import slice_logits_to_keep
+
+        logits = slice_logits_to_keep(logits, keep)
     # Rows that were added to LLaVA's original vocabulary, for its image, are no words.
-    logits = output.logits[..., : getattr(text, "original_vocab_size", None)]
+    logits = logits[..., : getattr(text, "original_vocab_size", None)]
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 

@@ -9,7 +9,7 @@ import torch
 
 from rlaifv_kedro.branching.drawing import TokenChooser
 from rlaifv_kedro.branching.family import type_ids
-from rlaifv_kedro.branching.separate import images_of_packs
+from rlaifv_kedro.branching.separate import images_of_packs, joined_images
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,9 +36,7 @@ def sample_by_generate(
     for length in set(lengths):
         rows = [i for i, n in enumerate(lengths) if n == length]
         prompts = ids[rows, ids.shape[1] - length :]
-        pictures = {
-            name: torch.cat([images[i][name] for i in rows for _ in range(samples)]) for name in inputs
-        }
+        pictures = joined_images([images[i] for i in rows for _ in range(samples)])
         part = _generate(model, prompts, choose.of_rows(rows), pictures)
         drawn[rows, :, : part.shape[-1]] = part
     return drawn

@@ -63,7 +63,7 @@ def _batches(
             segments[row, : len(prefix)] = 0
             segments[row, len(prefix) : len(prefix) + len(branch)] = 1
         ids, segments = ids.to(packed.input_ids.device), segments.to(packed.input_ids.device)
-        repeated = {name: torch.cat([images[i][name] for i, _, _ in part]) for name in inputs}
+        repeated = joined_images([images[i] for i, _, _ in part])
         yield ids, (segments >= 0).long(), segments, repeated
 
 
@@ -75,6 +75,8 @@ def images_of_packs(inputs: dict[str, torch.Tensor], packs: int) -> list[dict[st
     """
     if packs == 1:
         return [inputs]
+    if "target_sizes" in inputs and len(inputs["target_sizes"]) == packs:
+        return _without_padding(inputs)
     # Rows of each image, in families that concatenate all images' patches (Qwen-VL) or slices (MiniCPM-V).
     patches: list[int] = []
     if "image_grid_thw" in inputs:
@@ -94,3 +96,24 @@ def images_of_packs(inputs: dict[str, torch.Tensor], packs: int) -> list[dict[st
                 "use a batch size of 1."
             )
     return [{name: parts[i] for name, parts in split.items()} for i in range(packs)]
+
+
+def _without_padding(inputs: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+    """Of MiniCPM-V 4.6 and 4.7: an image's patches side by side, (1, 3, patch size, patches x patch size)."""
+    pixels, sizes = inputs["pixel_values"], inputs["target_sizes"]
+    columns = (sizes.prod(-1) * pixels.shape[2]).tolist()
+    return [
+        {"pixel_values": pixels[i : i + 1, ..., :width], "target_sizes": sizes[i : i + 1]}
+        for i, width in enumerate(columns)
+    ]
+
+
+def joined_images(images: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The image inputs of several rows, each with its own, as a model takes them together."""
+    side_by_side = "target_sizes" in images[0]  # see _without_padding
+    return {
+        name: torch.cat(
+            [image[name] for image in images], dim=-1 if side_by_side and name == "pixel_values" else 0
+        )
+        for name in images[0]
+    }

@@ -188,8 +188,8 @@ def _copies(model: "PreTrainedModel", prefix: list[int], inputs: dict[str, Any])
     Args:
         inputs: The prefix's image.
     """
-    if has_mrope(model) and rope_index(model) is None:
-        return False  # a text that follows an image would get the positions after that
+    if rope_index(model) is None and hasattr(getattr(model, "model", model), "rope_deltas"):
+        return False  # what it adds to positions is that of its last image, also after another prefix
     ids = _words(model)
     packed = collate([Pack(prefix, [ids[8:16], ids[16:21], ids[21:22]])], pad=ids[0]).to(model.device)
     answers = _agree(
