@@ -5,7 +5,8 @@ The last two are for models whose attention or positions can't be packed.
 
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -172,11 +173,9 @@ def _probe(model: "PreTrainedModel") -> bool:
     """
     ids = _words(model)
     packed = collate([Pack(ids[:8], [ids[8:16], ids[16:]])], pad=ids[0]).to(model.device)
-    return _agree(
-        model,
-        lambda: separate_log_probs(model, packed).tokens,
-        lambda: packed_log_probs(model, packed).tokens,
-    )
+    with _evaluating(model):
+        expected = separate_log_probs(model, packed).tokens
+        return _close(model, lambda: packed_log_probs(model, packed).tokens - expected)
 
 
 @torch.no_grad()
@@ -192,19 +191,17 @@ def _copies(model: "PreTrainedModel", prefix: list[int], inputs: dict[str, Any])
         return False  # what it adds to positions is that of its last image, also after another prefix
     ids = _words(model)
     packed = collate([Pack(prefix, [ids[8:16], ids[16:21], ids[21:22]])], pad=ids[0]).to(model.device)
-    answers = _agree(
-        model,
-        lambda: separate_log_probs(model, packed, **inputs).tokens,
-        lambda: copied_log_probs(model, packed, None, **inputs).tokens,
-    )
-    return answers and (
-        prompt_sees_ahead(model)
-        or _agree(
-            model,
-            lambda: separate_next_logits(model, packed, **inputs).softmax(-1),
-            lambda: copied_next_logits(model, packed, None, **inputs).softmax(-1),
-        )
-    )
+
+    def of_answers() -> torch.Tensor:
+        expected = separate_log_probs(model, packed, **inputs).tokens
+        return copied_log_probs(model, packed, None, **inputs).tokens - expected
+
+    def of_next() -> torch.Tensor:
+        expected = separate_next_logits(model, packed, **inputs).softmax(-1)
+        return copied_next_logits(model, packed, None, **inputs).softmax(-1) - expected
+
+    with _evaluating(model):
+        return _close(model, of_answers) and (prompt_sees_ahead(model) or _close(model, of_next))
 
 
 def _words(model: "PreTrainedModel") -> list[int]:
@@ -220,20 +217,25 @@ def _words(model: "PreTrainedModel") -> list[int]:
     return [words[(7 * k + k * k) % len(words)] for k in range(24)]
 
 
-def _agree(
-    model: "PreTrainedModel", expected: Callable[[], torch.Tensor], found: Callable[[], torch.Tensor]
-) -> bool:
-    """Whether two ways to compute something give the same to rounding; a way that fails doesn't."""
+@contextmanager
+def _evaluating(model: "PreTrainedModel") -> Iterator[None]:
+    """Dropout would look like a difference."""
     modes = {module: module.training for module in model.modules()}
-    model.eval()  # dropout would look like a difference
+    model.eval()
     try:
-        difference = float((found() - expected()).abs().max())
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _close(model: "PreTrainedModel", difference: Callable[[], torch.Tensor]) -> bool:
+    """Whether a difference is no more than rounding, and can be computed at all."""
+    try:
+        largest = float(difference().abs().max())
     except torch.OutOfMemoryError:
         raise
     except _FAILURES:
         return False
-    finally:
-        for module, training in modes.items():
-            module.training = training
     exact = model.dtype in (torch.float32, torch.float64)
-    return difference < (1e-3 if exact else 0.5)
+    return largest < (1e-3 if exact else 0.5)

@@ -31,7 +31,8 @@ class ComputeParams(Params):
     max_tokens_per_pack: Annotated[Count, Effect.EXECUTION] = Field(
         4096,
         description="longer packs (an image with very many questions) are scored in groups over the "
-        "prefix's cache: bounds memory; the results are the same to rounding",
+        "prefix's cache, which counts for each branch where it is copied: bounds memory; the results are "
+        "the same to rounding",
     )
 
 
