@@ -62,7 +62,9 @@ def test_with_gradients_it_takes_one_pass(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(passes) == 1
 
 
-@pytest.mark.parametrize(("way", "budget"), [("packed", None), ("packed", 1), ("separate", None)])
+@pytest.mark.parametrize(
+    ("way", "budget"), [("packed", None), ("packed", 1), ("copied", None), ("copied", 1), ("separate", None)]
+)
 @pytest.mark.parametrize("lengths", [[[0, 3], [2]], [[], [2]], [[0], [0]], [[]]], ids=str)
 @torch.no_grad()
 def test_empty_branches_and_packs_without_branches(

@@ -6,7 +6,7 @@ keys and values, a window's last ones, or a recurrent state. Masks are the model
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,13 +68,11 @@ class State:
             )
         return cls(cache, length, offset, positions is not None and positions.dim() == 3), ends
 
-    def copied(self, rows: Sequence[int]) -> "State":
+    def copied(self, rows: torch.Tensor) -> "State":
         """A state whose i-th row is a copy of this one's row ``rows[i]``."""
-        chosen = torch.tensor(rows)
         cache = copy.deepcopy(self.cache)
-        cache.reorder_cache(chosen)
-        offset = None if self.offset is None else self.offset[chosen.to(self.offset.device)]
-        return State(cache, self.length, offset, self.spatial)
+        cache.reorder_cache(rows)
+        return State(cache, self.length, None if self.offset is None else self.offset[rows], self.spatial)
 
     def follow(self, model: torch.nn.Module, ids: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         """Logits at kept positions of the tokens that follow each row.
@@ -119,7 +117,7 @@ def copied_log_probs(
             keep = torch.cat([real[:, 1:], torch.zeros_like(real[:, :1])], dim=1)
             if not keep.any():
                 continue  # no branch has a second token
-            logits = state.copied([0] * len(group)).follow(model, ids, keep)
+            logits = state.copied(ids.new_zeros(len(group))).follow(model, ids, keep)
             chosen = logits.gather(-1, ids[:, 1:][real[:, 1:]][:, None]).squeeze(-1)
             later = (chosen - logits.logsumexp(-1)).split(keep.sum(-1).tolist())
             for number, tokens in zip(group, later):
@@ -142,7 +140,7 @@ def copied_next_logits(
         of_pack: dict[int, torch.Tensor] = {}
         for group, ids, real in _groups(pack, budget, packed.input_ids.device):
             last = real.sum(-1, keepdim=True) - 1
-            logits = state.copied([0] * len(group)).follow(model, ids, last)[:, 0]
+            logits = state.copied(ids.new_zeros(len(group))).follow(model, ids, last)[:, 0]
             of_pack.update(zip(group, logits))
         found += [of_pack[number] for number in range(len(pack.branches))]
     return torch.stack(found)
@@ -171,7 +169,7 @@ def sample_over_copies(
         rows = [i for i, n in enumerate(lengths) if n == length]
         pictures = joined_images([images[i] for i in rows])
         prefixes, ends = State.of_prefixes(model, ids[rows, ids.shape[1] - length :], pictures)
-        state = prefixes.copied([row for row in range(len(rows)) for _ in range(samples)])
+        state = prefixes.copied(torch.arange(len(rows), device=ids.device).repeat_interleave(samples))
         part = _drawn(model, state, ends[:, None].expand(-1, samples, -1), choose.of_rows(rows))
         drawn[rows, :, : part.shape[-1]] = part
     return drawn
@@ -195,7 +193,7 @@ def sample_over_copied_branches(
             for group in within_budget(whole, TOKENS_A_PASS):
                 numbers = [alike[i] for i in group]
                 ids = torch.tensor([pack.branches[i] for i in numbers], device=device)
-                state = prefix.copied([0] * len(numbers))
+                state = prefix.copied(ids.new_zeros(len(numbers)))
                 logits = state.next_logits(model, ids)
                 part = _drawn(model, state, logits[:, None], choose.of_samples(row, numbers))
                 drawn[row, numbers, : part.shape[-1]] = part[:, 0]
