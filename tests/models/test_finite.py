@@ -55,7 +55,7 @@ def test_every_role_names_the_checkpoint_and_the_weight(
         ROLES[role](nan, pictures[0])
 
 
-@pytest.mark.parametrize("way", ["packed", "separate"])
+@pytest.mark.parametrize("way", ["packed", "copied", "separate"])
 def test_each_way_of_computing_looks(
     nan: TransformersModel, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
