@@ -4,7 +4,6 @@ Everything goes through ``model(...)`` of transformers with a 4-D mask, explicit
 ``logits_to_keep``, so it works under DDP, ZeRO-3, peft, gradient checkpointing and autocast.
 """
 
-import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +64,8 @@ def forward(
         input_ids=input_ids, attention_mask=mask, position_ids=positions, logits_to_keep=keep, **inputs
     )
     logits = output.logits
-    if "logits_to_keep" not in inspect.signature(unwrapped(model).forward).parameters:  # MiniCPM-V 4.6
+    if logits.dim() == 3 and (keep.dtype == torch.bool or logits.shape[1] != keep.shape[1]):
+        # MiniCPM-V 4.6 computes all.
         from rlaifv_kedro.transformers_private import slice_logits_to_keep
 
         logits = slice_logits_to_keep(logits, keep)
