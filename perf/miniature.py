@@ -72,13 +72,16 @@ def test_metrics(run_id: str, benchmark: str = "chair") -> pd.DataFrame:
 
 def selection_metrics(run_id: str) -> tuple[pd.Series, pd.Series]:
     """CHAIR on the selection split: of the base policy, and of the checkpoint that the last iteration
-    selected.
+    selected; NaN if the first one's training was stopped.
     """
     reporting = PROJECT / "data/08_reporting"
     last = max(
         (p.name for p in reporting.glob("iteration_*") if (p / f"selection.json/{run_id}").is_dir()),
         key=lambda n: int(n.rpartition("_")[2]),
+        default=None,
     )
+    if last is None:  # the first iteration's training was stopped
+        return pd.Series(float("nan"), SHOWN), pd.Series(float("nan"), SHOWN)
     measured = [
         pd.read_parquet(reporting / name / f"checkpoint_metrics/{run_id}/checkpoint_metrics").pivot(
             index="checkpoint", columns="metric", values="value"
@@ -145,7 +148,12 @@ def ablations(seed: int, only: list[str]) -> None:
         if only and str(i) not in only:
             continue
         run_id = f"ablation{i}-seed{seed}" if params else f"seed{seed}"
-        run(run_id, ",".join(p for p in (f"seed={seed}", params) if p))
+        try:
+            run(run_id, ",".join(p for p in (f"seed={seed}", params) if p))
+        except (
+            subprocess.CalledProcessError
+        ):  # its training collapsed: what the iterations before it selected
+            name += ": stopped"
         base, last = selection_metrics(run_id)
         if i == 0:
             print("| base policy | " + " | ".join(shown(n, base[n]) for n in SHOWN) + " |")
