@@ -2,6 +2,7 @@
 
 import json
 import weakref
+from contextlib import nullcontext
 
 import pandas as pd
 import pytest
@@ -179,7 +180,7 @@ def test_a_run_holds_no_rows_that_are_saved(tmp_path):
         return frames
 
     def sample(items):
-        yield from map_chunks(items, 1, work, "rows", tables=2)
+        yield from map_chunks(items, 1, nullcontext, (work,), "rows", tables=2)
 
     names = ("one", "two")
     tables = {

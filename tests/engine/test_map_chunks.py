@@ -1,10 +1,13 @@
 """Chunked work: stable ids, nothing done twice, the marker last."""
 
+from contextlib import contextmanager, nullcontext
+
 import pandas as pd
 import pytest
 
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
+from rlaifv_kedro.engine.items import LazyItems
 from rlaifv_kedro.engine.outputs import Outputs, running
 
 
@@ -12,8 +15,13 @@ def frame(items):
     return pd.DataFrame({"item": list(items)})
 
 
+def noting(worked):
+    """Work that notes the items it is given."""
+    return lambda items: worked.append(items) or frame(items)
+
+
 def test_chunks_in_order_then_the_marker():
-    outputs = list(map_chunks("abcde", 2, frame, "x"))
+    outputs = list(map_chunks("abcde", 2, nullcontext, (frame,), "x"))
     assert [(chunk.id, chunk.frame["item"].tolist()) for chunk in outputs[:-1]] == [
         ("00000", ["a", "b"]),
         ("00001", ["c", "d"]),
@@ -25,7 +33,7 @@ def test_chunks_in_order_then_the_marker():
 def test_finished_chunks_are_skipped_and_strangers_ignored():
     worked = []
     with running(Outputs(finished=frozenset({"00001", "00009"}))):
-        outputs = list(map_chunks("abcde", 2, lambda items: worked.append(items) or frame(items), "x"))
+        outputs = list(map_chunks("abcde", 2, nullcontext, (noting(worked),), "x"))
     assert worked == ["ab", "e"]
     assert [chunk.id for chunk in outputs[:-1]] == ["00000", "00002"]
     assert outputs[-1] == Complete(["00000", "00001", "00002"])
@@ -33,22 +41,79 @@ def test_finished_chunks_are_skipped_and_strangers_ignored():
 
 def test_nothing_is_worked_ahead_of_its_save():
     worked = []
-    stream = map_chunks("ab", 1, lambda items: worked.append(items) or frame(items), "x")
+    stream = map_chunks("ab", 1, nullcontext, (noting(worked),), "x")
     next(stream)
     assert worked == ["a"]
 
 
 def test_several_tables_and_none_left_to_do():
-    chunk, marker = map_chunks("a", 1, lambda items: (frame(items), frame([])), "x", tables=2)
+    def two(items):
+        return frame(items), frame([])
+
+    chunk, marker = map_chunks("a", 1, nullcontext, (two,), "x", tables=2)
     assert all(isinstance(part, Chunk) and part.id == "00000" for part in chunk)
     assert marker == (Complete(["00000"]), Complete(["00000"]))
     with running(Outputs(finished=frozenset({"00000"}))):
-        assert list(map_chunks("a", 1, frame, "x", tables=2)) == [marker]
-    assert list(map_chunks("", 1, frame, "x")) == [Complete([])]
+        assert list(map_chunks("a", 1, nullcontext, (frame,), "x", tables=2)) == [marker]
+    assert list(map_chunks("", 1, nullcontext, (frame,), "x")) == [Complete([])]
 
 
 def test_wrong_use():
     with pytest.raises(ValueError, match="at least one item"):
-        next(map_chunks("a", 0, frame, "x"))
+        next(map_chunks("a", 0, nullcontext, (frame,), "x"))
     with pytest.raises(ValueError, match="expected rows for 2 tables, got 1"):
-        next(map_chunks("a", 1, frame, "x", tables=2))
+        next(map_chunks("a", 1, nullcontext, (frame,), "x", tables=2))
+
+
+@contextmanager
+def logging_work(log):
+    log.append("opened")
+    try:
+        yield lambda items: log.append(items) or frame(items)
+    finally:
+        log.append("closed")
+
+
+def test_the_work_is_made_once_before_the_first_missing_chunk_and_closed_after_the_last():
+    log = []
+    with running(Outputs(finished=frozenset({"00000"}))):
+        for output in map_chunks("abc", 1, logging_work, (log,), "x"):
+            log.append(output.id if isinstance(output, Chunk) else "complete")
+    assert log == ["opened", "b", "00001", "c", "00002", "closed", "complete"]
+
+
+def test_no_work_is_made_where_none_is_left():
+    log = []
+    with running(Outputs(finished=frozenset({"00000", "00001"}))):
+        assert list(map_chunks("ab", 1, logging_work, (log,), "x")) == [Complete(["00000", "00001"])]
+    assert log == []
+
+
+def test_the_work_is_closed_when_it_fails_and_when_nobody_wants_more():
+    log = []
+
+    def fail(items):
+        raise KeyError(items)
+
+    @contextmanager
+    def failing():
+        with logging_work(log):
+            yield fail
+
+    with pytest.raises(KeyError, match="a"):
+        list(map_chunks("ab", 1, failing, (), "x"))
+    assert log == ["opened", "closed"]
+    stream = map_chunks("ab", 1, logging_work, (log,), "x")
+    next(stream)
+    stream.close()
+    assert log == ["opened", "closed"] + ["opened", "a", "closed"]
+
+
+def test_items_are_made_when_their_chunk_begins():
+    made = []
+    items = LazyItems("abc", lambda some: made.append(some) or [each.upper() for each in some])
+    stream = map_chunks(items, 2, nullcontext, (frame,), "x")
+    assert len(items) == 3 and made == []
+    assert next(stream).frame["item"].tolist() == ["A", "B"] and made == ["ab"]
+    assert next(stream).frame["item"].tolist() == ["C"] and made == ["ab", "c"]
+    assert items[1] == "B"

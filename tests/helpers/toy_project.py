@@ -56,6 +56,7 @@ NODES = """
 import os
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -91,7 +92,7 @@ def sample(prompts, size):
             pd.DataFrame(rejects, columns=["stage", "key", "why"]),
         )
 
-    yield from map_chunks(list(prompts["prompt_id"]), size, work, "candidates", tables=2)
+    yield from map_chunks(list(prompts["prompt_id"]), size, nullcontext, (work,), "candidates", tables=2)
 
 
 def score(candidates, nested: Nested):

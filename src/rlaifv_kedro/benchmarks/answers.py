@@ -6,6 +6,7 @@ image is computed once for all of its questions.
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import pandas as pd
 
 from rlaifv_kedro.benchmarks.registry import BENCHMARKS
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
-from rlaifv_kedro.engine.chunks import map_chunks
+from rlaifv_kedro.engine.chunks import Work, map_chunks
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import content_sha256
 from rlaifv_kedro.images import open_image
@@ -56,8 +57,33 @@ def answer_items(
             "to 1 for greedy answers."
         )
     groups = _by_image(items)
-    answerer = _Answerer(policies, beams, params, models, compute)
     weights = {name: content_sha256(folder_of(policy)) for name, policy in policies.items()}
+
+    asked = [(name, group) for name in policies for group in groups]
+    yield from map_chunks(
+        asked,
+        params.chunk_size,
+        answerer,
+        (policies, weights, beams, params, models, compute),
+        f"answering {benchmark}",
+    )
+
+
+@contextmanager
+def answerer(
+    policies: Mapping[str, Path | str],
+    weights: Mapping[str, str],
+    beams: int,
+    params: BenchmarksParams,
+    models: ModelsParams,
+    compute: ComputeParams,
+) -> Iterator[Work]:
+    """The work gives ``answers`` of (a policy's name, items about one picture); it opens a policy at a time.
+
+    Args:
+        weights: The sha256 of each policy, which becomes the fingerprint.
+    """
+    answerer = _Answerer(policies, beams, params, models, compute)
 
     def work(part: Sequence[tuple[str, list[Any]]]) -> pd.DataFrame:
         rows = []
@@ -65,20 +91,22 @@ def answer_items(
             asked = [group for policy, group in part if policy == name]
             for group, answers in zip(asked, answerer(name, asked)):
                 rows += [
-                    (name, benchmark, r.item_id, r.question, a.text, a.token_count, a.finish_reason)
+                    (name, r.benchmark, r.item_id, r.question, a.text, a.token_count, a.finish_reason)
                     for r, a in zip(group, answers)
                 ]
         frame = table("answers").frame(rows)
         frame.attrs[FINGERPRINT] = weights
         return frame
 
-    asked = [(name, group) for name in policies for group in groups]
-    yield from map_chunks(asked, params.chunk_size, work, f"answering {benchmark}")
-    answerer.close()
+    with closing(answerer):
+        yield work
 
 
 def _by_image(items: pd.DataFrame) -> list[list[Any]]:
-    """Items of one picture and kind of answer together, in the order in which the first of them comes."""
+    """Items of one picture and kind of answer together, in the order in which the first of them comes.
+
+    They hold the same picture, that of the first.
+    """
     groups: dict[Any, list[Any]] = {}
     for row in items.itertuples():
         if row.image is None:
@@ -89,7 +117,8 @@ def _by_image(items: pd.DataFrame) -> list[list[Any]]:
         key = (_content_key(row.image), _is_yes_no(row))
         if key not in groups:
             _picture(row)  # a damaged one is said before a model is loaded
-        groups.setdefault(key, []).append(row)
+        own = groups.setdefault(key, [])
+        own.append(row._replace(image=own[0].image) if own else row)
     return list(groups.values())
 
 

@@ -1,6 +1,7 @@
 """Best-of-N: a policy answers every question N times, and the answer with the highest reward counts."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pandas as pd
 from rlaifv_kedro.benchmarks.chair import CHAIR
 from rlaifv_kedro.benchmarks.loop import load_policy
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
-from rlaifv_kedro.engine.chunks import map_chunks
+from rlaifv_kedro.engine.chunks import Work, map_chunks
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, ModelsParams, RewardParams
 from rlaifv_kedro.preference.reward import COLUMN
@@ -34,6 +35,20 @@ def sample_answers(
     Yields:
         Chunks of ``answer_candidates``, by prompts; empty and cut-off answers among them.
     """
+    yield from map_chunks(
+        list(prompts.itertuples(index=False)),
+        reward.chunk_size,
+        answer_sampler,
+        (policy, seed, params, models, compute),
+        "sampling answers",
+    )
+
+
+@contextmanager
+def answer_sampler(
+    policy: Path, seed: int, params: EvaluationParams, models: ModelsParams, compute: ComputeParams
+) -> Iterator[Work]:
+    """Loads the policy; the work gives ``answer_candidates`` of some rows of ``prompts``."""
     from rlaifv_kedro.models import Decoding, Question
 
     model = load_policy(policy, max(1, params.batch_size // params.best_of), models, compute)
@@ -54,7 +69,7 @@ def sample_answers(
         ]
         return table("candidates").frame(candidates)
 
-    yield from map_chunks(list(prompts.itertuples(index=False)), reward.chunk_size, work, "sampling answers")
+    yield work
 
 
 def choose_answers(

@@ -1,7 +1,8 @@
 """Long steps in chunks, so that a killed run loses one chunk at most."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from contextlib import AbstractContextManager, ExitStack, closing
+from typing import Any, TypeVar
 
 import pandas as pd
 from tqdm import tqdm
@@ -9,14 +10,18 @@ from tqdm import tqdm
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.outputs import finished_chunks
 
-Item = TypeVar("Item")
 Output = TypeVar("Output", Chunk, Complete)
+Frames = pd.DataFrame | tuple[pd.DataFrame, ...]
+Work = Callable[[Sequence[Any]], Frames]
+MakeWork = Callable[..., AbstractContextManager[Work]]
+"""What opens models, gives the work that asks them, and closes them."""
 
 
 def map_chunks(
-    items: Sequence[Item],
+    items: Sequence[Any],
     size: int,
-    work: Callable[[Sequence[Item]], pd.DataFrame | tuple[pd.DataFrame, ...]],
+    make_work: MakeWork,
+    args: tuple[Any, ...],
     label: str,
     tables: int = 1,
 ) -> Iterator[Chunk | Complete | tuple[Chunk, ...] | tuple[Complete, ...]]:
@@ -25,8 +30,14 @@ def map_chunks(
     A chunk's rows are yielded as soon as they are there, then the marker. The node itself must be a generator
     function (Kedro streams only those), with its tables as ``ChunkedTableDataset`` entries::
 
-        def sample(prompts, ...):
-            yield from map_chunks(rows, 64, work, "candidates", tables=2)
+        @contextmanager
+        def sampler(policy, params):
+            model = open_model(policy)
+            with closing_models(model):
+                yield lambda rows: sampled_by(model, rows, params)
+
+        def sample(prompts, policy, params):
+            yield from map_chunks(rows, 64, sampler, (policy, params), "candidates", tables=2)
 
         node(sample, inputs=["prompts", ...], outputs=["candidates", "rejects"])
 
@@ -34,34 +45,50 @@ def map_chunks(
     between the two saves leaves a chunk in one table only: hence only the chunks that *all* tables hold are
     finished (:func:`rlaifv_kedro.engine.outputs.finished_chunks`), that chunk is computed again, and its
     first table is replaced by the same bytes. The same holds between the two markers: each table exists only
-    with its own, so the node runs again, finds all chunks finished, calls no work and writes both.
+    with its own, so the node runs again, finds all chunks finished, makes no work and writes both.
 
     Args:
-        items: What to work on, in an order that a resumed run finds again.
+        items: What to work on, in an order that a resumed run finds again. A chunk's items are all that its
+            work is given; :class:`rlaifv_kedro.engine.items.LazyItems` makes them when they are asked for.
         size: Items a chunk; chunk ``i`` has the id ``f"{i:05d}"``.
-        work: Rows for one chunk's items: a frame, or one frame for each of several tables. Not called for
-            finished chunks.
+        make_work: A function of a module, called with ``args`` before the first chunk that is missing; the
+            work that it enters with gives rows for one chunk's items: a frame, or one frame for each of
+            several tables.
         label: Name beside the progress bar.
         tables: How many tables the node saves.
 
     Raises:
-        ValueError: ``size`` is below 1, or ``work`` returned another number of frames than ``tables``.
+        ValueError: ``size`` is below 1, or the work returned another number of frames than ``tables``.
     """
     if size < 1:
         raise ValueError(f"a chunk needs at least one item, not {size}")
     finished = finished_chunks()
     starts = {f"{start // size:05d}": start for start in range(0, len(items), size)}
     missing = {chunk_id: start for chunk_id, start in starts.items() if chunk_id not in finished}
+    parts = ((chunk_id, items[start : start + size]) for chunk_id, start in missing.items())
     done = len(starts) - len(missing)
-    with tqdm(total=len(starts), initial=done, desc=label, unit="chunk", delay=2) as progress:
-        for chunk_id, start in missing.items():
-            frames = work(items[start : start + size])
-            frames = frames if isinstance(frames, tuple) else (frames,)
+    with (
+        tqdm(total=len(starts), initial=done, desc=label, unit="chunk", delay=2) as progress,
+        closing(_in_this_process(parts, make_work, args)) as worked,
+    ):
+        for chunk_id, found in worked:
+            frames = found if isinstance(found, tuple) else (found,)
             if len(frames) != tables:
                 raise ValueError(f"{label}: expected rows for {tables} tables, got {len(frames)}")
             yield _outputs([Chunk(chunk_id, frame) for frame in frames])
             progress.update()
     yield _outputs([Complete(list(starts))] * tables)
+
+
+def _in_this_process(
+    parts: Iterator[tuple[str, Sequence[Any]]], make_work: MakeWork, args: tuple[Any, ...]
+) -> Iterator[tuple[str, Frames]]:
+    """Each chunk's id and rows, one chunk after the other."""
+    with ExitStack() as opened:
+        work: Work | None = None
+        for chunk_id, part in parts:
+            work = work or opened.enter_context(make_work(*args))
+            yield chunk_id, work(part)
 
 
 def _outputs(outputs: list[Output]) -> Output | tuple[Output, ...]:

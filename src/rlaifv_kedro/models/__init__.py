@@ -9,7 +9,7 @@ from rlaifv_kedro.models.interface import (
     VisionLanguageModel,
 )
 from rlaifv_kedro.models.loading import Loading, load_encoder, load_model
-from rlaifv_kedro.models.opening import close_model, open_model, open_text_model
+from rlaifv_kedro.models.opening import close_model, closing_models, open_model, open_text_model
 
 __all__ = [
     "Answer",
@@ -20,6 +20,7 @@ __all__ = [
     "TextModel",
     "VisionLanguageModel",
     "close_model",
+    "closing_models",
     "load_encoder",
     "load_model",
     "open_model",

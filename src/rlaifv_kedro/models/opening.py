@@ -1,5 +1,7 @@
 """The model of a role: by its parameters, and the catalog's checkpoint where they name none."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,3 +66,13 @@ def close_model(model: "VisionLanguageModel | TextModel") -> None:
     close = getattr(model, "close", None)
     if close is not None:
         close()
+
+
+@contextmanager
+def closing_models(*models: "VisionLanguageModel | TextModel") -> Iterator[None]:
+    """Closes the models at the end, also after an error; see :func:`close_model`."""
+    try:
+        yield
+    finally:
+        for model in models:
+            close_model(model)

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
-from rlaifv_kedro.engine.chunks import map_chunks
+from rlaifv_kedro.engine.chunks import Work, map_chunks
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import readable_images
 from rlaifv_kedro.params import ComputeParams, DataGenerationParams, LoopParams, ModelsParams, missing_prompts
@@ -69,7 +70,22 @@ def sample_candidates(
         (rejects, candidates) of a chunk. Prompts whose image can't be read, or whose question asks nothing,
         and empty or failed answers are in rejects.
     """
-    from rlaifv_kedro.models import Decoding, Question, close_model, open_model
+    yield from map_chunks(
+        list(prompts.itertuples(index=False)),
+        params.chunk_size,
+        sampler,
+        (policy, seed, params, models, compute),
+        "sampling candidates",
+        2,
+    )
+
+
+@contextmanager
+def sampler(
+    policy: Path, seed: int, params: DataGenerationParams, models: ModelsParams, compute: ComputeParams
+) -> Iterator[Work]:
+    """Opens the policy; the work gives (rejects, candidates) of some rows of ``prompts``."""
+    from rlaifv_kedro.models import Decoding, Question, closing_models, open_model
 
     clean = Cleaner.for_servers()
     model = open_model(models.policy, policy, compute, params.batch_size, "policy")
@@ -101,6 +117,5 @@ def sample_candidates(
                     rejects.append(("data_generation", json.dumps([row.prompt_id, k]), why))
         return table("rejects").frame(rejects), table("candidates").frame(candidates)
 
-    rows = list(prompts.itertuples(index=False))
-    yield from map_chunks(rows, params.chunk_size, work, "sampling candidates", 2)
-    close_model(model)
+    with closing_models(model):
+        yield work

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def measure_checkpoints(
             checkpoint=checkpoint["name"], step=checkpoint["step"], epoch=checkpoint["epoch"]
         )
 
-    yield from map_chunks(named, 1, work, "measuring checkpoints")
+    yield from map_chunks(named, 1, nullcontext, (work,), "measuring checkpoints")
 
 
 def select_checkpoint(

@@ -1,6 +1,5 @@
 """Candidates to claims, verdicts, scores and preference pairs."""
 
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rlaifv_kedro.claims import ask_yes_no
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
+from rlaifv_kedro.engine.items import LazyItems
 from rlaifv_kedro.engine.progress import batches
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import open_image
@@ -21,7 +20,8 @@ from rlaifv_kedro.params import (
     ModelsParams,
     RewardParams,
 )
-from rlaifv_kedro.pipelines.feedback.models import open_labeler, open_splitter
+from rlaifv_kedro.pipelines.feedback.models import open_labeler
+from rlaifv_kedro.pipelines.feedback.work import CANDIDATE, divider, verifier
 from rlaifv_kedro.preference.by_prompt import ByPrompt
 from rlaifv_kedro.preference.candidates import cut_off_rejects, refuse_too_few
 from rlaifv_kedro.preference.pair_table import AnswerTexts, pair_statistics, pair_table
@@ -32,7 +32,7 @@ from rlaifv_kedro.preference.pairs import (
     refuse_unknown_prompts,
     score_candidates,
 )
-from rlaifv_kedro.preference.verdicts import accepted, unread_line, verdicts_on
+from rlaifv_kedro.preference.verdicts import accepted, unread_line
 from rlaifv_kedro.schemas import table
 from rlaifv_kedro.seeds import seed_for
 
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from rlaifv_kedro.models import VisionLanguageModel
 
 log = logging.getLogger(__name__)
-
-_CANDIDATE = ["prompt_id", "candidate"]
 
 
 def divide(
@@ -61,45 +59,23 @@ def divide(
     Raises:
         UserError: Candidates belong to other prompts, or more than ``max_reject_share`` are cut off.
     """
-    from rlaifv_kedro.models import close_model
-
     refuse_unknown_prompts(prompts, candidates)
     cut_off = cut_off_rejects(candidates, generation)
     refuse_too_few(prompts, candidates, len(candidates) - len(cut_off), cut_off, params)
-    splitter, opened = open_splitter(seed, params, models, compute)
     complete = ByPrompt(candidates, ~candidates.index.isin(cut_off.index))
     cut_off_of = ByPrompt(cut_off.assign(prompt_id=candidates.loc[cut_off.index, "prompt_id"].to_numpy()))
 
-    def work(rows: list[Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
-        answered = [
-            (row.question, c) for row in rows for c in complete[row.prompt_id].itertuples(index=False)
-        ]
-        results = splitter.split([question for question, _ in answered], [c.answer for _, c in answered])
-        claims: list[tuple[Any, ...]] = []
-        rejects = [
-            (reject.stage, reject.key, reject.why)
-            for row in rows
-            for reject in cut_off_of[row.prompt_id].itertuples(index=False)
-        ]
-        for (_, c), result in zip(answered, results):
-            if isinstance(result, str):
-                rejects.append(("feedback", json.dumps([c.prompt_id, int(c.candidate)]), result))
-            else:
-                claims += [
-                    (c.prompt_id, c.candidate, k, claim.text, claim.question)
-                    for k, claim in enumerate(result)
-                ]
-        return table("rejects").frame(rejects), table("claims").frame(claims)
+    def items(rows: list[Any]) -> list[tuple[str, pd.DataFrame, pd.DataFrame]]:
+        return [(row.question, complete[row.prompt_id], cut_off_of[row.prompt_id]) for row in rows]
 
     yield from map_chunks(
-        list(prompts.itertuples(index=False)),
+        LazyItems(list(prompts.itertuples(index=False)), items),
         params.chunk_size,
-        work,
+        divider,
+        (seed, params, models, compute),
         "dividing answers",
         2,
     )
-    for model in opened:
-        close_model(model)
 
 
 def verify_claims(
@@ -123,44 +99,44 @@ def verify_claims(
         UserError: More than ``max_reject_share`` of the answers asked for are missing or couldn't be split,
             or get no verdict, which is said as soon as there are so many.
     """
-    from rlaifv_kedro.models import close_model
-
-    usable = len(claims[_CANDIDATE].drop_duplicates())
+    usable = len(claims[CANDIDATE].drop_duplicates())
     refuse_too_few(prompts, candidates, usable, divide_rejects, params)
-    model = open_labeler(labeler, policy, params, models, compute)
     by_prompt = ByPrompt(claims)
     asked_about = [row for row in prompts.itertuples(index=False) if row.prompt_id in by_prompt]
-    replied, without_verdict, rejected = 0, [table("verdicts").frame([])], [table("rejects").frame([])]
+    replies = _Replies()
 
-    def work(rows: list[Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
-        nonlocal replied
-        if replied:  # a labeler that can't be read is known long before the last chunk
-            so_far, line = pd.concat(rejected), unread_line(pd.concat(without_verdict), replied)
+    def items(rows: list[Any]) -> list[tuple[Any, pd.DataFrame]]:
+        if replies.count:  # a labeler that can't be read is known long before the last chunk
+            so_far, line = replies.rejects, unread_line(replies.unread, replies.count)
             refuse_too_few(prompts, candidates, usable - len(so_far), so_far, params, line)
-        groups = [by_prompt[row.prompt_id] for row in rows]
-        questions = [list(dict.fromkeys(group["question"])) for group in groups]
-        images = [open_image(row.image, f"prompt {row.prompt_id}") for row in rows]
-        replies = ask_yes_no(model, images, questions, params)
-        verdicts = pd.concat(
-            [
-                verdicts_on(g, dict(zip(qs, own)), params.min_verdict_mass)
-                for g, qs, own in zip(groups, questions, replies)
-            ],
-            ignore_index=True,
-        )
-        unread = verdicts[verdicts["accepted"].isna()]
-        rejects = [
-            ("verdicts", json.dumps([row.prompt_id, int(row.candidate)]), row.why)
-            for row in unread.drop_duplicates(_CANDIDATE).itertuples(index=False)
-        ]
-        replied += len(verdicts)
-        if len(unread):
-            without_verdict.append(unread)
-            rejected.append(table("rejects").frame(rejects))
-        return table("rejects").frame(rejects), verdicts[table("verdicts").schema.names]
+        return [(row, by_prompt[row.prompt_id]) for row in rows]
 
-    yield from map_chunks(asked_about, params.chunk_size, work, "checking claims", 2)
-    close_model(model)
+    for output in map_chunks(
+        LazyItems(asked_about, items),
+        params.chunk_size,
+        verifier,
+        (labeler, policy, params, models, compute),
+        "checking claims",
+        2,
+    ):
+        replies.add(*output)
+        yield output
+
+
+class _Replies:
+    """How many replies there were so far, which of them are no verdict, and which candidates that rejects."""
+
+    def __init__(self) -> None:
+        self.count, self.unread, self.rejects = 0, table("verdicts").frame([]), table("rejects").frame([])
+
+    def add(self, rejects: Chunk | Complete, verdicts: Chunk | Complete) -> None:
+        """Counts those of a chunk."""
+        if isinstance(rejects, Chunk) and isinstance(verdicts, Chunk):
+            self.count += len(verdicts.frame)
+            missing = verdicts.frame[verdicts.frame["accepted"].isna()]
+            if len(missing):
+                self.unread = pd.concat([self.unread, missing])
+                self.rejects = pd.concat([self.rejects, rejects.frame])
 
 
 def score(
@@ -193,9 +169,9 @@ def score(
     if params.scoring == "claims":
         return scores
     model = open_labeler(labeler, policy, params, models, compute)
-    scored = candidates.merge(scores[_CANDIDATE], on=_CANDIDATE)
+    scored = candidates.merge(scores[CANDIDATE], on=CANDIDATE)
     answers = _answer_scores(prompts, scored, model, params.batch_size)
-    return scores.drop(columns="score").merge(answers, on=_CANDIDATE, validate="one_to_one")
+    return scores.drop(columns="score").merge(answers, on=CANDIDATE, validate="one_to_one")
 
 
 def _answer_scores(
@@ -227,7 +203,7 @@ def _answer_scores(
             for (p, group), own in zip(part, log_probs)
             for number, (total, tokens) in zip(group["candidate"], own, strict=True)
         ]
-    return pd.DataFrame(rows, columns=[*_CANDIDATE, "score"])
+    return pd.DataFrame(rows, columns=[*CANDIDATE, "score"])
 
 
 def score_rewards(

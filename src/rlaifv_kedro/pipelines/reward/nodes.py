@@ -1,6 +1,7 @@
 """Candidates to their rewards."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
-from rlaifv_kedro.engine.chunks import map_chunks
+from rlaifv_kedro.engine.chunks import Work, map_chunks
+from rlaifv_kedro.engine.items import LazyItems
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.params import (
     ComputeParams,
@@ -47,19 +49,40 @@ def compute_rewards(
         UserError: Candidates belong to other prompts, the picture of an answered prompt can't be read, or the
             models write an answer in different tokens.
     """
-    from rlaifv_kedro.models import Loading, Question, load_model
-    from rlaifv_kedro.preference.reward import Reward
-
     refuse_unknown_prompts(prompts, candidates)
-    loading = Loading.of(models.policy, compute, params.batch_size)
-    reward = Reward(load_model(policy, loading), load_model(reference, loading), training.beta)
     complete = ~candidates.index.isin(cut_off_rejects(candidates, generation).index)
     said = np.fromiter((bool(text.strip()) for text in candidates["answer"]), bool, len(candidates))
     by_prompt = ByPrompt(candidates, complete & said)
     answered = [row for row in prompts.itertuples(index=False) if row.prompt_id in by_prompt]
+    yield from map_chunks(
+        LazyItems(answered, lambda rows: [(row, by_prompt[row.prompt_id]) for row in rows]),
+        params.chunk_size,
+        rewarder,
+        (policy, reference, params, training, models, compute),
+        "rewards",
+    )
 
-    def work(rows: list[Any]) -> pd.DataFrame:
-        questions = [Question(open_image(row.image, f"prompt {row.prompt_id}"), row.question) for row in rows]
-        return reward.table(questions, [by_prompt[row.prompt_id] for row in rows])
 
-    yield from map_chunks(answered, params.chunk_size, work, "rewards")
+@contextmanager
+def rewarder(
+    policy: Path,
+    reference: Path,
+    params: RewardParams,
+    training: TrainingParams,
+    models: ModelsParams,
+    compute: ComputeParams,
+) -> Iterator[Work]:
+    """Loads both models; the work gives ``candidate_rewards`` of (row of ``prompts``, its candidates)."""
+    from rlaifv_kedro.models import Loading, Question, load_model
+    from rlaifv_kedro.preference.reward import Reward
+
+    loading = Loading.of(models.policy, compute, params.batch_size)
+    reward = Reward(load_model(policy, loading), load_model(reference, loading), training.beta)
+
+    def work(items: list[tuple[Any, pd.DataFrame]]) -> pd.DataFrame:
+        questions = [
+            Question(open_image(row.image, f"prompt {row.prompt_id}"), row.question) for row, _ in items
+        ]
+        return reward.table(questions, [candidates for _, candidates in items])
+
+    yield work

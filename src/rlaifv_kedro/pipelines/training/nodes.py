@@ -1,6 +1,7 @@
 """Preference pairs to reference log-probs to checkpoints."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pandas as pd
 
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.datasets.pair_store import PairStore
-from rlaifv_kedro.engine.chunks import map_chunks
+from rlaifv_kedro.engine.chunks import Work, map_chunks
 from rlaifv_kedro.engine.outputs import work_folder
 from rlaifv_kedro.params import ComputeParams, ModelsParams, TrainingParams
 from rlaifv_kedro.seeds import seed_for
@@ -45,11 +46,9 @@ def gather_pairs(
     encoder = load_encoder(policy, Loading.of(models.policy, compute))
     fault = partial(fault_of_pair, encoder=encoder, truncation=Truncation.of(params))
     mix = make_mix(dict(zip(params.sources(), sources, strict=True)), params.mix, seed)
-
-    def work(positions: range) -> tuple[pd.DataFrame, pd.DataFrame]:
-        return gather(mix, positions, fault)
-
-    yield from map_chunks(range(len(mix)), params.gather_chunk_size, work, "gathering pairs", 2)
+    work = partial(gather, mix, fault=fault)
+    positions = range(len(mix))
+    yield from map_chunks(positions, params.gather_chunk_size, nullcontext, (work,), "gathering pairs", 2)
 
 
 def compute_reference(
@@ -74,14 +73,29 @@ def compute_reference(
         UserError: More than ``max_reject_share`` of the pairs can't be used; ``training.freeze`` or
             ``training.lora`` doesn't fit the policy.
     """
+    from rlaifv_kedro.preference.mix import refuse_too_many
+
+    refuse_too_many(pairs, rejects, params.max_reject_share)
+    yield from map_chunks(
+        pairs.by_prompt(),
+        params.chunk_size,
+        reference_scorer,
+        (pairs, policy, params, models, compute),
+        "reference log-probs",
+    )
+
+
+@contextmanager
+def reference_scorer(
+    pairs: PairStore, policy: Path, params: TrainingParams, models: ModelsParams, compute: ComputeParams
+) -> Iterator[Work]:
+    """Loads the policy; the work gives ``reference_log_probs`` of prompts, each the rows of its pairs."""
     from rlaifv_kedro.models import Loading, load_model
     from rlaifv_kedro.preference.data import Truncation
-    from rlaifv_kedro.preference.mix import refuse_too_many
     from rlaifv_kedro.preference.reference import expected_fingerprint, reference_log_probs
     from rlaifv_kedro.preference.weights import Reduction
     from rlaifv_kedro.training.numerics import compute_as_training_does
 
-    refuse_too_many(pairs, rejects, params.max_reject_share)
     loading = Loading.of(models.policy, compute, params.micro_batch_size)
     model = load_model(policy, loading)
     compute_as_training_does(model, params, loading.dtype)
@@ -92,7 +106,7 @@ def compute_reference(
         rows.attrs["fingerprint"] = mark
         return rows
 
-    yield from map_chunks(pairs.by_prompt(), params.chunk_size, work, "reference log-probs")
+    yield work
 
 
 def train_policy(
