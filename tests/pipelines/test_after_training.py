@@ -13,11 +13,13 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
+from rlaifv_kedro.benchmarks import loop
 from rlaifv_kedro.datasets.chunks import MARKER, Chunk, Complete
 from rlaifv_kedro.engine.outputs import Outputs, running
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, ModelsParams
 from rlaifv_kedro.pipelines.evaluation import nodes
+from rlaifv_kedro.schemas import table
 from whole_project import Project
 
 
@@ -166,54 +168,58 @@ def test_adapters_are_merged_for_the_policy_and_stay_small_beside_it(finished: t
     }
 
 
+PROMPTS = pd.DataFrame({"prompt_id": ["p0", "p1", "p2"]})
+
+
+def listed(folder: Path, removed: tuple[int, ...] = (), own: bool = True) -> list[dict[str, Any]]:
+    """Three checkpoints, of which some were removed."""
+    found = [{"path": folder / f"checkpoint-{i}", "step": i, "epoch": i / 4, "own": own} for i in (1, 2, 3)]
+    return [{**c, "removed": {}} if c["step"] in removed else c for c in found]
+
+
 @pytest.fixture
-def measure(
+def answer(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., tuple[list[str], list[Chunk | Complete]]]:
-    """Runs the node with a policy that answers at once; gives which checkpoints were asked, and what was
-    yielded.
+    """Runs the node with policies that answer at once, two prompts a chunk; gives which were loaded, and what
+    was yielded.
     """
-    checkpoints = [
-        {"path": tmp_path / f"checkpoint-{i}", "step": i, "epoch": i / 4, "own": True} for i in (1, 2, 3)
-    ]
+
+    def answers(model: str, policy: str, prompts: list[Any], params: EvaluationParams) -> pd.DataFrame:
+        rows = [(policy, "chair", row.prompt_id, "?", model, 1, "stop") for row in prompts]
+        return table("answers").frame(rows)
 
     def run(
-        finished: set[str], start: str = "start", removed: tuple[int, ...] = ()
+        finished: set[str], start: str = "start", **checkpoints: Any
     ) -> tuple[list[str], list[Chunk | Complete]]:
-        asked: list[str] = []
-        scored = pd.DataFrame({"policy": ["p"], "metric": ["faulty_rate"], "value": [0.1]})
-        monkeypatch.setattr(nodes, "load_policy", lambda path, *_: asked.append(Path(path).name))
-        monkeypatch.setattr(nodes, "answer_prompts", lambda *_: None)
-        monkeypatch.setattr(nodes, "score_answers", lambda *_: (None, scored))
-        listed = [{**c, "removed": {}} if c["step"] in removed else c for c in checkpoints]
-        yielded = nodes.measure_checkpoints(
-            listed,
+        loaded: list[str] = []
+        monkeypatch.setattr(
+            loop, "load_policy", lambda path, *_: loaded.append(Path(path).name) or Path(path).name
+        )
+        monkeypatch.setattr(loop, "answer_prompts", answers)
+        yielded = nodes.answer_with_checkpoints(
+            listed(tmp_path, **checkpoints),
             tmp_path / start,
             tmp_path / "base",
-            None,
-            None,
-            EvaluationParams(),
+            PROMPTS,
+            EvaluationParams(chunk_size=2),
             ModelsParams(),
             ComputeParams(),
         )
         with running(Outputs(finished=frozenset(finished))):
-            return asked, list(yielded)
+            return loaded, list(yielded)
 
     return run
 
 
-def test_every_checkpoint_is_a_chunk(measure: Callable[..., Any]) -> None:
-    asked, yielded = measure(set())
-    assert asked == ["base", "start", "checkpoint-1", "checkpoint-2", "checkpoint-3"]
-    assert [chunk.frame["checkpoint"].tolist() for chunk in yielded[:-1]] == [
-        ["base"],
-        ["start"],
-        ["checkpoint-1"],
-        ["checkpoint-2"],
-        ["checkpoint-3"],
-    ]
-    assert yielded[-1] == Complete([f"0000{i}" for i in range(5)])
-    assert measure(set(), start="base")[0] == [
+def test_a_chunk_is_some_prompts_of_a_checkpoint_which_is_loaded_once(answer: Callable[..., Any]) -> None:
+    loaded, yielded = answer(set())
+    assert loaded == ["base", "start", "checkpoint-1", "checkpoint-2", "checkpoint-3"]
+    rows = [chunk.frame[["policy", "item_id", "answer"]].values.tolist() for chunk in yielded[:-1]]
+    assert rows[:2] == [[["base", "p0", "base"], ["base", "p1", "base"]], [["base", "p2", "base"]]]
+    assert [part[0][0] for part in rows] == [name for name in loaded for _ in range(2)]
+    assert yielded[-1] == Complete([f"{i:05d}" for i in range(10)])
+    assert answer(set(), start="base")[0] == [
         "base",
         "checkpoint-1",
         "checkpoint-2",
@@ -221,19 +227,62 @@ def test_every_checkpoint_is_a_chunk(measure: Callable[..., Any]) -> None:
     ]  # the first iteration
 
 
-def test_a_kill_loses_one_checkpoints_measuring(measure: Callable[..., Any]) -> None:
-    asked, yielded = measure({"00000", "00001", "00002"})
-    assert asked == ["checkpoint-2", "checkpoint-3"]
-    assert [chunk.id for chunk in yielded[:-1]] == ["00003", "00004"] and len(yielded[-1].chunk_ids) == 5
+def test_a_kill_loses_one_chunk_of_a_checkpoints_answers(answer: Callable[..., Any]) -> None:
+    loaded, yielded = answer({f"0000{i}" for i in range(7)})
+    assert loaded == ["checkpoint-2", "checkpoint-3"]
+    assert [chunk.id for chunk in yielded[:-1]] == ["00007", "00008", "00009"]
+    assert len(yielded[-1].chunk_ids) == 10
 
 
-def test_a_removed_checkpoint_keeps_what_was_measured(measure: Callable[..., Any]) -> None:
-    """It was measured before it was removed: rows that are not there any more are lost."""
-    asked, yielded = measure({"00002", "00003"}, removed=(1, 2))
-    assert asked == ["base", "start", "checkpoint-3"]
-    assert [chunk.id for chunk in yielded[:-1]] == ["00000", "00001", "00004"]
+def test_a_removed_checkpoint_keeps_what_it_answered(answer: Callable[..., Any]) -> None:
+    """It answered before it was removed: answers that are not there any more are lost."""
+    there = {f"0000{i}" for i in (4, 5, 6, 7)}
+    loaded, yielded = answer(there, removed=(1, 2))
+    assert loaded == ["base", "start", "checkpoint-3"]
+    assert [chunk.id for chunk in yielded[:-1]] == ["00000", "00001", "00002", "00003", "00008", "00009"]
     with pytest.raises(UserError, match="checkpoint-2 was measured and then removed .* are lost"):
-        measure({"00002"}, removed=(1, 2))
+        answer(there - {"00007"}, removed=(1, 2))
+
+
+def test_a_checkpoint_that_another_run_has_removed_takes_no_part(
+    answer: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded, yielded = answer(set(), removed=(2,), own=False)
+    assert loaded == ["base", "start", "checkpoint-1", "checkpoint-3"]
+    assert [len(chunk.frame) for chunk in yielded[:-1]] == [2, 1] * 3 + [0, 0] + [2, 1]
+    assert len([line for line in caplog.messages if "checkpoint-2 was removed by an earlier" in line]) == 1
+
+
+@pytest.mark.parametrize("start", ["start", "base"])
+def test_each_policy_is_scored_by_its_own_answers(
+    start: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def scores(own: pd.DataFrame, *_: Any) -> tuple[None, pd.DataFrame]:
+        [policy] = own["policy"].unique()
+        return None, pd.DataFrame({"policy": [policy], "metric": ["of"], "value": [policy]})
+
+    monkeypatch.setattr(nodes, "score_answers", scores)
+    answered = {"base", start, "checkpoint-1", "checkpoint-3"}
+    answers = table("answers").frame(
+        [(name, "chair", "p0", "?", "!", 1, "stop") for name in sorted(answered)]
+    )
+    *chunks, marker = nodes.score_checkpoints(
+        listed(tmp_path, (2,)), answers, tmp_path / start, tmp_path / "base", PROMPTS, None
+    )
+    assert [chunk.frame.get("checkpoint", pd.Series()).tolist() for chunk in chunks] == [
+        ["base"],
+        ["start"],
+        ["checkpoint-1"],
+        [],
+        ["checkpoint-3"],
+    ]
+    assert [chunk.frame["value"].tolist() for chunk in chunks if len(chunk.frame)] == [
+        ["base"],
+        [start],
+        ["checkpoint-1"],
+        ["checkpoint-3"],
+    ]
+    assert marker == Complete([f"0000{i}" for i in range(5)])
 
 
 def test_a_lost_log_or_marker_is_made_again_and_nothing_else_is_touched(
@@ -249,7 +298,7 @@ def test_a_lost_log_or_marker_is_made_again_and_nothing_else_is_touched(
     report(copy, "training_log.parquet", "first").unlink()
     (folder / MARKER).unlink()
     output = copy.kedro("--params", "run_id=first")
-    assert "train policy" in output and "measure checkpoints" not in output
+    assert "train policy" in output and "answer with checkpoints" not in output
     assert copy.files("first") == before
     changed = [path for path, time in times.items() if path.is_file() and path.stat().st_mtime_ns != time]
     assert [path for path in changed if path.name != ".lock"] == []
@@ -258,7 +307,7 @@ def test_a_lost_log_or_marker_is_made_again_and_nothing_else_is_touched(
 def test_what_was_removed_on_purpose_is_not_measured_as_nothing(
     finished: tuple[Project, str], tmp_path: Path
 ) -> None:
-    """The metrics of removed checkpoints are lost: the run says what is to be made again, and makes it when
+    """The metrics of removed checkpoints are made of their answers. Where these are lost too, the run says what is to be made again, and makes it when
     the person has agreed by deleting it.
     """
     project, _ = finished
@@ -266,6 +315,9 @@ def test_what_was_removed_on_purpose_is_not_measured_as_nothing(
     before, folder = copy.files("first"), models(copy, "checkpoints", "first")
     [gone, *_] = sorted(json.loads((folder / "_removed.json").read_text()))
     shutil.rmtree(report(copy, "checkpoint_metrics", "first"))
+    copy.kedro("--params", "run_id=first")
+    assert copy.files("first") == before  # scored again
+    shutil.rmtree(copy.path / "data/07_model_output/iteration_1/checkpoint_answers")
     output = copy.kedro("--params", "run_id=first", expect=1)
     said = " ".join(output.split())
     assert f"{gone} was measured and then removed" in said

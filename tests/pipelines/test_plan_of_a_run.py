@@ -63,7 +63,7 @@ def test_with_what_was_found_the_plan_is_what_was_done(finished: tuple[Project, 
     calls = plan["train_policy"]["calls"]
     assert (calls["pairs"], calls["steps"]) == (len(pairs), log["step"].max())
     names = set(measured["checkpoint"])
-    assert plan["measure_checkpoints"]["calls"]["policies"] == len(names)
+    assert plan["answer_with_checkpoints"]["calls"]["policies"] == len(names)
     assert calls["checkpoints"] == len(names - {"base", "start"})
     texts = pairs.melt("prompt_id", ["chosen", "rejected"])[["prompt_id", "value"]]
     assert len(texts.drop_duplicates()) <= plan["compute_reference"]["calls"]["answers"]

@@ -106,8 +106,8 @@ def test_the_loop_of_llava_is_four_times_4000_prompts() -> None:
     assert calls["verify_claims"] == {"images": 4000, "yes/no questions": 240_000}
     assert calls["compute_reference"] == {"pairs": 8000, "answers": 16_000}
     assert calls["train_policy"] == {"pairs": 8000, "steps": 4000, "checkpoints": 16}
-    assert calls["measure_checkpoints"] == {"policies": 18, "answers": 18 * 300}
-    assert row(plan, "measure_checkpoints").loop_calls["policies"] == 17 + 3 * 18
+    assert calls["answer_with_checkpoints"] == {"policies": 18, "answers": 18 * 300}
+    assert row(plan, "answer_with_checkpoints").loop_calls["policies"] == 17 + 3 * 18
     assert row(plan, "sample_candidates").loop_calls == {"prompts": 16_000, "candidates": 160_000}
     assert row(plan, "base policy, once a loop").loop_calls["test answers"] == 400
 

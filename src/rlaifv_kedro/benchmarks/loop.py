@@ -1,7 +1,9 @@
 """How the loop measures its policies: by CHAIR on greedy answers, and by yes/no questions."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -10,6 +12,7 @@ from rlaifv_kedro.benchmarks.chair import CHAIR, prompt_items
 from rlaifv_kedro.benchmarks.scoring import answered_items, log_cut_off, scores_of
 from rlaifv_kedro.benchmarks.statistics import Estimate, image_numbers, share
 from rlaifv_kedro.claims import ask_yes_no
+from rlaifv_kedro.engine.chunks import Work
 from rlaifv_kedro.engine.progress import batches
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, FeedbackParams, ModelsParams
@@ -29,18 +32,19 @@ def policy_name(iteration: int) -> str:
 
 
 def answer_prompts(
-    model: "TransformersModel", policy: str, prompts: pd.DataFrame, params: EvaluationParams
+    model: "TransformersModel", policy: str, prompts: Sequence[Any], params: EvaluationParams
 ) -> pd.DataFrame:
     """Greedy answers of a policy: the ``answers`` table.
 
     Args:
         policy: How the table calls it.
+        prompts: Rows of ``prompts``.
     """
     from rlaifv_kedro.models import Decoding, Question
 
     decoding = Decoding(temperature=0, max_new_tokens=params.max_new_tokens)
     rows = []
-    for part in batches(list(prompts.itertuples(index=False)), params.batch_size, "answering"):
+    for part in batches(prompts, params.batch_size, "answering"):
         questions = [Question(open_image(row.image, f"prompt {row.prompt_id}"), row.question) for row in part]
         sampled = model.sample(questions, [[0]] * len(part), decoding)
         rows += [
@@ -48,6 +52,26 @@ def answer_prompts(
             for p, [a] in zip(part, sampled)
         ]
     return table("answers").frame(rows)
+
+
+@contextmanager
+def prompt_answerer(params: EvaluationParams, models: ModelsParams, compute: ComputeParams) -> Iterator[Work]:
+    """The work gives ``answers`` of one (policy's checkpoint, its name, rows of ``prompts``).
+
+    It loads a policy at a time, and none where there are no rows.
+    """
+    loaded: dict[Path, TransformersModel] = {}
+
+    def work(some: list[tuple[Path, str, list[Any]]]) -> pd.DataFrame:
+        [(checkpoint, name, prompts)] = some
+        if not prompts:
+            return table("answers").frame([])
+        if checkpoint not in loaded:
+            loaded.clear()
+            loaded[checkpoint] = load_policy(checkpoint, params.batch_size, models, compute)
+        return answer_prompts(loaded[checkpoint], name, prompts, params)
+
+    yield work
 
 
 def score_answers(

@@ -161,6 +161,9 @@ class EvaluationParams(Params):
     batch_size: Annotated[Count, Effect.EXECUTION] = Field(
         8, description="prompts a forward pass; with best_of, sequences; the results are the same to rounding"
     )
+    chunk_size: Annotated[Count, Effect.DIVISION] = Field(
+        100, description="prompts a chunk of a checkpoint's answers: what a kill can lose"
+    )
     best_of: int = Field(
         1,
         strict=True,

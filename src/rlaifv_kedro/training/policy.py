@@ -76,8 +76,8 @@ def keep_checkpoints(
         )
 
 
-def refuse_lost_metrics(removed: Mapping[str, Any]) -> None:
-    """Stop if a removed checkpoint is of this run, which has measured it before and lost what it measured.
+def refuse_lost_answers(removed: Mapping[str, Any]) -> None:
+    """Stop if a removed checkpoint is of this run, which has measured it before and lost its answers.
 
     Args:
         removed: Its entry in the ``checkpoints``.
@@ -89,7 +89,7 @@ def refuse_lost_metrics(removed: Mapping[str, Any]) -> None:
         path = Path(removed["path"])
         raise UserError(
             f"{path.name} was measured and then removed (evaluation.keep_best), and its rows of "
-            f"checkpoint_metrics are lost. {all_again(path.parent)}"
+            f"checkpoint_answers are lost. {all_again(path.parent)}"
         )
 
 

@@ -15,15 +15,17 @@ from rlaifv_kedro.benchmarks.loop import (
     answer_prompts,
     load_policy,
     policy_name,
+    prompt_answerer,
     score_answers,
 )
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
+from rlaifv_kedro.engine.items import LazyItems
 from rlaifv_kedro.engine.outputs import scratch_folder
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, FeedbackParams, ModelsParams, RewardParams
 from rlaifv_kedro.preference.selection import BASE, START, checkpoints_to_keep, choose
 from rlaifv_kedro.schemas import table
-from rlaifv_kedro.training.policy import keep_checkpoints, refuse_lost_metrics, whole_policy
+from rlaifv_kedro.training.policy import keep_checkpoints, refuse_lost_answers, whole_policy
 
 logger = logging.getLogger(__name__)
 
@@ -42,50 +44,91 @@ MAKE_TRUTH = {"selection": make_selection_truth, "test": make_test_truth}
 """The splits that policies are measured on, and the node that makes the truth about each."""
 
 
-def measure_checkpoints(
+def answer_with_checkpoints(
     checkpoints: list[dict[str, Any]],
     policy: Path,
     base_policy: Path,
     prompts: pd.DataFrame,
-    truth: pd.DataFrame,
     params: EvaluationParams,
     models: ModelsParams,
     compute: ComputeParams,
 ) -> Iterator[Chunk | Complete]:
-    """Measure the base policy, the starting policy and every checkpoint: ``checkpoint_metrics``.
+    """Greedy answers of the base policy, the starting policy and every checkpoint: ``checkpoint_answers``.
 
-    Each is a chunk. A checkpoint of another run that the storage policy has removed has no rows.
+    A chunk is some prompts of one of them. A policy that has several names answers under the first. A
+    checkpoint of another run that the storage policy has removed has no rows.
 
     Raises:
-        UserError: This run has measured and removed a checkpoint, and what it measured is lost.
+        UserError: This run has measured and removed a checkpoint, and its answers are lost.
     """
-    named = [
+    rows, size = list(prompts.itertuples(index=False)), params.chunk_size
+    distinct = {one["path"]: one for one in reversed(_compared(checkpoints, policy, base_policy))}
+    parts = [(one, start) for one in reversed(distinct.values()) for start in range(0, len(rows), size)]
+
+    def items(some: list[tuple[dict[str, Any], int]]) -> list[tuple[Path, str, list[Any]]]:
+        [(one, start)] = some
+        return [(one["path"], one["name"], [] if _is_gone(one, start) else rows[start : start + size])]
+
+    yield from map_chunks(
+        LazyItems(parts, items), 1, prompt_answerer, (params, models, compute), "answering with checkpoints"
+    )
+
+
+def score_checkpoints(
+    checkpoints: list[dict[str, Any]],
+    answers: pd.DataFrame,
+    policy: Path,
+    base_policy: Path,
+    prompts: pd.DataFrame,
+    truth: pd.DataFrame,
+) -> Iterator[Chunk | Complete]:
+    """What the answers of the base policy, the starting policy and every checkpoint are worth.
+
+    Args:
+        answers: The ``checkpoint_answers``.
+
+    Yields:
+        Chunks of ``checkpoint_metrics``, one a policy.
+    """
+    compared = _compared(checkpoints, policy, base_policy)
+    answered_as = {one["path"]: one["name"] for one in reversed(compared)}
+
+    def work(some: list[dict[str, Any]]) -> pd.DataFrame:
+        [one] = some
+        own = answers[answers["policy"] == answered_as[one["path"]]]
+        if own.empty:
+            return table("checkpoint_metrics").frame([])
+        metrics = score_answers(own, prompts, truth)[1].drop(columns="policy")
+        return metrics.assign(checkpoint=one["name"], step=one["step"], epoch=one["epoch"])
+
+    yield from map_chunks(compared, 1, nullcontext, (work,), "scoring checkpoints")
+
+
+def _compared(checkpoints: list[dict[str, Any]], policy: Path, base_policy: Path) -> list[dict[str, Any]]:
+    """All that are compared, with their names; base policy and start are one in the first iteration."""
+    return [
         {"path": base_policy, "step": 0, "epoch": 0.0, "name": BASE},
         {"path": policy, "step": 0, "epoch": 0.0, "name": START},
-        *({**c, "name": Path(c["path"]).name} for c in checkpoints),
+        *({**c, "path": Path(c["path"]), "name": Path(c["path"]).name} for c in checkpoints),
     ]
-    measured: dict[Path, pd.DataFrame] = {}
 
-    def work(one: list[dict[str, Any]]) -> pd.DataFrame:
-        [checkpoint] = one
-        path = Path(checkpoint["path"])
-        if "removed" in checkpoint:
-            refuse_lost_metrics(checkpoint)
-            logger.warning(
-                "%s was removed by an earlier selection (evaluation.keep_best) and can't be measured: it "
-                "takes no part",
-                path.name,
-            )
-            return table("checkpoint_metrics").frame([])
-        if path not in measured:  # in the first iteration base and start are one
-            model = load_policy(path, params.batch_size, models, compute)
-            answers = answer_prompts(model, checkpoint["name"], prompts, params)
-            measured[path] = score_answers(answers, prompts, truth)[1].drop(columns="policy")
-        return measured[path].assign(
-            checkpoint=checkpoint["name"], step=checkpoint["step"], epoch=checkpoint["epoch"]
+
+def _is_gone(checkpoint: dict[str, Any], start: int) -> bool:
+    """Whether an earlier selection has removed a checkpoint, which is said at the first prompts.
+
+    Raises:
+        UserError: This run has removed it.
+    """
+    if "removed" not in checkpoint:
+        return False
+    refuse_lost_answers(checkpoint)
+    if start == 0:
+        logger.warning(
+            "%s was removed by an earlier selection (evaluation.keep_best) and can't be measured: it takes "
+            "no part",
+            checkpoint["name"],
         )
-
-    yield from map_chunks(named, 1, nullcontext, (work,), "measuring checkpoints")
+    return True
 
 
 def select_checkpoint(
@@ -143,7 +186,7 @@ def answer_test_prompts(
 ) -> pd.DataFrame:
     """Greedy answers of an iteration's policy, the base policy being that of iteration 0: ``answers``."""
     model = load_policy(checkpoint, params.batch_size, models, compute)
-    return answer_prompts(model, policy_name(iteration), prompts, params)
+    return answer_prompts(model, policy_name(iteration), list(prompts.itertuples(index=False)), params)
 
 
 def choose_best_answers(

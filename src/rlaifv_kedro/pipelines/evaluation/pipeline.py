@@ -1,4 +1,4 @@
-"""evaluation: checkpoints -> checkpoint_metrics -> trained_policy -> answers -> metrics."""
+"""evaluation: checkpoints -> their answers and metrics -> trained_policy -> answers -> metrics."""
 
 from kedro.pipeline import Pipeline, node
 
@@ -47,20 +47,32 @@ def selection_pipeline(split: str = "selection") -> Pipeline:
     return Pipeline(
         [
             node(
-                nodes.measure_checkpoints,
+                nodes.answer_with_checkpoints,
                 inputs=[
                     "checkpoints",
                     "policy",
                     "base_policy",
                     f"{split}_prompts",
-                    f"{split}_truth",
                     "params:evaluation",
                     "params:models",
                     "params:compute",
                 ],
-                outputs="checkpoint_metrics",
-                name="measure_checkpoints",
+                outputs="checkpoint_answers",
+                name="answer_with_checkpoints",
                 tags=[Role.POLICY, Task.SELECTING],
+            ),
+            node(
+                nodes.score_checkpoints,
+                inputs=[
+                    "checkpoints",
+                    "checkpoint_answers",
+                    "policy",
+                    "base_policy",
+                    f"{split}_prompts",
+                    f"{split}_truth",
+                ],
+                outputs="checkpoint_metrics",
+                name="score_checkpoints",
             ),
             node(
                 nodes.select_checkpoint,

@@ -78,7 +78,9 @@ def measure_models(
     policy, judge = (
         load_policy(path, evaluate.batch_size, ModelsParams(), compute) for path in (base_policy, labeler)
     )
-    rates = score_answers(answer_prompts(policy, "base", prompts, evaluate), prompts, truth)[1]
+    rates = score_answers(
+        answer_prompts(policy, "base", list(prompts.itertuples(index=False)), evaluate), prompts, truth
+    )[1]
     seeing = {
         name: answer_probes(model, name, prompts, probes, feedback, evaluate)
         for name, model in (("labeler", judge), ("base policy", policy))
