@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 
 VLLM := .venv-vllm
 
-.PHONY: run vllm-env test test-slow test-distributed test-vllm test-chaos lint viz clean
+.PHONY: run vllm-env test test-slow test-distributed test-vllm test-ray test-chaos lint viz clean
 
 run: $(STAMP)
 	$(BIN)/kedro run
@@ -24,6 +24,11 @@ test-distributed: $(STAMP)
 # Real servers of vLLM, from the environment that `make vllm-env` makes, or VLLM_PYTHON=/path/to/its/python.
 test-vllm: $(STAMP)
 	$(BIN)/python -m pytest -m vllm
+
+# On a real Ray, which it installs into the environment.
+test-ray: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[ray]"
+	$(BIN)/python -m pytest -m ray
 
 # Kills, damage, full disks and storms for a quarter of an hour; `python tests/chaos --help` has more.
 test-chaos: $(STAMP)

@@ -13,6 +13,7 @@ from kedro.pipeline.node import Node
 from pydantic_core import to_jsonable_python
 
 from rlaifv_kedro.datasets.chunks import ChunkedTableDataset
+from rlaifv_kedro.engine.cluster import leave
 from rlaifv_kedro.engine.outputs import Outputs, announce
 from rlaifv_kedro.found_out import taken
 from rlaifv_kedro.leftovers import end_leftovers
@@ -162,6 +163,7 @@ class RunHooks:
         Raises:
             MadeOtherwise: The run must begin once more.
         """
+        leave()
         self._recorder.check_outdated(pipeline)
         self._close("finished")
         if self._on_finished is not None:
@@ -170,6 +172,7 @@ class RunHooks:
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:
         """Closes the manifest and says how to go on."""
+        leave()
         if self._manifest is not None:
             message = user_message(error)
             self._close("failed", message or f"{type(error).__name__}: {error}")

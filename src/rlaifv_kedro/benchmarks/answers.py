@@ -66,6 +66,7 @@ def answer_items(
         answerer,
         (policies, weights, beams, params, models, compute),
         f"answering {benchmark}",
+        compute=compute,
     )
 
 

@@ -41,6 +41,7 @@ def sample_answers(
         answer_sampler,
         (policy, seed, params, models, compute),
         "sampling answers",
+        compute=compute,
     )
 
 

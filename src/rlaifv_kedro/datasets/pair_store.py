@@ -57,6 +57,10 @@ class PairStore(Sequence[PreferencePair]):
         tables = [pa.ipc.open_file(pa.memory_map(str(file))).read_all() for file in files]
         return cls(pa.concat_tables(tables) if tables else table(_TABLE).schema.empty_table(), files)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle: another process maps the same files."""
+        return PairStore.open, (self.files,)
+
     def __len__(self) -> int:
         return len(self.idx)
 

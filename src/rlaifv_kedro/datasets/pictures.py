@@ -17,7 +17,9 @@ import pandas as pd
 import pyarrow as pa
 
 from rlaifv_kedro.datasets.parquet import BATCH, StoredRows
+from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown, writing
+from rlaifv_kedro.images import embed_image
 from rlaifv_kedro.schemas import IMAGE, cast_arrow, conform_column
 
 GROUP_BYTES = 8 << 20
@@ -48,6 +50,18 @@ class StoredPicture(Picture):
 
     def __repr__(self) -> str:
         return f"<picture of row {self.row}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle: another process, maybe on another host, gets the bytes, also those of a named file."""
+        return dict, (_with_bytes(dict(self)),)
+
+
+def _with_bytes(picture: dict[str, Any]) -> dict[str, Any]:
+    """The picture with the bytes of the file that it names, if that can be read; who opens it says if not."""
+    try:
+        return {**picture, "bytes": embed_image(picture, None, "")["bytes"]}
+    except UserError:
+        return picture
 
 
 class PictureColumn:

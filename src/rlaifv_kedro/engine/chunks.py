@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.outputs import finished_chunks
+from rlaifv_kedro.params import ComputeParams
 
 Output = TypeVar("Output", Chunk, Complete)
 Frames = pd.DataFrame | tuple[pd.DataFrame, ...]
@@ -24,6 +25,7 @@ def map_chunks(
     args: tuple[Any, ...],
     label: str,
     tables: int = 1,
+    compute: ComputeParams | None = None,
 ) -> Iterator[Chunk | Complete | tuple[Chunk, ...] | tuple[Complete, ...]]:
     """Works through the items in fixed chunks, and yields what Kedro saves.
 
@@ -56,6 +58,8 @@ def map_chunks(
             several tables.
         label: Name beside the progress bar.
         tables: How many tables the node saves.
+        compute: Says whether the chunks are worked in this process or by Ray's workers, each of which makes
+            its own work; they may then come in another order. None: in this process.
 
     Raises:
         ValueError: ``size`` is below 1, or the work returned another number of frames than ``tables``.
@@ -69,7 +73,7 @@ def map_chunks(
     done = len(starts) - len(missing)
     with (
         tqdm(total=len(starts), initial=done, desc=label, unit="chunk", delay=2) as progress,
-        closing(_in_this_process(parts, make_work, args)) as worked,
+        closing(_worked(parts, make_work, args, label, compute)) as worked,
     ):
         for chunk_id, found in worked:
             frames = found if isinstance(found, tuple) else (found,)
@@ -80,10 +84,19 @@ def map_chunks(
     yield _outputs([Complete(list(starts))] * tables)
 
 
-def _in_this_process(
-    parts: Iterator[tuple[str, Sequence[Any]]], make_work: MakeWork, args: tuple[Any, ...]
+def _worked(
+    parts: Iterator[tuple[str, Sequence[Any]]],
+    make_work: MakeWork,
+    args: tuple[Any, ...],
+    label: str,
+    compute: ComputeParams | None,
 ) -> Iterator[tuple[str, Frames]]:
-    """Each chunk's id and rows, one chunk after the other."""
+    """Each chunk's id and rows."""
+    if compute is not None and compute.engine == "ray":
+        from rlaifv_kedro.engine.ray_workers import on_ray
+
+        yield from on_ray(parts, make_work, args, compute.ray, label)
+        return
     with ExitStack() as opened:
         work: Work | None = None
         for chunk_id, part in parts:

@@ -38,16 +38,41 @@ class Params(BaseModel):
         if name == "model_fields":  # Kedro asks instances; pydantic's warning about that would name us
             return type(self).model_fields
         value = super().__getattribute__(name)
-        try:
-            own, reads = object.__getattribute__(self, "_note")
-        except AttributeError:
+        note = note_of(self)
+        if note is None:
             return value
+        own, reads = note
         field = type(self).__pydantic_fields__.get(name)
         if name == "__dict__":  # through which models are compared, hashed, copied and written
             reads.add(own)
         elif field is not None and not (isinstance(value, Params) and field.annotation is type(value)):
             reads.add(f"{own}.{name}")  # also of a group that might be None or another: `is None` tells which
         return value
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """For pickle, which reads nothing in the sense of :func:`noting`; a note goes along."""
+        note = note_of(self)
+        if note is None:
+            return super().__getstate__()
+        own, reads = note
+        known = own in reads
+        state = super().__getstate__()
+        if not known:
+            reads.discard(own)
+        return {**state, "_note": note}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        if "_note" in state:
+            object.__setattr__(self, "_note", state["_note"])
+
+
+def note_of(params: Params) -> tuple[str, set[str]] | None:
+    """What :func:`noting` has given a copy: its name and ``reads``; None for other parameters."""
+    try:
+        return object.__getattribute__(params, "_note")
+    except AttributeError:
+        return None
 
 
 def noting(params: Params, name: str, reads: set[str]) -> Params:

@@ -11,8 +11,34 @@ from rlaifv_kedro.params.serving import ServingParams
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
+class RayParams(Params):
+    """The workers of ``compute.engine=ray``: processes on this machine, or on the hosts of a cluster."""
+
+    workers: Annotated[Count | None, Effect.EXECUTION] = Field(
+        None, description="how many; without it, as many as the cluster has room for"
+    )
+    gpus_per_worker: Annotated[float, Effect.EXECUTION] = Field(
+        1, ge=0, le=64, description="below 1, workers share a GPU; 0 on machines without any"
+    )
+    cpus_per_worker: Annotated[float, Effect.EXECUTION] = Field(
+        1, ge=0, le=1024, description="cores that are set aside for each"
+    )
+    address: Annotated[str, Effect.EXECUTION] = Field(
+        "",
+        description="of a Ray cluster, or auto for the one that this host is in; empty: that of the "
+        "environment variable RAY_ADDRESS, or else one of the run's own on this machine",
+    )
+
+
 class ComputeParams(Params):
     """Where and how models compute."""
+
+    engine: Annotated[Literal["local", "ray"], Effect.EXECUTION] = Field(
+        "local",
+        description="local: the chunks of long steps are worked in this process; ray: in several at once "
+        "(an extra, docs/scale.md); the same bytes",
+    )
+    ray: RayParams = RayParams()
 
     device: Annotated[Literal["auto", "cpu", "cuda"], Effect.EXECUTION] = Field(
         "auto", description="auto takes a GPU if there is one"

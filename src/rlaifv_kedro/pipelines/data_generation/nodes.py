@@ -77,6 +77,7 @@ def sample_candidates(
         (policy, seed, params, models, compute),
         "sampling candidates",
         2,
+        compute,
     )
 
 

@@ -70,7 +70,12 @@ def answer_with_checkpoints(
         return [(one["path"], one["name"], [] if _is_gone(one, start) else rows[start : start + size])]
 
     yield from map_chunks(
-        LazyItems(parts, items), 1, prompt_answerer, (params, models, compute), "answering with checkpoints"
+        LazyItems(parts, items),
+        1,
+        prompt_answerer,
+        (params, models, compute),
+        "answering with checkpoints",
+        compute=compute,
     )
 
 

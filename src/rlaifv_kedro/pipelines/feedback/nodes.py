@@ -75,6 +75,7 @@ def divide(
         (seed, params, models, compute),
         "dividing answers",
         2,
+        compute,
     )
 
 
@@ -118,6 +119,7 @@ def verify_claims(
         (labeler, policy, params, models, compute),
         "checking claims",
         2,
+        compute,
     ):
         replies.add(*output)
         yield output

@@ -60,6 +60,7 @@ def compute_rewards(
         rewarder,
         (policy, reference, params, training, models, compute),
         "rewards",
+        compute=compute,
     )
 
 

@@ -82,6 +82,7 @@ def compute_reference(
         reference_scorer,
         (pairs, policy, params, models, compute),
         "reference log-probs",
+        compute=compute,
     )
 
 

@@ -1,0 +1,249 @@
+"""Chunks on Ray: workers that may die, and one process that hands out chunks and writes what comes back.
+
+Ray's own pools don't do: ``ray.util.ActorPool`` loses the chunk of an actor that dies, an actor with
+``max_restarts=-1`` waits for ever for a host that is gone, and Ray Data reads all input again to resume.
+"""
+
+import logging
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from rlaifv_kedro.engine.cluster import imported, join, room_of_hosts
+from rlaifv_kedro.engine.worker import Answer, Record, Setup, Worker
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.found_out import note
+from rlaifv_kedro.params import OpenAIParams, Params, RayParams
+from rlaifv_kedro.params.base import note_of
+
+logger = logging.getLogger(__name__)
+
+TRIES = 3
+"""So often a chunk is given to a worker before it counts as what kills workers."""
+PATIENCE = 60.0
+"""Seconds until the first worker must be there: a process starts in a few, and longer means no room."""
+_FAREWELL = 60.0  # seconds that workers have to close their models
+# Beginnings of the variables that libraries read and that change what is computed, or how much is said of it.
+_ENVIRONMENT = ("HF_", "OMP_", "TOKENIZERS_", "TRANSFORMERS_")
+
+Part = tuple[str, Sequence[Any]]
+
+
+def on_ray(
+    parts: Iterator[Part], make_work: Any, args: tuple[Any, ...], params: RayParams, label: str
+) -> Iterator[tuple[str, Any]]:
+    """Each chunk's id and rows, in the order in which they are done.
+
+    Args:
+        parts: Chunks' ids and items; one is made when a worker is free.
+
+    Raises:
+        UserError: There is no room, a chunk or the opening of the models has ended three workers; or what
+            the work raises, as it is.
+    """
+    first = next(parts, None)
+    if first is None:
+        return
+    fleet = _Fleet(make_work, args, params, label)
+    try:
+        yield from fleet.work_through(chain([first], parts))
+        fleet.close()
+    finally:
+        fleet.kill()
+
+
+def environment_for(args: tuple[Any, ...], environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What workers get of this process's environment, keys of the servers that the arguments name among it.
+
+    Not all of it: paths and host names of this machine would be wrong on another one.
+    """
+    groups = [group for arg in args if isinstance(arg, Params) for group in (arg, *vars(arg).values())]
+    keys = {group.api_key_variable for group in groups if isinstance(group, OpenAIParams)}
+    return {
+        name: value for name, value in environment.items() if name in keys or name.startswith(_ENVIRONMENT)
+    }
+
+
+@dataclass
+class _Task:
+    """A chunk, and how often it was given to a worker that died."""
+
+    chunk_id: str
+    items: Any
+    deaths: int = 0
+
+
+class _Fleet:
+    """The workers of one step."""
+
+    def __init__(self, make_work: Any, args: tuple[Any, ...], params: RayParams, label: str):
+        from ray import cloudpickle
+
+        room = join(params)
+        self._args, self._params, self._label, self._room = args, params, label, room
+        self._ray = imported()
+        made = cloudpickle.dumps((make_work, args))
+        self._setup = self._ray.put(Setup(made, Path.cwd(), environment_for(args), tuple(sys.path)))
+        self._running: dict[Any, tuple[Any, _Task | None]] = {}  # of None a worker that starts
+        self._idle: list[Any] = []
+        self._waiting: deque[_Task] = deque()
+        self._early_deaths = 0
+        self._said: set[Record] = set()
+        self._count = params.workers or room.workers(params)
+        self._fitted = room_left(self._ray.available_resources(), params)
+        self._deadline = time.monotonic() + PATIENCE
+        if params.workers and params.workers > room.workers(params):
+            logger.warning(
+                "%s: compute.ray.workers=%d, and %s has room for %d; the others start when there is more",
+                label,
+                params.workers,
+                room,
+                room.workers(params),
+            )
+
+    def work_through(self, parts: Iterator[Part]) -> Iterator[tuple[str, Any]]:
+        """Each chunk's id and rows."""
+        for _ in range(self._count):
+            self._start()
+        while True:
+            self._hand_out(parts)
+            if self._idle and not any(task for _, task in self._running.values()):
+                return  # workers that only start are not waited for
+            done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=5)
+            if not done:
+                self._refuse_no_room()
+            for ref in done:
+                found = self._received(ref)
+                if found is not None:
+                    self._hand_out(parts)  # before the chunk is written
+                    yield found
+
+    def close(self) -> None:
+        """Has the models closed, and says what their workers say of it."""
+        refs = [worker.close.remote() for worker in self._idle]
+        done, _ = self._ray.wait(refs, num_returns=len(refs), timeout=_FAREWELL) if refs else ([], [])
+        for ref in done:
+            try:
+                self._take(self._ray.get(ref))
+            except self._ray.exceptions.RayError as error:
+                logger.warning("%s: a worker died while it closed its models: %s", self._label, _first(error))
+
+    def kill(self) -> None:
+        """Ends all workers."""
+        for worker in [*(worker for worker, _ in self._running.values()), *self._idle]:
+            self._ray.kill(worker, no_restart=True)
+        self._running, self._idle = {}, []
+
+    def _start(self) -> None:
+        options = {"num_gpus": self._params.gpus_per_worker, "num_cpus": self._params.cpus_per_worker}
+        remote = self._ray.remote(max_restarts=0, max_task_retries=0, **options)(Worker)
+        worker = remote.remote(self._setup)
+        self._running[worker.ready.remote()] = (worker, None)
+
+    def _hand_out(self, parts: Iterator[Part]) -> None:
+        """Gives every idle worker a chunk: one that came back first, else the next."""
+        while self._idle:
+            if not self._waiting:
+                part = next(parts, None)
+                if part is None:
+                    return
+                self._waiting.append(_Task(*part))
+            task, worker = self._waiting.popleft(), self._idle.pop()
+            self._running[worker.run.remote(task.items)] = (worker, task)
+
+    def _received(self, ref: Any) -> tuple[str, Any] | None:
+        """What a worker gives back: a chunk's rows, or nothing if it is only ready, or dead."""
+        worker, task = self._running.pop(ref)
+        try:
+            answer = self._ray.get(ref)
+        except self._ray.exceptions.RayTaskError:
+            raise  # a bug in the worker itself
+        except self._ray.exceptions.RayError as error:
+            self._bury(worker, task, error)
+            return None
+        self._idle.append(worker)
+        if task is None:
+            return None
+        return task.chunk_id, self._take(answer)
+
+    def _take(self, answer: Answer) -> Any:
+        """The rows, after what a worker has read, found out and logged is noted here.
+
+        Raises:
+            Exception: What the work raised.
+        """
+        for arg in self._args:
+            noted = note_of(arg) if isinstance(arg, Params) else None
+            if noted is not None:
+                noted[1].update(answer.reads)
+                break
+        for subject, what in answer.found_out.items():
+            note(subject, what)
+        for record in answer.logged:
+            if record not in self._said:  # once, not once a worker
+                self._said.add(record)
+                name, level, message = record
+                logging.getLogger(name).log(level, "%s", message)
+        if answer.error is not None:
+            raise answer.error
+        return answer.result
+
+    def _bury(self, worker: Any, task: _Task | None, error: Exception) -> None:
+        """Puts a dead worker's chunk back, and starts another worker.
+
+        Raises:
+            UserError: That has happened too often.
+        """
+        self._ray.kill(worker, no_restart=True)  # one that only can't be reached
+        if task is None:
+            self._early_deaths += 1
+            if self._early_deaths >= TRIES:
+                raise UserError(f"{self._label}: {TRIES} workers died when they started: {_first(error)}")
+        else:
+            task.deaths += 1
+            if task.deaths >= TRIES:
+                raise UserError(
+                    f"{self._label}: {TRIES} workers died at chunk {task.chunk_id}, one after the other: "
+                    f"{_first(error)} Most often that is a lack of memory: lower the stage's batch_size, or "
+                    "start fewer workers a host (compute.ray)."
+                )
+            logger.warning(
+                "%s: a worker died at chunk %s, which another one works again: %s",
+                self._label,
+                task.chunk_id,
+                _first(error),
+            )
+            self._waiting.appendleft(task)
+        self._start()
+
+    def _refuse_no_room(self) -> None:
+        """Raises UserError if no worker is there in time: hosts are gone, or others have taken the room."""
+        if self._idle or any(task for _, task in self._running.values()):
+            self._deadline = time.monotonic() + PATIENCE
+        if time.monotonic() < self._deadline:
+            return
+        room, free = room_of_hosts(self._ray.nodes()), self._ray.available_resources()
+        if self._fitted and room.workers(self._params):
+            return  # they start slowly
+        raise UserError(
+            f"{self._label}: no worker has started in {PATIENCE:.0f} s. The cluster has {room}, and "
+            f"{free.get('GPU', 0):g} GPUs and {free.get('CPU', 0):g} CPUs are free; a worker needs "
+            f"{self._params.gpus_per_worker:g} and {self._params.cpus_per_worker:g}. Wait for the others, or "
+            "join another cluster (compute.ray.address)."
+        )
+
+
+def room_left(free: Mapping[str, float], params: RayParams) -> bool:
+    """Whether as much is free as a worker needs, on whichever hosts."""
+    return free.get("GPU", 0) >= params.gpus_per_worker and free.get("CPU", 0) >= params.cpus_per_worker
+
+
+def _first(error: Exception) -> str:
+    """The first line of what Ray says."""
+    return str(error).strip().partition("\n")[0]
