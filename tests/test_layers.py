@@ -65,6 +65,7 @@ KNOWS = {
         "branching",
         "claims",
         "datasets",
+        "engine",
         "models",
         "preference",
         "runs",

@@ -129,7 +129,9 @@ def test_what_workers_say_read_and_find_out_comes_home_once(
 
 
 def test_no_room_is_said_with_what_there_is() -> None:
-    with pytest.raises(UserError, match=r"no host has room .*gpus_per_worker=2 .* the cluster has 1 host \("):
+    with pytest.raises(
+        UserError, match=r"no host has room .* 2 GPUs and 0.1 CPUs: the cluster has 1 host \("
+    ):
         list(map_chunks("ab", 1, fleet_work.wrong, ("user",), "x", compute=on(gpus_per_worker=2)))
 
 
@@ -137,7 +139,7 @@ def test_taken_room_is_said_within_a_minute(monkeypatch: pytest.MonkeyPatch, tmp
     """Somebody else has the CPUs."""
     monkeypatch.setattr(ray_workers, "PATIENCE", 6.0)
     ray = cluster.imported()
-    cluster.join(on().ray)
+    cluster.join(on())
     cpus = ray.cluster_resources()["CPU"]
     other = ray.remote(num_cpus=cpus)(ray_workers.Worker).remote(None)
     assert ray.get(other.ready.remote())

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from rlaifv_kedro.params import ModelsParams, OpenAIParams, TrainingParams, TransformersParams
-from rlaifv_kedro.params.base import Effect, noting
+from rlaifv_kedro.params.base import Effect, noting, without_note
 from rlaifv_kedro.params.effects import all_effects, effect_of
 
 DOCS = Path(__file__).parents[2] / "docs/runs.md"
@@ -167,3 +167,12 @@ def test_noting_changes_nothing_else() -> None:
     noted.clear()
     assert (copied.judge.model, copied.question_writer) == ("m", None)
     assert noted == {"models.judge", "models.judge.model", "models.question_writer"}
+
+
+def test_parameters_without_their_note_are_the_same_and_read_by_nobody() -> None:
+    noted: set[str] = set()
+    given = TrainingParams(beta=0.3, lora={"rank": 8})
+    plain = without_note(noting(given, "training", noted))
+    assert noted == set()
+    assert type(plain) is TrainingParams and plain.model_dump() == given.model_dump()
+    assert (plain.beta, plain.lora.rank, noted) == (0.3, 8, set())

@@ -259,3 +259,30 @@ def test_a_stage_is_asked_only_what_it_needs(project: Path) -> None:
     """What only training needs doesn't keep claims from being checked."""
     start(project, {"training": {"deepspeed": "conf/zero.json"}}, "feedback")
     start(project, {"feedback": {"divide_prompt": "gone.txt"}}, "training")
+
+
+def test_ray_without_its_package_or_gpus_is_said_before(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def params(**ray: Any) -> dict[str, Any]:
+        return {
+            "compute": {
+                **SMALL["compute"],
+                "engine": "ray",
+                "ray": {"workers": 2, "gpus_per_worker": 1} | ray,
+            }
+        }
+
+    found, find = [None, object()], machine.importlib.util.find_spec
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(
+        machine.importlib.util, "find_spec", lambda name: found[-1] if name == "ray" else find(name)
+    )
+    monkeypatch.setattr(machine, "gpu_count", lambda: 1)
+    [line] = refused(project, params())
+    assert "Ray on this machine: 2 workers of 1 GPUs each, and 1 GPUs are here" in line
+    start(project, params(gpus_per_worker=0.5))
+    start(project, params(address="head:6379"))  # asked when its room is needed
+    found.pop()
+    [line] = refused(project, params(gpus_per_worker=0))
+    assert "the package ray is not installed" in line and "rlaifv_kedro[ray]" in line

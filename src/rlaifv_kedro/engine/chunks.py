@@ -95,7 +95,7 @@ def _worked(
     if compute is not None and compute.engine == "ray":
         from rlaifv_kedro.engine.ray_workers import on_ray
 
-        yield from on_ray(parts, make_work, args, compute.ray, label)
+        yield from on_ray(parts, make_work, args, compute, label)
         return
     with ExitStack() as opened:
         work: Work | None = None

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.params import RayParams
+from rlaifv_kedro.params import ComputeParams, RayParams
 
 # Bytes of shared memory of a cluster of the run's own: the items and rows of the chunks that are under way,
 # some 40 MB a worker with large pictures. Ray's own choice is a third of the machine's memory.
 _OBJECT_STORE = 1 << 30
 
 logger = logging.getLogger(__name__)
-_joined: RayParams | None = None
+_joined: str | None = None  # address
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,9 @@ class Room:
 
     hosts: Sequence[Mapping[str, float]]
 
-    def workers(self, params: RayParams) -> int:
-        """How many workers there is room for; without GPUs and CPUs of their own, one a host."""
-        wanted = {"GPU": params.gpus_per_worker, "CPU": params.cpus_per_worker}
-        return sum(_fit(host, wanted) for host in self.hosts)
+    def workers(self, needs: Mapping[str, float]) -> int:
+        """How many workers with these needs there is room for; of workers without any, one a host."""
+        return sum(_fit(host, needs) for host in self.hosts)
 
     def __str__(self) -> str:
         hosts = ", ".join(
@@ -36,13 +35,13 @@ class Room:
         return f"{len(self.hosts)} host{'s' * (len(self.hosts) != 1)} ({hosts})"
 
 
-def _fit(host: Mapping[str, float], wanted: Mapping[str, float]) -> int:
+def _fit(host: Mapping[str, float], needs: Mapping[str, float]) -> int:
     # Ray counts in ten-thousandths.
-    fit = [math.floor(host.get(name, 0) / each + 1e-4) for name, each in wanted.items() if each]
+    fit = [math.floor(host.get(name, 0) / each + 1e-4) for name, each in needs.items() if each]
     return min(fit, default=1)
 
 
-def join(params: RayParams) -> Room:
+def join(compute: ComputeParams) -> Room:
     """Joins the cluster of the parameters, or starts one, unless this process is in it already.
 
     Raises:
@@ -50,13 +49,18 @@ def join(params: RayParams) -> Room:
     """
     global _joined
     ray = imported()
-    if _joined is None or _joined.address != params.address or not ray.is_initialized():
+    address, needs = address_of(compute.ray), compute.of_a_worker()
+    if _joined != address or not ray.is_initialized():
         leave()
-        _start(ray, params)
-        _joined = params
+        _start(ray, address)
+        _joined = address
     room = room_of_hosts(ray.nodes())
-    if not room.workers(params):
-        raise UserError(no_room(params, room))
+    if not room.workers(needs):
+        raise UserError(
+            f"no host has room for a worker, which takes {needs['GPU']:g} GPUs and {needs['CPU']:g} CPUs: "
+            f"the cluster has {room}. Lower compute.ray.gpus_per_worker or cpus_per_worker, or join another "
+            "cluster (compute.ray.address)."
+        )
     return room
 
 
@@ -94,26 +98,15 @@ def room_of_hosts(nodes: Sequence[Mapping[str, Any]]) -> Room:
     return Room([node["Resources"] for node in nodes if node["Alive"]])
 
 
-def no_room(params: RayParams, room: Room) -> str:
-    """What to say of a cluster without room for one worker."""
-    return (
-        f"no host has room for a worker with compute.ray.gpus_per_worker={params.gpus_per_worker:g} and "
-        f"cpus_per_worker={params.cpus_per_worker:g}: the cluster has {room}. Lower these, or join another "
-        "cluster (compute.ray.address)."
-    )
-
-
-def _start(ray: Any, params: RayParams) -> None:
-    address = address_of(params)
-    # Ray would otherwise ask which accelerators there are, and send statistics of its use.
+def _start(ray: Any, address: str) -> None:
+    # Else Ray would send statistics of its use.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     own = {} if address else {"object_store_memory": _OBJECT_STORE, "include_dashboard": False}
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
-    logger.info("Joining Ray at %s", address) if address else logger.info("Starting Ray")
+    logger.info("%s", f"Joining Ray at {address}" if address else "Starting Ray on this machine")
     try:
         ray.init(address=address or "local", **own, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except Exception as error:  # Ray raises that class itself where its processes start too slowly
         raise UserError(
             f"Ray can't be {'joined at ' + address if address else 'started'}: {error}. See "
             "compute.ray.address, and that `ray status` on this host shows the cluster."

@@ -19,8 +19,8 @@ from rlaifv_kedro.engine.cluster import imported, join, room_of_hosts
 from rlaifv_kedro.engine.worker import Answer, Record, Setup, Worker
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.found_out import note
-from rlaifv_kedro.params import OpenAIParams, Params, RayParams
-from rlaifv_kedro.params.base import note_of
+from rlaifv_kedro.params import ComputeParams, OpenAIParams, Params
+from rlaifv_kedro.params.base import note_of, without_note
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ Part = tuple[str, Sequence[Any]]
 
 
 def on_ray(
-    parts: Iterator[Part], make_work: Any, args: tuple[Any, ...], params: RayParams, label: str
+    parts: Iterator[Part], make_work: Any, args: tuple[Any, ...], compute: ComputeParams, label: str
 ) -> Iterator[tuple[str, Any]]:
     """Each chunk's id and rows, in the order in which they are done.
 
@@ -50,7 +50,7 @@ def on_ray(
     first = next(parts, None)
     if first is None:
         return
-    fleet = _Fleet(make_work, args, params, label)
+    fleet = _Fleet(make_work, args, compute, label)
     try:
         yield from fleet.work_through(chain([first], parts))
         fleet.close()
@@ -82,29 +82,33 @@ class _Task:
 class _Fleet:
     """The workers of one step."""
 
-    def __init__(self, make_work: Any, args: tuple[Any, ...], params: RayParams, label: str):
+    def __init__(self, make_work: Any, args: tuple[Any, ...], compute: ComputeParams, label: str):
         from ray import cloudpickle
 
-        room = join(params)
-        self._args, self._params, self._label, self._room = args, params, label, room
+        room, self._needs, self._label = join(compute), compute.of_a_worker(), label
         self._ray = imported()
-        made = cloudpickle.dumps((make_work, args))
-        self._setup = self._ray.put(Setup(made, Path.cwd(), environment_for(args), tuple(sys.path)))
+        notes = [note_of(arg) if isinstance(arg, Params) else None for arg in args]
+        self._reads = next((note[1] for note in notes if note), set())  # all of a node note in one set
+        plain = tuple(without_note(arg) if isinstance(arg, Params) else arg for arg in args)
+        made, names = cloudpickle.dumps((make_work, plain)), tuple(note and note[0] for note in notes)
+        environment = environment_for(plain)
+        self._setup = self._ray.put(Setup(made, names, Path.cwd(), environment, tuple(sys.path)))
         self._running: dict[Any, tuple[Any, _Task | None]] = {}  # of None a worker that starts
         self._idle: list[Any] = []
         self._waiting: deque[_Task] = deque()
         self._early_deaths = 0
         self._said: set[Record] = set()
-        self._count = params.workers or room.workers(params)
-        self._fitted = room_left(self._ray.available_resources(), params)
+        fit = room.workers(self._needs)
+        self._count = compute.ray.workers or fit
+        self._fitted = enough(self._ray.available_resources(), self._needs)
         self._deadline = time.monotonic() + PATIENCE
-        if params.workers and params.workers > room.workers(params):
+        if self._count > fit:
             logger.warning(
                 "%s: compute.ray.workers=%d, and %s has room for %d; the others start when there is more",
                 label,
-                params.workers,
+                self._count,
                 room,
-                room.workers(params),
+                fit,
             )
 
     def work_through(self, parts: Iterator[Part]) -> Iterator[tuple[str, Any]]:
@@ -141,7 +145,7 @@ class _Fleet:
         self._running, self._idle = {}, []
 
     def _start(self) -> None:
-        options = {"num_gpus": self._params.gpus_per_worker, "num_cpus": self._params.cpus_per_worker}
+        options = {"num_gpus": self._needs["GPU"], "num_cpus": self._needs["CPU"]}
         remote = self._ray.remote(max_restarts=0, max_task_retries=0, **options)(Worker)
         worker = remote.remote(self._setup)
         self._running[worker.ready.remote()] = (worker, None)
@@ -178,11 +182,7 @@ class _Fleet:
         Raises:
             Exception: What the work raised.
         """
-        for arg in self._args:
-            noted = note_of(arg) if isinstance(arg, Params) else None
-            if noted is not None:
-                noted[1].update(answer.reads)
-                break
+        self._reads.update(answer.reads)
         for subject, what in answer.found_out.items():
             note(subject, what)
         for record in answer.logged:
@@ -229,19 +229,19 @@ class _Fleet:
         if time.monotonic() < self._deadline:
             return
         room, free = room_of_hosts(self._ray.nodes()), self._ray.available_resources()
-        if self._fitted and room.workers(self._params):
+        if self._fitted and room.workers(self._needs):
             return  # they start slowly
         raise UserError(
             f"{self._label}: no worker has started in {PATIENCE:.0f} s. The cluster has {room}, and "
             f"{free.get('GPU', 0):g} GPUs and {free.get('CPU', 0):g} CPUs are free; a worker needs "
-            f"{self._params.gpus_per_worker:g} and {self._params.cpus_per_worker:g}. Wait for the others, or "
+            f"{self._needs['GPU']:g} and {self._needs['CPU']:g}. Wait for the others, or "
             "join another cluster (compute.ray.address)."
         )
 
 
-def room_left(free: Mapping[str, float], params: RayParams) -> bool:
+def enough(free: Mapping[str, float], needs: Mapping[str, float]) -> bool:
     """Whether as much is free as a worker needs, on whichever hosts."""
-    return free.get("GPU", 0) >= params.gpus_per_worker and free.get("CPU", 0) >= params.cpus_per_worker
+    return all(free.get(name, 0) >= each for name, each in needs.items())
 
 
 def _first(error: Exception) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.found_out import taken
-from rlaifv_kedro.params.base import Params, note_of
+from rlaifv_kedro.params.base import noting
 
 Record = tuple[str, int, str]
 """Logger, level and message of what was logged."""
@@ -26,12 +26,15 @@ class Setup:
 
     Attributes:
         made: ``(make_work, args)``, pickled: unpickled when the environment is set.
+        noted: Of each argument whose reading is to be noted, its name; see
+            :func:`rlaifv_kedro.params.base.noting`.
         folder: Working folder of the run, which every host must have.
         environment: Variables that are set.
         modules: Where modules are looked for, after the worker's own places.
     """
 
     made: bytes
+    noted: tuple[str | None, ...]
     folder: Path
     environment: Mapping[str, str]
     modules: tuple[str, ...] = ()
@@ -44,7 +47,7 @@ class Answer:
     Attributes:
         result: A chunk's rows; None for other calls, and after an error.
         error: What the work raised.
-        reads: Parameters that were read so far; see :func:`rlaifv_kedro.params.base.noting`.
+        reads: Parameters that were read so far.
         found_out: What was noted by :func:`rlaifv_kedro.found_out.note` since the last answer.
         logged: What was logged since the last answer.
     """
@@ -62,7 +65,7 @@ class Worker:
     def __init__(self, setup: Setup):
         self._setup = setup
         self._log = _Kept()
-        self._args: tuple[Any, ...] = ()
+        self._reads: set[str] = set()
         self._opened: AbstractContextManager[Any] | None = None
         self._work: Any = None
 
@@ -99,19 +102,16 @@ class Worker:
         os.chdir(self._setup.folder)
         self._log.install()
         sys.path += [place for place in self._setup.modules if place not in sys.path]
-        make_work, self._args = pickle.loads(self._setup.made)
-        opened = make_work(*self._args)
+        make_work, args = pickle.loads(self._setup.made)
+        names = self._setup.noted
+        opened = make_work(
+            *(noting(arg, name, self._reads) if name else arg for arg, name in zip(args, names))
+        )
         self._work = opened.__enter__()
         self._opened = opened
 
     def _answer(self, result: Any = None, error: Exception | None = None) -> Answer:
-        return Answer(result, error, frozenset(reads_of(self._args)), taken(), self._log.taken())
-
-
-def reads_of(args: tuple[Any, ...]) -> set[str]:
-    """What was read of noting parameters among these arguments."""
-    notes = [note_of(arg) for arg in args if isinstance(arg, Params)]
-    return {name for note in notes if note is not None for name in note[1]}
+        return Answer(result, error, frozenset(self._reads), taken(), self._log.taken())
 
 
 class _Kept(logging.Handler):

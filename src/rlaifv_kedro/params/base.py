@@ -49,23 +49,6 @@ class Params(BaseModel):
             reads.add(f"{own}.{name}")  # also of a group that might be None or another: `is None` tells which
         return value
 
-    def __getstate__(self) -> dict[Any, Any]:
-        """For pickle, which reads nothing in the sense of :func:`noting`; a note goes along."""
-        note = note_of(self)
-        if note is None:
-            return super().__getstate__()
-        own, reads = note
-        known = own in reads
-        state = super().__getstate__()
-        if not known:
-            reads.discard(own)
-        return {**state, "_note": note}
-
-    def __setstate__(self, state: dict[Any, Any]) -> None:
-        super().__setstate__(state)
-        if "_note" in state:
-            object.__setattr__(self, "_note", state["_note"])
-
 
 def note_of(params: Params) -> tuple[str, set[str]] | None:
     """What :func:`noting` has given a copy: its name and ``reads``; None for other parameters."""
@@ -86,3 +69,12 @@ def noting(params: Params, name: str, reads: set[str]) -> Params:
     copy = params.model_copy(update=inner)
     object.__setattr__(copy, "_note", (name, reads))
     return copy
+
+
+def without_note(params: Params) -> Params:
+    """The same, of which nothing is noted; to make it reads nothing."""
+    values = object.__getattribute__(params, "__dict__")
+    plain = {
+        name: without_note(value) if isinstance(value, Params) else value for name, value in values.items()
+    }
+    return type(params).model_construct(params.model_fields_set, **plain)

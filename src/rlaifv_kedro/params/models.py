@@ -17,8 +17,11 @@ class RayParams(Params):
     workers: Annotated[Count | None, Effect.EXECUTION] = Field(
         None, description="how many; without it, as many as the cluster has room for"
     )
-    gpus_per_worker: Annotated[float, Effect.EXECUTION] = Field(
-        1, ge=0, le=64, description="below 1, workers share a GPU; 0 on machines without any"
+    gpus_per_worker: Annotated[float | None, Effect.EXECUTION] = Field(
+        None,
+        ge=0,
+        le=64,
+        description="below 1, workers share a GPU; without it 1, or 0 where compute.device is cpu",
     )
     cpus_per_worker: Annotated[float, Effect.EXECUTION] = Field(
         1, ge=0, le=1024, description="cores that are set aside for each"
@@ -60,6 +63,11 @@ class ComputeParams(Params):
         "prefix's cache, which counts for each branch where it is copied: bounds memory; the results are "
         "the same to rounding",
     )
+
+    def of_a_worker(self) -> dict[str, float]:
+        """The GPUs and CPUs that a worker of ``engine=ray`` takes, by Ray's names."""
+        gpus, usual = self.ray.gpus_per_worker, 0 if self.device == "cpu" else 1
+        return {"GPU": usual if gpus is None else gpus, "CPU": self.ray.cpus_per_worker}
 
 
 class BackendParams(Params):

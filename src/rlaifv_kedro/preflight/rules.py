@@ -14,6 +14,7 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params.current import current
 from rlaifv_kedro.preflight import (
     benchmark_rules,
+    engine_rules,
     feedback_rules,
     model_rules,
     serving_rules,
@@ -35,6 +36,7 @@ RULES: tuple[Rule, ...] = (
     table_rules.prompts_suffice,
     *model_rules.RULES,
     *serving_rules.RULES,
+    *engine_rules.RULES,
     *token_rules.RULES,
     *benchmark_rules.RULES,
 )
