@@ -6,6 +6,7 @@ Unknown keys and impossible values are refused before anything runs.
 
 from rlaifv_kedro.params.base import Count, Params, Share
 from rlaifv_kedro.params.benchmarks import BenchmarkDataParams, BenchmarksParams, JudgeParams
+from rlaifv_kedro.params.compute import ComputeParams, RayParams
 from rlaifv_kedro.params.method import (
     CollapseParams,
     DataGenerationParams,
@@ -16,11 +17,9 @@ from rlaifv_kedro.params.method import (
 from rlaifv_kedro.params.models import (
     AskedParams,
     BackendParams,
-    ComputeParams,
     ModelParams,
     ModelsParams,
     OpenAIParams,
-    RayParams,
     TransformersParams,
     VLLMParams,
     WeightsParams,

@@ -7,9 +7,10 @@ from pydantic import Field, ValidationError
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params.base import Count, Effect, Params, Share
 from rlaifv_kedro.params.benchmarks import BenchmarkDataParams, BenchmarksParams, JudgeParams
+from rlaifv_kedro.params.compute import ComputeParams
 from rlaifv_kedro.params.messages import explain
 from rlaifv_kedro.params.method import DataGenerationParams, EvaluationParams, FeedbackParams, RewardParams
-from rlaifv_kedro.params.models import ComputeParams, ModelsParams
+from rlaifv_kedro.params.models import ModelsParams
 from rlaifv_kedro.params.training import TrainingParams
 
 RUN_NAMES = ("run_id", "replay")
