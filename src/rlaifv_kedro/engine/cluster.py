@@ -107,7 +107,10 @@ def _start(ray: Any, address: str) -> None:
     try:
         ray.init(address=address or "local", **own, **quiet)
     except Exception as error:  # Ray raises that class itself where its processes start too slowly
-        raise UserError(
-            f"Ray can't be {'joined at ' + address if address else 'started'}: {error}. See "
-            "compute.ray.address, and that `ray status` on this host shows the cluster."
-        ) from error
+        tried = f"joined at {address}" if address else "started on this machine"
+        remedy = (
+            "See compute.ray.address, and that `ray status` on this host shows the cluster."
+            if address
+            else "If this machine is very busy, try again."
+        )
+        raise UserError(f"Ray can't be {tried}: {str(error).rstrip('.')}. {remedy}") from error
