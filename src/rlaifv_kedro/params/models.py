@@ -9,6 +9,7 @@ from rlaifv_kedro.params.base import Count, Effect, Params
 from rlaifv_kedro.params.compute import Dtype
 from rlaifv_kedro.params.serving import ServingParams
 
+
 class BackendParams(Params):
     """How one backend comes to a model."""
 
