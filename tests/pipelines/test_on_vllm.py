@@ -27,12 +27,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def start(project: Project, run_id: str, iterations: int) -> subprocess.Popen:
-    """``kedro run --env vllm_cpu`` in a process of its own, with one checkpoint an iteration."""
+    """``kedro run --env vllm_cpu`` in a process of its own."""
     python = vllm_serving().python
     params = {
         "run_id": run_id,
         "loop.iterations": iterations,
-        "training.checkpoint_every": 1.0,
         "models.policy.serving.python": python,
         "models.labeler.serving.python": python,
     }
