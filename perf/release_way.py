@@ -82,11 +82,7 @@ def sample_branches(
         rows = model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            do_sample=True,
-            temperature=settings.temperature,
-            top_k=settings.top_k or 0,
-            top_p=settings.top_p,
-            repetition_penalty=settings.repetition_penalty,
+            **_decoding(settings),
             num_return_sequences=len(own),
             max_new_tokens=settings.max_new_tokens,
             pad_token_id=settings.pad,
@@ -96,6 +92,19 @@ def sample_branches(
         )
         drawn.append([until_stop(row, settings.stop) for row in rows[:, len(prompt) :].tolist()])
     return drawn
+
+
+def _decoding(settings: SamplingSettings) -> dict[str, Any]:
+    """How ``generate`` draws."""
+    if settings.temperature == 0:
+        return {"do_sample": False}
+    return {
+        "do_sample": True,
+        "temperature": settings.temperature,
+        "top_k": settings.top_k or 0,
+        "top_p": settings.top_p,
+        "repetition_penalty": settings.repetition_penalty,
+    }
 
 
 def _sequences(packed: PackedBatch, inputs: dict[str, Any]) -> Sequences:

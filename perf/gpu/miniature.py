@@ -22,8 +22,10 @@ from rlaifv_kedro.training.worker import TrainingSpec
 
 POLICY = PROJECT / "data/06_models/miniature/seed_0/base_policy/shipped/base_policy"
 WATCHED = ["loss", "reward_margin", "log_ratio_chosen", "log_ratio_rejected"]
-# By how much what is watched may differ; the log-ratios are nats, summed over an answer.
-ALLOWED, WEIGHTS_ALLOWED = 5e-3, 1e-3
+# By how much what is watched may differ: losses, and log-ratios in nats, summed over an answer; and the norm
+# of the weights' difference over their norm. GPUs compute the tower's convolution in TF32, and AdamW's first
+# steps are as long for a gradient of rounding errors as for any other.
+ALLOWED, WEIGHTS_ALLOWED = 2e-2, 2e-3
 
 
 def device_rows(setting: Setting) -> Iterator[Row]:
@@ -78,7 +80,7 @@ def trained(folder: Path, device: str, deepspeed: str | None) -> tuple[pd.DataFr
     logs = folder / "logs"
     logs.mkdir(parents=True)
     params = TrainingParams(
-        learning_rate=5e-4,
+        learning_rate=1e-4,
         beta=0.1,
         epochs=2,
         batch_size=4,

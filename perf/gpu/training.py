@@ -5,6 +5,7 @@ chosen and rejected as rows of one batch. The runs stop before the first checkpo
 is written.
 """
 
+import gc
 import os
 import statistics
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import psutil
 import torch
 from gpu.pairs import sampled_pairs, store_of, wrapped
 from gpu.setting import GIB, PROJECT, Different, Row, Setting, size_of
@@ -33,7 +35,10 @@ from rlaifv_kedro.training.numerics import compute_as_training_does
 from rlaifv_kedro.training.trainer import PreferenceTrainer
 from rlaifv_kedro.training.training import TrainingJob, train
 
-STEPS, WARM_UP, PAIRS = 5, 2, 4
+PAIRS = 4  # a step
+HOST_BYTES = 16
+"""Of a weight that learns, where its optimiser lies in the host's memory: in float32 itself, its gradient and
+AdamW's two moments."""
 ANSWER = 100  # tokens
 LOSSES_APART = {"float32": 1e-3, "bfloat16": ROUNDED["losses"]}
 
@@ -47,7 +52,7 @@ class _Ran:
     """Steps of a training.
 
     Attributes:
-        seconds: Of the steps after the first ones.
+        seconds: Of the steps after the first one.
         losses: Of all steps' pairs, in their order.
         packs: Of all steps, in their order.
         peak_gib: Of the whole training; None without a GPU.
@@ -61,16 +66,25 @@ class _Ran:
 
 def lora_rows(setting: Setting) -> Iterator[Row]:
     """LoRA as the release has it: rank 64 on all linear layers of the language model, and the projector."""
-    yield from _against_release(setting, _params(lora=LoraParams(dropout=0.0)), "LoRA", "adapters")
+    yield from _against_release(setting, _params(6, lora=LoraParams(dropout=0.0)), "LoRA", "adapters")
 
 
 def full_rows(setting: Setting) -> Iterator[Row]:
-    """Full fine-tuning on one GPU, the optimiser's state in the host's memory."""
+    """Full fine-tuning on one GPU under ZeRO-2, the optimiser's state in the host's memory.
+
+    Raises:
+        RuntimeError: The host has too little memory.
+    """
     import deepspeed  # noqa: F401 (said first if it is not there)
+
+    needed = HOST_BYTES * sum(weight.numel() for weight in setting.model().parameters()) / GIB
+    free = psutil.virtual_memory().available / GIB
+    if needed > free:
+        raise RuntimeError(f"{needed:.0f} GiB of the host's memory are needed, and {free:.0f} GiB are free")
 
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29577"}
-    params = _params(deepspeed=str(PROJECT / "conf/deepspeed/zero2_offload.json"))
+    params = _params(3, deepspeed=str(PROJECT / "conf/deepspeed/zero2_offload.json"))
     with tempfile.TemporaryDirectory() as folder:
         store = _pairs(setting, Path(folder))
         ran = _train(setting, params, store, Path(folder) / "work", branch_log_probs)
@@ -107,14 +121,16 @@ def _against_release(
     yield row
 
 
-def _params(**changes: object) -> TrainingParams:
-    """The recipe's, but for a higher learning rate, by which losses move in a few steps."""
-    epochs = STEPS * PAIRS / PAIRS
+def _params(steps: int, **changes: object) -> TrainingParams:
+    """The recipe's, but for a higher learning rate, by which losses move in a few steps.
+
+    A step is an epoch, since it takes all pairs.
+    """
     return TrainingParams(
         batch_size=PAIRS,
         micro_batch_size=1,
-        epochs=epochs,
-        checkpoint_every=epochs,
+        epochs=steps,
+        checkpoint_every=steps,
         learning_rate=1e-5,
         warmup_ratio=0.0,
         report_to=[],
@@ -131,12 +147,12 @@ def _train(
     setting: Setting, params: TrainingParams, store: PairStore, folder: Path, log_probs: Callable
 ) -> _Ran:
     """Train from the same weights, with another way to compute the answers' log-probs."""
+    _free_memory(setting)
     reference_model = wrapped(setting.model(), setting.vocabulary)
     compute_as_training_does(reference_model, params, setting.dtype)
     reference = reference_log_probs(reference_model, store, store.by_prompt(), Truncation())
     del reference_model
-    if setting.device == "cuda":
-        torch.cuda.empty_cache()
+    _free_memory(setting)
     times, losses, packs, pair_loss = [], [], [], PreferenceTrainer._pair_loss
 
     def watched(trainer: PreferenceTrainer, model: torch.nn.Module, inputs: dict[str, Any]) -> PreferenceLoss:
@@ -148,7 +164,7 @@ def _train(
     def on_step(step: int) -> None:
         setting.wait()
         times.append(time.perf_counter())
-        if step == STEPS:
+        if step == params.epochs:
             raise _Enough
 
     def run() -> None:
@@ -166,7 +182,14 @@ def _train(
                 return
 
     peak = setting.peak_gib(run)
-    return _Ran([b - a for a, b in zip(times[WARM_UP - 1 :], times[WARM_UP:])], losses, packs, peak)
+    return _Ran([b - a for a, b in zip(times, times[1:])], losses, packs, peak)
+
+
+def _free_memory(setting: Setting) -> None:
+    """Let earlier models go: hooks refer to them, and they to their hooks."""
+    gc.collect()
+    if setting.device == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _works(ran: _Ran, setting: Setting, learning: Learning, again: bool) -> tuple[float, float]:
