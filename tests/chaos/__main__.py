@@ -143,6 +143,7 @@ def main(
     if "disk-full" in chosen and not can_mount(work / "disk"):
         chosen.remove("disk-full")
         click.echo("disk-full: skipped, this machine lets nobody mount a tmpfs; disk-failing injects it.")
+    shutil.rmtree(work / "ground", ignore_errors=True)  # of an earlier session in the same folder
     with serve() as judge_url:
         ground = prepare(work / "ground", judge_url)
         click.echo(

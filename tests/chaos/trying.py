@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +54,8 @@ def _begun(name: str, seed: int, ground: Ground, folder: Path) -> int:
             began = time.monotonic()
             outcome = replace(_tried(name, seed, ground, folder), seconds=time.monotonic() - began)
             _told(folder, name).write_text(outcome.text())
+        except Exception:
+            traceback.print_exc()
         finally:
             os._exit(0)
     return pid

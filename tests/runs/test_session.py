@@ -4,6 +4,7 @@ told.
 
 import json
 import re
+import shutil
 import shlex
 
 import numpy as np
@@ -142,6 +143,21 @@ def test_a_damaged_chunk_is_named_and_only_it_is_computed_again(reference):
     assert reference.run("run_id=damaged").returncode == 0
     assert reference.calls() == ["chunk p2", "score"]
     assert reference.files("damaged") == reference.files("whole")
+
+
+def test_a_damaged_newest_version_is_named_not_passed_over_for_an_older_one(tmp_path):
+    project = ToyProject(tmp_path)
+    for run in ("older", "newest"):
+        assert project.run(f"run_id={run},count=3", "--pipelines", "data,generation").returncode == 0
+    (project.path / "data/candidates/newest/candidates/_complete.json").write_bytes(b"")
+    refused(
+        project.run("run_id=f", "--pipelines", "feedback"),
+        "`candidates` is not whole any more: data/candidates/newest/candidates. Make it with: "
+        "kedro run --pipelines data,generation --params run_id=newest,count=3",
+    )
+    shutil.rmtree(project.path / "data/candidates/newest")  # deleted altogether, on purpose
+    assert project.run("run_id=f", "--pipelines", "feedback").returncode == 0
+    assert project.manifest("f")["read"]["candidates"]["version"] == "older"
 
 
 def test_inputs_are_the_newest_complete_run_and_replay_gives_back_the_older(tmp_path):

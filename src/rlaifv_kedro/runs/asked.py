@@ -1,19 +1,19 @@
 """What a run is asked for by name: pipelines, versions, a run to replay. What there isn't is refused."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from kedro.framework.project import pipelines
-from kedro.io import DataCatalog
+from kedro.io import AbstractDataset, DataCatalog
 from kedro.io.core import is_parameter
 from kedro.pipeline import Pipeline
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.runs import manifest as manifests
-from rlaifv_kedro.runs.kedro_private import dataset, is_versioned
+from rlaifv_kedro.runs.kedro_private import dataset, is_versioned, path_of
 from rlaifv_kedro.runs.lineage import ROOTS
 from rlaifv_kedro.runs.manifest import Manifest
 
@@ -78,3 +78,17 @@ def replayed(project: Path, run_params: Mapping[str, Any], runs: Sequence[Manife
             f"{known}."
         )
     return replay
+
+
+def lost_since(
+    replay: Manifest | None, pipeline: Pipeline, catalog: DataCatalog
+) -> Iterator[tuple[str, AbstractDataset, str | None]]:
+    """What the replayed run has read, is gone, and would be made by this run: the table of a benchmark.
+
+    Yields:
+        Name, dataset and version.
+    """
+    for name in sorted(pipeline.all_outputs() & replay.read.keys()) if replay else []:
+        found, version = dataset(catalog, name), replay.read[name].version
+        if (place := path_of(found, version)) and not place.exists():
+            yield name, found, version

@@ -1,6 +1,6 @@
 """What can be told of a catalog entry before a run: is it there, is it whole, which versions has it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import combined_sha256, content_hashes
 from rlaifv_kedro.runs.kedro_private import can_tell_existence, is_versioned, path_of
-from rlaifv_kedro.runs.manifest import Entry, relative
+from rlaifv_kedro.runs.manifest import Entry, Manifest, relative
 
 LISTED = 5_000
 """Files of a folder up to which the manifest lists their hashes; beyond, it has that of the whole alone."""
@@ -62,6 +62,22 @@ def complete_versions(found: AbstractVersionedDataset) -> list[str]:
         return found.list_versions(full_path=False)
     except VersionNotFoundError:
         return []
+
+
+def spoilt_versions(project: Path, runs: Iterable[Manifest], name: str, found: AbstractDataset) -> list[str]:
+    """Versions that their runs wrote whole, and that can't be loaded any more, though a part is there.
+
+    One that was deleted altogether isn't among them: that was meant.
+    """
+    whole = complete_versions(found)
+    return [
+        run.run_id
+        for run in runs
+        if run.run_id not in whole
+        and (written := same_place(project, run.written, name, found))
+        and written.sha256 is not None
+        and path_of(found, run.run_id).exists()
+    ]
 
 
 def is_there(found: AbstractDataset, version: str | None) -> bool:

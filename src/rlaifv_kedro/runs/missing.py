@@ -65,7 +65,7 @@ def missing(
     where = str(shown(path)) if path else ""
     if path and is_versioned(found) and not version:
         where += " holds no complete version"
-    why = "is not there"
+    why = "is not whole any more" if version and path and path.exists() else "is not there"
     fetch = notes_of(found).get("fetch")
     if fetch:
         return Missing(name, why, where, f"Get it with: {fetch}")

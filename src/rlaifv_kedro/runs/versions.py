@@ -14,7 +14,7 @@ from rlaifv_kedro.datasets.checkpoint import CheckpointDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.runs import manifest as manifests
-from rlaifv_kedro.runs.asked import refuse_unread, replayed
+from rlaifv_kedro.runs.asked import lost_since, refuse_unread, replayed
 from rlaifv_kedro.runs.entries import (
     FETCHED,
     at_its_place,
@@ -24,6 +24,7 @@ from rlaifv_kedro.runs.entries import (
     notes_of,
     recorded,
     same_place,
+    spoilt_versions,
 )
 from rlaifv_kedro.runs.integrity import Integrity
 from rlaifv_kedro.runs.kedro_private import (
@@ -117,23 +118,23 @@ class _Pinning:
         for name in sorted(self.pipeline.all_outputs()):
             self._pin_output(name)
         self.integrity.check_outputs(self.pipeline, self.catalog)
+        self._refuse(self._missing(*lost) for lost in lost_since(self.replay, self.pipeline, self.catalog))
         self.lineage = self._with_roots()
         there = {name: dataset(self.catalog, name) for name in self._free() if name in self.catalog}
         fetched = {name: found for name, found in there.items() if isinstance(found, FETCHED)}
-        self._pin_inputs(name for name in self._free() if name not in fetched)
+        self._refuse(self._pin_input(name) for name in self._free() if name not in fetched)
         if any(found.waits() for found in fetched.values()):
             before_fetching()
-        self._pin_inputs(fetched)
+        self._refuse(map(self._pin_input, fetched))
         models = {name for name in self.read if isinstance(dataset(self.catalog, name), CheckpointDataset)}
         warn_if_mixed(self.read, models, self.unasked, self.runs)
         return Pinned(self.read, self.lineage)
 
-    def _pin_inputs(self, names: Iterable[str]) -> None:
-        found = [self._pin_input(name) for name in names]
-        problems = with_commands([problem for problem in found if problem], self.run_params)
-        problems += self.integrity.damaged()
-        if problems:
-            raise UserError(listed(problems))
+    def _refuse(self, problems: Iterable[Missing | str | None]) -> None:
+        found = with_commands([problem for problem in problems if problem], self.run_params)
+        found += self.integrity.damaged()
+        if found:
+            raise UserError(listed(found))
 
     def problems(self) -> dict[str, Missing]:
         """What is missing, or there only from runs of another lineage."""
@@ -243,10 +244,10 @@ class _Pinning:
         return version
 
     def _newest(self, name: str, found: AbstractDataset) -> str | None:
-        """The version of a free input that nobody asked for; None where there is none."""
+        """The version of a free input that nobody asked for; a damaged one is refused, not passed over."""
         if not is_versioned(found):
             return None
-        available = complete_versions(found)
+        available = [*complete_versions(found), *spoilt_versions(self.project, self.runs, name, found)]
         if self.run_id in available:
             return self.run_id
         fitting = [version for version in available if not self._differences(name, found, version)]
