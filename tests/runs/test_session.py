@@ -4,8 +4,8 @@ told.
 
 import json
 import re
-import shutil
 import shlex
+import shutil
 
 import numpy as np
 import pytest
