@@ -137,7 +137,7 @@ def test_a_kill_before_the_removal_is_recorded(finished: tuple[Project, str], tm
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"not removed yet")
     output = copy.kedro("--params", "run_id=first")
-    assert "prune checkpoints" in output and "measure checkpoints" not in output
+    assert "prune checkpoints" in output and "answer with checkpoints" not in output
     assert copy.files("first") == before
 
 
