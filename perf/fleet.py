@@ -81,7 +81,7 @@ class Fleet:
     driver_chunk: float = 0.02
     """Of the driver a chunk, whatever its size: measured."""
     driver_prompt: float = 0.001
-    """Of the driver a prompt: its picture read, sent, its rows written; measured."""
+    """Of the driver a prompt: its picture read, sent, its rows written; assumed."""
     start: float = 90.0
     """Until a worker has loaded 14 GB of weights from a file system that all hosts share."""
     spread: float = 0.15

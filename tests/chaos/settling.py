@@ -183,7 +183,8 @@ def follow(trial: Trial, message: str) -> bool:
     for path in deleted:
         done |= _delete(trial, path)
     for line in _COMMAND.findall(message):
-        for part in line.rstrip(". )").split("&&"):
+        command = re.split(r"\. (?=[A-Z])", line)[0]  # another sentence may follow
+        for part in command.rstrip(". )").split("&&"):
             done |= _do(trial, shlex.split(part))
     return done
 

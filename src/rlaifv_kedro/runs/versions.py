@@ -131,17 +131,17 @@ class _Pinning:
         return Pinned(self.read, self.lineage)
 
     def _refuse(self, problems: Iterable[Missing | str | None]) -> None:
-        found = with_commands([problem for problem in problems if problem], self.run_params)
-        found += self.integrity.damaged()
-        if found:
-            raise UserError(listed(found))
+        found, damaged = [problem for problem in problems if problem], self.integrity.damaged()
+        if damaged:  # maybe what makes others seem to be of another lineage
+            found = [problem for problem in found if not getattr(problem, "other", "")]
+        if found or damaged:
+            raise UserError(listed([*with_commands(found, self.run_params), *damaged]))
 
     def problems(self) -> dict[str, Missing]:
         """What is missing, or there only from runs of another lineage."""
         self.lineage = self._with_roots()
         there = {name: dataset(self.catalog, name) for name in self._free() if name in self.catalog}
-        chosen = {name: self._choose(name, found) for name, found in there.items()}
-        lacking = [problem for _, problem in chosen.values() if problem]
+        lacking = [problem for name, found in there.items() if (problem := self._choose(name, found)[1])]
         return {problem.name: problem for problem in with_commands(lacking, self.run_params)}
 
     def _free(self) -> list[str]:

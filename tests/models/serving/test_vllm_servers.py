@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -252,6 +253,23 @@ def test_a_start_that_is_interrupted_ends_what_it_started(
     assert [path.name for path in (run / "servers").iterdir()] == ["policy-0.log"]
 
 
+def test_a_start_that_is_interrupted_as_its_process_begins_ends_it(
+    run: Path, checkpoint: Path, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    class Interrupted(subprocess.Popen):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            begun.append(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        VLLMServers(checkpoint, serving("sleeps"), dtype="float32", name="policy", device="cpu")
+    assert [process.poll() is None for process in begun] == [False]
+
+
 def test_what_a_start_waits_for_is_said(
     run: Path,
     checkpoint: Path,
@@ -278,6 +296,7 @@ def test_what_a_start_waits_for_is_said(
 RUN = """
 import sys, time
 from pathlib import Path
+from typing import Any
 from rlaifv_kedro.models.serving.servers import VLLMServers
 from rlaifv_kedro.params import ServingParams
 from rlaifv_kedro.run_folder import set_run_folder

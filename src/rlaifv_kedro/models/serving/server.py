@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 from rlaifv_kedro.files import shown, writing
 from rlaifv_kedro.leftovers import end_marked, keep_record, new_mark
@@ -53,16 +55,20 @@ class Server:
         self._port = ports.take_port(*self._serving.ports)
         command = self._served.command(self._serving, self._port.number)
         keep_record(self._record, self._mark, self.name)
-        with writing(self.log), self.log.open("ab") as log:
+        with writing(self.log), self.log.open("ab") as log, ThreadPoolExecutor(1) as thread:
             self._log_began = log.tell()
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", guard.__file__, str(os.getpid()), *command],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env=self._served.environment(self._serving, self.gpus, self._mark),
-            )
+            # Ctrl-C interrupts the main thread alone, so it can't come between a process and our knowing it.
+            thread.submit(self._begin, command, log).result()
+
+    def _begin(self, command: list[str], log: BinaryIO) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", guard.__file__, str(os.getpid()), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=self._served.environment(self._serving, self.gpus, self._mark),
+        )
 
     def has_ended(self) -> bool:
         """Whether its process has ended, or the guard that would end it."""
