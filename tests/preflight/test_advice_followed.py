@@ -47,6 +47,10 @@ ADVICE = [
     (VERIFY, "feedback.question_template={question} Yes or no?"),
     (VERIFY, "feedback.min_verdict_mass=0.4"),
     (VERIFY, "feedback.batch_size=1"),
+    (VERIFY, "compute.engine=ray"),
+    (VERIFY, "compute.ray.workers=2"),
+    (VERIFY, "compute.ray.gpus_per_worker=0.5"),
+    (VERIFY, "compute.ray.address=auto"),
     (SCORE, "feedback.scoring=answer"),
     (PAIRS, "data_generation.candidates=20"),
     (PAIRS, "data_generation.temperature=1"),
@@ -85,7 +89,7 @@ BEFORE_THE_FIRST_NODE = {
 }
 """Named by the check, or by what every run asks before its first node: nothing is made yet."""
 OF_BENCHMARKS = ("benchmark_data.", "benchmarks.", "judge.", "models.judge", "evaluation.")
-NO_ADVICE = {"feedback.pairs_per_prompt", "training.launch", "models.splitter"}
+NO_ADVICE = {"feedback.pairs_per_prompt", "training.launch", "models.splitter", "compute.ray"}
 A_NEW_RUN = {"compute.dtype"}
 """Every result depends on it."""
 

@@ -252,9 +252,8 @@ class TestAsking:
             assert asyncio.run(cell()).startswith("in a notebook")
         assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("requests")]
 
+    @pytest.mark.usefixtures("ctrl_c")
     def test_ctrl_c_stops_at_once(self, serve: Callable[..., ChatServer]) -> None:
-        # A shell's background jobs, such as tests behind `nohup`, begin with SIGINT ignored.
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         server = serve(fault=always(chat_server.hang))
         model = model_of(server)
         main_thread, over = threading.main_thread().ident, threading.Event()
@@ -274,7 +273,6 @@ class TestAsking:
                 model.complete([chat(f"{i}") for i in range(20)], range(20), WARM)
         finally:
             over.set()
-            signal.signal(signal.SIGINT, before)
         assert time.monotonic() - started < model.server.params.timeout
         interrupter.join()
 

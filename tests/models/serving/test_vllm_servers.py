@@ -235,6 +235,7 @@ def test_a_server_that_is_said_to_be_lost_and_answers_is_kept(
         assert guard_of(opened) == guard
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_start_that_is_interrupted_ends_what_it_started(
     run: Path, checkpoint: Path, serving: Serving
 ) -> None:
@@ -253,6 +254,7 @@ def test_a_start_that_is_interrupted_ends_what_it_started(
     assert [path.name for path in (run / "servers").iterdir()] == ["policy-0.log"]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_start_that_is_interrupted_as_its_process_begins_ends_it(
     run: Path, checkpoint: Path, serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
