@@ -90,10 +90,7 @@ class Integrity:
         remove: dict[str, list[str]] = {}
         for one in self._damages:
             remove.setdefault(one.command, []).extend(str(shown(path)) for path in one.remove)
-        remedies = {
-            command: f"Remove and make it with: {shlex.join(['rm', '-r', *paths])} && {command}"
-            for command, paths in remove.items()
-        }
+        remedies = {command: _made_anew(paths, command) for command, paths in remove.items()}
         return [
             Missing(
                 name=one.name,
@@ -114,6 +111,20 @@ class Integrity:
             remove = [path / file for file in _changed(written, now) if file in now.files]
         files = _changed_files(self._project, written, now)
         self._damages.append(_Damage(name, run_id, command, files, remove))
+
+
+def made_by(found: AbstractDataset, path: Path, command: str) -> str:
+    """What to do about a version that isn't whole and that a command has its run make again.
+
+    What is left of it is removed first, but for a table in chunks: its run keeps those that are whole.
+    """
+    if not path.exists() or isinstance(found, ChunkedTableDataset):
+        return f"Make it with: {command}"
+    return _made_anew([str(shown(path))], command)
+
+
+def _made_anew(paths: list[str], command: str) -> str:
+    return f"Remove and make it with: {shlex.join(['rm', '-r', *paths])} && {command}"
 
 
 class _Damage(NamedTuple):

@@ -26,7 +26,7 @@ from rlaifv_kedro.runs.entries import (
     same_place,
     spoilt_versions,
 )
-from rlaifv_kedro.runs.integrity import Integrity
+from rlaifv_kedro.runs.integrity import Integrity, made_by
 from rlaifv_kedro.runs.kedro_private import (
     dataset,
     is_versioned,
@@ -281,7 +281,7 @@ class _Pinning:
         maker = self.by_id.get(version)
         if maker and same_place(self.project, maker.written, name, found):
             command = whole_command(maker.command, maker.pipelines)
-            return said._replace(maker=None, remedy=f"Make it with: {command}")
+            return said._replace(maker=None, remedy=made_by(found, path_of(found, version), command))
         return of_other_lineage(name, others, self.by_id, self.lineage, said) if others else said
 
     def _recorded_entry(self, name: str, found: AbstractDataset) -> Entry | None:
