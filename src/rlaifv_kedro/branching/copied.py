@@ -16,7 +16,7 @@ from rlaifv_kedro.branching.drawing import TokenChooser, draw
 from rlaifv_kedro.branching.family import rope_index, spatial_positions, type_ids, unwrapped
 from rlaifv_kedro.branching.forward import BranchLogProbs, forward
 from rlaifv_kedro.branching.pack import TOKENS_A_PASS, Pack, PackedBatch, within_budget
-from rlaifv_kedro.branching.separate import images_of_packs, joined_images
+from rlaifv_kedro.branching.separate import images_of_packs, joined_images, sample_by_length
 
 
 @dataclass
@@ -154,25 +154,16 @@ def sample_over_copies(
     choose: TokenChooser,
     inputs: dict[str, Any],
 ) -> torch.Tensor:
-    """Tokens of all samples of all prompts: int64 (prompts, samples, steps).
+    """Tokens of all samples of all prompts; see :func:`rlaifv_kedro.branching.separate.sample_by_length`."""
 
-    Prompts of one length go together, since nothing may be padded.
+    def sample(
+        prompts: torch.Tensor, own: TokenChooser, images: list[dict[str, torch.Tensor]]
+    ) -> torch.Tensor:
+        prefixes, ends = State.of_prefixes(model, prompts, joined_images(images))
+        rows = torch.arange(len(prompts), device=ids.device).repeat_interleave(own.samples)
+        return _drawn(model, prefixes.copied(rows), ends[:, None].expand(-1, own.samples, -1), own)
 
-    Args:
-        ids: int64 (prompts, length), padded on the left.
-        real: bool (prompts, length), False at padding.
-    """
-    samples, settings = choose.samples, choose.settings
-    images, lengths = images_of_packs(inputs, len(ids)), real.sum(-1).tolist()
-    drawn = ids.new_full((len(ids), samples, settings.max_new_tokens), settings.pad)
-    for length in set(lengths):
-        rows = [i for i, n in enumerate(lengths) if n == length]
-        pictures = joined_images([images[i] for i in rows])
-        prefixes, ends = State.of_prefixes(model, ids[rows, ids.shape[1] - length :], pictures)
-        state = prefixes.copied(torch.arange(len(rows), device=ids.device).repeat_interleave(samples))
-        part = _drawn(model, state, ends[:, None].expand(-1, samples, -1), choose.of_rows(rows))
-        drawn[rows, :, : part.shape[-1]] = part
-    return drawn
+    return sample_by_length(ids, real, choose, inputs, sample)
 
 
 @torch.no_grad()

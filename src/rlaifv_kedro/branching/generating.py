@@ -9,7 +9,7 @@ import torch
 
 from rlaifv_kedro.branching.drawing import TokenChooser
 from rlaifv_kedro.branching.family import type_ids
-from rlaifv_kedro.branching.separate import images_of_packs, joined_images
+from rlaifv_kedro.branching.separate import joined_images, sample_by_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -22,24 +22,15 @@ def sample_by_generate(
     choose: TokenChooser,
     inputs: dict[str, Any],
 ) -> torch.Tensor:
-    """Tokens of all samples of all prompts: int64 (prompts, samples, steps).
+    """Tokens of all samples of all prompts; see :func:`rlaifv_kedro.branching.separate.sample_by_length`."""
 
-    Prompts of one length go together: not every family gets padding right.
+    def sample(
+        prompts: torch.Tensor, own: TokenChooser, images: list[dict[str, torch.Tensor]]
+    ) -> torch.Tensor:
+        repeated = joined_images([image for image in images for _ in range(own.samples)])
+        return _generate(model, prompts, own, repeated)
 
-    Args:
-        ids: int64 (prompts, length), padded on the left.
-        real: bool (prompts, length), False at padding.
-    """
-    samples, settings = choose.samples, choose.settings
-    images, lengths = images_of_packs(inputs, len(ids)), real.sum(-1).tolist()
-    drawn = ids.new_full((len(ids), samples, settings.max_new_tokens), settings.pad)
-    for length in set(lengths):
-        rows = [i for i, n in enumerate(lengths) if n == length]
-        prompts = ids[rows, ids.shape[1] - length :]
-        pictures = joined_images([images[i] for i in rows for _ in range(samples)])
-        part = _generate(model, prompts, choose.of_rows(rows), pictures)
-        drawn[rows, :, : part.shape[-1]] = part
-    return drawn
+    return sample_by_length(ids, real, choose, inputs, sample)
 
 
 def _generate(

@@ -3,11 +3,12 @@
 Masks and positions are the model's own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
+from rlaifv_kedro.branching.drawing import TokenChooser
 from rlaifv_kedro.branching.family import type_ids
 from rlaifv_kedro.branching.forward import BranchLogProbs, forward
 from rlaifv_kedro.branching.pack import TOKENS_A_PASS, PackedBatch, within_budget
@@ -65,6 +66,32 @@ def _batches(
         ids, segments = ids.to(packed.input_ids.device), segments.to(packed.input_ids.device)
         repeated = joined_images([images[i] for i, _, _ in part])
         yield ids, (segments >= 0).long(), segments, repeated
+
+
+def sample_by_length(
+    ids: torch.Tensor,
+    real: torch.Tensor,
+    choose: TokenChooser,
+    inputs: dict[str, torch.Tensor],
+    sample: Callable[[torch.Tensor, TokenChooser, list[dict[str, torch.Tensor]]], torch.Tensor],
+) -> torch.Tensor:
+    """Tokens of all samples of all prompts: int64 (prompts, samples, steps).
+
+    Prompts of one length go together, since not every family gets padding right.
+
+    Args:
+        ids: int64 (prompts, length), padded on the left.
+        real: bool (prompts, length), False at padding.
+        sample: Draws from prompts of one length with their images: int64 (prompts, samples, at most steps).
+    """
+    images, lengths = images_of_packs(inputs, len(ids)), real.sum(-1).tolist()
+    settings = choose.settings
+    drawn = ids.new_full((len(ids), choose.samples, settings.max_new_tokens), settings.pad)
+    for length in set(lengths):
+        rows = [i for i, n in enumerate(lengths) if n == length]
+        part = sample(ids[rows, ids.shape[1] - length :], choose.of_rows(rows), [images[i] for i in rows])
+        drawn[rows, :, : part.shape[-1]] = part
+    return drawn
 
 
 def images_of_packs(inputs: dict[str, torch.Tensor], packs: int) -> list[dict[str, torch.Tensor]]:

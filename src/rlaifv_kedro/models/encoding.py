@@ -10,7 +10,7 @@ from rlaifv_kedro.formats import shortened
 from rlaifv_kedro.models.interface import Answer
 from rlaifv_kedro.models.llava.processor import chunked_ids
 from rlaifv_kedro.models.loading_errors import checkpoint_errors
-from rlaifv_kedro.models.processors import processor_template
+from rlaifv_kedro.models.processors import template_options
 from rlaifv_kedro.pixels import as_seen
 from rlaifv_kedro.placeholders import TURNS, Cleaner
 
@@ -20,16 +20,6 @@ if TYPE_CHECKING:
 
 # Two questions that are used to see where in a prompt the processor puts an image.
 _TRIAL, _OTHER_TRIAL = "?", "What is in the image, and where?"
-
-# In place of transformers' function of this name: some templates write today's date, and a run that goes on
-# tomorrow must ask the same. It is the day that Llama 3.1's template falls back to.
-FIXED_DATE = (
-    "{% macro strftime_now(format) %}{{ format | replace('%Y', '2024') | replace('%m', '07') | "
-    "replace('%b', 'Jul') | replace('%B', 'July') "
-    "| replace('%d', '26') | replace('%A', 'Friday') | replace('%a', 'Fri') | replace('%H', '00') | "
-    "replace('%M', '00') | replace('%S', '00') }}"
-    "{% endmacro %}"
-)
 
 
 @dataclass(frozen=True)
@@ -68,14 +58,7 @@ class ChatEncoder:
     ):
         from transformers import LlavaProcessor
 
-        template = processor_template(processor)
-        if not template:
-            raise UserError(
-                f"{where}: the processor has no chat template. Add a chat_template.jinja beside its files."
-            )
-        self._template = {"chat_template": (FIXED_DATE if "strftime_now" in template else "") + template}
-        if "enable_thinking" in template:
-            self._template["enable_thinking"] = False
+        self._template = template_options(processor, f"{where}: the processor")
         self.processor, self.tokenizer, self.where = processor, processor.tokenizer, where
         self.context = context
         self.image_token: str = processor.image_token
@@ -125,8 +108,7 @@ class ChatEncoder:
 
     def answer(self, ids: list[int]) -> Answer:
         """What the ids of a reply say."""
-        text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
-        return Answer(text, len(ids), "stop" if ids and ids[-1] in self.ends else "length")
+        return read_answer(self.tokenizer, self.ends, ids)
 
     def answers(
         self, question: str, answers: list[str], image: EncodedImage
@@ -273,6 +255,18 @@ class ChatEncoder:
     def _to_end(self, ids: list[int]) -> list[int]:
         last = max((i for i, token in enumerate(ids) if token in self.ends), default=None)
         return ids[: last + 1] if last is not None else [*ids, self.tokenizer.eos_token_id]
+
+
+def read_answer(
+    tokenizer: "PreTrainedTokenizerBase",
+    ends: Collection[int],
+    ids: list[int],
+    prompt_tokens: int | None = None,
+) -> Answer:
+    """What the ids of a reply say; it is cut off where its last one isn't one that ends it."""
+    text = tokenizer.decode(ids, skip_special_tokens=True).strip()
+    finish = "stop" if ids and ids[-1] in ends else "length"
+    return Answer(text, len(ids), finish, prompt_tokens=prompt_tokens)
 
 
 def ends_of(generation: "GenerationConfig") -> set[int]:

@@ -29,6 +29,16 @@ if TYPE_CHECKING:
 TEMPLATES = {"llava_v1": llava_v1}
 """Chat templates that have a name, so that ``chat_template`` needs no file."""
 
+# In place of transformers' function of this name: some templates write today's date, and a run that goes on
+# tomorrow must ask the same. It is the day that Llama 3.1's template falls back to.
+_FIXED_DATE = (
+    "{% macro strftime_now(format) %}{{ format | replace('%Y', '2024') | replace('%m', '07') | "
+    "replace('%b', 'Jul') | replace('%B', 'July') "
+    "| replace('%d', '26') | replace('%A', 'Friday') | replace('%a', 'Fri') | replace('%H', '00') | "
+    "replace('%M', '00') | replace('%S', '00') }}"
+    "{% endmacro %}"
+)
+
 
 def load_processor(
     folder: CheckpointFolder,
@@ -105,6 +115,22 @@ def processor_template(processor: Any) -> str | None:
         if found:
             return found.removeprefix("\ufeff")  # a byte order mark, which would be written into every prompt
     return None
+
+
+def template_options(processor: Any, whose: str) -> dict[str, Any]:
+    """How a processor or tokenizer is asked to write chats by its template: without thinking, on a fixed day.
+
+    Args:
+        whose: Begins the message, such as "FOLDER: the processor".
+
+    Raises:
+        UserError: There is no chat template.
+    """
+    template = processor_template(processor)
+    if not template:
+        raise UserError(f"{whose} has no chat template. Add a chat_template.jinja beside its files.")
+    dated = (_FIXED_DATE if "strftime_now" in template else "") + template
+    return {"chat_template": dated, **({"enable_thinking": False} if "enable_thinking" in template else {})}
 
 
 def complete_tokenizer(

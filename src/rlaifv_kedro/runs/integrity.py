@@ -54,6 +54,11 @@ class Integrity:
                 if _differs(entry, now):
                     self._note(name, found, entry, now, self._own.run_id, self._command)
 
+    def compared(self, name: str, found: AbstractDataset, now: Entry) -> str | None:
+        """The content of what a run grows from; :meth:`damaged` says where it isn't what its run wrote."""
+        self._is_damaged(name, found, now)
+        return now.sha256
+
     def problem_of_input(
         self, name: str, found: AbstractDataset, before: Entry | None, now: Entry
     ) -> Missing | str | None:
@@ -62,11 +67,9 @@ class Integrity:
         Args:
             before: What this run has read before, or the replayed one.
         """
+        if self._is_damaged(name, found, now):
+            return None
         maker = self._by_id.get(now.version)
-        written = same_place(self._project, maker.written, name, found) if maker else None
-        if _differs(written, now):
-            command = whole_command(maker.command, maker.pipelines)
-            return self._note(name, found, written, now, maker.run_id, command)
         chosen = before or name in self._asked or now.version is None
         late = None if chosen or maker is None else all_outdated(maker).get(name)
         if late:
@@ -101,6 +104,15 @@ class Integrity:
             for one in self._damages
         ]
 
+    def _is_damaged(self, name: str, found: AbstractDataset, now: Entry) -> bool:
+        """Whether content isn't what its run wrote, which is noted."""
+        maker = self._by_id.get(now.version)
+        written = same_place(self._project, maker.written, name, found) if maker else None
+        if not _differs(written, now):
+            return False
+        self._note(name, found, written, now, maker.run_id, whole_command(maker.command, maker.pipelines))
+        return True
+
     def _note(
         self, name: str, found: AbstractDataset, written: Entry, now: Entry, run_id: str, command: str
     ) -> None:
@@ -109,8 +121,9 @@ class Integrity:
         remove = [path]
         if isinstance(found, ChunkedTableDataset) and written.files:
             remove = [path / file for file in _changed(written, now) if file in now.files]
-        files = _changed_files(self._project, written, now)
-        self._damages.append(_Damage(name, run_id, command, files, remove))
+        damage = _Damage(name, run_id, command, _changed_files(self._project, written, now), remove)
+        if damage not in self._damages:
+            self._damages.append(damage)
 
 
 def made_by(found: AbstractDataset, path: Path, command: str) -> str:

@@ -33,7 +33,7 @@ class Missing(NamedTuple):
         name: The entry.
         why: "is not there", or that it is there only for others.
         where: The path, with what is lacking there; or what this run would need. May be empty.
-        remedy: What to do; :func:`with_commands` adds what commands can do.
+        remedy: What to do; :func:`told` adds what commands can do.
         maker: The pipeline that makes it, and for which iteration if that isn't the run's.
         output: What the entry is called there.
         other: The newest version, of another lineage.
@@ -59,7 +59,7 @@ def missing(
     version: str | None,
     runs: list[Manifest],
 ) -> Missing:
-    """What is missing of an entry, and how to get it; :func:`with_commands` adds what makes it."""
+    """What is missing of an entry, and how to get it; :func:`told` adds what makes it."""
     found = dataset(catalog, name)
     path = path_of(found, version) if version else filepath(found)
     where = str(shown(path)) if path else ""
@@ -82,7 +82,19 @@ def missing(
     return Missing(name, why, where, maker=maker, output=output, begun=begun)
 
 
-def with_commands(found: Sequence[Missing | str], run_params: Mapping[str, Any]) -> list[Missing | str]:
+def told(
+    problems: Sequence[Missing | str], damaged: Sequence[Missing], run_params: Mapping[str, Any]
+) -> list[Missing | str]:
+    """All that is to be said of a run's inputs, with the commands that mend it.
+
+    Where something is damaged, that may be why others seem to be of another lineage, which is left out then.
+    """
+    if damaged:
+        problems = [one for one in problems if not (isinstance(one, Missing) and one.other)]
+    return [*_with_commands(problems, run_params), *damaged]
+
+
+def _with_commands(found: Sequence[Missing | str], run_params: Mapping[str, Any]) -> list[Missing | str]:
     """Adds the command to what a pipeline can make: one for all that it makes, and for no more.
 
     The pipeline ``miniature``, say, would make two models beside the tables that are asked for.

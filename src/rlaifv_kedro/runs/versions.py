@@ -38,7 +38,7 @@ from rlaifv_kedro.runs.kedro_private import (
 )
 from rlaifv_kedro.runs.lineage import GROWN, ROOTS, Lineage, recipe_of
 from rlaifv_kedro.runs.manifest import Entry
-from rlaifv_kedro.runs.missing import OVERWRITTEN, Missing, listed, missing, of_other_lineage, with_commands
+from rlaifv_kedro.runs.missing import OVERWRITTEN, Missing, listed, missing, of_other_lineage, told
 from rlaifv_kedro.runs.mixture import warn_if_mixed
 from rlaifv_kedro.runs.outdated import outdated
 from rlaifv_kedro.runs.resume_command import adopt_command, whole_command
@@ -131,18 +131,18 @@ class _Pinning:
         return Pinned(self.read, self.lineage)
 
     def _refuse(self, problems: Iterable[Missing | str | None]) -> None:
-        found, damaged = [problem for problem in problems if problem], self.integrity.damaged()
-        if damaged:  # maybe what makes others seem to be of another lineage
-            found = [problem for problem in found if not getattr(problem, "other", "")]
-        if found or damaged:
-            raise UserError(listed([*with_commands(found, self.run_params), *damaged]))
+        if found := self._told(problems):
+            raise UserError(listed(found))
+
+    def _told(self, problems: Iterable[Missing | str | None]) -> list[Missing | str]:
+        return told([one for one in problems if one], self.integrity.damaged(), self.run_params)
 
     def problems(self) -> dict[str, Missing]:
         """What is missing, or there only from runs of another lineage."""
         self.lineage = self._with_roots()
         there = {name: dataset(self.catalog, name) for name in self._free() if name in self.catalog}
-        lacking = [problem for name, found in there.items() if (problem := self._choose(name, found)[1])]
-        return {problem.name: problem for problem in with_commands(lacking, self.run_params)}
+        lacking = (self._choose(name, found)[1] for name, found in there.items())
+        return {problem.name: problem for problem in self._told(lacking)}
 
     def _free(self) -> list[str]:
         return sorted(name for name in self.pipeline.inputs() if not is_parameter(name))
@@ -165,7 +165,7 @@ class _Pinning:
         version = self._pin_version(name, found)
         path = path_of(found, version)
         there = is_there(found, version) and path is not None and path.exists()
-        return recorded(self.project, found, version).sha256 if there else None
+        return self.integrity.compared(name, found, recorded(self.project, found, version)) if there else None
 
     def _pin_output(self, name: str) -> None:
         found = dataset(self.catalog, name)

@@ -4,10 +4,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.models.encoding import FIXED_DATE, cleaner_of
+from rlaifv_kedro.models.encoding import cleaner_of, read_answer, template_options
 from rlaifv_kedro.models.interface import Answer, Decoding
 from rlaifv_kedro.models.loading_errors import checkpoint_errors
-from rlaifv_kedro.models.processors import processor_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
@@ -38,17 +37,11 @@ class TextEncoder:
         ends: Collection[int] = (),
         context: int | None = None,
     ):
-        template = processor_template(processor)
-        if not template:
-            raise UserError(
-                f"{where}: the tokenizer has no chat template. Add a chat_template.jinja beside its files."
-            )
         self.processor, self.where = processor, where
         self.tokenizer: PreTrainedTokenizerBase = getattr(processor, "tokenizer", processor)
         self.multimodal = self.tokenizer is not processor
         self.clean = cleaner_of(self.tokenizer, processor)
-        self.template = (FIXED_DATE if "strftime_now" in template else "") + template
-        self.options = {"enable_thinking": False} if "enable_thinking" in template else {}
+        self.template = template_options(processor, f"{where}: the tokenizer")
         self.takes_system = self._takes_system()
         ends = {*ends, self.tokenizer.eos_token_id, self._end_of_turn()}
         self.ends, self.context = {token for token in ends if token is not None}, context
@@ -69,9 +62,7 @@ class TextEncoder:
 
     def answer(self, ids: list[int], prompt_tokens: int) -> Answer:
         """What the ids of a reply say."""
-        text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
-        finish = "stop" if ids[-1] in self.ends else "length"
-        return Answer(text, len(ids), finish, prompt_tokens=prompt_tokens)
+        return read_answer(self.tokenizer, self.ends, ids, prompt_tokens)
 
     def too_long(self, prompt_tokens: int, decoding: Decoding) -> Answer | None:
         """The answer to a chat that leaves no room for the longest reply; None if it does."""
@@ -105,9 +96,7 @@ class TextEncoder:
         ]
         roles = ", ".join(m["role"] for m in chat)
         with checkpoint_errors(self.where, f"its chat template can't write messages of {roles}"):
-            return self.processor.apply_chat_template(
-                messages, chat_template=self.template, tokenize=False, **options, **self.options
-            )
+            return self.processor.apply_chat_template(messages, tokenize=False, **options, **self.template)
 
     def _takes_system(self) -> bool:
         """Whether the template writes a system message.
