@@ -210,6 +210,22 @@ def test_a_run_with_a_damaged_manifest_feeds_nothing(pools):
     assert "run `second` (its manifest is damaged)" in refused.stderr
 
 
+def test_a_damaged_pool_is_named_although_the_pipeline_reads_none(pools):
+    """Its content says of which lineage a run is, so others would only seem to be of another one."""
+    registry = pools.path / "src/toy/pipeline_registry.py"
+    draws = 'Pipeline([node(lambda: "drawn", None, "prompt_pool", name="draw")])'
+    registry.write_text(registry.read_text().replace("return {", f'return {{"draws": {draws}, '))
+    assert pools.run("run_id=world", "--pipelines", "draws").returncode == 0
+    done = pools.run("run_id=third", "--pipelines", "loop", "--to-nodes", "iteration_1.sample")
+    assert done.returncode == 0, done.stderr
+    pool = pools.path / "data/pool.txt/world/pool.txt"
+    pool.write_text("damaged")
+    refused = pools.run("run_id=other", *SCORE)
+    assert refused.returncode == 1
+    assert f"{pool.relative_to(pools.path)} has changed. Remove and make it with: rm -r" in refused.stderr
+    assert "another lineage" not in refused.stderr
+
+
 def test_a_run_does_not_go_on_from_another_pool_than_it_began_with(pools):
     """Its first start read none, so that only its lineage tells."""
     read_by(pools, "begun", *SCORE)
