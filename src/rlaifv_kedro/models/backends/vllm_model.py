@@ -9,7 +9,7 @@ prompt's tokens too. What can't be used is found by the probe, before any work
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.found_out import note
@@ -35,14 +35,15 @@ if TYPE_CHECKING:
 
     from rlaifv_kedro.models.backends.text_encoding import TextEncoder
 
+Encoder = TypeVar("Encoder", ChatEncoder, "TextEncoder")
 DEPENDS = (
     "computed by vLLM: its sums depend on what else it computes at the time, so that another run differs in "
     "the last digits of probabilities, and now and then in a sampled token"
 )
 
 
-class VLLMModel:
-    """See :class:`rlaifv_kedro.models.VisionLanguageModel`.
+class _OnServers(Generic[Encoder]):
+    """A model on servers of vLLM.
 
     Args:
         encoder: Writes the prompts.
@@ -53,7 +54,7 @@ class VLLMModel:
 
     def __init__(
         self,
-        encoder: ChatEncoder,
+        encoder: Encoder,
         requests: TokenServers,
         close: Callable[[], None],
         suppressed: Collection[int] = (),
@@ -61,6 +62,15 @@ class VLLMModel:
         self.encoder, self.requests, self._close = encoder, requests, close
         self.drawing = Drawing(encoder.ends, suppressed)
         note(encoder.where, DEPENDS)
+
+    def close(self) -> None:
+        """Log what was asked, and end the servers."""
+        self.requests.report()
+        self._close()
+
+
+class VLLMModel(_OnServers[ChatEncoder]):
+    """See :class:`rlaifv_kedro.models.VisionLanguageModel`."""
 
     def sample(
         self, questions: Sequence[Question], seeds: Sequence[Sequence[int]], decoding: Decoding
@@ -115,11 +125,6 @@ class VLLMModel:
             "feedback.scoring=claims."
         )
 
-    def close(self) -> None:
-        """Log what was asked, and end the servers."""
-        self.requests.report()
-        self._close()
-
     def prompts(
         self, images: "Sequence[Image]", questions: Sequence[Sequence[str]]
     ) -> list[list[TokenPrompt]]:
@@ -152,19 +157,8 @@ class VLLMModel:
         )
 
 
-class VLLMText:
-    """See :class:`rlaifv_kedro.models.TextModel`; arguments as of :class:`VLLMModel`."""
-
-    def __init__(
-        self,
-        encoder: "TextEncoder",
-        requests: TokenServers,
-        close: Callable[[], None],
-        suppressed: Collection[int] = (),
-    ):
-        self.encoder, self.requests, self._close = encoder, requests, close
-        self.drawing = Drawing(encoder.ends, suppressed)
-        note(encoder.where, DEPENDS)
+class VLLMText(_OnServers["TextEncoder"]):
+    """See :class:`rlaifv_kedro.models.TextModel`."""
 
     def complete(
         self,
@@ -204,11 +198,6 @@ class VLLMText:
         """A chat's prompt."""
         ids = self.encoder.prompt(chat)
         return TokenPrompt(ids, len(ids), _room(self.encoder.context, len(ids)))
-
-    def close(self) -> None:
-        """Log what was asked, and end the servers."""
-        self.requests.report()
-        self._close()
 
 
 def _room(context: int | None, tokens: int) -> int | None:
