@@ -19,7 +19,7 @@ import pytest
 
 from fake_vllm import children, mark_of, until
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.leftovers import end_leftovers, marked
+from rlaifv_kedro.leftovers import Record, end_leftovers, marked
 from rlaifv_kedro.models.serving import gpus, servers
 from rlaifv_kedro.models.serving.servers import VLLMServers
 from rlaifv_kedro.params import ServingParams
@@ -342,8 +342,9 @@ def test_leftovers_are_ended_if_they_are_ours(
         assert len(marked(mark)) == 3, "its run lives"
         for victim in (guard, pid):
             os.kill(victim, signal.SIGKILL)
-        until(lambda: len(marked(mark)) == 1)
         [record] = other.glob("servers/*.running.json")
+        ended = Record.model_validate_json(record.read_bytes()).run.is_gone
+        until(lambda: ended() and len(marked(mark)) == 1)
         damaged = record.with_name("damaged.running.json")
         damaged.write_text("{")
         with started(checkpoint, serving(), name="labeler"):
