@@ -47,7 +47,7 @@ KNOWS = {
     "benchmarks": {"claims", "datasets", "engine", "models", "preference"},
     "miniature": {"benchmarks", "claims"},
     "runs": {"datasets"},
-    "reporting": {"benchmarks", "preference", "runs"},
+    "reporting": {"benchmarks", "datasets", "preference", "runs"},
     "pipelines": {
         "benchmarks",
         "claims",

@@ -16,9 +16,23 @@ def cell(name: str, row: Mapping[str, Any]) -> str:
     """
     if _is_missing(row["value"]):
         return "-"
-    scale, digits = (1, 2) if name in UNITS else (100, 1)
+    scale, digits = _scale(name)
     error = "-" if _is_missing(row["standard_error"]) else f"{row['standard_error'] * scale:.{digits}f}"
     return f"{row['value'] * scale:.{digits}f} ± {error}"
+
+
+def difference(name: str, value: float | None, low: float | None, high: float | None) -> str:
+    """What a metric differs by, with the ends of its interval, in the units of :func:`cell`."""
+    if _is_missing(value):
+        return "-"
+    scale, digits = _scale(name)
+    ends = ["-" if _is_missing(end) else f"{end * scale:+.{digits}f}" for end in (low, high)]
+    return f"{value * scale:+.{digits}f} [{ends[0]}, {ends[1]}]"
+
+
+def _scale(name: str) -> tuple[int, int]:
+    """What a metric's value is multiplied by, and its digits after the point."""
+    return (1, 2) if name in UNITS else (100, 1)
 
 
 def number(value: float | None) -> str:

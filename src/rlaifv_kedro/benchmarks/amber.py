@@ -272,6 +272,7 @@ AMBER = Benchmark(
     image_key=image_number,
     score=_score,
     headline=("chair", "cover", "hal", "cog", "mean_words", "accuracy", "f1", "other_answer_rate"),
+    verdicts={"hal": False, "accuracy": True},
     knowledge=lambda params: {"relation": "amber_relation", "safe_words": "amber_safe_words"},
     refuse_unready=_refuse_unready,
     is_yes_no=lambda kind: kind != GENERATIVE,

@@ -199,6 +199,7 @@ class Benchmark:
         pictures: Entry of the catalog that finds the items' pictures; None where the items hold their bytes.
         score: Metrics of a policy's answers.
         headline: The metrics that are published, and without which these mislead.
+        verdicts: Metrics whose value of an item is the verdict on its answer -> whether a high value is good.
         judging: What a text LLM is asked, None if nothing.
         knowledge: Argument of ``Submission.known`` -> entry of the catalog: what the scorer has to know
             beside the items. The parameters say by which words COCO's captions are read.
@@ -214,6 +215,7 @@ class Benchmark:
     items: Callable[..., list[Item]]
     score: Callable[[Submission], Scored]
     headline: tuple[str, ...]
+    verdicts: Mapping[str, bool]
     pictures: str | None = None
     judging: Judging | None = None
     knowledge: Callable[[BenchmarkDataParams], Mapping[str, str]] = lambda params: {}

@@ -239,6 +239,7 @@ CHAIR = Benchmark(
     pictures="coco_images",
     score=_score,
     headline=("response_hallucination", "mention_hallucination", "object_recall", "mean_words"),
+    verdicts={"chair_s": False},
     knowledge=truth_entries,
     elsewhere=AnswersElsewhere(
         options=frozenset(("annotations", "vocabulary")), without_items=coco_answers, known=truth_of_files

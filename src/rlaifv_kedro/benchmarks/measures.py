@@ -1,6 +1,5 @@
 """From items' numbers to metrics: a benchmark states what it measures of each item, this makes the tables."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from rlaifv_kedro.benchmarks.benchmark import Scored
-from rlaifv_kedro.benchmarks.statistics import Estimate, image_numbers, mean, ratio, share
+from rlaifv_kedro.benchmarks.statistics import Estimate, image_numbers, mean, ratio, share, suffix_of
 from rlaifv_kedro.schemas import table
 
 # The tables' columns but for policy and benchmark, which :mod:`rlaifv_kedro.benchmarks.scoring` puts before.
@@ -171,8 +170,3 @@ def _dependence(image_ids: pd.Series, images: np.ndarray) -> str:
     if image_ids.isna().any():
         return "; standard errors by item, as images aren't known"
     return "; standard errors by image" if len(np.unique(images)) < len(images) else ""
-
-
-def suffix_of(group: str) -> str:
-    """What stands for a group in a metric's name: fine_grained_perception for "Fine-grained perception"."""
-    return re.sub(r"\W+", "_", group.strip().lower())

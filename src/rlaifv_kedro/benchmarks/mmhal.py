@@ -201,6 +201,7 @@ MMHAL = Benchmark(
         submission.answered, submission.judgements, f"rated by {submission.judge}"
     ),
     headline=("score", "hallucination_rate", "informativeness", "mean_words"),
+    verdicts={"hallucination_rate": False},
     elsewhere=AnswersElsewhere(
         options=frozenset(("annotations", "judgements")),
         published={

@@ -271,6 +271,7 @@ OBJECT_HALBENCH = Benchmark(
     ),
     score=_score,
     headline=CHAIR.headline,
+    verdicts=CHAIR.verdicts,
     knowledge=truth_entries,
     refuse_unready=_refuse_unready,
     elsewhere=AnswersElsewhere(

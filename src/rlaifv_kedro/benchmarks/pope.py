@@ -120,6 +120,7 @@ POPE = Benchmark(
     pictures="coco_images",
     score=lambda submission: score_pope(submission.answered),
     headline=tuple(f"{metric}_{split}" for split in SPLITS for metric in ("accuracy", "f1", "yes_ratio")),
+    verdicts={"accuracy": True},
     is_yes_no=lambda kind: True,
     image_key=image_number,
     elsewhere=AnswersElsewhere(

@@ -263,6 +263,7 @@ REFOMB = Benchmark(
         submission.answered, submission.judgements, f"compared by {submission.judge}"
     ),
     headline=("overall_score", "trustworthiness_score", "mean_words"),
+    verdicts={"overall_score": True},
     elsewhere=AnswersElsewhere(
         options=frozenset(("annotations", "judgements")),
         published={

@@ -1,7 +1,8 @@
 """Shares, means, ratios and the difference of two policies, and how sure one can be of them."""
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -171,6 +172,26 @@ def paired_bootstrap(
     too_many = math.isnan(difference) or undefined.mean() > tail / 100
     low, high = (math.nan, math.nan) if too_many else np.percentile(resampled[~undefined], [tail, 100 - tail])
     return Difference(float(difference), float(low), float(high), len(values))
+
+
+def by_metric(items: pd.DataFrame, known: Collection[str]) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """The rows of ``item_scores`` behind each metric: its full name, its name in the rows, the rows.
+
+    Args:
+        known: Full names of the metrics there are. Where one is only of each type of items, as with POPE's
+            splits, so are the rows.
+    """
+    for name, own in items.groupby("metric", sort=False):
+        if name in known:
+            yield name, name, own
+        else:
+            for kind, part in own.groupby("kind", sort=False):
+                yield f"{name}_{suffix_of(kind)}", name, part
+
+
+def suffix_of(group: str) -> str:
+    """What stands for a group in a metric's name: fine_grained_perception for "Fine-grained perception"."""
+    return re.sub(r"\W+", "_", group.strip().lower())
 
 
 def _parts_and_wholes(items: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from rlaifv_kedro.commands import (
     calibrate,
     chat,
     check,
+    compare,
     judge_cost,
     merge,
     plan,
@@ -22,7 +23,7 @@ from rlaifv_kedro.commands import (
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Before a run": (check.command, plan.command),
     "Run pipelines": (run.command,),
-    "Look at runs": (runs.command, summary.command),
+    "Look at runs": (runs.command, summary.command, compare.command),
     "Models": (chat.command, merge.command),
     "Benchmarks": (score.command, judge_cost.command, calibrate.command),
 }

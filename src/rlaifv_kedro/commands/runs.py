@@ -17,7 +17,6 @@ from rlaifv_kedro.commands.options import (
 from rlaifv_kedro.commands.project import configure, project_path, runs_path
 from rlaifv_kedro.commands.run import kedro_run
 from rlaifv_kedro.commands.terminal import Command, note, plain_table, wide_console
-from rlaifv_kedro.errors import UserError
 
 
 @click.group(
@@ -54,12 +53,10 @@ def command(context: click.Context, as_json: bool) -> None:
 def resume(context: click.Context, run_id: str, takeover: bool) -> None:
     """Goes on with a run by the command that its manifest holds."""
     from rlaifv_kedro.runs.alive import take_over
-    from rlaifv_kedro.runs.manifest import load
+    from rlaifv_kedro.runs.manifest import existing
 
     project = runs_path()
-    run = load(project, run_id)
-    if run is None:
-        raise UserError(f"There is no run `{run_id}`. Those that there are: rlaifv runs")
+    run = existing(project, run_id)
     if takeover:
         note(take_over(project, run_id))
     note(run.command)

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,20 @@ def load(project: Path, run_id: str, adopt: str = "") -> Manifest | None:
     with suppress(UserError):
         write_atomically(path, copy.read_bytes())
     return restored
+
+
+def existing(project: Path, run_id: str) -> Manifest:
+    """The run's manifest.
+
+    Raises:
+        UserError: There is no such run; names one that is spelled alike. Or its manifest is damaged.
+    """
+    run = load(project, run_id)
+    if run is None:
+        near = get_close_matches(run_id, [path.name for path in (project / RUNS).glob("*")], n=1)
+        meant = f"Did you mean {near[0]}? " if near else ""
+        raise UserError(f"There is no run `{run_id}`. {meant}Those that there are: rlaifv runs")
+    return run
 
 
 def _read(path: Path) -> Manifest:

@@ -9,7 +9,6 @@ import pandas as pd
 
 from rlaifv_kedro.benchmarks import scoring
 from rlaifv_kedro.benchmarks.answers import answer_items
-from rlaifv_kedro.benchmarks.measures import suffix_of
 from rlaifv_kedro.benchmarks.registry import BENCHMARKS
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.params import (
@@ -96,23 +95,17 @@ def compare_policies(metrics: pd.DataFrame, **scores: pd.DataFrame) -> pd.DataFr
             so is the comparison.
         scores: ``item_scores`` of each benchmark.
     """
-    from rlaifv_kedro.benchmarks.statistics import paired_bootstrap
+    from rlaifv_kedro.benchmarks.statistics import by_metric, paired_bootstrap
 
     rows = []
     for values in scores.values():
         benchmark = values["benchmark"].iloc[0]
         known = set(metrics.loc[metrics["benchmark"] == benchmark, "metric"])
-        for metric, own in values.groupby("metric", sort=False):
-            parts = (
-                {metric: own}
-                if metric in known
-                else {f"{metric}_{suffix_of(kind)}": part for kind, part in own.groupby("kind", sort=False)}
-            )
-            for name, part in parts.items():
-                items = dict(iter(part.groupby("policy", sort=False)))
-                for a, b in combinations(items, 2):
-                    found = paired_bootstrap(items[a], items[b], metric)
-                    rows.append((benchmark, name, a, b, found.difference, found.low, found.high, found.n))
+        for name, metric, part in by_metric(values, known):
+            items = dict(iter(part.groupby("policy", sort=False)))
+            for a, b in combinations(items, 2):
+                found = paired_bootstrap(items[a], items[b], metric)
+                rows.append((benchmark, name, a, b, found.difference, found.low, found.high, found.n))
     return table("policy_comparisons").frame(rows)
 
 

@@ -1,0 +1,133 @@
+"""``rlaifv compare A B``: what two runs differ by."""
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rlaifv_kedro.commands.options import examples, json_option
+from rlaifv_kedro.commands.project import runs_path
+from rlaifv_kedro.commands.terminal import Command, plain_table, wide_console
+from rlaifv_kedro.formats import UNITS, cell, difference, in_words, shortened
+
+if TYPE_CHECKING:
+    from rlaifv_kedro.reporting.comparison import Comparison, Flip, Rate
+
+LISTED = 10
+"""Flipped items that are listed of each verdict; the JSON has all."""
+
+
+@click.command(
+    "compare", cls=Command, epilog=examples("rlaifv compare RUN OTHER", "rlaifv compare A B --json")
+)
+@click.argument("run_a", metavar="A")
+@click.argument("run_b", metavar="B")
+@json_option
+def command(run_a: str, run_b: str, as_json: bool) -> None:
+    """Compares two runs: parameters, rates, verdicts that flipped.
+
+    Of the loop its last policies are compared, by the items of the test split; of benchmarks the policies
+    of the same name. The 95 % intervals are those of a paired bootstrap over images.
+    """
+    from rlaifv_kedro.reporting.comparison import compare_runs
+    from rlaifv_kedro.runs.manifest import existing
+
+    project = runs_path()
+    found = compare_runs(project, existing(project, run_a), existing(project, run_b))
+    if as_json:
+        click.echo(json.dumps(as_document(found), indent=2, ensure_ascii=False))
+    else:
+        show(found)
+
+
+def as_document(found: "Comparison") -> dict[str, Any]:
+    """The comparison as JSON holds it."""
+    return {
+        "a": found.a.run_id,
+        "b": found.b.run_id,
+        "parameters": [dict(zip(("parameter", "a", "b"), row)) for row in found.parameters],
+        "rates": [asdict(rate) for rate in found.rates],
+        "flips": [asdict(flip) for flip in found.flips],
+        "notes": found.notes,
+    }
+
+
+def show(found: "Comparison") -> None:
+    """Prints parameters, rates and flips as tables of 80 columns, where names allow."""
+    console = wide_console(80)
+    names = f"A = run {found.a.run_id}, B = run {found.b.run_id}"
+    console.print(names, markup=False, highlight=False)
+    table = plain_table()
+    table.add_column("parameters that differ")
+    table.add_column("A")
+    table.add_column("B")
+    for name, *values in found.parameters:
+        table.add_row(name, *("null" if value is None else str(value) for value in values))
+    console.print()
+    console.print(table if found.parameters else "No parameter differs.")
+    for note in found.notes:
+        console.print(note, markup=False, highlight=False)
+    if found.rates:
+        console.print()
+        console.print(_rates(found.rates))
+    for metric, flips in _by_verdict(found.flips).items():
+        better = sum(flip.better for flip in flips)
+        console.print(
+            f"\n{metric}: {len(flips)} verdicts flipped, {better} for the better, {len(flips) - better} "
+            "for the worse with B",
+            highlight=False,
+        )
+        console.print(_flips(flips[:LISTED]))
+        if len(flips) > LISTED:
+            console.print(f"... and {len(flips) - LISTED} more: --json lists all, with both answers.")
+
+
+def _rates(rates: "list[Rate]") -> Any:
+    """A row a metric that is published, value ± standard error, under a line for benchmark and policies."""
+    from rlaifv_kedro.benchmarks.registry import BENCHMARKS
+
+    table = plain_table()
+    for title, side in (
+        ("value ± standard error", "left"),
+        ("A", "right"),
+        ("B", "right"),
+        ("B - A [95 %]", "right"),
+    ):
+        table.add_column(title, justify=side, no_wrap=True)
+    group = None
+    for rate in rates:
+        benchmark = BENCHMARKS.get(rate.benchmark)
+        if benchmark is not None and rate.metric not in benchmark.headline:
+            continue
+        if group != (group := (rate.benchmark, rate.policy_a, rate.policy_b)):
+            policies = (
+                rate.policy_a if rate.policy_a == rate.policy_b else f"{rate.policy_a} / {rate.policy_b}"
+            )
+            table.add_row(f"[bold]{benchmark.title if benchmark else rate.benchmark}[/] ({policies})")
+        table.add_row(
+            f"  {in_words(rate.metric)}{UNITS.get(rate.metric, ' %')}",
+            cell(rate.metric, rate.a),
+            cell(rate.metric, rate.b),
+            difference(rate.metric, rate.difference, rate.low, rate.high),
+        )
+    return table
+
+
+def _by_verdict(flips: "list[Flip]") -> "dict[str, list[Flip]]":
+    found: dict[str, list[Flip]] = {}
+    for flip in flips:
+        found.setdefault(f"{flip.benchmark}, {flip.metric}", []).append(flip)
+    return found
+
+
+def _flips(flips: "list[Flip]") -> Any:
+    from rich.text import Text
+
+    table = plain_table()
+    for title in ("item", "", "A: what the scorer found", "B"):
+        table.add_column(title)
+    for flip in flips:
+        notes = (shortened(note or "nothing", 60) for note in (flip.note_a, flip.note_b))
+        table.add_row(*map(Text, (flip.item_id, "better" if flip.better else "worse", *notes)))
+    return table

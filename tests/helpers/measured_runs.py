@@ -1,0 +1,53 @@
+"""Runs that have measured a policy by CHAIR, without a pipeline behind them."""
+
+from pathlib import Path
+from typing import Any
+
+from begun_runs import begin
+from rlaifv_kedro.benchmarks.loop import score_answers
+from rlaifv_kedro.datasets import TableDataset
+from rlaifv_kedro.datasets.tables import table_content
+from rlaifv_kedro.files import write_atomically
+from rlaifv_kedro.runs.entries import recorded
+from rlaifv_kedro.runs.manifest import Manifest
+from rlaifv_kedro.schemas import FINGERPRINT, table
+
+TRUTH = {f"t{n}": ("cat",) for n in range(4)}
+"""Each picture of the test split shows a cat."""
+
+
+def measure(
+    project: Path,
+    run_id: str,
+    answers: dict[str, str],
+    entry: str = "iteration_1",
+    items: str = "i",
+    **start: Any,
+) -> Manifest:
+    """Begins a run that has measured a policy's answers, and ends it.
+
+    Args:
+        answers: By item, of those in :data:`TRUTH`.
+        entry: Whose: ``base`` or ``iteration_<k>``.
+        items: The sha256 of the items.
+    """
+    run = begin(project, run_id, **start)
+    asked = table("prompts").frame(
+        [(name, "What is there?", {"bytes": b"", "path": None}, n, "d", None) for n, name in enumerate(TRUTH)]
+    )
+    truth = table("coco_truth").frame(
+        [(n, "test", f"{n}.jpg", list(there)) for n, there in enumerate(TRUTH.values())]
+    )
+    truth.attrs[FINGERPRINT] = {"vocabulary": "own-80-v1"}
+    said = table("answers").frame(
+        [(entry, "chair", name, "What is there?", answer, 9, "stop") for name, answer in answers.items()]
+    )
+    scores, metrics = score_answers(said, asked[asked["prompt_id"].isin(list(answers))], truth)
+    for name, frame in (("answers", said), ("item_scores", scores), ("metrics", metrics)):
+        path = project / "data" / entry / name / run_id / f"{name}.parquet"
+        write_atomically(path, table_content(name, frame, name))
+        written = recorded(project, TableDataset(str(path), name), None)
+        run.written[f"{entry}.{name}"] = written.model_copy(update={"made_of": {"test_prompts": items}})
+    run.status, run.ended = "finished", run.started
+    run.save(project)
+    return run
