@@ -24,6 +24,7 @@ NAMES = [
     "run",
     "runs",
     "summary",
+    "compare",
     "chat",
     "merge",
     "score",
