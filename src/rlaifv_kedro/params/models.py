@@ -209,9 +209,9 @@ class ModelsParams(Params):
     The policy's checkpoint is always the catalog's: it changes from iteration to iteration.
     """
 
-    policy: ModelParams = TransformersParams()
-    labeler: ModelParams = TransformersParams()
-    splitter: ModelParams = TransformersParams()
+    policy: ModelParams = Field(TransformersParams(), description="answers questions about pictures")
+    labeler: ModelParams = Field(TransformersParams(), description="says of each claim whether it is true")
+    splitter: ModelParams = Field(TransformersParams(), description="divides answers into claims")
     question_writer: ModelParams | None = Field(
         None, description="turns claims into questions; without one, the splitter does"
     )
