@@ -578,3 +578,29 @@ def test_any_json_is_a_configuration_or_a_mistake_of_the_user(content: Any, tmp_
 def test_a_launcher_that_is_not_there_is_named(training: Trainer, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="srunn, which starts the training's processes, can't be run"):
         training(tmp_path, launch=LaunchParams(processes=2, prefix=["srunn"]))
+
+
+COMPILE = """
+import sys
+from pathlib import Path
+from rlaifv_kedro.training.distributed import compile_extension
+compile_extension(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.distributed
+def test_a_killed_compilation_is_not_waited_for(tmp_path: Path) -> None:
+    """What torch leaves behind would have the next process wait for ever."""
+    command = [sys.executable, "-c", COMPILE, str(tmp_path)]
+    mark = tmp_path / "deepspeed_shm_comm/lock"
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    with subprocess.Popen(command, env=environment, start_new_session=True) as process:
+        while not mark.exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert mark.exists()
+    two = [subprocess.Popen(command, env=environment) for _ in range(2)]
+    assert [process.wait(timeout=300) for process in two] == [0, 0]
+    assert not mark.exists()
+    assert list(mark.parent.glob("*.so"))

@@ -5,6 +5,7 @@ kind, silently. So nothing is believed: the wrapped model and the process group 
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,3 +154,29 @@ def refuse_other_engine(trainer: "Trainer", expected: str) -> None:
             f"the training was to run under {expected}, but {found} runs. Check that torch, accelerate and "
             "deepspeed fit each other."
         )
+
+
+def compile_extension(folder: Path | None = None) -> None:
+    """Compiles what DeepSpeed's processes on a CPU talk through, one process of a host at a time.
+
+    torch marks a folder in which it compiles with a file, and waits for ever for one that a killed process
+    has left. So this project's extensions have a folder of their own, and whoever has its lock, which the
+    system takes from a process that ends, knows that a mark there is left over.
+
+    Args:
+        folder: Of the extensions; else one below ``~/.cache/rlaifv_kedro``, by torch's version.
+    """
+    import torch
+    from deepspeed.accelerator import get_accelerator
+    from deepspeed.comm.torch import build_shm_op
+    from filelock import FileLock
+
+    if get_accelerator().device_name() != "cpu":
+        return
+    folder = folder or Path.home() / f".cache/rlaifv_kedro/torch_extensions/{torch.__version__}"
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["TORCH_EXTENSIONS_DIR"] = str(folder)
+    with FileLock(folder / ".lock"):
+        for mark in folder.glob("*/lock"):
+            mark.unlink()
+        build_shm_op()

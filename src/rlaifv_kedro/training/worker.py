@@ -147,9 +147,12 @@ def main(path: Path) -> int:
     spec, rank = TrainingSpec.model_validate_json(path.read_text()), int(os.environ["RANK"])
     end_with_parent(signal.SIGKILL)  # a worker that outlived torchrun would go on writing checkpoints
     from rlaifv_kedro.training.callbacks import write_progress
+    from rlaifv_kedro.training.distributed import compile_extension
 
     try:
         _select_gpu(spec.compute)
+        if spec.training.deepspeed is not None:
+            compile_extension()
         with troubles_told(), locked(spec.folder) if rank == 0 else nullcontext():
             ran = run(
                 spec,
