@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from judge_server import judge_server
 from rlaifv_kedro.benchmarks.answers_elsewhere import score_file
 from rlaifv_kedro.benchmarks.benchmark import AnswerFiles
 from rlaifv_kedro.benchmarks.judgement import Judgement
@@ -431,6 +432,24 @@ def test_damaged_judgements_are_named(tmp_path: Path):
         replies = lines(tmp_path / "replies.jsonl", fine, record)
         assert message in complaint("mmhal", "--answers", answers, "--judgements", replies)
     assert "--judgements is missing" in complaint("mmhal", "--answers", answers)
+
+
+def test_a_judge_is_asked_outside_of_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """By --params alone; its replies are kept beside the answers, so that none is asked for twice."""
+    monkeypatch.chdir(tmp_path)
+    Path("answers.json").write_text(json.dumps([item | {"model_answer": "A dog."} for item in MMHAL]))
+    Path("items").mkdir()
+    Path("items/mmhal.json").write_text(json.dumps(MMHAL))
+    files = ("--answers", "answers.json", "--annotations", "items")
+    with judge_server(lambda prompt: "Rating: 4") as server:
+        named = f"models.judge.backend=openai,models.judge.model=judge,models.judge.url={server.url}"
+        asked = scores("mmhal", *files, "--params", named)
+        assert len(server.bodies) == 1  # the three prompts are one text
+        assert asked["score"]["value"] == 4
+    assert list(Path("judge_store").iterdir()) != []
+    assert scores("mmhal", *files, "--params", named) == asked
+    assert "judge" in complaint("mmhal", *files, "--params", "judge=3")
+    assert "is not inside a Kedro project" in complaint("mmhal", *files, "--env", "qwen")
 
 
 def test_answers_that_fit_no_item_or_contradict_each_other_are_named(pope: Path, tmp_path: Path):

@@ -41,9 +41,10 @@ def command(
     Looks for files, models, packages, keys, memory and disk, and computes nothing. The exit status is 1 if
     anything is missing.
     """
+    project = project_path()  # before Kedro sets up its logging
     from rlaifv_kedro.preflight.run import check_run
 
-    findings = check_run(project_path(), env, params, pipelines, load_versions)
+    findings = check_run(project, env, params, pipelines, load_versions)
     missing = sum(not finding.ok for finding in findings)
     if as_json:
         click.echo(

@@ -28,9 +28,10 @@ def command(run_id: str, params: dict[str, Any], as_json: bool) -> None:
 
     Counts calls, tokens and cost for answers that the run has already. Asks nothing.
     """
+    project = project_path()  # before Kedro sets up its logging
     from rlaifv_kedro.preflight.judge_cost import judge_cost
 
-    costs = judge_cost(project_path(), run_id, params)
+    costs = judge_cost(project, run_id, params)
     if as_json:
         click.echo(json.dumps([cost._asdict() for cost in costs], indent=2))
     else:

@@ -55,6 +55,7 @@ def command(
 
     Works out calls, tokens, GPU hours and disk. Runs nothing, and needs neither models nor a GPU.
     """
+    project = project_path()  # before Kedro sets up its logging
     from rlaifv_kedro.params.command_line import read
     from rlaifv_kedro.preflight.assumptions import GPUS, Assumptions, assumed
     from rlaifv_kedro.preflight.plan import plan_run
@@ -62,7 +63,7 @@ def command(
     if gpu.lower() not in GPUS:
         raise UserError(f"--gpu {gpu}: not known. Choose of {', '.join(GPUS)}.")
     assumptions = assumed(read(assume, Assumptions, "--assume"))
-    planned = plan_run(project_path(), env, params, pipelines, gpu.lower(), gpus, assumptions)
+    planned = plan_run(project, env, params, pipelines, gpu.lower(), gpus, assumptions)
     if as_json:
         click.echo(json.dumps(planned.as_json(), indent=2))
     else:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ from rlaifv_kedro.commands.terminal import Command, wide_console
 
 if TYPE_CHECKING:
     from rlaifv_kedro.benchmarks.benchmark import Scored
+    from rlaifv_kedro.benchmarks.judging.judge import StoredJudge
 
 
 @click.command(
@@ -35,7 +37,8 @@ def command(benchmark: str, env: str | None, params: dict[str, Any], as_json: bo
     """Scores answers that were made elsewhere.
 
     Needs no policy; docs/benchmarks.md has the files. Where a judge is needed and there are no --judgements,
-    the models.judge of --env and --params is asked.
+    the models.judge of --env and --params is asked. Its replies are stored in the project, or, outside of
+    one, in the folder judge_store.
     """
     from rlaifv_kedro.benchmarks.answers_elsewhere import score_file
     from rlaifv_kedro.benchmarks.benchmark import AnswerFiles
@@ -45,18 +48,40 @@ def command(benchmark: str, env: str | None, params: dict[str, Any], as_json: bo
     if env is None and not params:
         scored = score_file(chosen, AnswerFiles(**given))
     else:
-        from rlaifv_kedro.benchmarks.judging.judge import open_judge
-        from rlaifv_kedro.preflight.run import configured
-
-        setup = configured(project_path(), env, params, [])
-        parameters, store = setup.parameters, setup.catalog.load("judge_store")
-        judge = open_judge(parameters.models, parameters.judge, parameters.compute, store)
+        judge = asked_judge(env, params)
         scored = score_file(chosen, AnswerFiles(**given, judge=judge, judge_label=judge.store.asked_model))
         judge.close()
     if as_json:
         click.echo(json.dumps(as_json_of(benchmark, scored), indent=2))
     else:
         show(benchmark, scored)
+
+
+def asked_judge(env: str | None, params: dict[str, Any]) -> "StoredJudge":
+    """Opens the judge that the project names, or, outside of one, that the parameters do.
+
+    Raises:
+        UserError: No judge is named, or there is an environment and no project.
+    """
+    from kedro.utils import find_kedro_project
+
+    from rlaifv_kedro.benchmarks.judging.judge import open_judge
+    from rlaifv_kedro.datasets import SharedFolderDataset
+    from rlaifv_kedro.params import validate_parameters
+
+    if env is None and find_kedro_project(Path.cwd()) is None:
+        asked = params.get("judge", {})
+        if isinstance(asked, dict):
+            asked = {"prices": None} | asked  # their file is the project's
+        parameters = validate_parameters(params | {"judge": asked})
+        folder = SharedFolderDataset("judge_store").load()
+    else:
+        project = project_path()
+        from rlaifv_kedro.preflight.run import configured
+
+        setup = configured(project, env, params, [])
+        parameters, folder = setup.parameters, setup.catalog.load("judge_store")
+    return open_judge(parameters.models, parameters.judge, parameters.compute, folder)
 
 
 def as_json_of(benchmark: str, scored: "Scored") -> dict[str, Any]:
