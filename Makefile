@@ -57,10 +57,12 @@ notebook: $(VENV)/.with-notebook
 # The documentation as a site: site/index.html, which needs no server and no network.
 docs: $(VENV)/.with-docs
 	$(BIN)/python docs/site/build.py site
+	@echo "Open site/index.html"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed: make PYTHON=python3.11 ...' if sys.version_info < (3, 11) else 0)"
 	$(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): about 2 GB, some minutes the first time."
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(INSTALL) .
 	touch $@

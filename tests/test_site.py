@@ -41,3 +41,8 @@ def test_every_command_is_in_the_reference(site: Path) -> None:
     text = (site / "reference/commands.html").read_text()
     assert {name for name in cli.commands if f"Usage: rlaifv {name}" not in text} == set()
     assert "Usage: rlaifv runs resume" in text
+
+
+def test_words_are_found_in_both_languages(site: Path) -> None:
+    index = (site / "searchindex.js").read_text()
+    assert '"hallucin":' in index and '"幻覺":' in index  # English words by their stems

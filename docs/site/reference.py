@@ -15,7 +15,7 @@ from rlaifv_kedro.params.effects import effect_of
 from rlaifv_kedro.params.messages import models_in
 from rlaifv_kedro.params.models import BACKENDS
 
-PARAMETERS = """# Parameters
+PARAMETERS = """# All parameters
 
 Everything that may stand in `conf/*/parameters.yml` or behind `--params` ([how values are
 typed](../commands.md)). The defaults are the method's. Where a default comes from stands in brackets: the
@@ -27,7 +27,7 @@ and how fast the same is computed; or the *division* of the work into parts. [Ru
 of them a run that goes on takes.
 """
 HEADER = "| parameter | default | allowed | meaning | changes |\n| --- | --- | --- | --- | --- |\n"
-COMMANDS = """# Commands
+COMMANDS = """# All commands
 
 What `rlaifv COMMAND --help` prints. Inside the project `kedro COMMAND` is the same.
 """
