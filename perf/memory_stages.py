@@ -60,7 +60,15 @@ TABLES_OF = {
     "test_truth": "coco_truth",
     "probe_metrics": "metrics",
 }
-CHUNKED = ("candidates", "claims", "verdicts", "candidate_rewards", "benchmark.pope.answers")
+CHUNKED = (
+    "candidates",
+    "claims",
+    "verdicts",
+    "candidate_rewards",
+    "answers",
+    "probe_replies",
+    "benchmark.pope.answers",
+)
 READY, POLL = "ready", 0.002
 
 
@@ -150,6 +158,7 @@ STAGES = (
     "export_llama_factory",
     "answer_test_prompts",
     "answer_probes",
+    "score_probes",
     "score_answers",
     "answer_pope",
     "score_pope",

@@ -237,7 +237,7 @@ def best_of_rates(folder: Path, run_id: str, greedy_id: str) -> dict[str, dict[s
         prompts, on="prompt_id"
     )
     rewards = pd.read_parquet(folder / f"answer_rewards/{run_id}/answer_rewards")
-    answers = pd.read_parquet(folder / f"answers.parquet/{greedy_id}/answers.parquet")
+    answers = pd.read_parquet(folder / f"answers/{greedy_id}/answers")
     greedy = judged(answers.merge(prompts.rename(columns={"prompt_id": "item_id"}), on="item_id"))
     items = judged(samples.assign(item_id=samples["prompt_id"] + "/" + samples["candidate"].astype(str)))
     items = items.assign(prompt_id=samples["prompt_id"].to_numpy(), candidate=samples["candidate"].to_numpy())

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from rlaifv_kedro.benchmarks.loop import answer_probes
+from rlaifv_kedro.benchmarks.loop import answer_probes, probes_by_image, score_probes
 from rlaifv_kedro.images import png_bytes
 from rlaifv_kedro.models import load_model
 from rlaifv_kedro.params import EvaluationParams, FeedbackParams
@@ -36,7 +36,9 @@ def test_a_probe_without_yes_or_no_has_failed(tiny: Path, pictures: list[Image.I
             no_words=["no"],
             min_verdict_mass=min_verdict_mass,
         )
-        found = answer_probes(model, "base", prompts, probes, feedback, EvaluationParams(batch_size=1))
+        asked = list(probes_by_image(prompts, probes))
+        replies = answer_probes(model, asked, feedback, EvaluationParams(batch_size=1))
+        found = score_probes(check("probe_replies", replies, "replies"), probes, "base", feedback)
         return check("metrics", found, "metrics").iloc[0]
 
     strict, lenient = measured(0.5), measured(0)

@@ -67,7 +67,7 @@ def test_with_what_was_found_the_plan_is_what_was_done(finished: tuple[Project, 
     assert calls["checkpoints"] == len(names - {"base", "start"})
     texts = pairs.melt("prompt_id", ["chosen", "rejected"])[["prompt_id", "value"]]
     assert len(texts.drop_duplicates()) <= plan["compute_reference"]["calls"]["answers"]
-    answers = written(project, "answers.parquet")
+    answers = written(project, "answers")
     probes = pd.read_parquet(
         next(Path(project.path).glob("data/01_raw/**/test_probes.parquet/first/*.parquet"))
     )

@@ -118,7 +118,7 @@ def test_best_of_takes_the_answer_with_the_highest_reward(finished):
     samples, rewards = (
         table(project, f"{folder}/{name}", "best") for name in ("answer_candidates", "answer_rewards")
     )
-    answers = table(project, f"{folder}/answers.parquet", "best")
+    answers = table(project, f"{folder}/answers", "best")
     assert len(answers) == 24 and len(samples) == 24 * 4
     joined = samples.merge(rewards, on=["prompt_id", "candidate"])
     best = joined.loc[joined.groupby("prompt_id")["reward"].idxmax()].set_index("prompt_id")["answer"]

@@ -13,6 +13,7 @@ from rlaifv_kedro.benchmarks.scoring import answered_items, log_cut_off, scores_
 from rlaifv_kedro.benchmarks.statistics import Estimate, image_numbers, share
 from rlaifv_kedro.claims import ask_yes_no
 from rlaifv_kedro.engine.chunks import Work
+from rlaifv_kedro.engine.items import LazyItems
 from rlaifv_kedro.engine.progress import batches
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, FeedbackParams, ModelsParams
@@ -74,6 +75,15 @@ def prompt_answerer(params: EvaluationParams, models: ModelsParams, compute: Com
     yield work
 
 
+@contextmanager
+def policy_answerer(
+    checkpoint: Path, policy: str, params: EvaluationParams, models: ModelsParams, compute: ComputeParams
+) -> Iterator[Work]:
+    """Loads a policy; the work gives ``answers`` of rows of ``prompts``."""
+    model = load_policy(checkpoint, params.batch_size, models, compute)
+    yield lambda prompts: answer_prompts(model, policy, prompts, params)
+
+
 def score_answers(
     answers: pd.DataFrame, prompts: pd.DataFrame, truth: pd.DataFrame, decoding: str = "greedy"
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -95,39 +105,63 @@ def score_answers(
     return scored.items, scored.metrics
 
 
+def probes_by_image(prompts: pd.DataFrame, probes: pd.DataFrame) -> LazyItems:
+    """Yes/no questions with known answers, an item an image: (row of ``prompts``, rows of ``probes``)."""
+    about = {row.image_id: row for row in prompts.itertuples(index=False)}
+    own = probes.groupby("image_id", sort=False).indices
+    return LazyItems(list(own), lambda images: [(about[i], probes.iloc[own[i]]) for i in images])
+
+
 def answer_probes(
     model: "TransformersModel",
-    policy: str,
-    prompts: pd.DataFrame,
-    probes: pd.DataFrame,
+    probes: Sequence[tuple[Any, pd.DataFrame]],
     feedback: FeedbackParams,
     params: EvaluationParams,
+) -> pd.DataFrame:
+    """How a model's replies to yes/no questions begin: the table ``probe_replies``.
+
+    Args:
+        probes: Items of :func:`probes_by_image`.
+    """
+    rows: list[tuple[str, float, float]] = []
+    for part in batches(probes, params.batch_size, "answering yes/no questions"):
+        images = [open_image(row.image, f"prompt {row.prompt_id}") for row, _ in part]
+        replies = ask_yes_no(model, images, [own["question"].tolist() for _, own in part], feedback)
+        ids = [item_id for _, own in part for item_id in own["item_id"]]
+        flat = (reply.probs for own in replies for reply in own)
+        rows += [(item_id, *probs) for item_id, probs in zip(ids, flat, strict=True)]
+    return table("probe_replies").frame(rows)
+
+
+@contextmanager
+def probe_answerer(
+    checkpoint: Path,
+    feedback: FeedbackParams,
+    params: EvaluationParams,
+    models: ModelsParams,
+    compute: ComputeParams,
+) -> Iterator[Work]:
+    """Loads a policy; the work gives ``probe_replies`` of items of :func:`probes_by_image`."""
+    model = load_policy(checkpoint, params.batch_size, models, compute)
+    yield lambda probes: answer_probes(model, probes, feedback, params)
+
+
+def score_probes(
+    replies: pd.DataFrame, probes: pd.DataFrame, policy: str, feedback: FeedbackParams
 ) -> pd.DataFrame:
     """How well a model sees: its accuracy on yes/no questions with a known answer, by kind of question.
 
     Args:
+        replies: Table ``probe_replies``.
         policy: How the table calls it.
 
     Returns:
         Table ``metrics``, of the benchmark ``yes_no``. ``failed`` are the replies that are neither yes nor no
         (``feedback.min_verdict_mass``), which aren't in the rate.
     """
-    about = {row.image_id: row for row in prompts.itertuples(index=False)}
-    judged = []
-    asked = probes["image_id"].drop_duplicates().tolist()
-    for part in batches(asked, params.batch_size, "answering yes/no questions"):
-        groups = list(probes[probes["image_id"].isin(part)].groupby("image_id", sort=False))
-        replies = ask_yes_no(
-            model,
-            [open_image(about[i].image, f"prompt {about[i].prompt_id}") for i, _ in groups],
-            [group["question"].tolist() for _, group in groups],
-            feedback,
-        )
-        flat = [reply.probs for own in replies for reply in own]
-        read = accepted(*zip(*flat), feedback.min_verdict_mass)
-        judged.append(pd.concat([group for _, group in groups]).assign(yes=read))
-    answered = pd.concat(judged)
-    right = answered.assign(right=answered["yes"] == (answered["answer"] == "yes"))
+    answered = replies.merge(probes, on="item_id", validate="one_to_one")
+    read = accepted(answered["p_yes"], answered["p_no"], feedback.min_verdict_mass)
+    right = answered.assign(right=read == (answered["answer"] == "yes").to_numpy())
     rows = [
         (f"accuracy_{kind}", *_share_right(own), int(own["right"].isna().sum()))
         for kind, own in right.groupby("kind", sort=True)

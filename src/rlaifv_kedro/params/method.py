@@ -162,7 +162,7 @@ class EvaluationParams(Params):
         8, description="prompts a forward pass; with best_of, sequences; the results are the same to rounding"
     )
     chunk_size: Annotated[Count, Effect.DIVISION] = Field(
-        100, description="prompts a chunk of a checkpoint's answers: what a kill can lose"
+        100, description="prompts a chunk of a policy's answers: what a kill can lose"
     )
     best_of: int = Field(
         1,

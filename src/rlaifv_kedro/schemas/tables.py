@@ -248,6 +248,9 @@ TABLES: dict[str, Table] = {
         _schema({"item_id": _TEXT, "image_id": _I64, "kind": _TEXT, "question": _TEXT, "answer": _TEXT}),
         key=("item_id",),
     ),
+    "probe_replies": Table(
+        _schema({"item_id": _TEXT, "p_yes": _F64, "p_no": _F64}, nullable=("p_yes", "p_no")), key=("item_id",)
+    ),
     "checkpoint_metrics": Table(
         _schema({"checkpoint": _TEXT, "step": _I64, "epoch": _F64, **_METRIC}, nullable=_UNDEFINED),
         key=("checkpoint", "benchmark", "metric"),

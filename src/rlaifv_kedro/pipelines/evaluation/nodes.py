@@ -11,18 +11,20 @@ import pandas as pd
 from rlaifv_kedro.benchmarks.best_of import choose_answers, decoding_of
 from rlaifv_kedro.benchmarks.coco.truth import truth_of_split
 from rlaifv_kedro.benchmarks.loop import (
-    answer_probes,
-    answer_prompts,
-    load_policy,
+    policy_answerer,
     policy_name,
+    probe_answerer,
+    probes_by_image,
     prompt_answerer,
     score_answers,
+    score_probes,
 )
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.engine.items import LazyItems
 from rlaifv_kedro.engine.outputs import scratch_folder
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, FeedbackParams, ModelsParams, RewardParams
+from rlaifv_kedro.preference.by_prompt import ByPrompt
 from rlaifv_kedro.preference.selection import BASE, START, checkpoints_to_keep, choose
 from rlaifv_kedro.schemas import table
 from rlaifv_kedro.training.policy import keep_checkpoints, refuse_lost_answers, whole_policy
@@ -188,10 +190,20 @@ def answer_test_prompts(
     params: EvaluationParams,
     models: ModelsParams,
     compute: ComputeParams,
-) -> pd.DataFrame:
-    """Greedy answers of an iteration's policy, the base policy being that of iteration 0: ``answers``."""
-    model = load_policy(checkpoint, params.batch_size, models, compute)
-    return answer_prompts(model, policy_name(iteration), list(prompts.itertuples(index=False)), params)
+) -> Iterator[Chunk | Complete]:
+    """Greedy answers of an iteration's policy, the base policy being that of iteration 0.
+
+    Yields:
+        Chunks of ``answers``, by prompts.
+    """
+    yield from map_chunks(
+        list(prompts.itertuples(index=False)),
+        params.chunk_size,
+        policy_answerer,
+        (checkpoint, policy_name(iteration), params, models, compute),
+        "answering test prompts",
+        compute=compute,
+    )
 
 
 def choose_best_answers(
@@ -199,10 +211,26 @@ def choose_best_answers(
     candidates: pd.DataFrame,
     rewards: pd.DataFrame,
     iteration: int,
+    params: EvaluationParams,
     reward: RewardParams,
-) -> pd.DataFrame:
-    """Of an iteration's policy's samples those with the highest reward: ``answers``."""
-    return choose_answers(prompts, candidates, rewards, policy_name(iteration), reward)
+) -> Iterator[Chunk | Complete]:
+    """Of an iteration's policy's samples those with the highest reward.
+
+    Yields:
+        Chunks of ``answers``, by prompts.
+    """
+    own, rewarded = ByPrompt(candidates), ByPrompt(rewards)
+
+    def items(rows: list[Any]) -> list[tuple[Any, pd.DataFrame, pd.DataFrame]]:
+        return [(row, own[row.prompt_id], rewarded[row.prompt_id]) for row in rows]
+
+    def work(some: list[tuple[Any, pd.DataFrame, pd.DataFrame]]) -> pd.DataFrame:
+        rows, *tables = zip(*some)
+        sampled, known = (pd.concat(each, ignore_index=True) for each in tables)
+        return choose_answers(pd.DataFrame(rows), sampled, known, policy_name(iteration), reward)
+
+    prompt_rows = LazyItems(list(prompts.itertuples(index=False)), items)
+    yield from map_chunks(prompt_rows, params.chunk_size, nullcontext, (work,), "choosing answers")
 
 
 def score_best_answers(
@@ -218,14 +246,30 @@ def score_best_answers(
 
 def answer_test_probes(
     checkpoint: Path,
-    iteration: int,
     prompts: pd.DataFrame,
     probes: pd.DataFrame,
     feedback: FeedbackParams,
     params: EvaluationParams,
     models: ModelsParams,
     compute: ComputeParams,
+) -> Iterator[Chunk | Complete]:
+    """A policy's replies to yes/no questions with a known answer.
+
+    Yields:
+        Chunks of ``probe_replies``, by images.
+    """
+    yield from map_chunks(
+        probes_by_image(prompts, probes),
+        params.chunk_size,
+        probe_answerer,
+        (checkpoint, feedback, params, models, compute),
+        "answering yes/no questions",
+        compute=compute,
+    )
+
+
+def score_test_probes(
+    replies: pd.DataFrame, probes: pd.DataFrame, iteration: int, feedback: FeedbackParams
 ) -> pd.DataFrame:
-    """How well an iteration's policy sees: ``metrics`` of yes/no questions with a known answer."""
-    model = load_policy(checkpoint, params.batch_size, models, compute)
-    return answer_probes(model, policy_name(iteration), prompts, probes, feedback, params)
+    """How well an iteration's policy sees: ``metrics`` of its replies."""
+    return score_probes(replies, probes, policy_name(iteration), feedback)

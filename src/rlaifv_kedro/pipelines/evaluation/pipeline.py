@@ -116,7 +116,6 @@ def measurement_pipeline(best_of: int = 1, reward: tuple[str, str] = OWN_REWARD)
                 nodes.answer_test_probes,
                 inputs=[
                     "trained_policy",
-                    "number",
                     "test_prompts",
                     "test_probes",
                     "params:feedback",
@@ -124,10 +123,16 @@ def measurement_pipeline(best_of: int = 1, reward: tuple[str, str] = OWN_REWARD)
                     "params:models",
                     "params:compute",
                 ],
-                outputs="probe_metrics",
+                outputs="probe_replies",
                 name="answer_probes",
                 tags=[Role.POLICY, Task.PROBING],
-            )
+            ),
+            node(
+                nodes.score_test_probes,
+                inputs=["probe_replies", "test_probes", "number", "params:feedback"],
+                outputs="probe_metrics",
+                name="score_probes",
+            ),
         ]
     )
 
@@ -201,6 +206,7 @@ def _best_of(policy: str, reference: str) -> Pipeline:
                     "answer_candidates",
                     "answer_rewards",
                     "number",
+                    "params:evaluation",
                     "params:reward",
                 ],
                 outputs="answers",

@@ -6,7 +6,14 @@ from typing import Any
 
 import pandas as pd
 
-from rlaifv_kedro.benchmarks.loop import answer_probes, answer_prompts, load_policy, score_answers
+from rlaifv_kedro.benchmarks.loop import (
+    answer_probes,
+    answer_prompts,
+    load_policy,
+    probes_by_image,
+    score_answers,
+    score_probes,
+)
 from rlaifv_kedro.engine.outputs import work_folder
 from rlaifv_kedro.miniature.benchmarks import benchmark_files
 from rlaifv_kedro.miniature.world import draw_split, probe_questions, prompt_table, truth
@@ -81,8 +88,9 @@ def measure_models(
     rates = score_answers(
         answer_prompts(policy, "base", list(prompts.itertuples(index=False)), evaluate), prompts, truth
     )[1]
+    asked = list(probes_by_image(prompts, probes))
     seeing = {
-        name: answer_probes(model, name, prompts, probes, feedback, evaluate)
+        name: score_probes(answer_probes(model, asked, feedback, evaluate), probes, name, feedback)
         for name, model in (("labeler", judge), ("base policy", policy))
     }
     lines = [
