@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rlaifv_kedro.engine.cluster import Room, address_of, room_of_hosts
-from rlaifv_kedro.engine.ray_workers import enough, environment_for
+from rlaifv_kedro.engine.cluster import Room, address_of, enough, room_of_hosts
+from rlaifv_kedro.engine.ray_workers import environment_for
 from rlaifv_kedro.engine.worker import Setup, Worker
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import ComputeParams, ModelsParams, OpenAIParams, RayParams

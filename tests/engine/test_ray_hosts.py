@@ -13,6 +13,7 @@ import pytest
 import fleet_work
 from rlaifv_kedro.engine import cluster
 from rlaifv_kedro.engine.chunks import map_chunks
+from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import ComputeParams, RayParams
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -59,7 +60,8 @@ def test_a_host_that_goes_away_costs_its_chunk(
     for chunk in chunks:
         pd.testing.assert_frame_equal(chunk.frame, alone[chunk.id])
     assert any("a worker died at chunk" in line for line in caplog.messages)
-    assert cluster.join(compute).workers(compute.of_a_worker()) == 1
+    # Ray takes some seconds to count a host out.
+    _until(lambda: cluster.join(compute).workers(compute.of_a_worker()) == 1)
 
 
 def test_workers_of_both_hosts_work_in_the_runs_folder(two_nodes: tuple[Any, Any], tmp_path: Path) -> None:
@@ -67,6 +69,17 @@ def test_workers_of_both_hosts_work_in_the_runs_folder(two_nodes: tuple[Any, Any
     compute = ComputeParams(engine="ray", ray=RayParams(gpus_per_worker=0, address=both.address))
     *chunks, _ = map_chunks("abcd", 1, fleet_work.telling, (compute, "m"), "x", compute=compute)
     assert {chunk.frame["item"].iloc[2] for chunk in chunks} == {str(tmp_path / "project")}
+
+
+def test_a_cluster_is_asked_for_its_room(two_nodes: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another process, so that this one has joined nothing; nobody is waited for longer than said."""
+    both, _ = two_nodes
+    room, free = cluster.ask(both.address)
+    assert room.workers({"GPU": 0, "CPU": 1}) == 2 and free["CPU"] == 2
+    assert not cluster.imported().is_initialized()
+    monkeypatch.setattr(cluster, "ANSWERS_WITHIN", 5.0)
+    with pytest.raises(UserError, match="can't be joined at 127.0.0.1:1: it hasn't answered for 5 s. See "):
+        cluster.ask("127.0.0.1:1")
 
 
 def _until(done: Callable[[], Any], seconds: float = 120) -> None:

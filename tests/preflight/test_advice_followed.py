@@ -77,7 +77,11 @@ ADVICE = [
 ]
 """(node whose message it is, what it advises)."""
 BEFORE_THE_FIRST_NODE = {
+    "data_generation.chunk_size",
+    "feedback.chunk_size",
+    "reward.chunk_size",
     "training.batch_size",
+    "training.chunk_size",
     "training.lora",
     "training.report_to",
     "training.warmup_ratio",
@@ -87,7 +91,7 @@ BEFORE_THE_FIRST_NODE = {
     "fetching.private_hosts",
     "miniature.pool_scenes",
 }
-"""Named by the check, or by what every run asks before its first node: nothing is made yet."""
+"""Named by the check, the plan, or what every run asks before its first node: nothing is made yet."""
 OF_BENCHMARKS = ("benchmark_data.", "benchmarks.", "judge.", "models.judge", "evaluation.")
 NO_ADVICE = {"feedback.pairs_per_prompt", "training.launch", "models.splitter", "compute.ray"}
 A_NEW_RUN = {"compute.dtype"}

@@ -166,12 +166,61 @@ def test_a_server_is_no_gpu_of_ours_and_gets_every_prompt_whole() -> None:
 
 def test_gpus_that_train_together_shorten_the_clock_not_the_gpu_hours() -> None:
     one, eight = planned("llava15_7b"), planned("llava15_7b", gpus=8)
-    assert eight.total("loop_gpu_hours") == one.total("loop_gpu_hours") == one.clock_hours()
-    assert eight.clock_hours() == pytest.approx(
-        one.clock_hours() - row(one, "train_policy").loop_gpu_hours * 7 / 8
-    )
+    alone, together = row(one, "train_policy"), row(eight, "train_policy")
+    hours = one.total("loop_gpu_hours")
+    assert eight.total("loop_gpu_hours") == hours == pytest.approx(one.total("loop_clock_hours"))
+    reading = (16 * (27.6 + 54.1) + 2 * 27.6) / 3600  # GB at 1 GB/s, an iteration: see above
+    assert together.clock_hours == pytest.approx((alone.gpu_hours - reading) / 8 + reading, rel=0.01)
+    saved = alone.loop_gpu_hours - together.loop_clock_hours
+    assert eight.total("loop_clock_hours") == pytest.approx(hours - saved)
+    assert any(note.startswith("on one GPU: sample_candidates, divide, ") for note in eight.notes)
     launched = planned("llava15_7b", params={"training": {"launch": {"processes": 4}, "micro_batch_size": 2}})
-    assert launched.gpus == 4
+    assert launched.fleet.gpus == 4
+
+
+def test_workers_share_what_is_in_chunks() -> None:
+    """40 chunks of 100 prompts on 16 workers take three rounds, the last for 8 of them; 18 policies x 3
+    chunks of 100 prompts four rounds, in which a worker reads two policies; 4 chunks of 1,000 prompts one.
+    """
+    ray = {"compute": {"engine": "ray", "ray": {"workers": 16}}}
+    plan = planned("llava15_7b", params=ray)
+    sampling = row(plan, "sample_candidates")
+    trained = 27.6 / 3600  # hours for a trained policy's files at 1 GB/s
+    assert sampling.clock_hours == pytest.approx((sampling.gpu_hours - trained) * 3 / 40 + trained, rel=0.01)
+    selecting = row(plan, "answer_with_checkpoints")
+    assert selecting.clock_hours == pytest.approx(
+        (selecting.gpu_hours - 18 * trained) * 4 / 54 + 2 * trained, rel=0.01
+    )
+    assert plan.total("loop_gpu_hours") == pytest.approx(planned("llava15_7b").total("loop_gpu_hours"))
+    told = "\n".join(plan.notes)
+    assert "compute_reference: 4 chunks keep 4 of 16 workers busy. Lower training.chunk_size." in told
+    assert "sample_candidates: 40 chunks" not in told  # 13 of 16 on average
+    assert "on one GPU: train_policy. training.launch.processes trains on several." in told
+    whole = planned("llava15_7b", "feedback", {**ray, "feedback": {"scoring": "answer"}})
+    assert "on one GPU, since not in chunks: score_candidates." in whole.notes
+
+
+def test_servers_of_vllm_share_what_they_are_asked() -> None:
+    """Two servers of four GPUs label eight times as fast; a policy answers the test prompts in this process,
+    whoever samples. Without a number there are as many servers as there is room for.
+    """
+    serving = {"backend": "vllm", "path": "x/llava-v1.6-34b-hf", "serving": {"gpus_per_server": 4}}
+    params = {"models": {"labeler": serving, "policy": {"backend": "vllm"}}}
+    one = planned("llava15_7b")
+    plan = planned("llava15_7b", params=params, gpus=8)
+    assert (plan.fleet.servers("labeler"), plan.fleet.servers("policy"), plan.fleet.largest) == (2, 8, 8)
+    labeling = row(plan, "verify_claims")
+    reading = 2 * next(m.size.parameters for m in plan.models if m.role == "labeler") / 1e9 / 3600
+    assert labeling.clock_hours == pytest.approx((labeling.gpu_hours - reading) / 8 + reading)
+    assert row(plan, "sample_candidates").clock_hours < row(one, "sample_candidates").clock_hours / 5
+    assert row(plan, "answer_test_prompts").clock_hours == row(plan, "answer_test_prompts").gpu_hours
+    params["compute"] = {"engine": "ray", "ray": {"gpus_per_worker": 4}}
+    both = planned("llava15_7b", params=params, gpus=8).fleet
+    assert (both.workers, both.servers("labeler"), both.servers("policy"), both.largest) == (2, 1, 4, 8)
+    assert str(both) == (
+        "2 Ray workers of 4 GPUs; policy by vLLM on 4 servers of 1 GPU in each worker; labeler by vLLM on 1 "
+        "server of 4 GPUs in each worker; 8 GPUs that train together"
+    )
 
 
 def test_a_stage_alone_and_what_is_no_stage() -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from kedro.framework.session import KedroSession
 
+from rlaifv_kedro.engine import cluster
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.preflight import machine
 from rlaifv_kedro.preflight.rules import before_run
@@ -282,7 +283,14 @@ def test_ray_without_its_package_or_gpus_is_said_before(
     [line] = refused(project, params())
     assert "Ray on this machine: 2 workers of 1 GPUs each, and 1 GPUs are here" in line
     start(project, params(gpus_per_worker=0.5))
-    start(project, params(address="head:6379"))  # asked when its room is needed
+    hosts = cluster.Room([{"CPU": 4.0, "GPU": 3.0}, {"CPU": 4.0}])
+    monkeypatch.setattr(cluster, "ask", lambda address: (hosts, {"CPU": 8.0}))
+    start(project, params(address="head:6379", workers=9))
+    [line] = refused(project, params(address="head:6379", gpus_per_worker=4))
+    assert (
+        "Ray at head:6379 has 2 hosts (3 GPUs and 4 CPUs, 0 GPUs and 4 CPUs), of which 0 GPUs and 8 CPUs are "
+        "free: room for 0 workers of 4 GPUs and 1 CPUs (compute.ray.address). Lower " in line
+    )
     found.pop()
     [line] = refused(project, params(gpus_per_worker=0))
     assert "the package ray is not installed" in line and "rlaifv_kedro[ray]" in line

@@ -12,6 +12,8 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import gigabytes
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from rich.console import Console
     from rich.table import Table
 
@@ -24,7 +26,7 @@ WIDTH = 120
     "plan",
     cls=Command,
     epilog=examples(
-        "rlaifv plan --env llava15_7b --gpu a100-80gb --gpus 8",
+        "rlaifv plan --env llava15_7b --gpu a100-80gb --gpus 8 --params compute.engine=ray",
         "rlaifv plan --env llava15_7b --assume answer_tokens=150,mfu_train=0.4",
     ),
 )
@@ -33,7 +35,8 @@ WIDTH = 120
 @click.option(
     "--gpus",
     type=click.IntRange(min=1),
-    help="How many of them train together.  [default: as training.launch says]",
+    help="How many of them there are: they train together, and Ray's workers and vLLM's servers share them "
+    "where parameters don't say how many start.  [default: as training.launch says]",
 )
 @click.option(
     "--assume",
@@ -84,14 +87,7 @@ def show(plan: "Plan", console: "Console | None" = None) -> None:
         )
     )
     console.print(table(plan))
-    total = plan.total("loop_gpu_hours")
-    together = (
-        f"; with {plan.gpus} that train together, {hours(plan.clock_hours())}: the other stages compute on "
-        "one"
-        if plan.gpus > 1
-        else ""
-    )
-    console.print(Text(f"GPU hours: {hours(total)}. Hours on the clock: on one GPU as many{together}."))
+    console.print(Text(times_line(plan)))
     stays, peak = gigabytes(plan.total("loop_disk")), gigabytes(plan.peak_disk)
     most = "" if peak == stays else f", {peak} at most while it runs"
     console.print(Text(f"Disk: {stays} stay{most}.\n"))
@@ -107,6 +103,16 @@ def show(plan: "Plan", console: "Console | None" = None) -> None:
         console.print(Text(f"Note: {note}"))
 
 
+def times_line(plan: "Plan") -> str:
+    """GPU hours, and hours on the clock."""
+    alone, clock = plan.total("loop_gpu_hours"), plan.total("loop_clock_hours")
+    said = f"GPU hours: {hours(alone)}. Hours on the clock: on one GPU as many"
+    if plan.fleet.largest <= 1:
+        return f"{said}."
+    held = f"{hours(clock * plan.fleet.largest)} GPU hours if all of them are kept for the whole run"
+    return f"{said}; with {plan.fleet}, {hours(clock)}: {held}."
+
+
 def table(plan: "Plan") -> "Table":
     """Makes the table: one row a stage, and their sum."""
     from rich.box import SIMPLE_HEAD
@@ -115,27 +121,43 @@ def table(plan: "Plan") -> "Table":
     from rlaifv_kedro.preflight.plan import Row
 
     several = plan.iterations > 1
+    spent = spent_columns(several, shared=plan.fleet.largest > 1)
     made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_footer=False)
     made.add_column("stage", no_wrap=True)
     made.add_column("calls\nan iteration" if several else "calls")
-    spent = (
-        ["GPU hours\niteration", "GPU h.\nloop", "disk\niteration", "disk\nloop"]
-        if several
-        else ["GPU hours", "disk"]
-    )
     for title in ("prefill\ntokens", "not\nshared", "generated\ntokens", *spent):
         made.add_column(title, justify="right", no_wrap=True)
     for row in plan.rows:
-        made.add_row(*cells(row, several))
-    columns = ("prefill", "apart", "generated", "gpu_hours", "disk", "loop_gpu_hours", "loop_disk")
+        made.add_row(*cells(row, spent.values()))
+    columns = ("prefill", "apart", "generated", *spent.values())
     total = Row("all", **{name: plan.total(name) for name in columns})
     made.add_section()
-    made.add_row(*cells(total, several), style="bold")
+    made.add_row(*cells(total, spent.values()), style="bold")
     return made
 
 
-def cells(row: "Row", several: bool) -> list[str]:
-    """A row as people read it."""
+def spent_columns(several: bool, shared: bool) -> dict[str, str]:
+    """Titles of the columns of hours and bytes, and of which values of a row each is.
+
+    Args:
+        several: Whether there are several iterations.
+        shared: Whether several GPUs share the work.
+    """
+    if not several:
+        clock = {"on the\nclock": "loop_clock_hours"} if shared else {}
+        return {"GPU hours": "loop_gpu_hours"} | clock | {"disk": "loop_disk"}
+    first = {} if shared else {"GPU hours\niteration": "gpu_hours"}
+    clock = {"clock h.\nloop": "loop_clock_hours"} if shared else {}
+    kept = {"disk\niteration": "disk", "disk\nloop": "loop_disk"}
+    return first | {"GPU h.\nloop": "loop_gpu_hours"} | clock | kept
+
+
+def cells(row: "Row", spent: "Collection[str]") -> list[str]:
+    """A row as people read it.
+
+    Args:
+        spent: Names of its hours and bytes.
+    """
     once = not row.calls and row.loop_calls
     calls = "\n".join(
         f"{number:,.0f} {what}" for what, number in (row.loop_calls if once else row.calls).items()
@@ -145,14 +167,12 @@ def cells(row: "Row", several: bool) -> list[str]:
         if once
         else [row.prefill, row.apart, row.generated]
     )
-    spent = [row.gpu_hours, row.loop_gpu_hours] if several else [row.loop_gpu_hours]
-    kept = [row.disk, row.loop_disk] if several else [row.loop_disk]
+    shown = [(gigabytes if name.endswith("disk") else hours, getattr(row, name)) for name in spent]
     return [
         row.stage,
         calls,
         *map(short, tokens),
-        *("" if not h else hours(h) for h in spent),
-        *(gigabytes(b) if b else "" for b in kept),
+        *(as_text(value) if value else "" for as_text, value in shown),
     ]
 
 

@@ -1,8 +1,11 @@
 """The Ray cluster of a run: joined or started once, and asked for its room."""
 
+import json
 import logging
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +16,8 @@ from rlaifv_kedro.params import ComputeParams, RayParams
 # Bytes of shared memory of a cluster of the run's own: the items and rows of the chunks that are under way,
 # some 40 MB a worker with large pictures. Ray's own choice is a third of the machine's memory.
 _OBJECT_STORE = 1 << 30
+ANSWERS_WITHIN = 60.0
+"""Seconds for which a cluster that is there is waited for; Ray itself would wait for minutes."""
 
 logger = logging.getLogger(__name__)
 _joined: str | None = None  # address
@@ -64,6 +69,42 @@ def join(compute: ComputeParams) -> Room:
     return room
 
 
+def ask(address: str) -> tuple[Room, Mapping[str, float]]:
+    """What a cluster that is there has, and what of it is free, by Ray's names.
+
+    A process of its own asks, which can be ended when nobody answers.
+
+    Raises:
+        UserError: Ray isn't installed, or the cluster can't be joined from here.
+    """
+    command = [sys.executable, "-m", __name__, address]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=ANSWERS_WITHIN
+        )
+        told = json.loads(done.stdout.strip().rpartition("\n")[2])
+    except subprocess.TimeoutExpired as error:
+        raise _not_joined(address, f"it hasn't answered for {ANSWERS_WITHIN:.0f} s") from error
+    except ValueError as error:
+        raise _not_joined(address, done.stderr.strip().rpartition("\n")[2] or "no answer") from error
+    if "error" in told:
+        raise UserError(told["error"])
+    return Room(told["hosts"]), told["free"]
+
+
+def _tell(address: str) -> None:
+    """Writes down what :func:`ask` reads."""
+    try:
+        ray = imported()
+        _start(ray, address)
+        told = {"hosts": room_of_hosts(ray.nodes()).hosts, "free": ray.available_resources()}
+        ray.shutdown()
+    except UserError as error:
+        told = {"error": error.message}
+    sys.stdout.write(json.dumps(told) + "\n")
+
+
 def leave() -> None:
     """Leaves the cluster, which ends one of the run's own with all its processes."""
     global _joined
@@ -98,6 +139,11 @@ def room_of_hosts(nodes: Sequence[Mapping[str, Any]]) -> Room:
     return Room([node["Resources"] for node in nodes if node["Alive"]])
 
 
+def enough(free: Mapping[str, float], needs: Mapping[str, float]) -> bool:
+    """Whether as much is free as a worker needs, on whichever hosts."""
+    return all(free.get(name, 0) >= each for name, each in needs.items())
+
+
 def _start(ray: Any, address: str) -> None:
     # Else Ray would send statistics of its use.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -107,10 +153,20 @@ def _start(ray: Any, address: str) -> None:
     try:
         ray.init(address=address or "local", **own, **quiet)
     except Exception as error:  # Ray raises that class itself where its processes start too slowly
-        tried = f"joined at {address}" if address else "started on this machine"
-        remedy = (
-            "See compute.ray.address, and that `ray status` on this host shows the cluster."
-            if address
-            else "If this machine is very busy, try again."
-        )
-        raise UserError(f"Ray can't be {tried}: {str(error).rstrip('.')}. {remedy}") from error
+        if address:
+            raise _not_joined(address, str(error)) from error
+        raise UserError(
+            f"Ray can't be started on this machine: {str(error).rstrip('.')}. If this machine is very busy, "
+            "try again."
+        ) from error
+
+
+def _not_joined(address: str, why: str) -> UserError:
+    return UserError(
+        f"Ray can't be joined at {address}: {why.rstrip('.')}. See compute.ray.address, and that `ray "
+        "status` on this host shows the cluster."
+    )
+
+
+if __name__ == "__main__":
+    _tell(sys.argv[1])

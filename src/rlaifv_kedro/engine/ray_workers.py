@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from rlaifv_kedro.engine.cluster import imported, join, room_of_hosts
+from rlaifv_kedro.engine.cluster import enough, imported, join, room_of_hosts
 from rlaifv_kedro.engine.worker import Answer, Record, Setup, Worker
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.found_out import note
@@ -237,11 +237,6 @@ class _Fleet:
             f"{self._needs['GPU']:g} and {self._needs['CPU']:g}. Wait for the others, or "
             "join another cluster (compute.ray.address)."
         )
-
-
-def enough(free: Mapping[str, float], needs: Mapping[str, float]) -> bool:
-    """Whether as much is free as a worker needs, on whichever hosts."""
-    return all(free.get(name, 0) >= each for name, each in needs.items())
 
 
 def _first(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from rlaifv_kedro.formats import gigabytes
 from rlaifv_kedro.params import Parameters, WeightsParams
 from rlaifv_kedro.preflight.assumptions import GPU, GPUS, Assumptions
 from rlaifv_kedro.preflight.counts import Counts
+from rlaifv_kedro.preflight.fleet import Fleet, shortfalls, without_reading
 from rlaifv_kedro.preflight.resources import memory_needs
 from rlaifv_kedro.preflight.run import configured
 from rlaifv_kedro.preflight.setup import RunSetup
@@ -32,22 +33,24 @@ class Row:
         apart: The same if no text shared its prefix.
         generated: Tokens that come out of models.
         disk: Bytes that stay.
-        together: Whether all GPUs of the training work on it; else one does.
+        gpu_hours: Of one GPU that does it all.
+        clock_hours: As the GPUs of the run share it.
     """
 
     stage: str
-    together: bool = False
     calls: dict[str, float] = field(default_factory=dict)
     prefill: float = 0
     apart: float = 0
     generated: float = 0
     gpu_hours: float = 0
+    clock_hours: float = 0
     disk: float = 0
     loop_calls: dict[str, float] = field(default_factory=dict)
     loop_prefill: float = 0
     loop_apart: float = 0
     loop_generated: float = 0
     loop_gpu_hours: float = 0
+    loop_clock_hours: float = 0
     loop_disk: float = 0
 
 
@@ -57,7 +60,7 @@ class Plan:
 
     Attributes:
         iterations: How many there are, with so many prompts each.
-        gpus: That train together.
+        fleet: The GPUs that share the work.
         peak_disk: Bytes in the moment in which most is there: all that stays, and beside it what training
             keeps until it has ended.
         notes: What to know beside the numbers.
@@ -68,7 +71,7 @@ class Plan:
     iterations: int
     prompts: int
     gpu: GPU
-    gpus: int
+    fleet: Fleet
     rows: list[Row]
     peak_disk: float
     models: list[Model]
@@ -79,13 +82,9 @@ class Plan:
         """Sum of a column."""
         return sum(getattr(row, name) for row in self.rows)
 
-    def clock_hours(self) -> float:
-        """Hours on the clock: training is spread over all GPUs, everything else computes on one."""
-        return sum(row.loop_gpu_hours / (self.gpus if row.together else 1) for row in self.rows)
-
     def as_json(self) -> dict[str, Any]:
         """The plan as JSON holds it, for programs."""
-        columns = ("prefill", "apart", "generated", "gpu_hours", "disk")
+        columns = ("prefill", "apart", "generated", "gpu_hours", "clock_hours", "disk")
         models = [
             {
                 "role": m.role,
@@ -101,12 +100,12 @@ class Plan:
             "iterations": self.iterations,
             "prompts_an_iteration": self.prompts,
             "gpu": asdict(self.gpu),
-            "gpus": self.gpus,
+            "gpus": self.fleet.gpus,
+            "workers": self.fleet.workers,
             "stages": [asdict(row) for row in self.rows],
             "totals": {
                 prefix + name: self.total(prefix + name) for prefix in ("", "loop_") for name in columns
             },
-            "clock_hours": self.clock_hours(),
             "peak_disk": self.peak_disk,
             "models": models,
             "assumptions": self.assumptions.model_dump(),
@@ -132,7 +131,8 @@ def plan_run(
         params: Runtime parameters.
         names: Pipelines.
         gpu: A key of :data:`rlaifv_kedro.preflight.assumptions.GPUS`.
-        gpus: How many train together; without it as many as ``training.launch`` says.
+        gpus: How many there are, see :class:`rlaifv_kedro.preflight.fleet.Fleet`; without it as many as
+            ``training.launch`` says.
 
     Raises:
         UserError: The configuration can't be used, or no node of the run calls a model.
@@ -146,29 +146,32 @@ def plan_run(
     iterations = [stages_of_iteration(setup, counts, first=k == 1) for k in numbers]
     # The base policy is measured like those of the iterations.
     base = any((node.namespace or "").startswith("base") for node in setup.pipeline.nodes)
-    once = [answering(counts, probing=setup.does(Task.PROBING))] if base else []
+    measured = answering(counts, probing=setup.does(Task.PROBING))
+    once = [replace(measured, name="base policy, once a loop")] if base else []
     if not any(iterations) and not once:
         raise UserError(
             f"no stage of {', '.join(names)} calls a model, so there is nothing to plan. Plan rlaif_loop, "
             "or a stage of an iteration."
         )
-    clock = _Clock(parameters, {role: Shape.of(size) for role, size in sizes.items()}, GPUS[gpu], assumed)
+    fleet = Fleet(gpus or parameters.training.launch.total(), parameters)
+    shapes = {role: Shape.of(size) for role, size in sizes.items()}
+    clock = _Clock(parameters, shapes, GPUS[gpu], assumed, fleet)
     rows = [
         _row(clock, stage.name, stage, [i[k] for i in iterations]) for k, stage in enumerate(iterations[-1])
     ]
-    rows += [_row(clock, "base policy, once a loop", None, [stage]) for stage in once]
+    rows += [_row(clock, stage.name, None, [stage]) for stage in once]
     return Plan(
         env=env or "base",
         pipelines=names,
         iterations=len(iterations),
         prompts=counts.prompts,
         gpu=GPUS[gpu],
-        gpus=gpus or parameters.training.launch.total(),
+        fleet=fleet,
         rows=rows,
         peak_disk=sum(counts.disk(setup.written, len(iterations)).values()),
         models=models,
         assumptions=assumed,
-        notes=list(_notes(setup, counts, GPUS[gpu])),
+        notes=[*shortfalls(fleet, iterations[-1] or once), *_notes(setup, counts, GPUS[gpu])],
     )
 
 
@@ -178,6 +181,7 @@ class _Clock:
     shapes: dict[str, Shape]
     gpu: GPU
     assumed: Assumptions
+    fleet: Fleet
 
     def hours(self, work: Work) -> float:
         """Of one GPU; none for a model behind a server."""
@@ -189,6 +193,12 @@ class _Clock:
             seconds(work, self.shapes[work.role], dtype, self.parameters.training, self.gpu, self.assumed)
             / 3600
         )
+
+    def shared(self, stage: Stage, work: Work) -> float:
+        """Hours on the clock, as the fleet shares the work."""
+        computing = self.hours(without_reading(work))
+        reading = self.hours(work) - computing
+        return computing / self.fleet.speed(stage, work.role) + reading * self.fleet.loading(stage, work)
 
     def prefill(self, work: Work) -> float:
         """A server gets every prompt whole."""
@@ -214,9 +224,10 @@ def _row(clock: _Clock, name: str, last: Stage | None, every: list[Stage]) -> Ro
             f"{prefix}apart": sum(work.apart for work in works),
             f"{prefix}generated": sum(work.generated for work in works),
             f"{prefix}gpu_hours": sum(map(clock.hours, works)),
+            f"{prefix}clock_hours": sum(clock.shared(stage, w) for stage in stages for w in stage.works),
             f"{prefix}disk": sum(size for stage in stages for size in stage.disk.values()),
         }
-    return Row(name, together=last is not None and last.together, **values)
+    return Row(name, **values)
 
 
 def _notes(setup: RunSetup, counts: Counts, gpu: GPU) -> Iterator[str]:

@@ -31,6 +31,9 @@ class Stage:
         disk: Bytes that stay until the end of the run, by kind.
         name: Of its node.
         together: Whether all GPUs of the training work on it.
+        chunks: That workers share; 0 where one process does it all.
+        divided_by: The parameter that says how large they are.
+        served: Whether servers may be asked; else its models are loaded.
     """
 
     calls: dict[str, float]
@@ -38,6 +41,9 @@ class Stage:
     disk: dict[str, float] = field(default_factory=dict)
     name: str = ""
     together: bool = False
+    chunks: int = 0
+    divided_by: str = ""
+    served: bool = False
 
 
 def stages_of_iteration(setup: RunSetup, counts: Counts, first: bool) -> list[Stage]:
@@ -78,7 +84,11 @@ def _sampling(counts: Counts) -> Stage:
     # Answers and verdicts are one kind, which counts where the verdicts come.
     kinds = {"prompts"} if "verdicts" in counts.written else {"prompts", "candidates"}
     calls = {"prompts": counts.prompts, "candidates": counts.answers}
-    return Stage(calls, (counts.loading(work),), counts.disk(kinds))
+    chunks = math.ceil(counts.prompts / generation.chunk_size)
+    by = "data_generation.chunk_size"
+    return Stage(
+        calls, (counts.loading(work),), counts.disk(kinds), chunks=chunks, divided_by=by, served=True
+    )
 
 
 def _dividing(counts: Counts) -> Stage:
@@ -113,7 +123,12 @@ def _dividing(counts: Counts) -> Stage:
         known = any(work.role == role for work in works)
         without_images = replace(work, images=0)
         works.append(without_images if known else counts.loading(without_images))
-    return Stage({"replies": 2 * counts.answers}, tuple(works))
+    return _in_feedback_chunks(counts, Stage({"replies": 2 * counts.answers}, tuple(works)))
+
+
+def _in_feedback_chunks(counts: Counts, stage: Stage) -> Stage:
+    chunks = math.ceil(counts.prompts / counts.parameters.feedback.chunk_size)
+    return replace(stage, chunks=chunks, divided_by="feedback.chunk_size", served=True)
 
 
 def _labeling(counts: Counts) -> Stage:
@@ -121,7 +136,8 @@ def _labeling(counts: Counts) -> Stage:
     tokens = counts.assumed.question_tokens
     work = packed(role, counts.prompts, counts.prefix(role), questions, tokens, all_logits=False)
     calls = {"images": counts.prompts, "yes/no questions": round(counts.prompts * questions)}
-    return Stage(calls, (counts.loading(work),), counts.disk({"verdicts", "preference_pairs"}))
+    disk = counts.disk({"verdicts", "preference_pairs"})
+    return _in_feedback_chunks(counts, Stage(calls, (counts.loading(work),), disk))
 
 
 def _scoring(counts: Counts) -> Stage:
@@ -134,7 +150,9 @@ def _rewarding(counts: Counts) -> Stage:
     """By the aligned policy, and by its reference."""
     work = counts.loading(_all_answers(counts, "policy"))
     calls = {"prompts": counts.prompts, "answers": counts.answers}
-    return Stage(calls, (work, work), counts.disk({"preference_pairs"}))
+    chunks = math.ceil(counts.prompts / counts.parameters.reward.chunk_size)
+    disk = counts.disk({"preference_pairs"})
+    return Stage(calls, (work, work), disk, chunks=chunks, divided_by="reward.chunk_size")
 
 
 def _all_answers(counts: Counts, role: str) -> Work:
@@ -146,7 +164,9 @@ def _reference(counts: Counts) -> Stage:
     work = packed("policy", prompts, counts.prefix("policy"), answers / prompts, counts.answer_tokens)
     calls = {"pairs": counts.pairs, "answers": answers}
     # Its files are read to load it, and once more for their fingerprint.
-    return Stage(calls, (counts.loading(work, times=2),), counts.disk({"training_pairs"}))
+    chunks = math.ceil(prompts / counts.parameters.training.chunk_size)
+    disk, by = counts.disk({"training_pairs"}), "training.chunk_size"
+    return Stage(calls, (counts.loading(work, times=2),), disk, chunks=chunks, divided_by=by)
 
 
 def _training(counts: Counts) -> Stage:
@@ -177,7 +197,9 @@ def _selecting(counts: Counts, others: int) -> Stage:
     on_selection = counts.parameters.evaluation.select_on == "selection"
     prompts = counts.tables.selection if on_selection else counts.tables.test
     work = _answered(counts, prompts, policies=policies)
-    return Stage({"policies": policies, "answers": policies * prompts}, (work,))
+    chunks = policies * math.ceil(prompts / counts.parameters.evaluation.chunk_size)
+    calls = {"policies": policies, "answers": policies * prompts}
+    return Stage(calls, (work,), chunks=chunks, divided_by="evaluation.chunk_size")
 
 
 def answering(counts: Counts, probing: bool) -> Stage:
@@ -197,12 +219,21 @@ def answering(counts: Counts, probing: bool) -> Stage:
         work = packed("policy", tested, prefix, probes / tested, tokens, all_logits=False)
         works.append(counts.loading(work))
         calls["probes"] = probes
-    return Stage(calls, tuple(works))
+    size, by = _answers_of_a_chunk(counts, samples)
+    return Stage(calls, tuple(works), chunks=math.ceil(tested / size), divided_by=by)
+
+
+def _answers_of_a_chunk(counts: Counts, samples: int) -> tuple[int, str]:
+    """Prompts a chunk of answers, and the parameter that says so."""
+    if samples == 1:
+        return counts.parameters.evaluation.chunk_size, "evaluation.chunk_size"
+    return counts.parameters.reward.chunk_size, "reward.chunk_size"
 
 
 def _answered(counts: Counts, prompts: int, policies: int = 1, samples: int = 1) -> Work:
     """Answers of some policies; a batch counts sequences."""
     params, assumed = counts.parameters.evaluation, counts.assumed
+    chunk = samples * _answers_of_a_chunk(counts, samples)[0]
     tokens = min(assumed.answer_tokens, params.max_new_tokens)
     work = sampled(
         "policy",
@@ -210,7 +241,7 @@ def _answered(counts: Counts, prompts: int, policies: int = 1, samples: int = 1)
         counts.prefix("policy"),
         samples,
         tokens,
-        batches=policies * math.ceil(prompts * samples / params.batch_size),
+        batches=policies * batches_of(prompts * samples, chunk, params.batch_size),
         longest=min(assumed.longest * tokens, params.max_new_tokens),
     )
-    return counts.loading(work, times=policies)
+    return replace(counts.loading(work, times=policies), loads=policies)

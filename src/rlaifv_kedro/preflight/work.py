@@ -33,6 +33,7 @@ class Work:
         cached: Tokens of cache read in them.
         trained: Whether there is a backward pass.
         moved: Bytes of checkpoints read and written.
+        loads: Models whose files these are, one after the other.
     """
 
     role: str
@@ -47,6 +48,7 @@ class Work:
     cached: float = 0
     trained: bool = False
     moved: float = 0
+    loads: int = 1
 
 
 def causal(tokens: float) -> float:
