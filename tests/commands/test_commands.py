@@ -25,6 +25,7 @@ NAMES = [
     "runs",
     "summary",
     "compare",
+    "view",
     "chat",
     "merge",
     "score",

@@ -18,12 +18,13 @@ from rlaifv_kedro.commands import (
     runs,
     score,
     summary,
+    view,
 )
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Before a run": (check.command, plan.command),
     "Run pipelines": (run.command,),
-    "Look at runs": (runs.command, summary.command, compare.command),
+    "Look at runs": (runs.command, summary.command, compare.command, view.command),
     "Models": (chat.command, merge.command),
     "Benchmarks": (score.command, judge_cost.command, calibrate.command),
 }

@@ -1,0 +1,163 @@
+"""Answers to benchmarks and to the loop's test split: policies side by side, with scores and judgements."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from rlaifv_kedro.benchmarks.registry import BENCHMARKS
+from rlaifv_kedro.formats import cell, in_words, shortened
+from rlaifv_kedro.viewer.artifacts import Artifacts
+from rlaifv_kedro.viewer.data import DataFolder, rounded
+from rlaifv_kedro.viewer.items import BRIEF
+from rlaifv_kedro.viewer.thumbnails import Thumbnails
+
+CHUNK = 64
+"""Items in a file."""
+TEST = "test"
+"""How the loop's own measurement is called beside the benchmarks."""
+
+
+class _Source:
+    """Where the tables of one set of items are.
+
+    Attributes:
+        name: Of the set, a benchmark or the loop's test split.
+        items: The entry with questions and pictures.
+        answers, scores, judgements, metrics: Entries of these tables, a policy or all policies each.
+    """
+
+    def __init__(self, artifacts: Artifacts, name: str):
+        def entries(table: str) -> list[str]:
+            of = r"(base|iteration_\d+)" if name == TEST else rf"benchmark\.{name}"
+            return [found[0] for found in artifacts.names(rf"{of}\.{table}")]
+
+        self.name, self.items = name, "test_prompts" if name == TEST else f"{name}_items"
+        self.answers, self.scores = entries("answers"), entries("item_scores")
+        self.judgements, self.metrics = entries("judgements"), entries("metrics")
+
+
+def write_answers(artifacts: Artifacts, data: DataFolder, thumbnails: Thumbnails) -> list[dict[str, Any]]:
+    """Writes ``answers/NAME/index`` and ``answers/NAME/N`` of each benchmark and of the test split.
+
+    Returns:
+        name, title and number of items of each.
+
+    Raises:
+        UserError: A table is damaged, or the folder can't be written.
+    """
+    named = [found[1] for found in artifacts.names(r"benchmark\.(\w+)\.answers")]
+    sources = [_Source(artifacts, name) for name in (TEST, *named)]
+    return [_write(artifacts, source, data, thumbnails) for source in sources if source.answers]
+
+
+def _write(artifacts: Artifacts, source: _Source, data: DataFolder, thumbnails: Thumbnails) -> dict[str, Any]:
+    answers = _joined(artifacts, source.answers)
+    policies = list(dict.fromkeys(answers["policy"]))
+    scores, judgements = _joined(artifacts, source.scores), _joined(artifacts, source.judgements)
+    headline = _headline(source.name, scores)
+    by_item = _by_item(answers, scores, judgements)
+    index: dict[str, list[Any]] = {"id": [], "kind": [], "question": [], "picture": [], "values": []}
+    for number, items in enumerate(_items(artifacts, source, answers)):
+        pictures = thumbnails.of([item.pop("image", None) for item in items])
+        chunk = []
+        for item, picture in zip(items, pictures):
+            own = by_item.get(item["id"], {})
+            chunk.append({**item, "picture": picture, "policies": own})
+            index["id"].append(item["id"])
+            index["kind"].append(item["kind"])
+            index["question"].append(shortened(item["question"], BRIEF))
+            index["picture"].append(picture)
+            index["values"].append([own.get(p, {}).get("scores", {}).get(headline) for p in policies])
+        data.add(f"answers/{source.name}/{number}", chunk)
+    benchmark = BENCHMARKS.get(source.name)
+    found = {
+        "name": source.name,
+        "title": benchmark.title if benchmark else "test split of the loop",
+        "items": len(index["id"]),
+    }
+    shown = {"policies": policies, "headline": headline, "metrics": _metrics(artifacts, source)}
+    data.add(f"answers/{source.name}/index", {**found, **index, **shown, "chunk": CHUNK})
+    return found
+
+
+def _joined(artifacts: Artifacts, names: list[str]) -> pd.DataFrame:
+    tables = [artifacts.table(name) for name in names]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"policy": [], "item_id": []})
+
+
+def _headline(name: str, scores: pd.DataFrame) -> str | None:
+    """The metric that is an item's verdict, or else the first of which items have values."""
+    there = list(dict.fromkeys(scores.get("metric", ())))
+    verdicts = BENCHMARKS["chair" if name == TEST else name].verdicts
+    return next((metric for metric in (*verdicts, *there) if metric in there), None)
+
+
+def _by_item(
+    answers: pd.DataFrame, scores: pd.DataFrame, judgements: pd.DataFrame
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Item -> policy -> answer, scores, note and judgements."""
+    found: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    for row in answers.itertuples(index=False):
+        found[row.item_id][row.policy] = {
+            "text": row.answer,
+            "tokens": row.token_count,
+            "cut": row.finish_reason == "length",
+            "scores": {},
+        }
+    for row in scores.itertuples(index=False):
+        own = found[row.item_id].get(row.policy)
+        if own is not None:
+            [own["scores"][row.metric]] = rounded([row.value])
+            if isinstance(row.note, str) and row.note:
+                own["note"] = row.note
+    for row in judgements.itertuples(index=False):
+        own = found[row.item_id].get(row.policy)
+        if own is not None:
+            texts = [
+                value if isinstance(value, str) else None for value in (row.reply, row.verdict, row.error)
+            ]
+            own.setdefault("judgements", []).append([row.step, *texts])
+    return found
+
+
+def _items(artifacts: Artifacts, source: _Source, answers: pd.DataFrame) -> Iterator[list[dict[str, Any]]]:
+    """id, question, kind, reference and image of the items, some at a time."""
+    if artifacts.path(source.items) is None:
+        rows = answers.drop_duplicates("item_id")
+        made = [_item(i, q) for i, q in zip(rows["item_id"], rows["question"])]
+        yield from (made[start : start + CHUNK] for start in range(0, len(made), CHUNK))
+        return
+    columns = ("prompt_id", "item_id", "question", "question_type", "kind", "reference", "image")
+    for rows in artifacts.rows(source.items, columns, CHUNK):
+        yield [
+            _item(
+                row.get("item_id") or row["prompt_id"],
+                row["question"],
+                row.get("kind"),
+                row.get("reference"),
+                row["image"],
+            )
+            for row in rows
+        ]
+
+
+def _item(
+    item_id: str, question: str, kind: str | None = None, reference: str | None = None, image: Any = None
+) -> dict[str, Any]:
+    known = json.loads(reference) if reference else None
+    return {"id": item_id, "question": question, "kind": kind, "reference": known, "image": image}
+
+
+def _metrics(artifacts: Artifacts, source: _Source) -> list[list[str]]:
+    """[metric, a cell a policy] of what is measured over all items."""
+    metrics = _joined(artifacts, source.metrics)
+    if metrics.empty:
+        return []
+    rows = []
+    for name, own in metrics.groupby("metric", sort=False):
+        cells = {row["policy"]: cell(name, row) for row in own.to_dict("records")}
+        rows.append([in_words(name), *(cells.get(p, "-") for p in dict.fromkeys(metrics["policy"]))])
+    return rows

@@ -1,0 +1,153 @@
+"""The first page: what a run was, what it took, and how its rates came about."""
+
+from typing import Any
+
+import pandas as pd
+
+from rlaifv_kedro.benchmarks.chair import CHAIR
+from rlaifv_kedro.benchmarks.loop import PROBES
+from rlaifv_kedro.formats import cell, flatten, in_words
+from rlaifv_kedro.params.run import complete_parameters
+from rlaifv_kedro.preference.selection import BASE, START
+from rlaifv_kedro.preference.verdicts import unread_line
+from rlaifv_kedro.reporting.metrics import collect_metrics
+from rlaifv_kedro.runs.alive import state
+from rlaifv_kedro.runs.manifest import Manifest
+from rlaifv_kedro.runs.outdated import all_outdated
+from rlaifv_kedro.viewer.artifacts import Artifacts
+from rlaifv_kedro.viewer.data import rounded
+
+_NOT_SHOWN = {"run_id", "replay"}
+
+
+def overview(artifacts: Artifacts, counts: dict[int, dict[str, int]]) -> dict[str, Any]:
+    """What the first page shows, except for items.
+
+    Args:
+        counts: What :func:`rlaifv_kedro.viewer.items.write_prompts` has counted of each iteration.
+
+    Raises:
+        UserError: An artifact is damaged.
+    """
+    run = artifacts.run
+    return {
+        "run": _run(artifacts),
+        "parameters": _changed_parameters(run),
+        "changes": run.changed(),
+        "outdated": sorted(all_outdated(run)),
+        "seconds": {name: record.seconds for name, record in run.nodes.items()},
+        "counts": counts,
+        "rates": _rates(artifacts),
+        "selection": {k: found for k in artifacts.iterations() if (found := _selection(artifacts, k))},
+        "training": {k: found for k in artifacts.iterations() if (found := _training(artifacts, k))},
+        "pairs": {
+            k: found
+            for k in artifacts.iterations()
+            if (found := artifacts.document(f"iteration_{k}.pair_statistics"))
+        },
+        "unread": _unread(artifacts),
+    }
+
+
+def _run(artifacts: Artifacts) -> dict[str, Any]:
+    run = artifacts.run
+    lineage = run.grown_from()
+    return {
+        "id": run.run_id,
+        "status": state(artifacts.project, run),
+        "error": run.error,
+        "recipe": lineage.recipe,
+        "seed": lineage.seed,
+        "pipelines": run.pipelines,
+        "started": run.started,
+        "duration": run.seconds(),
+        "resumed": run.resumed,
+        "command": run.command,
+        "commit": run.git_commit,
+        "dirty": run.git_dirty,
+        "software": {"python": run.python, **run.packages},
+    }
+
+
+def _changed_parameters(run: Manifest) -> list[list[Any]]:
+    """[name, default, value] of the parameters that differ from their defaults."""
+    defaults, own = flatten(complete_parameters({})), flatten(run.parameters)
+    return [
+        [name, defaults.get(name), value]
+        for name, value in own.items()
+        if name not in _NOT_SHOWN and defaults.get(name) != value
+    ]
+
+
+def _rates(artifacts: Artifacts) -> list[dict[str, Any]]:
+    """Metrics on the test split by iteration, as far as they are there."""
+    tables = {
+        f"{match[2]}_{match[1].removeprefix('iteration_').replace('base', '0')}": artifacts.table(match[0])
+        for match in artifacts.names(r"(base|iteration_\d+)\.(metrics|probe_metrics)")
+    }
+    if not tables:
+        return []
+    metrics = collect_metrics(**tables)
+    groups = ((name, metrics[metrics["benchmark"] == name]) for name in (CHAIR.name, PROBES))
+    return [
+        {"benchmark": name, "protocol": own["protocol"].iloc[0], "metrics": _by_metric(own)}
+        for name, own in groups
+        if len(own)
+    ]
+
+
+def _by_metric(metrics: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "title": in_words(name),
+            "values": [
+                {
+                    "x": row["iteration"],
+                    "y": rounded([row["value"]], 6)[0],
+                    "error": rounded([row["standard_error"]], 6)[0],
+                    "n": row["n"],
+                    "cell": cell(name, row),
+                }
+                for row in own.sort_values("iteration").to_dict("records")
+            ],
+        }
+        for name, own in metrics.groupby("metric", sort=False)
+    ]
+
+
+def _selection(artifacts: Artifacts, iteration: int) -> dict[str, Any] | None:
+    """The criterion of every checkpoint, and which was selected."""
+    decided = artifacts.document(f"iteration_{iteration}.selection")
+    metrics = artifacts.table(f"iteration_{iteration}.checkpoint_metrics")
+    if decided is None or metrics is None:
+        return None
+    rows = metrics[metrics["metric"] == decided["criterion"]]
+    points = [
+        {
+            "name": row["checkpoint"],
+            "x": round(row["epoch"], 4),
+            "y": rounded([row["value"]], 6)[0],
+            "error": rounded([row["standard_error"]], 6)[0],
+            "cell": cell(decided["criterion"], row),
+        }
+        for row in rows.sort_values("epoch").to_dict("records")
+    ]
+    return {
+        **decided,
+        "title": in_words(decided["criterion"]),
+        "references": [point for point in points if point["name"] in (START, BASE)],
+        "checkpoints": [point for point in points if point["name"] not in (START, BASE)],
+    }
+
+
+def _training(artifacts: Artifacts, iteration: int) -> dict[str, list[Any]] | None:
+    """The columns of the training's log."""
+    log = artifacts.table(f"iteration_{iteration}.training_log")
+    return None if log is None else {name: rounded(log[name].tolist(), 7) for name in log.columns}
+
+
+def _unread(artifacts: Artifacts) -> dict[int, str]:
+    """How many of the labeler's replies are no verdict, by iteration."""
+    tables = ((k, artifacts.table(f"iteration_{k}.verdicts")) for k in artifacts.iterations())
+    return {k: line for k, table in tables if table is not None and (line := unread_line(table))}

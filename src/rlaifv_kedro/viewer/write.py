@@ -1,0 +1,72 @@
+"""Writes a run's viewer: pages, data and thumbnails, in a folder that needs no server and no network."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.files import replacing_folder, shown, writing
+from rlaifv_kedro.runs.manifest import Manifest
+from rlaifv_kedro.viewer.answers import write_answers
+from rlaifv_kedro.viewer.artifacts import Artifacts
+from rlaifv_kedro.viewer.data import DataFolder
+from rlaifv_kedro.viewer.items import write_prompts
+from rlaifv_kedro.viewer.overview import overview
+from rlaifv_kedro.viewer.rejects import write_rejects
+from rlaifv_kedro.viewer.thumbnails import Thumbnails
+
+VIEWERS = Path("data/08_reporting/viewer")
+"""Where viewers lie, in a folder a run."""
+PAGE = "index.html"
+_STATIC = Path(__file__).with_name("static")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written.
+
+    Attributes:
+        page: To be opened.
+        prompts, answers: How many prompts, and items of benchmarks and the test split, it shows.
+        unreadable: Pictures that can't be shown.
+    """
+
+    page: Path
+    prompts: int
+    answers: int
+    unreadable: int
+
+
+def write_viewer(project: Path, run: Manifest, folder: Path) -> Written:
+    """Writes the viewer of a run, in place of what it wrote there before; thumbnails stay.
+
+    Raises:
+        UserError: The folder holds something else or can't be written, or an artifact is damaged.
+    """
+    _refuse_others_folder(folder)
+    artifacts, thumbnails = Artifacts(project, run), Thumbnails(folder / "thumbnails")
+    counts: dict[int, dict[str, int]] = {}
+    with replacing_folder(folder / "data") as unfinished:
+        unfinished.mkdir()
+        data = DataFolder(unfinished)
+        for iteration in artifacts.iterations():
+            found = write_prompts(artifacts, iteration, data, thumbnails)
+            if found is not None:
+                counts[iteration] = found
+        answers = write_answers(artifacts, data, thumbnails)
+        rejects = write_rejects(artifacts, data)
+        data.add("run", {**overview(artifacts, counts), "answers": answers, "rejects": rejects})
+    thumbnails.close()
+    with writing(folder):
+        shutil.copytree(_STATIC, folder, dirs_exist_ok=True)
+    return Written(
+        page=folder / PAGE,
+        prompts=sum(found["prompts"] for found in counts.values()),
+        answers=sum(found["items"] for found in answers),
+        unreadable=thumbnails.unreadable,
+    )
+
+
+def _refuse_others_folder(folder: Path) -> None:
+    if folder.exists() and not (folder.is_dir() and ((folder / PAGE).is_file() or not any(folder.iterdir()))):
+        raise UserError(f"{shown(folder)} is there and no viewer. Choose another folder with --out.")
