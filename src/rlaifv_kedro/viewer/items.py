@@ -37,7 +37,7 @@ class ByNumber:
         self.codes = codes[self._positions]
 
     def between(self, first: int, last: int, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        """(number of the prompt, *columns) of the rows of these prompts; None for a column that isn't there."""
+        """(prompt number, *columns) of the rows of these prompts; None for a column that is missing."""
         start, end = np.searchsorted(self.codes, [first, last])
         part = self.rows.iloc[_as_slice(self._positions[start:end])]
         values = [part[name].tolist() if name in part.columns else [None] * len(part) for name in columns]

@@ -61,7 +61,8 @@ class Thumbnails:
         except UserError:
             return None
         if not (self._folder / name).exists():
-            _write(self._folder / name, _content(seen, small))
+            same = small and seen is found and found.format == "PNG"  # in every pixel: nothing to encode
+            _write(self._folder / name, content if same else _content(seen, small))
         return name
 
 

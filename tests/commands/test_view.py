@@ -1,0 +1,49 @@
+"""``rlaifv view``: which run it takes, what it says, and what it serves."""
+
+import threading
+import urllib.request
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from rlaifv_kedro.commands import cli
+from rlaifv_kedro.viewer.serving import server_of
+from viewed_runs import viewed_run
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "data/runs").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_newest_run_is_written_and_its_address_said(project: Path) -> None:
+    viewed_run(project, "first")
+    viewed_run(project, "second")
+    done = CliRunner().invoke(cli, ["view"], catch_exceptions=False)
+    page = project / "data/08_reporting/viewer/second/index.html"
+    assert page.is_file()
+    assert done.output.splitlines() == [
+        "1 pictures can't be read; their places say so.",
+        f"Run second: 70 prompts and 6 measured answers. Open in a browser: {page.as_uri()}",
+    ]
+    CliRunner().invoke(cli, ["view", "first", "--out", "there"], catch_exceptions=False)
+    assert (project / "there/data/run.js").is_file()
+
+
+def test_a_run_that_is_not_there(project: Path) -> None:
+    assert "kedro run" in CliRunner().invoke(cli, ["view"]).output
+    viewed_run(project, "first")
+    assert "Did you mean first" in CliRunner().invoke(cli, ["view", "firts"]).output
+
+
+def test_it_is_served_on_this_machine_alone(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("here")
+    with server_of(tmp_path) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert server.server_address[0] == "127.0.0.1"
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/") as reply:
+            assert reply.read() == b"here"
+        server.shutdown()
