@@ -26,6 +26,7 @@ NAMES = [
     "summary",
     "compare",
     "view",
+    "rm",
     "chat",
     "merge",
     "score",

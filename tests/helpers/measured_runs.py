@@ -47,7 +47,9 @@ def measure(
         path = project / "data" / entry / name / run_id / f"{name}.parquet"
         write_atomically(path, table_content(name, frame, name))
         written = recorded(project, TableDataset(str(path), name), None)
-        run.written[f"{entry}.{name}"] = written.model_copy(update={"made_of": {"test_prompts": items}})
+        run.written[f"{entry}.{name}"] = written.model_copy(
+            update={"version": run_id, "made_of": {"test_prompts": items}}
+        )
     run.status, run.ended = "finished", run.started
     run.save(project)
     return run

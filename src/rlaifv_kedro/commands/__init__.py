@@ -14,6 +14,7 @@ from rlaifv_kedro.commands import (
     judge_cost,
     merge,
     plan,
+    rm,
     run,
     runs,
     score,
@@ -24,7 +25,7 @@ from rlaifv_kedro.commands import (
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Before a run": (check.command, plan.command),
     "Run pipelines": (run.command,),
-    "Look at runs": (runs.command, summary.command, compare.command, view.command),
+    "Look at runs": (runs.command, summary.command, compare.command, view.command, rm.command),
     "Models": (chat.command, merge.command),
     "Benchmarks": (score.command, judge_cost.command, calibrate.command),
 }
