@@ -1,5 +1,6 @@
 """Numbers, names and messages as people read them."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,9 +54,24 @@ def gigabytes(count: float) -> str:
     return f"{count / one:,.0f} {unit}" if count >= 9.95 * one else f"{count / one:.1f} {unit}"
 
 
+def duration(seconds: float | None) -> str:
+    """A time in seconds, minutes, or hours; ``-`` where it isn't known."""
+    if _is_missing(seconds):
+        return "-"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 def in_words(name: str) -> str:
     """The name of a metric, column or node with spaces in place of underscores."""
     return name.replace("_", " ")
+
+
+def as_text(value: Any) -> str:
+    """A parameter's value: text as it is, all else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

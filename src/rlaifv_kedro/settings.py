@@ -16,7 +16,7 @@ from rlaifv_kedro.preflight.rules import before_run
 from rlaifv_kedro.project_hooks import ProjectHooks
 from rlaifv_kedro.reporting.terminal import show_after_run
 from rlaifv_kedro.resolvers import last_iteration
-from rlaifv_kedro.runs.configuration import Configuration
+from rlaifv_kedro.runs.configuration import LAYERS, Configuration
 from rlaifv_kedro.runs.session import RunSession
 
 SESSION_CLASS = RunSession
@@ -28,10 +28,4 @@ HOOKS = (
 )
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
 CONFIG_LOADER_CLASS = Configuration
-CONFIG_LOADER_ARGS = {
-    "custom_resolvers": {"last_iteration": last_iteration},
-    "base_env": "base",
-    "default_run_env": "local",
-    # Without it an environment that sets one parameter of a stage would replace the whole stage.
-    "merge_strategy": {"parameters": "soft"},
-}
+CONFIG_LOADER_ARGS = {"custom_resolvers": {"last_iteration": last_iteration}, **LAYERS}

@@ -7,8 +7,12 @@ import pytest
 from click.testing import CliRunner
 
 from begun_runs import begin
+from measured_runs import measure
 from rlaifv_kedro.commands import cli
+from rlaifv_kedro.datasets.tables import table_content
 from rlaifv_kedro.files import file_sha256
+from rlaifv_kedro.reporting.measured import written_table
+from rlaifv_kedro.reporting.metrics import collect_metrics
 from rlaifv_kedro.runs import manifest as manifests
 from rlaifv_kedro.runs.manifest import Entry
 
@@ -82,3 +86,26 @@ def test_parameters_that_were_changed_on_the_way_are_said_beside_the_json(with_s
     assert json.loads(done.stdout) == [{"iteration": 0, "rate": 0.5}]
     assert "Run old went on with another parameter (" in done.stderr
     assert "): a.b: 1, then 2" in done.stderr
+
+
+def test_a_run_can_be_named_and_is_shown_as_at_its_end(with_summary):
+    """The base policy names a dog that is not there in 1 of 2 answers, iteration 1 in none."""
+    project = with_summary.parent
+    answers = {"base": {"t0": "A dog.", "t1": "A cat."}, "iteration_1": {"t0": "A cat.", "t1": "A cat."}}
+    tables = {}
+    for entry, said in answers.items():
+        run = measure(project, "named", said, entry)
+        name = "metrics_0" if entry == "base" else "metrics_1"
+        tables[name] = written_table(project, run, f"{entry}.metrics", "metrics")
+    path = project / "named.parquet"
+    path.write_bytes(table_content("loop_metrics", collect_metrics(**tables), "named.parquet"))
+    run.written["loop_metrics"] = Entry(path=path.name, version="named", sha256=file_sha256(path))
+    run.written["loop_summary"] = manifests.load(project, "old").written["loop_summary"]
+    run.save(project)
+    shown = [" ".join(line.split()) for line in summary("named").stdout.splitlines()]
+    assert shown[0] == "run named"
+    assert "base 50.0 ± 35.4 50.0 ± 50.0 50.0 ± 50.0 2.00 ± 0.00 0.0 ± 0.0" in shown
+    assert "iteration 1 0.0 ± 0.0 0.0 ± 0.0 100.0 ± 0.0 2.00 ± 0.00 0.0 ± 0.0" in shown
+    begin(project, "without")
+    assert "Error: run without has no summary. To go on with it: kedro run" in summary("without").stderr
+    assert "There is no run `strange`" in summary("strange").stderr

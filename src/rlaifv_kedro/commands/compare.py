@@ -9,7 +9,7 @@ import click
 from rlaifv_kedro.commands.options import examples, json_option
 from rlaifv_kedro.commands.project import runs_path
 from rlaifv_kedro.commands.terminal import Command, plain_table, wide_console
-from rlaifv_kedro.formats import UNITS, cell, difference, in_words, shortened
+from rlaifv_kedro.formats import UNITS, as_text, cell, difference, in_words, shortened
 
 if TYPE_CHECKING:
     from rlaifv_kedro.reporting.comparison import Comparison, Flip, Rate
@@ -63,7 +63,7 @@ def show(found: "Comparison") -> None:
     table.add_column("A")
     table.add_column("B")
     for name, *values in found.parameters:
-        table.add_row(name, *("null" if value is None else str(value) for value in values))
+        table.add_row(name, *map(as_text, values))
     console.print()
     console.print(table if found.parameters else "No parameter differs.")
     for note in found.notes:

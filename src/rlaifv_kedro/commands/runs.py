@@ -2,7 +2,9 @@
 
 import json
 import shlex
-from typing import Any
+from dataclasses import asdict
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +18,13 @@ from rlaifv_kedro.commands.options import (
 )
 from rlaifv_kedro.commands.project import configure, project_path, runs_path
 from rlaifv_kedro.commands.run import kedro_run
-from rlaifv_kedro.commands.terminal import Command, note, plain_table, wide_console
+from rlaifv_kedro.commands.terminal import Command, note, wide_console
+from rlaifv_kedro.formats import as_text, cell, duration, gigabytes, in_words
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rlaifv_kedro.reporting.overview import Overview
 
 
 @click.group(
@@ -27,17 +35,24 @@ from rlaifv_kedro.commands.terminal import Command, note, plain_table, wide_cons
 @json_option
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """Lists the runs, newest last; goes on with one."""
+    """Lists the runs, newest last; goes on with one.
+
+    Under each run: its recipe, what ran, and the parameters that the recipe has otherwise. The rates are
+    those of the base policy and of the last one, ± standard error; the time is what all nodes took.
+    """
     if context.invoked_subcommand is not None:
         return
+    from rlaifv_kedro.reporting.overview import overviews
+    from rlaifv_kedro.runs.manifest import all_runs
     from rlaifv_kedro.runs.messages import refusing
 
     with refusing():
-        rows = _rows()
+        project = runs_path()
+        found = overviews(project, all_runs(project, note), note)
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
-    elif rows:
-        show(rows)
+        click.echo(json.dumps([asdict(run) for run in found], indent=2))
+    elif found:
+        show(found, wide_console(80))
     else:
         click.echo("No runs yet. Start one with: kedro run")
 
@@ -93,39 +108,35 @@ def adopt(
     )
 
 
-def _rows() -> list[dict[str, Any]]:
-    """What is shown of each run."""
-    from rlaifv_kedro.runs.alive import state
-    from rlaifv_kedro.runs.manifest import all_runs
+def show(found: "list[Overview]", console: "Console") -> None:
+    """Prints two lines a run: what came out, and what tells it from others."""
+    from rlaifv_kedro.reporting.overview import RATE
 
-    project = runs_path()
-    return [
-        {
-            "run_id": run.run_id,
-            "status": state(project, run),
-            "started": run.started,
-            "seconds": run.seconds(),
-            "pipelines": run.pipelines,
-            "resumed": run.resumed,
-        }
-        for run in all_runs(project, note)
+    header = ["run", "status", f"{in_words(RATE)} %", "time", "disk"]
+    rows = [
+        [
+            run.run_id,
+            run.status,
+            " → ".join(cell(RATE, rate) for rate in run.base_and_last()),
+            duration(run.seconds),
+            gigabytes(run.bytes),
+        ]
+        for run in found
     ]
-
-
-def show(rows: list[dict]) -> None:
-    """Prints a table, a row a run."""
-    table = plain_table()
-    for title in ("run", "status", "started (UTC)", "duration"):
-        table.add_column(title, no_wrap=True)
-    for title in ("pipelines", "resumed"):
-        table.add_column(title)
-    for row in rows:
-        table.add_row(
-            row["run_id"],
-            row["status"],
-            row["started"][:16].replace("T", " "),
-            "" if row["seconds"] is None else f"{row['seconds']:,.0f} s",
-            ", ".join(row["pipelines"]),
-            str(row["resumed"]),
+    widths = [max(map(len, column)) for column in zip(header, *rows)]
+    console.print(_line(header, widths), style="bold", soft_wrap=True)
+    for run, row in zip(found, rows):
+        console.print(_line(row, widths), soft_wrap=True, markup=False, highlight=False)
+        values = [f"{name}={as_text(value)}" for name, value in run.parameters.items()]
+        told = " · ".join([f"recipe {run.recipe}", run.ran, *values])
+        told = fill(
+            told, console.width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
         )
-    wide_console().print(table)
+        console.print(told, style="dim", soft_wrap=True, markup=False, highlight=False)
+
+
+def _line(cells: list[str], widths: list[int]) -> str:
+    """The cells in columns, numbers at the right."""
+    left = [text.ljust(width) for text, width in zip(cells[:3], widths)]
+    right = [text.rjust(width) for text, width in zip(cells[3:], widths[3:])]
+    return "  ".join(left + right).rstrip()

@@ -13,9 +13,17 @@ from rlaifv_kedro.doors import reason_of
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.formats import first_line, flatten
+from rlaifv_kedro.params import complete_parameters
 from rlaifv_kedro.redaction import keep_out, secret_in
 from rlaifv_kedro.runs.kedro_private import config_files
 
+LAYERS = {
+    "base_env": "base",
+    "default_run_env": "local",
+    # Without it an environment that sets one parameter of a stage would replace the whole stage.
+    "merge_strategy": {"parameters": "soft"},
+}
+"""How environments lie over each other."""
 KINDS = ("catalog", "credentials", "globals", "parameters")
 """How names of files of configuration begin."""
 ENDINGS = (".yml", ".yaml", ".json")
@@ -82,6 +90,16 @@ class Configuration(OmegaConfigLoader):
             raise
         except Exception as error:
             raise UserError(_not_together(error, given)) from error
+
+
+def recipe_parameters(project: Path, env: str | None) -> dict[str, Any]:
+    """The parameters of a recipe as its files say now, with all defaults; see ``complete_parameters``.
+
+    Raises:
+        UserError: There is no such environment any more, or its files can't be used.
+    """
+    loader = Configuration(str(project / "conf"), env=env, **LAYERS)
+    return complete_parameters(loader["parameters"])
 
 
 def environments(conf_source: Path) -> list[str]:

@@ -6,19 +6,22 @@ Kedro, and pyproject.toml admits only releases with which that test has passed.
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kedro.config import OmegaConfigLoader
-from kedro.framework.context import KedroContext
-from kedro.framework.session import KedroServiceSession
 from kedro.io import AbstractDataset, CachedDataset, DataCatalog
 from kedro.io.core import AbstractVersionedDataset, Version
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
-from kedro.runner import AbstractRunner
-from kedro.runner.runner import _build_node_children_map, _determine_nodes_to_run
 
 from rlaifv_kedro.doors import MOST_OF_SETTINGS, open_regular
+
+if (
+    TYPE_CHECKING
+):  # it sets up Kedro's log, which writes to standard output where a project has none of its own
+    from kedro.framework.context import KedroContext
+    from kedro.framework.session import KedroServiceSession
+    from kedro.runner import AbstractRunner
 
 
 def dataset(catalog: DataCatalog, name: str) -> AbstractDataset:
@@ -72,19 +75,21 @@ def can_tell_existence(found: AbstractDataset) -> bool:
 
 def nodes_to_run(pipeline: Pipeline, catalog: DataCatalog) -> set[Node]:
     """The nodes that a runner which makes only missing outputs will run."""
+    from kedro.runner.runner import _build_node_children_map, _determine_nodes_to_run
+
     nodes = list(reversed(pipeline.nodes))
     return _determine_nodes_to_run(
         nodes, catalog, _build_node_children_map(pipeline), logging.getLogger("kedro")
     )
 
 
-def without_resume_hint(runner: AbstractRunner) -> AbstractRunner:
+def without_resume_hint(runner: "AbstractRunner") -> "AbstractRunner":
     """The runner, which says nothing of its own about resuming: the run id resumes better."""
     runner._suggest_resume_scenario = lambda *_: None
     return runner
 
 
-def project_path(session: KedroServiceSession) -> Path:
+def project_path(session: "KedroServiceSession") -> Path:
     """The folder of the session's project."""
     return session._project_path
 
@@ -105,6 +110,6 @@ def config_files(loader: OmegaConfigLoader, key: str) -> dict[str, bytes]:
     return found
 
 
-def runtime_parameters(context: KedroContext) -> dict[str, Any]:
+def runtime_parameters(context: "KedroContext") -> dict[str, Any]:
     """What was given with ``--params``."""
     return context._runtime_params or {}
