@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 VLLM := .venv-vllm
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
-.PHONY: run vllm-env test test-slow test-distributed test-vllm test-ray test-chaos lint viz notebook docs clean clean-data
+.PHONY: run vllm-env test test-slow test-distributed test-vllm test-ray test-chaos lint viz viz-site notebook docs clean clean-data
 
 run: $(VENV)/.installed
 	$(BIN)/kedro run
@@ -49,7 +49,11 @@ lint: $(VENV)/.with-dev
 	$(BIN)/ruff format --check src tests perf docs/site
 
 viz: $(VENV)/.with-viz
-	$(BIN)/kedro viz run
+	$(BIN)/rlaifv graph
+
+# The same as static files, which the documentation links.
+viz-site: $(VENV)/.with-viz
+	$(BIN)/rlaifv graph --build site/viz
 
 notebook: $(VENV)/.with-notebook
 	$(BIN)/kedro jupyter lab notebooks

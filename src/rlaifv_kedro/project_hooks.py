@@ -1,15 +1,17 @@
-"""Hooks of this project: they check the parameters once Kedro has read the configuration."""
+"""Hooks of this project: parameters are checked once Kedro has read the configuration."""
 
 import logging
 import os
 import warnings
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from kedro.framework import project
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog
 from kedro.pipeline.node import Node
 
 from rlaifv_kedro.datasets.versioned import order_versions_by
@@ -19,6 +21,7 @@ from rlaifv_kedro.params.current import Session, set_current
 from rlaifv_kedro.redaction import redact_log
 from rlaifv_kedro.runs.kedro_private import runtime_parameters
 from rlaifv_kedro.runs.manifest import numbers_of_runs
+from rlaifv_kedro.runs.sizes import write_sizes
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +58,14 @@ class ProjectHooks:
         """One line a node: where the run is."""
         parts = [*(node.namespace or "").split("."), node.short_name]
         logger.info("%s", " · ".join(parts).strip(" ·").replace("_", " "))
+
+    @hook_impl(trylast=True)
+    def after_pipeline_run(self, run_params: dict[str, Any], catalog: DataCatalog) -> None:
+        """Says over what Kedro-Viz has noted of sizes, where it is installed."""
+        if find_spec("kedro_viz"):
+            names = {name for pipeline in project.pipelines.values() for name in pipeline.datasets()}
+            data = (name for name in names if not name.startswith("params:"))
+            write_sizes(Path(run_params["project_path"]), catalog, data)
 
 
 def _part(entries: dict[str, Any], name: str) -> dict[str, Any]:

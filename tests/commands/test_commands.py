@@ -26,6 +26,7 @@ NAMES = [
     "summary",
     "compare",
     "view",
+    "graph",
     "rm",
     "chat",
     "merge",

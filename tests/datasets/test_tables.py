@@ -127,23 +127,6 @@ def test_wrong_rows_are_not_written(tmp_path):
     assert not dataset(tmp_path).exists()
 
 
-def test_preview_leaves_image_bytes_out(tmp_path):
-    rows = {
-        "prompt_id": ["p"],
-        "question": ["q" * 500],
-        "image": [{"bytes": b"12345", "path": None}],
-        "image_id": [1],
-        "origin_dataset": ["o"],
-        "question_type": ["t"],
-    }
-    prompts = TableDataset(filepath=str(tmp_path / "p.parquet"), table="prompts")
-    prompts.save(pd.DataFrame(rows))
-    preview = prompts.preview()
-    assert preview["columns"][:3] == ["prompt_id", "question", "image"]
-    assert preview["data"][0][1:3] == ["q" * 200 + "…", "5 bytes"]
-    assert TableDataset.preview.__annotations__["return"] == "TablePreview"  # Kedro-Viz goes by this name
-
-
 PNG = picture(0)
 
 

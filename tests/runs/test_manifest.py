@@ -111,6 +111,25 @@ def test_numbers_are_given_once_whatever_was_deleted(tmp_path):
     assert [number_of(tmp_path, run) for run in ("first", "second", "third", "none")] == [1, 2, 3, None]
 
 
+def test_a_manifest_is_read_for_its_number_once_until_it_changes(tmp_path, monkeypatch):
+    for name in ("first", "second"):
+        begin(tmp_path, name)
+    assert manifests.numbers_of_runs(tmp_path) == {"first": 1, "second": 2}
+    read, load = [], manifests.load
+    monkeypatch.setattr(
+        manifests, "load", lambda project, run_id: read.append(run_id) or load(project, run_id)
+    )
+    changed = load(tmp_path, "second")
+    changed.number = 7
+    changed.save(tmp_path)
+    for _ in range(2):
+        assert manifests.numbers_of_runs(tmp_path) == {"first": 1, "second": 7}
+    assert read == ["second"]
+    for name in (manifests.FILE, manifests.COPY):
+        manifests.path_of(tmp_path, "first").with_name(name).write_bytes(b"{}")
+    assert manifests.numbers_of_runs(tmp_path) == {"second": 7}
+
+
 def test_going_on_with_other_software_is_said_in_one_line(tmp_path, caplog):
     first = begin(tmp_path)
     begin(tmp_path)

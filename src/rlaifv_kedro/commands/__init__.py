@@ -11,6 +11,7 @@ from rlaifv_kedro.commands import (
     chat,
     check,
     compare,
+    graph,
     judge_cost,
     merge,
     plan,
@@ -25,7 +26,7 @@ from rlaifv_kedro.commands import (
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Before a run": (check.command, plan.command),
     "Run pipelines": (run.command,),
-    "Look at runs": (runs.command, summary.command, compare.command, view.command, rm.command),
+    "Look at runs": (runs.command, summary.command, compare.command, view.command, graph.command, rm.command),
     "Models": (chat.command, merge.command),
     "Benchmarks": (score.command, judge_cost.command, calibrate.command),
 }

@@ -15,16 +15,24 @@ import pandas as pd
 import pyarrow as pa
 
 from rlaifv_kedro.datasets.mapped import mapped
-from rlaifv_kedro.datasets.tables import as_frame, known_table, preview_table, read_table, table_content
+from rlaifv_kedro.datasets.previews import TablePreviews
+from rlaifv_kedro.datasets.tables import as_frame, known_table, read_table, table_content
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.doors import path_inside
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.files import file_sha256, json_value, read_bytes, shown, write_atomically, writing
+from rlaifv_kedro.files import (
+    file_sha256,
+    json_value,
+    read_bytes,
+    read_json,
+    shown,
+    write_atomically,
+    writing,
+)
 from rlaifv_kedro.schemas import FINGERPRINT, conform, refuse_repeated_keys, table
 
 if TYPE_CHECKING:
     from kedro.io.core import Version
-    from kedro_datasets._typing import TablePreview
 
 MARKER = "_complete.json"
 JOURNAL = ".chunks.sha256"
@@ -51,7 +59,7 @@ class Complete:
     chunk_ids: list[str]
 
 
-class ChunkedTableDataset(RunVersionedDataset):
+class ChunkedTableDataset(TablePreviews, RunVersionedDataset):
     """A table with a file a chunk, and a marker once it is complete.
 
     A generator node saves it as :class:`Chunk`, :class:`Chunk`, ..., :class:`Complete`; it loads as
@@ -141,9 +149,18 @@ class ChunkedTableDataset(RunVersionedDataset):
         marker = self._marker(folder)
         _rewrite_journal(folder, {f"{chunk_id}{self.SUFFIX}": sha256 for chunk_id, sha256 in marker.items()})
 
-    def preview(self, nrows: int = 5) -> TablePreview:
-        """The first rows, for Kedro-Viz."""
-        return preview_table(self._rows(limit=nrows)[:nrows])
+    def shape(self) -> tuple[int, int]:
+        """Rows as the marker counts them; columns as the first chunk has them."""
+        folder = self.load_path()
+        chunks = [self.file_of(folder, chunk_id) for chunk_id in self._marker(folder)]
+        if not chunks:
+            return 0, len(table(self._table).schema)
+        rows = sum(entry["rows"] for entry in read_json(folder / MARKER, self.remedy())["chunks"])
+        return rows, self.read_chunk(chunks[0], self._chunk_remedy(chunks[0])).num_columns
+
+    def first_rows(self, count: int) -> pa.Table:
+        """The first rows; only the chunks that hold them are read."""
+        return self._rows(limit=count)[:count]
 
     def _entry(self, path: Path, noted: dict[str, str]) -> dict[str, Any]:
         sha256 = noted.get(path.name, "")  # which no file has

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from rlaifv_kedro.datasets.mapped import mapped
 from rlaifv_kedro.datasets.parquet import open_parquet, reading
 from rlaifv_kedro.datasets.pictures import PictureColumn
+from rlaifv_kedro.datasets.previews import TablePreviews
 from rlaifv_kedro.datasets.row_groups import ROW_GROUP, pictures_of, place_of, write_rows
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
@@ -33,9 +34,6 @@ from rlaifv_kedro.schemas import (
 
 if TYPE_CHECKING:
     from kedro.io.core import Version
-    from kedro_datasets._typing import TablePreview
-
-PREVIEW_TEXT = 200  # characters
 
 
 def table_content(table_name: str, frame: pd.DataFrame, where: str) -> bytes:
@@ -125,21 +123,7 @@ def as_frame(rows: pa.Table) -> pd.DataFrame:
     return frame
 
 
-def preview_table(rows: pa.Table) -> TablePreview:
-    """The rows in Kedro-Viz's split format: image bytes left out, long texts cut."""
-    shown_rows = [[_preview_cell(value) for value in row.values()] for row in rows.to_pylist()]
-    return {"index": list(range(len(shown_rows))), "columns": rows.column_names, "data": shown_rows}
-
-
-def _preview_cell(value: Any) -> Any:
-    if isinstance(value, dict):
-        return value.get("path") or f"{len(value.get('bytes') or b''):,} bytes"
-    if isinstance(value, str) and len(value) > PREVIEW_TEXT:
-        return value[:PREVIEW_TEXT] + "…"
-    return value
-
-
-class TableDataset(RunVersionedDataset[pd.DataFrame | Iterable[pd.DataFrame], pd.DataFrame]):
+class TableDataset(TablePreviews, RunVersionedDataset[pd.DataFrame | Iterable[pd.DataFrame], pd.DataFrame]):
     """A table of ``rlaifv_kedro.schemas`` in a parquet file, checked on the way in and out.
 
     A picture is read when it is asked for: :class:`rlaifv_kedro.datasets.pictures.StoredPicture`.
@@ -193,13 +177,20 @@ class TableDataset(RunVersionedDataset[pd.DataFrame | Iterable[pd.DataFrame], pd
         except UserError:
             return None  # whoever loads it says what is wrong
 
-    def preview(self, nrows: int = 5) -> TablePreview:
-        """The first rows, for Kedro-Viz."""
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns, of the file's footer."""
+        path = self.load_path()
+        with reading(path, self.remedy()):
+            footer = pq.read_metadata(path)
+            return footer.num_rows, len(footer.schema.to_arrow_schema())
+
+    def first_rows(self, count: int) -> pa.Table:
+        """The first rows, with their pictures."""
         path = self.load_path()
         with reading(path, self.remedy()), open_parquet(path, self.remedy()) as file:
-            first = list(islice(file.iter_batches(nrows), 1))
+            first = list(islice(file.iter_batches(count), 1))
             rows = pa.Table.from_batches(first, file.schema_arrow)
-            return preview_table(_checked(rows, path, self._table, self.remedy()))
+            return _checked(rows, path, self._table, self.remedy())
 
     def _describe(self) -> dict[str, Any]:
         return {**super()._describe(), "table": self._table}

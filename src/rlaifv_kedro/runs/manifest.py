@@ -225,8 +225,7 @@ def _checksum(document: dict[str, Any]) -> str:
 def all_runs(project: Path, on_damage: Callable[[str], object]) -> list[Manifest]:
     """All runs with a readable manifest, the newest last; ``on_damage`` is told of the others."""
     manifests = []
-    folder = project / RUNS
-    for run_id in sorted({path.parent.name for name in (FILE, COPY) for path in folder.glob(f"*/{name}")}):
+    for run_id in _run_ids(project):
         try:
             manifests.append(load(project, run_id))
         except UserError as error:
@@ -234,9 +233,43 @@ def all_runs(project: Path, on_damage: Callable[[str], object]) -> list[Manifest
     return sorted((manifest for manifest in manifests if manifest), key=Manifest.order)
 
 
+def _run_ids(project: Path) -> list[str]:
+    return sorted({path.parent.name for name in (FILE, COPY) for path in (project / RUNS).glob(f"*/{name}")})
+
+
+_NUMBERS: dict[tuple[str, int, int], int] = {}
+"""What :func:`_as_it_is` says of a manifest -> its run's number."""
+
+
 def numbers_of_runs(project: Path) -> dict[str, int]:
-    """The number of each run with a readable manifest, by its id."""
-    return {run.run_id: run.number for run in all_runs(project, logger.debug)}
+    """The number of each run with a readable manifest, by its id.
+
+    A notebook asks for it with every table that it loads: a manifest is read anew only once it has changed.
+    """
+    numbers = {}
+    for run_id in _run_ids(project):
+        number = _NUMBERS.get(_as_it_is(path_of(project, run_id)))
+        if number is None:
+            try:
+                manifest = load(project, run_id)
+            except UserError as error:
+                logger.debug("A run is left out: %s", error.message)
+                continue
+            if manifest is None:  # removed meanwhile
+                continue
+            number = manifest.number
+            _NUMBERS[_as_it_is(path_of(project, run_id))] = number
+        numbers[run_id] = number
+    return numbers
+
+
+def _as_it_is(path: Path) -> tuple[str, int, int]:
+    """What changes with a file's content: path, size, time of modification; of no file zeros."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return str(path), 0, 0
+    return str(path), stat.st_size, stat.st_mtime_ns
 
 
 def relative(project: Path, path: Path) -> str:

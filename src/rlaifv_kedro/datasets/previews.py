@@ -1,0 +1,121 @@
+"""What Kedro-Viz shows of a table: its first rows, or its pictures with the rows behind them.
+
+Kedro-Viz goes by the name of the return type. It has no table with pictures: its tables show text alone, and
+its HTML reads Markdown after it has been cleaned, which would let an answer make links. So pictures come as
+a Plotly figure.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import textwrap
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.images import open_image
+from rlaifv_kedro.schemas import IMAGE, table
+
+if TYPE_CHECKING:
+    from kedro_datasets._typing import PlotlyPreview, TablePreview
+
+PREVIEW_TEXT = 200  # characters
+THUMBNAIL = 256  # pixels of the longer side
+ACROSS = 4  # pictures in a line
+_HOVER_WIDTH = 60  # characters
+
+
+class TablePreviews:
+    """Gives a table's dataset the ``preview`` that Kedro-Viz asks for."""
+
+    _table: str
+
+    def first_rows(self, count: int) -> pa.Table:
+        """The first rows of the newest version."""
+        raise NotImplementedError
+
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns, without reading the rows."""
+        raise NotImplementedError
+
+    @property
+    def preview(self) -> Callable[..., Any]:
+        """:meth:`preview_pictures` of a table with pictures, else :meth:`preview_rows`."""
+        has_pictures = any(field.type == IMAGE for field in table(self._table).schema)
+        return self.preview_pictures if has_pictures else self.preview_rows
+
+    def preview_rows(self, nrows: int = 5) -> TablePreview:
+        """The first rows; long texts are cut."""
+        rows = self.first_rows(nrows)
+        data = [[_cell(value) for value in row.values()] for row in rows.to_pylist()]
+        return {"index": list(range(len(data))), "columns": rows.column_names, "data": data}
+
+    def preview_pictures(self, nrows: int = 8) -> PlotlyPreview:
+        """Thumbnails of the first rows, each with its row's other cells in a box under the mouse."""
+        rows = self.first_rows(nrows).to_pylist()
+        places = [(i % ACROSS, -(i // ACROSS)) for i in range(len(rows))]
+        hidden = {"visible": False, "fixedrange": True}
+        lines = max(1, -(-len(rows) // ACROSS))
+        return {
+            "data": [
+                {
+                    "type": "scatter",
+                    "mode": "markers",
+                    "x": [x for x, _ in places],
+                    "y": [y for _, y in places],
+                    "text": [_hover(row) for row in rows],
+                    "hoverinfo": "text",
+                    "marker": {"opacity": 0},
+                }
+            ],
+            "layout": {
+                "images": [_image(row, place) for row, place in zip(rows, places) if _picture(row)],
+                "xaxis": {**hidden, "range": [-0.5, ACROSS - 0.5]},
+                "yaxis": {**hidden, "range": [0.5 - lines, 0.5], "scaleanchor": "x"},
+                "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
+                "hovermode": "closest",
+                "hoverdistance": -1,  # of any place the nearest picture
+                "hoverlabel": {"align": "left"},
+            },
+        }
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > PREVIEW_TEXT:
+        return value[:PREVIEW_TEXT] + "…"
+    return value
+
+
+def _picture(row: dict[str, Any]) -> dict[str, Any] | None:
+    return next((value for value in row.values() if isinstance(value, dict)), None)
+
+
+def _image(row: dict[str, Any], place: tuple[int, int]) -> dict[str, Any]:
+    """A thumbnail, as Plotly places one; without its source where the picture can't be read."""
+    where = {"xref": "x", "yref": "y", "xanchor": "center", "yanchor": "middle"}
+    box = {**where, "x": place[0], "y": place[1], "sizex": 0.94, "sizey": 0.94}
+    try:
+        picture = open_image(_picture(row) or {}, "preview")
+    except UserError:
+        return box
+    enlarged = max(1, THUMBNAIL // 2 // max(picture.size))  # small drawings, pixel by pixel
+    picture = picture.resize((picture.width * enlarged, picture.height * enlarged), 0)
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    content = io.BytesIO()
+    picture.save(content, format="JPEG", quality=85)
+    return {**box, "source": f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"}
+
+
+def _hover(row: dict[str, Any]) -> str:
+    """The row's other cells, a line each, as Plotly's own markup has them: text from outside stays text."""
+    cells = {name: _cell(value) for name, value in row.items() if not isinstance(value, dict)}
+    shown = {name: str(value) for name, value in cells.items() if value is not None}
+    wrapped = {name: textwrap.wrap(value, _HOVER_WIDTH) for name, value in shown.items()}
+    return "<br>".join(
+        f"<b>{name}</b> {'<br>    '.join(html.escape(line, quote=False) for line in lines)}"
+        for name, lines in wrapped.items()
+    )

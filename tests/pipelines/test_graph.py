@@ -1,0 +1,88 @@
+"""``rlaifv graph --build`` on a finished run: a folder of static files that a browser can show."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from whole_project import Project
+
+
+@pytest.fixture(scope="module")
+def site(finished: tuple[Project, str]) -> Path:
+    """The folder."""
+    project, _ = finished
+    said = project.rlaifv("graph", "--env", "test", "--build", "graph")
+    assert said.splitlines() == ["graph is written. To look at it: python -m http.server --directory graph"]
+    return project.path / "graph"
+
+
+def answer(site: Path, *parts: str) -> dict[str, Any]:
+    """What Kedro-Viz's page reads."""
+    return json.loads(site.joinpath("api", *parts).read_bytes())
+
+
+def entry(site: Path, name: str) -> dict[str, Any]:
+    """What it shows of one catalog entry."""
+    [node] = [node for node in answer(site, "main")["nodes"] if node["name"] == name]
+    return {**node, **answer(site, "nodes", node["id"])}
+
+
+def test_the_page_opens_with_the_boxes_and_asks_no_other_server(site: Path) -> None:
+    page = (site / "index.html").read_text()
+    assert "?pid=__default__&types=nodes" in page
+    assert "http" not in page
+
+
+def test_every_iteration_is_a_box_of_four_and_nothing_is_drawn_twice(site: Path) -> None:
+    for pipeline in ("main", "pipelines/iteration"):
+        shown = answer(site, *pipeline.split("/"))
+        boxes = shown["modular_pipelines"]
+        stages = {
+            f"iteration_1.{stage}" for stage in ("data_generation", "feedback", "training", "evaluation")
+        }
+        assert {child["id"] for child in boxes["iteration_1"]["children"]} >= stages
+        ids = [node["id"] for node in shown["nodes"]]
+        assert len(ids) == len(set(ids))
+        children = [
+            child["id"] for box in boxes.values() for child in box["children"] if child["type"] == "task"
+        ]
+        assert len(children) == len(set(children))
+
+
+def test_layers_follow_each_other_as_the_stages_do(site: Path) -> None:
+    shown = answer(site, "main")
+    layers = shown["layers"]
+    stages = ["data_generation", "feedback", "training", "evaluation"]
+    looped = [f"iteration_{k} {stage}" for k in (1, 2) for stage in stages]
+    assert [layer for layer in layers if layer in looped] == looped
+    assert layers.index("inputs") < layers.index(looped[0]) and layers.index(looped[-1]) < layers.index(
+        "report"
+    )
+    bare = {node["name"] for node in shown["nodes"] if node["type"] == "data" and not node["layer"]}
+    assert bare == {"base.number", "iteration_1.number", "iteration_2.number"}
+
+
+def test_pictures_the_figure_and_metrics_are_shown_with_their_sizes(site: Path) -> None:
+    pairs = entry(site, "iteration_1.preference_pairs")
+    assert pairs["preview_type"] == "PlotlyPreview"
+    assert all(image["source"] for image in pairs["preview"]["layout"]["images"])
+    assert entry(site, "loop_figure")["preview_type"] == "ImagePreview"
+    metrics = entry(site, "loop_metrics")
+    assert "mention_hallucination" in str(metrics["preview"]["data"])
+    data = site.parent / "data"
+    for name, path in {
+        "iteration_1.preference_pairs": "05_model_input/iteration_1/preference_pairs.parquet",
+        "iteration_1.checkpoints": "06_models/iteration_1/checkpoints",
+    }.items():
+        whole = data / path / "first" / Path(path).name
+        files = [whole] if whole.is_file() else [f for f in whole.rglob("*") if f.is_file()]
+        assert entry(site, name)["stats"]["file_size"] == sum(file.stat().st_size for file in files)
+    assert pairs["stats"]["rows"] > 0 and pairs["stats"]["columns"] == 15
+
+
+def test_a_folder_with_other_files_is_left_alone(site: Path, finished: tuple[Project, str]) -> None:
+    project, _ = finished
+    said = project.rlaifv("graph", "--build", "conf", expect=1)
+    assert "conf holds other files" in said
