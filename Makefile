@@ -66,7 +66,7 @@ docs: $(VENV)/.with-docs
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed: make PYTHON=python3.11 ...' if sys.version_info < (3, 11) else 0)"
 	$(PYTHON) -m venv $(VENV)
-	@echo "Installing into $(VENV): about 2 GB, some minutes the first time."
+	@echo "Installing into $(VENV): 2 GB, more with torch for CUDA; some minutes."
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(INSTALL) .
 	touch $@
