@@ -82,5 +82,5 @@ clean:
 # What git ignores in data/: all that runs made or fetched, and your own files there; nothing that came with the repository.
 clean-data:
 	@git clean -ndX data
-	@printf "Remove all of this? [y/N] "; read answer; \
+	@printf "Remove all of this, your own files among it? [y/N] "; read answer; \
 	if [ "$$answer" = y ]; then git clean -fdXq data; else echo "Nothing was removed."; fi
