@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -48,3 +49,18 @@ def test_words_are_found_in_both_languages(site: Path) -> None:
     index = (site / "searchindex.js").read_text().removeprefix("Search.setIndex(").removesuffix(")")
     terms = json.loads(index)["terms"]
     assert {"hallucin", "幻覺"} <= terms.keys()  # English words are found by their stems
+
+
+def test_a_terminal_is_drawn_as_it_was_seen(tmp_path: Path) -> None:
+    """A line that is written over shows its last text; colours and the end of the command are there."""
+    picture = tmp_path / "a.svg"
+    shown = r"printf '10%%\r100%% \033[32mdone\033[0m\n'; sleep 0.2; echo '<end> & after'"
+    script = [sys.executable, str(ROOT / "docs/site/terminal.py"), str(picture)]
+    subprocess.run([*script, "sh", "-c", shown], check=True)
+    svg = ElementTree.fromstring(picture.read_text())
+    last = svg.findall("{*}g")[-1]
+    texts = ["".join(line.itertext()) for line in last]
+    assert texts[0].startswith("$ sh -c") and texts[-2:] == ["100% done", "<end> & after"]
+    assert [span.get("fill") for span in last.findall(".//{*}tspan")] == ["#7ee787"]
+    failed = subprocess.run([*script, "false"], capture_output=True, text=True, check=False)
+    assert (failed.returncode, failed.stderr) == (1, "false ended with 1\n")
