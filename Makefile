@@ -10,6 +10,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --e
 
 run: $(VENV)/.installed
 	$(BIN)/kedro run
+	@echo "What next: source $(BIN)/activate, then"
+	@echo "  rlaifv view    every pair, claim and verdict beside its picture"
+	@echo "  make viz       the loop as boxes, with previews"
+	@echo "  make notebook  from a prompt to the selected policy, step by step"
 
 # Tests use all cores, a file of them at a time; none depends on the order.
 test: $(VENV)/.with-dev
