@@ -39,6 +39,17 @@ def test_a_run_that_is_not_there(project: Path) -> None:
     assert "Did you mean first" in CliRunner().invoke(cli, ["view", "firts"]).output
 
 
+def test_a_run_is_named_from_elsewhere_by_its_folder(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    viewed_run(project, "first")
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    CliRunner().invoke(cli, ["view", str(project / "data/runs/first")], catch_exceptions=False)
+    assert (project / "data/08_reporting/viewer/first/index.html").is_file()
+    assert "not inside a Kedro project" in CliRunner().invoke(cli, ["view", "first"]).output
+    assert "no run's folder" in CliRunner().invoke(cli, ["view", f"{project}/first"]).output
+
+
 def test_it_is_served_on_this_machine_alone(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("here")
     with server_of(tmp_path) as server:

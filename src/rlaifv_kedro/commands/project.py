@@ -33,6 +33,26 @@ def runs_path() -> Path:
     return Path.cwd() if (Path.cwd() / RUNS).is_dir() else project_path()
 
 
+def run_named(run: str | None) -> tuple[Path, str | None]:
+    """Finds the project of a run that is named by its id, or, from anywhere, by its folder.
+
+    Returns:
+        The project's folder, and the run's id as far as one is named.
+
+    Raises:
+        UserError: There is no project, or the folder is no run's.
+    """
+    from rlaifv_kedro.runs.manifest import RUNS
+
+    if run is None or "/" not in run:
+        return runs_path(), run
+    folder = Path(run).resolve()
+    project = folder.parent.parent.parent
+    if not folder.is_dir() or folder.parent != project / RUNS:
+        raise UserError(f"{run} is no run's folder. Such a folder is {RUNS}/RUN in a project.")
+    return project, folder.name
+
+
 def configure() -> None:
     """Tells Kedro which project this is: the one around the working folder, or else this package.
 

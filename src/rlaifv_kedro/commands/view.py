@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rlaifv_kedro.commands.options import examples, path_option
-from rlaifv_kedro.commands.project import runs_path
+from rlaifv_kedro.commands.project import run_named
 from rlaifv_kedro.commands.terminal import Command, note
 from rlaifv_kedro.errors import UserError
 
@@ -14,19 +14,23 @@ if TYPE_CHECKING:
     from rlaifv_kedro.runs.manifest import Manifest
 
 
-@click.command("view", cls=Command, epilog=examples("rlaifv view", "rlaifv view RUN --serve"))
+@click.command(
+    "view",
+    cls=Command,
+    epilog=examples("rlaifv view", "rlaifv view RUN --serve", "rlaifv view ../project/data/runs/RUN"),
+)
 @click.argument("run_id", metavar="[RUN]", required=False)
 @path_option("--out", "Where to write it; by default data/08_reporting/viewer/RUN.", "FOLDER")
 @click.option("--serve", is_flag=True, help="Serve the pages on this machine until Ctrl+C.")
 def command(run_id: str | None, out: Path | None, serve: bool) -> None:
     """Writes a run as pages for a browser.
 
-    Every pair, claim, verdict and answer beside its picture. Of the newest run, if none is named. The pages
-    need neither server nor network.
+    Every pair, claim, verdict and answer beside its picture. Of the newest run, if none is named; outside the
+    project, name a run's folder. The pages need neither server nor network.
     """
     from rlaifv_kedro.viewer.write import VIEWERS, write_viewer
 
-    project = runs_path()
+    project, run_id = run_named(run_id)
     run = _run(project, run_id)
     written = write_viewer(project, run, out or project / VIEWERS / run.run_id)
     if written.unreadable:
