@@ -36,14 +36,16 @@ def build(target: Path) -> int:
         Sphinx's exit status: 0 if there was nothing to warn of.
     """
     with tempfile.TemporaryDirectory() as work:
-        lay_out(Path(work))
-        return build_main(["--fail-on-warning", "--keep-going", "-q", work, str(target)])
+        source = Path(work) / "source"
+        lay_out(source)
+        options = ["--fail-on-warning", "--keep-going", "-q", "-d", f"{work}/doctrees"]
+        return build_main([*options, str(source), str(target)])
 
 
 def lay_out(source: Path) -> None:
     """Writes Sphinx's sources into a folder: its settings, the pages and their pictures."""
-    shutil.copy(HERE / "conf.py", source)
     shutil.copytree(HERE / "static", source / "static")
+    shutil.copy(HERE / "conf.py", source)
     shutil.copytree(ROOT / "docs/images", source / "images")
     for page in repository_pages():
         write(
