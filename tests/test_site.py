@@ -36,6 +36,7 @@ def test_every_parameter_is_in_the_reference(site: Path) -> None:
     names = {name.rpartition(".")[2] for name, _ in all_effects()}
     assert {name for name in names if f">{name}</span>" not in text} == set()
     assert "of the answers can’t be used" in text  # the description of feedback.max_reject_share
+    assert re.search(r">4000</span>.{,40}; miniature: .{,80}>800</span>", text)  # data_generation.prompts
     assert "number &gt; 0 and &lt;= 5" in text  # the range of data_generation.temperature
 
 

@@ -3,9 +3,12 @@
 import inspect
 import json
 from collections.abc import Iterator
+from functools import reduce
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import click
+import yaml
 from pydantic import BaseModel
 
 from rlaifv_kedro.commands import SECTIONS
@@ -19,8 +22,8 @@ PARAMETERS = """# All parameters
 
 Everything that may stand in `conf/*/parameters.yml` or behind `--params` ([how values are
 typed](../commands.md)). The defaults are the method's. Where a default comes from stands in brackets: the
-paper, the release (its code), or ours. `conf/base`, the miniature, sets what so small a world needs
-otherwise; the recipes set what their models need.
+paper, the release (its code), or ours. *Miniature* is what `conf/base` sets for so small a world; the
+recipes set what their models need.
 
 The last column says what another value changes: the *result*; only the *execution*, that is when, where
 and how fast the same is computed; or the *division* of the work into parts. [Runs](../runs.md) says which
@@ -31,6 +34,9 @@ COMMANDS = """# All commands
 
 What `rlaifv COMMAND --help` prints. Inside the project `kedro COMMAND` is the same.
 """
+MINIATURE = yaml.safe_load(
+    (Path(__file__).parents[2] / "conf/base/parameters.yml").read_text(encoding="utf-8")
+)
 ROLES = "models.ROLE"
 BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 KINDS = {
@@ -75,13 +81,21 @@ def backend_in(model: type[BaseModel]) -> str:
 def row(model: type[BaseModel], own: str, full: str) -> str:
     """One parameter's row."""
     field, schema = model.model_fields[own], model.model_json_schema()["properties"][own]
-    default = (
-        "required" if field.is_required() else f"`{json.dumps(plain(field.default), ensure_ascii=False)}`"
-    )
+    default = "required" if field.is_required() else written(field.default)
+    *groups, _ = full.split(".")
+    set_in_base = reduce(lambda values, name: values.get(name) or {}, groups, MINIATURE)
+    value = set_in_base.get(own, field.default)
+    if value != field.default and "${" not in str(value):
+        default += f"; miniature: {written(value)}"
     said = (field.description or "").replace("*", "\\*")
     changes = "-" if full in RUN_NAMES else effect_of(full.replace(ROLES, "models.labeler")).value
     cells = (f"`{own}`", default, allowed(schema), said, changes)
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |\n"
+
+
+def written(value: Any) -> str:
+    """A value as JSON."""
+    return f"`{json.dumps(plain(value), ensure_ascii=False)}`"
 
 
 def plain(value: Any) -> Any:
