@@ -45,13 +45,14 @@ def command(env: str | None, build: Path | None) -> None:
         _build(project, env, build)
         click.echo(f"{build} is written. To look at it: python -m http.server --directory {build}")
         return
+    viz = _viz()
     with socket.socket() as taken:
         if taken.connect_ex((HOST, PORT)) == 0:
             raise UserError(f"Port {PORT} is in use: another graph may be open. End it, then try again.")
     address = f"http://{HOST}:{PORT}/?{BOXES}"
     click.echo(f"The graph opens at {address}; Ctrl-C ends it.")
     threading.Thread(target=_open, args=(address,), daemon=True).start()
-    _viz().run_server(HOST, PORT, project_path=str(project), env=env, include_hooks=True, **_package())
+    viz.run_server(HOST, PORT, project_path=str(project), env=env, include_hooks=True, **_package())
 
 
 def _build(project: Path, env: str | None, folder: Path) -> None:
