@@ -4,6 +4,7 @@ import json
 import logging
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from rlaifv_kedro.params import DataGenerationParams
@@ -43,3 +44,24 @@ def test_nothing_is_said_of_whole_answers(caplog: pytest.LogCaptureFixture) -> N
     assert cut_off_rejects(CANDIDATES[:1], DataGenerationParams()).empty
     assert cut_off_rejects(CANDIDATES[:0], DataGenerationParams()).empty
     assert caplog.text == ""
+
+
+def test_texts_are_not_copied_to_find_those_that_are_cut_off() -> None:
+    """Of a column in many pieces, as a table of chunks has, Arrow would take rows by putting it together."""
+    texts = pa.chunked_array([["word " * 10_000] for _ in range(100)])
+    candidates = pd.DataFrame(
+        {
+            "prompt_id": [f"p{number}" for number in range(100)],
+            "candidate": 0,
+            "answer": pd.arrays.ArrowStringArray(texts),
+            "finish_reason": ["length"] + ["stop"] * 99,
+        }
+    )
+    before = pa.default_memory_pool()
+    counted = pa.proxy_memory_pool(before)
+    pa.set_memory_pool(counted)
+    try:
+        assert len(cut_off_rejects(candidates, DataGenerationParams())) == 1
+    finally:
+        pa.set_memory_pool(before)
+    assert counted.max_memory() < 100_000

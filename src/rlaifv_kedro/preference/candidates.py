@@ -53,7 +53,7 @@ def cut_off_rejects(candidates: pd.DataFrame, params: DataGenerationParams) -> p
     would put the end-of-sequence token behind the middle of a sentence. So none is used by default;
     ``data_generation.cut_off=keep`` uses them, as the original release does. How many there are is logged.
     """
-    cut = candidates[is_cut_off(candidates)]
+    cut = candidates[KEY][is_cut_off(candidates)]  # taking the texts' rows, Arrow would copy all of them
     if len(cut):
         log.warning(
             "%d of %d candidates are cut off at the limit of tokens: data_generation.cut_off=%s %s",
