@@ -18,16 +18,18 @@ from rlaifv_kedro.engine.outputs import Outputs, announce
 from rlaifv_kedro.found_out import taken
 from rlaifv_kedro.leftovers import end_leftovers
 from rlaifv_kedro.run_folder import set_run_folder
+from rlaifv_kedro.run_log import open_log, record_error
 from rlaifv_kedro.runs import alive, hashes, versions
 from rlaifv_kedro.runs import manifest as manifests
 from rlaifv_kedro.runs.changes import outputs_there
-from rlaifv_kedro.runs.kedro_private import dataset, path_of, saved_version
+from rlaifv_kedro.runs.kedro_private import dataset, nodes_to_run, path_of, saved_version
 from rlaifv_kedro.runs.manifest import Manifest
 from rlaifv_kedro.runs.messages import user_message
 from rlaifv_kedro.runs.recording import Recorder
 from rlaifv_kedro.runs.resume_command import resume_command
 from rlaifv_kedro.runs.resuming import Start, begin
 from rlaifv_kedro.runs.running_nodes import RunningNode
+from rlaifv_kedro.runs.status import Progress, show, take_away
 from rlaifv_kedro.runs.tidying import forget_tidying
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,8 @@ class RunHooks:
     """Pins every version and writes ``data/runs/<run id>/manifest.json``.
 
     Args:
+        on_stage: Called with namespace, manifest and catalog when all nodes of a namespace have run; gives
+            lines for the log.
         on_finished: Called with manifest, pipeline and catalog after a run that finished, e.g. to show a
             summary.
         before_first_node: Called with pipeline and catalog when all versions are chosen and nothing is
@@ -52,10 +56,13 @@ class RunHooks:
         on_finished: Callable[[Manifest, Pipeline, DataCatalog], None] | None = None,
         before_first_node: Callable[[Pipeline, DataCatalog], None] | None = None,
         complete_parameters: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+        on_stage: Callable[[str, Manifest, DataCatalog], Sequence[str]] = lambda *_: (),
     ) -> None:
+        self._on_stage = on_stage
         self._on_finished = on_finished
         self._before_first_node = before_first_node
         self._complete_parameters = complete_parameters
+        self._progress: Progress | None = None
         self._parameters: dict[str, Any] = {}
         self._manifest: Manifest | None = None
         self._lock = threading.Lock()
@@ -106,8 +113,11 @@ class RunHooks:
         self._recorder.remove_outdated(pipeline)
         forget_tidying(pipeline, catalog)
         self._recorder.adopt(pipeline.all_outputs())
+        open_log(self._project / manifests.RUNS / run_id)
         verb = "Going on with run" if self._manifest.resumed else "Run"
         logger.info("%s %s. If it is interrupted, go on with: %s", verb, run_id, self._manifest.command)
+        waiting = nodes_to_run(pipeline, catalog) if self._manifest.resumed else set(pipeline.nodes)
+        self._progress = show(waiting, self._manifest.nodes)
 
     @hook_impl
     def before_node_run(self, node: Node, catalog: DataCatalog, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -126,6 +136,7 @@ class RunHooks:
             parameters = running.noted(inputs)
             self._running[node.name] = running
             self._manifest.nodes[node.name] = running.at_start()
+            self._progress.begin(node)
             self._save()
         return parameters
 
@@ -150,11 +161,16 @@ class RunHooks:
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
-        """Records what was saved, complete or not yet."""
+        """Records what was saved, complete or not yet, and says what a stage has made once all is there."""
         with self._lock:
-            self._clock(node)
+            seconds = self._clock(node).seconds
             self._recorder.record(dataset_name)
             self._save()
+            saved = [self._manifest.written.get(name) for name in node.outputs]
+            ended = all(entry and (entry.sha256 or entry.path is None) for entry in saved)
+            stage = node.namespace if ended and self._progress.end(node, seconds) else None
+        for line in self._on_stage(stage, self._manifest, self._catalog) if stage else ():
+            logger.info("%s", line)
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -164,6 +180,7 @@ class RunHooks:
             MadeOtherwise: The run must begin once more.
         """
         leave()
+        take_away()
         self._recorder.check_outdated(pipeline)
         self._close("finished")
         if self._on_finished is not None:
@@ -173,6 +190,8 @@ class RunHooks:
     def on_pipeline_error(self, error: Exception) -> None:
         """Closes the manifest and says how to go on."""
         leave()
+        take_away()
+        record_error(error)
         if self._manifest is not None:
             message = user_message(error)
             self._close("failed", message or f"{type(error).__name__}: {error}")

@@ -14,6 +14,7 @@ from rlaifv_kedro.hooks import RunHooks
 from rlaifv_kedro.params import complete_parameters
 from rlaifv_kedro.preflight.rules import before_run
 from rlaifv_kedro.project_hooks import ProjectHooks
+from rlaifv_kedro.reporting.stages import stage_lines
 from rlaifv_kedro.reporting.terminal import show_after_run
 from rlaifv_kedro.resolvers import last_iteration
 from rlaifv_kedro.runs.configuration import LAYERS, Configuration
@@ -22,7 +23,10 @@ from rlaifv_kedro.runs.session import RunSession
 SESSION_CLASS = RunSession
 HOOKS = (
     RunHooks(
-        on_finished=show_after_run, before_first_node=before_run, complete_parameters=complete_parameters
+        on_finished=show_after_run,
+        before_first_node=before_run,
+        complete_parameters=complete_parameters,
+        on_stage=stage_lines,
     ),
     ProjectHooks(),
 )

@@ -14,10 +14,10 @@ from rlaifv_kedro.benchmarks.statistics import Estimate, image_numbers, share
 from rlaifv_kedro.claims import ask_yes_no
 from rlaifv_kedro.engine.chunks import Work
 from rlaifv_kedro.engine.items import LazyItems
-from rlaifv_kedro.engine.progress import batches
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, FeedbackParams, ModelsParams
 from rlaifv_kedro.preference.verdicts import accepted
+from rlaifv_kedro.progress import batches
 from rlaifv_kedro.schemas import table
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from contextlib import AbstractContextManager, ExitStack, closing
 from typing import Any, TypeVar
 
 import pandas as pd
-from tqdm import tqdm
 
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.outputs import finished_chunks
 from rlaifv_kedro.params import ComputeParams
+from rlaifv_kedro.progress import report
 
 Output = TypeVar("Output", Chunk, Complete)
 Frames = pd.DataFrame | tuple[pd.DataFrame, ...]
@@ -56,7 +56,7 @@ def map_chunks(
         make_work: A function of a module, called with ``args`` before the first chunk that is missing; the
             work that it enters with gives rows for one chunk's items: a frame, or one frame for each of
             several tables.
-        label: Name beside the progress bar.
+        label: What the status line calls the chunks.
         tables: How many tables the node saves.
         compute: Says whether the chunks are worked in this process or by Ray's workers, each of which makes
             its own work; they may then come in another order. None: in this process.
@@ -71,16 +71,14 @@ def map_chunks(
     missing = {chunk_id: start for chunk_id, start in starts.items() if chunk_id not in finished}
     parts = ((chunk_id, items[start : start + size]) for chunk_id, start in missing.items())
     done = len(starts) - len(missing)
-    with (
-        tqdm(total=len(starts), initial=done, desc=label, unit="chunk", delay=2) as progress,
-        closing(_worked(parts, make_work, args, label, compute)) as worked,
-    ):
-        for chunk_id, found in worked:
+    report(label, done, len(starts), done)
+    with closing(_worked(parts, make_work, args, label, compute)) as worked:
+        for number, (chunk_id, found) in enumerate(worked, start=done + 1):
             frames = found if isinstance(found, tuple) else (found,)
             if len(frames) != tables:
                 raise ValueError(f"{label}: expected rows for {tables} tables, got {len(frames)}")
             yield _outputs([Chunk(chunk_id, frame) for frame in frames])
-            progress.update()
+            report(label, number, len(starts), done)
     yield _outputs([Complete(list(starts))] * tables)
 
 

@@ -9,6 +9,7 @@ it: a stage that was damaged since is trained again.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,6 +25,7 @@ from rlaifv_kedro.miniature.pretraining import (
 from rlaifv_kedro.miniature.scenes import Scene
 from rlaifv_kedro.miniature.tiny_llava import build_model, build_processor
 from rlaifv_kedro.miniature.world import draw_split
+from rlaifv_kedro.progress import counted
 from rlaifv_kedro.seeds import generator_for, seed_for
 
 if TYPE_CHECKING:
@@ -163,6 +165,4 @@ class _Stages:
 
 
 def _progress(label: str) -> Callable:
-    from tqdm import tqdm
-
-    return lambda steps: tqdm(steps, desc=label, unit="step", delay=2)
+    return partial(counted, label=label)

@@ -5,7 +5,7 @@ statistics before it learns to look, and never grounds its words.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -135,7 +135,7 @@ def align_patches(
     stage: AlignmentStage,
     *,
     seed: int,
-    progress: Callable[[Iterator], Iterator] = iter,
+    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> float:
     """Teach the model that a patch's vector lies near the embedding of the word for what it shows.
 
@@ -253,7 +253,7 @@ def train_jointly(
     stage: JointStage,
     *,
     seed: int,
-    progress: Callable[[Iterator], Iterator] = iter,
+    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> float:
     """Train on captions, questions and checklists, one gradient of all three a step.
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import pandas as pd
 from PIL import Image
-from tqdm import tqdm
 
 from rlaifv_kedro.images import png_bytes
 from rlaifv_kedro.miniature import language
 from rlaifv_kedro.miniature.coco_format import coco_annotations, file_name
 from rlaifv_kedro.miniature.scenes import NAMES, Scene, draw_scene
+from rlaifv_kedro.progress import counted
 from rlaifv_kedro.schemas import table
 from rlaifv_kedro.seeds import generator_for
 
@@ -23,10 +23,7 @@ def draw_split(seed: int, split: str, count: int, **shares: float) -> list[Scene
     Args:
         shares: See :func:`rlaifv_kedro.miniature.scenes.draw_scene`.
     """
-    return [
-        draw_scene(seed, split, i, **shares)
-        for i in tqdm(range(count), desc=f"drawing {split}", unit="scene", delay=2)
-    ]
+    return [draw_scene(seed, split, i, **shares) for i in counted(range(count), "scene")]
 
 
 def prompt_table(scenes: list[Scene], split: str, seed: int, *, all_prompts: bool) -> pd.DataFrame:

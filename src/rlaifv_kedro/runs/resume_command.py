@@ -4,7 +4,8 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from rlaifv_kedro.params.command_line import write
+from rlaifv_kedro.params import RUN_NAMES
+from rlaifv_kedro.params.command_line import read, write
 
 SELECTIONS = ("tags", "node_names", "from_nodes", "to_nodes", "from_inputs", "to_outputs", "namespaces")
 """Options of ``kedro run`` that choose nodes."""
@@ -22,6 +23,26 @@ def whole_command(command: str, pipelines: Sequence[str]) -> str:
     names = [] if list(pipelines) == ["__default__"] else ["--pipelines", ",".join(pipelines)]
     at = 2 if "--env" in options else 0
     return shlex.join([*parts[:2], *kept[:at], *names, *kept[at:]])
+
+
+def stage_command(command: str, stage: str, iteration: int) -> str:
+    """The command of a new run of a stage with the environment and the parameters of another run.
+
+    Args:
+        command: The other run's, as :func:`resume_command` writes it.
+    """
+    parts = shlex.split(command)
+    options = dict(zip(parts[2::2], parts[3::2], strict=False))
+    given = read([options["--params"]]) if "--params" in options else {}
+    given = {name: value for name, value in given.items() if name not in RUN_NAMES}
+    return resume_command(
+        {
+            "env": options.get("--env"),
+            "pipeline_names": [stage],
+            "runtime_params": {**given, "iteration": iteration},
+        },
+        run_id=None,
+    )
 
 
 def resume_command(run_params: dict[str, Any], run_id: str | None) -> str:

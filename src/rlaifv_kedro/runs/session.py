@@ -13,12 +13,14 @@ from kedro.io.core import generate_timestamp
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import RUN_NAMES
 from rlaifv_kedro.processes import this_process
+from rlaifv_kedro.run_log import close_log
 from rlaifv_kedro.runs import alive
 from rlaifv_kedro.runs.asked import refuse_unknown_pipelines
 from rlaifv_kedro.runs.kedro_private import project_path, without_resume_hint
 from rlaifv_kedro.runs.manifest import has_begun, load, now
 from rlaifv_kedro.runs.messages import refusing
 from rlaifv_kedro.runs.recording import MadeOtherwise
+from rlaifv_kedro.runs.status import take_away
 from rlaifv_kedro.runs.stopping import handlers_restored, ignore_signals, stopped_by_signals
 
 logger = logging.getLogger(__name__)
@@ -75,6 +77,9 @@ class RunSession(KedroServiceSession):
                     ignore_signals()
                     _record_stop(project, run_id, stop)
                 raise
+            finally:
+                take_away()
+                close_log()
 
     def close(self) -> None:
         """Ends the session; Kedro's own says so in a line that tells a person nothing."""

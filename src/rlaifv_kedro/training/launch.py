@@ -22,10 +22,10 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from tqdm import tqdm
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown, write_atomically
+from rlaifv_kedro.progress import report
 from rlaifv_kedro.training.resume import resume_point
 from rlaifv_kedro.training.troubles import end_told, troubles_told
 from rlaifv_kedro.training.worker import (
@@ -65,11 +65,12 @@ def run_training(spec: TrainingSpec, pairs: "PairStore", reference: pd.DataFrame
     params, folder = spec.training, spec.folder
     steps = params.checkpoint_steps(len(pairs))
     ran = Ran(params.launch.total(), expected_engine(params))
-    with troubles_told(), tqdm(total=steps[-1], desc="training", unit="step", delay=2) as bar:
+    start = 0
 
-        def on_step(step: int) -> None:
-            bar.update(step - bar.n)
+    def on_step(step: int) -> None:
+        report("step", step, steps[-1], start)
 
+    with troubles_told():
         # The processes of a run that was killed have ended when the lock is free.
         with locked(folder):
             start = resume_point(folder, steps, spec.identity())

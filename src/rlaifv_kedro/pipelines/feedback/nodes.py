@@ -10,7 +10,6 @@ import pandas as pd
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.engine.items import LazyItems
-from rlaifv_kedro.engine.progress import batches
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.params import (
@@ -33,6 +32,7 @@ from rlaifv_kedro.preference.pairs import (
     score_candidates,
 )
 from rlaifv_kedro.preference.verdicts import accepted, unread_line
+from rlaifv_kedro.progress import batches
 from rlaifv_kedro.schemas import table
 from rlaifv_kedro.seeds import seed_for
 
