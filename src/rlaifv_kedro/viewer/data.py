@@ -5,9 +5,11 @@
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from rlaifv_kedro.files import writing
 
@@ -48,6 +50,9 @@ class DataFolder:
         self.size += len(content)
 
 
-def rounded(values: Iterable[Any], digits: int = 4) -> list[float | int | None]:
+def rounded(values: Sequence[Any], digits: int = 4) -> list[float | None]:
     """Numbers of a column, as JSON holds them: None where there is none."""
-    return [None if value is None or not math.isfinite(value) else round(value, digits) for value in values]
+    numbers = np.round(np.asarray(values, dtype=float), digits)
+    if np.isfinite(numbers).all():
+        return numbers.tolist()
+    return [number if math.isfinite(number) else None for number in numbers.tolist()]

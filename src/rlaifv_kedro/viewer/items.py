@@ -1,6 +1,6 @@
 """Prompts with their pictures, candidates, claims, verdicts and pairs: an index, and texts in chunks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ BRIEF = 80
 """Characters of a question in a list."""
 _PROMPT = ("prompt_id", "question", "question_type", "origin_dataset", "image")
 _PAIR = ("prompt_id", "chosen_candidate", "rejected_candidate", "chosen_score", "rejected_score")
+_CANDIDATE = ("candidate", "answer", "token_count", "finish_reason")
+_VERDICT = ("candidate", "claim", "p_yes", "p_no", "accepted", "first_token")
 
 
 class ByNumber:
@@ -36,12 +38,15 @@ class ByNumber:
         self._positions = order[np.searchsorted(codes[order], 0) :]
         self.codes = codes[self._positions]
 
-    def between(self, first: int, last: int, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        """(prompt number, *columns) of the rows of these prompts; None for a column that is missing."""
+    def between(self, first: int, last: int, columns: Sequence[str]) -> tuple[list[int], list[list[Any]]]:
+        """The number of the prompt of each row of these prompts, and columns of these rows.
+
+        A column that the table lacks is None in all rows.
+        """
         start, end = np.searchsorted(self.codes, [first, last])
         part = self.rows.iloc[_as_slice(self._positions[start:end])]
         values = [part[name].tolist() if name in part.columns else [None] * len(part) for name in columns]
-        yield from zip(self.codes[start:end].tolist(), *values)
+        return self.codes[start:end].tolist(), values
 
     def ordered(self, column: str) -> pd.Series:
         """A column in the order of the prompts."""
@@ -112,15 +117,17 @@ def _chunk(
         for prompt, picture in zip(prompts, pictures)
     ]
     known: dict[tuple[int, int], dict[str, Any]] = {}
-    columns = ("candidate", "answer", "token_count", "finish_reason")
-    for number, candidate, answer, tokens, finish in tables["candidates"].between(first, last, columns):
+    numbers, columns = tables["candidates"].between(first, last, _CANDIDATE)
+    for number, candidate, answer, tokens, finish in zip(numbers, *columns):
         one = {"n": candidate, "text": answer, "tokens": tokens, "cut": finish == "length", "claims": []}
         known[number, candidate] = one
         made[number - first]["candidates"].append(one)
-    for number, candidate, score in tables["scores"].between(first, last, ("candidate", "score")):
+    numbers, columns = tables["scores"].between(first, last, ("candidate", "score"))
+    for number, candidate, score in zip(numbers, *columns):
         known[number, candidate]["score"] = round(score, 4)
     _add_claims(known, tables, first, last)
-    for number, *pair in tables["pairs"].between(first, last, _PAIR[1:]):
+    numbers, columns = tables["pairs"].between(first, last, _PAIR[1:])
+    for number, *pair in zip(numbers, *columns):
         made[number - first]["pairs"].append(pair)
     for number, candidate, why in reasons.between(first, last):
         if (number, candidate) in known:
@@ -133,19 +140,22 @@ def _chunk(
 def _add_claims(
     known: dict[tuple[int, int], dict[str, Any]], tables: dict[str, ByNumber], first: int, last: int
 ) -> None:
-    """Adds [text, question, p(yes), p(no), accepted, first token] of each claim to its candidate."""
-    columns = ("candidate", "claim", "p_yes", "p_no", "accepted", "first_token")
-    verdicts = {
-        (number, candidate, claim): (*rounded(probs), None if accepted is pd.NA else accepted, token)
-        for number, candidate, claim, *probs, accepted, token in tables["verdicts"].between(
-            first, last, columns
+    """Adds [text, question, p(yes), p(no), accepted] of each claim to its candidate.
+
+    Of a reply that is no verdict, its first word, too.
+    """
+    numbers, columns = tables["verdicts"].between(first, last, _VERDICT)
+    candidates, claims, yes, no, accepted, tokens = columns
+    replies = dict(
+        zip(zip(numbers, candidates, claims), zip(rounded(yes), rounded(no), accepted, tokens, strict=True))
+    )
+    numbers, columns = tables["claims"].between(first, last, ("candidate", "claim", "text", "question"))
+    for number, candidate, claim, text, question in zip(numbers, *columns):
+        p_yes, p_no, read, token = replies.get((number, candidate, claim), (None, None, None, None))
+        unread = read is None or read is pd.NA
+        shown = [text, question, p_yes, p_no, None if unread else read] + (
+            [token] if unread and token else []
         )
-    }
-    claims = tables["claims"].between(first, last, ("candidate", "claim", "text", "question"))
-    for number, candidate, claim, text, question in claims:
-        yes, no, accepted, token = verdicts.get((number, candidate, claim), (None, None, None, None))
-        # the reply's first word tells something only where the reply is no verdict
-        shown = [text, question, yes, no, accepted] + ([token] if accepted is None and token else [])
         known[number, candidate]["claims"].append(shown)
 
 

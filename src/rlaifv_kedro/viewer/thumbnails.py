@@ -53,10 +53,12 @@ class Thumbnails:
             content = embed_image(dict(picture), None, "")["bytes"]
             digest = hashlib.sha256(content).hexdigest()[:24]
             found = opened_picture(content)
-            small = max(found.size) <= PLAIN
+            longer = max(found.size)
+            small = longer <= PLAIN
             name = f"{digest[:2]}/{digest[2:]}.{'png' if small else 'jpg'}"
             if not (self._folder / name).exists():
-                found.draft("RGB", (SIDE, SIDE))  # JPEG files are decoded at half the size or less
+                # JPEG files are decoded at half the size, a quarter or an eighth
+                found.draft("RGB", tuple(SIDE * side // longer for side in found.size))
                 seen = as_seen(found)
         except UserError:
             return None
