@@ -31,7 +31,7 @@ from rlaifv_kedro.viewer.write import write_viewer
 
 CANDIDATES, CLAIMS, AT_ONCE = 10, 6, 1000
 WORDS = np.array(
-    "a the dog cat person holding umbrella beside red wooden bench under old tree in park".split()
+    ["a", "the", "dog", "cat", "person", "beside", "red", "wooden", "bench", "under", "old", "tree"]
 )
 QUESTION = "What is in the picture? Describe it in detail."
 PAGES = {
@@ -135,8 +135,7 @@ def write_answers(folder: Path, prompts: int, done: bool) -> dict[str, None]:
         chunked["candidates"].save(Chunk(chunk, table("candidates").frame(rows)))
         claims = [(*key, c) for key in keys for c in range(CLAIMS)]
         said = [
-            (*claim, f"the picture shows {WORDS[claim[2]]} number {claim[1]}", "Is that so?")
-            for claim in claims
+            (*claim, f"the picture shows {WORDS[claim[2]]} no. {claim[1]}", "Is that so?") for claim in claims
         ]
         chunked["claims"].save(Chunk(chunk, table("claims").frame(said)))
         yes = random.beta(2, 0.5, len(claims)).round(6)

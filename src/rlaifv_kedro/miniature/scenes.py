@@ -181,9 +181,24 @@ def draw_scene(
             "there is a second cup" is sometimes true, and a repeated mention has to be checked against the
             pixels like every other claim.
     """
+    kind, categories, rng = _chosen(seed, split, index, fifth_share, double_share)
+    return _render(kind, categories, rng)
+
+
+def content_of_scene(
+    seed: int, split: str, index: int, *, double_share: float = 0.15
+) -> tuple[str, list[str]]:
+    """The kind of a scene to be described and the categories of its objects, without drawing it."""
+    return _chosen(seed, split, index, 1.0, double_share)[:2]
+
+
+def _chosen(
+    seed: int, split: str, index: int, fifth_share: float, double_share: float
+) -> tuple[str, list[str], np.random.Generator]:
+    """The kind of a scene, its categories, and the random numbers that go on from there."""
     rng = generator_for(seed, "scene", split, index)
     kind = SCENES[rng.integers(len(SCENES))]
-    return _render(kind, _choose_categories(kind, fifth_share, double_share, rng), rng)
+    return kind, _choose_categories(kind, fifth_share, double_share, rng), rng
 
 
 def _choose_categories(

@@ -11,6 +11,7 @@ from rlaifv_kedro.viewer.answers import write_answers
 from rlaifv_kedro.viewer.artifacts import Artifacts
 from rlaifv_kedro.viewer.data import DataFolder
 from rlaifv_kedro.viewer.items import write_prompts
+from rlaifv_kedro.viewer.labeler import labeler
 from rlaifv_kedro.viewer.overview import overview
 from rlaifv_kedro.viewer.rejects import write_rejects
 from rlaifv_kedro.viewer.thumbnails import Thumbnails
@@ -37,8 +38,11 @@ class Written:
     unreadable: int
 
 
-def write_viewer(project: Path, run: Manifest, folder: Path) -> Written:
+def write_viewer(project: Path, run: Manifest, folder: Path, people: Path | None = None) -> Written:
     """Writes the viewer of a run, in place of what it wrote there before; thumbnails stay.
+
+    Args:
+        people: A table of people's labels of claims, see :func:`rlaifv_kedro.viewer.labeler.labeler`.
 
     Raises:
         UserError: The folder holds something else or can't be written, or an artifact is damaged.
@@ -55,7 +59,8 @@ def write_viewer(project: Path, run: Manifest, folder: Path) -> Written:
                 counts[iteration] = found
         answers = write_answers(artifacts, data, thumbnails)
         rejects = write_rejects(artifacts, data)
-        data.add("run", {**overview(artifacts, counts), "answers": answers, "rejects": rejects})
+        shown = {"answers": answers, "rejects": rejects, "labeler": labeler(artifacts, people)}
+        data.add("run", {**overview(artifacts, counts), **shown})
     thumbnails.close()
     with writing(folder):
         shutil.copytree(_STATIC, folder, dirs_exist_ok=True)
