@@ -81,10 +81,9 @@ def artifacts(folder: Path, prompts: int) -> Manifest:
         marker.touch()
         entries |= made
     written = {f"iteration_1.{name}": Entry(path=name, version=None, sha256="-") for name in entries}
-    return Manifest(
-        run_id=f"synthetic-{prompts}", started=now(), status="finished", pid=os.getpid(), host="-", command="-",
-        pipelines=[], parameters={}, packages={}, python="-", written=written,
-    )  # fmt: skip
+    unknown = {"pid": 1, "host": "-", "command": "kedro run", "pipelines": [], "parameters": {}}
+    more = {"packages": {}, "python": "-", "written": written}
+    return Manifest(run_id=f"synthetic-{prompts}", started=now(), status="finished", **unknown, **more)
 
 
 def write_prompts(folder: Path, prompts: int, done: bool) -> dict[str, None]:
@@ -176,7 +175,7 @@ def size_of(folder: Path) -> float:
 
 
 def opened(page: Path, last: int) -> dict[str, Any]:
-    """Milliseconds until each page shows its content; of the next item and a search through all texts, too."""
+    """Milliseconds until each page shows its content, and for the next item and a search through all."""
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         return {}

@@ -59,13 +59,17 @@ class RunMaker:
         else:
             dataset = TableDataset(str(path), kind)
             write_atomically(path, table_content(kind, frame, name))
-        self.run.written[name] = recorded(self.project, dataset, None)
+        self._note(name, dataset)
 
     def document(self, name: str, value: Any) -> None:
         """Writes a JSON document."""
         path = self.project / "data" / name / self.run.run_id / f"{name}.json"
         write_atomically(path, json.dumps(value).encode())
-        self.run.written[name] = recorded(self.project, TableDataset(str(path), "answers"), None)
+        self._note(name, TableDataset(str(path), "answers"))
+
+    def _note(self, name: str, dataset: Any) -> None:
+        written = recorded(self.project, dataset, None)
+        self.run.written[name] = written.model_copy(update={"version": self.run.run_id})
 
     def finish(self) -> Manifest:
         """Ends the run."""
@@ -74,13 +78,17 @@ class RunMaker:
         return self.run
 
 
-def viewed_run(project: Path, run_id: str = "seen") -> Manifest:
-    """A run with one iteration, the test split, and a judged benchmark."""
+def viewed_run(project: Path, run_id: str = "seen", wrong: int = 1) -> Manifest:
+    """A run with one iteration, the test split, and a judged benchmark.
+
+    Args:
+        wrong: How many of its policy's three answers on the test split are wrong; of the base policy's two.
+    """
     parameters = {"seed": 3, "training": {"beta": 0.5}}
     maker = RunMaker(project, run_id, parameters=parameters, lineage=Lineage(recipe="base", seed=3))
     _iteration(maker)
     _training(maker)
-    _test_split(maker)
+    _test_split(maker, wrong)
     _benchmark(maker)
     maker.run.nodes["iteration_1.feedback.divide"] = NodeRecord(seconds=3.5)
     return maker.finish()
@@ -143,10 +151,10 @@ def _training(maker: RunMaker) -> None:
     maker.document("iteration_1.selection", {**decided, "collapsed": {}, "not_measured": []})
 
 
-def _test_split(maker: RunMaker) -> None:
+def _test_split(maker: RunMaker, wrong_at_last: int) -> None:
     items = [(f"t{n}", "Describe it.", picture(100 + n), n, "d", None) for n in range(3)]
     maker.table("test_prompts", "prompts", items)
-    for policy, wrong in (("base", 2), ("iteration_1", 1)):
+    for policy, wrong in (("base", 2), ("iteration_1", wrong_at_last)):
         said = [(policy, "chair", f"t{n}", "Describe it.", f"{policy} sees {n}", 3, "stop") for n in range(3)]
         maker.table(f"{policy}.answers", "answers", said)
         scores = [

@@ -1,5 +1,6 @@
 """The viewer's pages in headless Chromium, from file://: what is shown, filters, keys, and foreign texts."""
 
+import json
 import os
 import re
 import shutil
@@ -30,7 +31,13 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     project = tmp_path_factory.mktemp("project")
-    return write_viewer(project, viewed_run(project), project / "out").page.as_uri()
+    people = project / "people.jsonl"
+    labels = [
+        {"item_id": f"p{n}/{k}/0", "verdict": ("yes", "no")[k == 1]} for n in range(3) for k in range(3)
+    ]
+    people.write_text("".join(json.dumps(label) + "\n" for label in labels))
+    other = viewed_run(project, "other", wrong=3)
+    return write_viewer(project, viewed_run(project), project / "out", other, people).page.as_uri()
 
 
 class Looked:
@@ -71,6 +78,8 @@ PAGES = {
     "#answers?id=t1": ".side",
     "#answers?b=mmhal&id=m1": ".judgement",
     "#rejects": "table.rows td",
+    "#labeler": ".chart svg",
+    "#compare?id=chair/chair_s/t1": ".side",
 }
 
 
@@ -198,6 +207,25 @@ def test_the_first_page_names_what_differs_from_the_defaults(looked: Looked) -> 
         "0.5",
     ]
     assert "33.3 ± 20.0" in page.locator("table").first.inner_text()
+
+
+def test_the_labeler_stands_against_peoples_labels(looked: Looked) -> None:
+    page = looked.at("#labeler", ".chart svg")
+    row = page.locator("tr", has_text="all").first.inner_text().split("\t")
+    assert row[:3] == ["all", "9", "33.3 ± 15.7"]  # of three claims of each prompt one is rightly accepted
+    assert [int(count) for count in row[-4:]] == [3, 3, 3, 0]
+    page.locator("a", has_text="p0").first.click()
+    page.wait_for_selector(".candidate")
+
+
+def test_flipped_items_stand_beside_their_picture(looked: Looked) -> None:
+    page = looked.at("#compare?id=chair/chair_s/t1", ".side")
+    expect(page.locator("[role=status]")).to_have_text("2 of 2")
+    assert "▲ better" in page.locator(".asked").inner_text()
+    assert page.locator(".asked img").evaluate("(image) => image.naturalWidth") == 24
+    assert looked.texts(".found") == ["not there: cat"]
+    page.locator("select[name=w]").select_option("worse")
+    expect(page.locator("[role=status]")).to_have_text("0 of 2")
 
 
 def test_a_lost_data_file_is_said(browser: Any, tmp_path: Path) -> None:

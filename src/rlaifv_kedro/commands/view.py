@@ -17,12 +17,21 @@ if TYPE_CHECKING:
 @click.command(
     "view",
     cls=Command,
-    epilog=examples("rlaifv view", "rlaifv view RUN --serve", "rlaifv view ../project/data/runs/RUN"),
+    epilog=examples(
+        "rlaifv view",
+        "rlaifv view RUN --serve",
+        "rlaifv view RUN --against OTHER",
+        "rlaifv view ../project/data/runs/RUN",
+    ),
 )
 @click.argument("run_id", metavar="[RUN]", required=False)
-@path_option("--out", "Where to write it; by default data/08_reporting/viewer/RUN.", "FOLDER")
+@path_option("--out", "Where to write it; by default in data/08_reporting/viewer.", "FOLDER")
+@click.option("--against", metavar="RUN", help="Another run of the project, which it is compared with.")
+@path_option("--truth", "People's labels of claims: item_id, verdict (.jsonl, .csv, .parquet).")
 @click.option("--serve", is_flag=True, help="Serve the pages on this machine until Ctrl+C.")
-def command(run_id: str | None, out: Path | None, serve: bool) -> None:
+def command(
+    run_id: str | None, out: Path | None, against: str | None, truth: Path | None, serve: bool
+) -> None:
     """Writes a run as pages for a browser.
 
     Every pair, claim, verdict and answer beside its picture. Of the newest run, if none is named; outside the
@@ -32,7 +41,8 @@ def command(run_id: str | None, out: Path | None, serve: bool) -> None:
 
     project, run_id = run_named(run_id)
     run = _run(project, run_id)
-    written = write_viewer(project, run, out or project / VIEWERS / run.run_id)
+    other = None if against is None else _run(project, against)
+    written = write_viewer(project, run, out or project / VIEWERS / run.run_id / VIEWERS.name, other, truth)
     if written.unreadable:
         note(f"{written.unreadable} pictures can't be read; their places say so.")
     click.echo(

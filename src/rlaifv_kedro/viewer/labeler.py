@@ -64,11 +64,11 @@ def _checked(artifacts: Artifacts) -> Iterator[pd.DataFrame]:
 
 
 def _of_the_miniature(artifacts: Artifacts) -> PoolTruth | None:
-    """The truth of the run's scenes; None if its prompts are no scenes, or nobody knows who has drawn them."""
+    """The truth of the run's scenes; None if its prompts are none, or nobody knows who has drawn them."""
     prompts = next(iter(artifacts.names(r"iteration_\d+\.prompts")), None)
-    if prompts is None or set(artifacts.columns(prompts[0], ["origin_dataset"])["origin_dataset"]) != {
-        "miniature"
-    }:
+    if prompts is None:
+        return None
+    if set(artifacts.columns(prompts[0], ["origin_dataset"])["origin_dataset"]) != {"miniature"}:
         return None
     maker: Manifest | None = artifacts.run
     for name in (prompts[0], "prompt_pool"):
@@ -129,10 +129,12 @@ def _against_truth(claims: pd.DataFrame, source: str) -> dict[str, Any]:
 
 def _agreement(name: str, claims: pd.DataFrame) -> dict[str, Any]:
     """How far verdicts and truth agree."""
-    words = {True: "yes", False: "no"}
-    said, true = (claims[column].astype(bool).map(words) for column in ("accepted", "truth"))
-    found = calibrate(said.reset_index(drop=True), true.reset_index(drop=True))
-    counts = found.confusion.reindex(index=["yes", "no"], columns=["yes", "no"], fill_value=0).to_numpy()
+    # numbers, which need not have a class in common: all may be wrong
+    said, true = (
+        claims[name].astype(int).astype(str).reset_index(drop=True) for name in ("accepted", "truth")
+    )
+    found = calibrate(said, true)
+    counts = found.confusion.reindex(index=["1", "0"], columns=["1", "0"], fill_value=0).to_numpy()
     area = roc_area(claims["yes"].to_numpy(float), claims["truth"].to_numpy(bool))
     numbers = [found.agreement, found.agreement_error, found.kappa, found.kappa_error, area]
     names = ("agreement", "agreement_error", "kappa", "kappa_error", "roc_area")

@@ -6,18 +6,19 @@ import pandas as pd
 
 from rlaifv_kedro.benchmarks.chair import CHAIR
 from rlaifv_kedro.benchmarks.loop import PROBES
+from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import cell, flatten, in_words
 from rlaifv_kedro.params.run import complete_parameters
 from rlaifv_kedro.preference.selection import BASE, START
 from rlaifv_kedro.preference.verdicts import unread_line
 from rlaifv_kedro.reporting.metrics import collect_metrics
+from rlaifv_kedro.reporting.overview import what_ran
 from rlaifv_kedro.runs.alive import state
-from rlaifv_kedro.runs.manifest import Manifest
+from rlaifv_kedro.runs.configuration import recipe_parameters
+from rlaifv_kedro.runs.messages import refusing
 from rlaifv_kedro.runs.outdated import all_outdated
 from rlaifv_kedro.viewer.artifacts import Artifacts
 from rlaifv_kedro.viewer.data import rounded
-
-_NOT_SHOWN = {"run_id", "replay"}
 
 
 def overview(artifacts: Artifacts, counts: dict[int, dict[str, int]]) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def overview(artifacts: Artifacts, counts: dict[int, dict[str, int]]) -> dict[st
     run = artifacts.run
     return {
         "run": _run(artifacts),
-        "parameters": _changed_parameters(run),
+        "parameters": _parameters(artifacts),
         "changes": run.changed(),
         "outdated": sorted(all_outdated(run)),
         "seconds": {name: record.seconds for name, record in run.nodes.items()},
@@ -58,7 +59,7 @@ def _run(artifacts: Artifacts) -> dict[str, Any]:
         "error": run.error,
         "recipe": lineage.recipe,
         "seed": lineage.seed,
-        "pipelines": run.pipelines,
+        "ran": what_ran(run),
         "started": run.started,
         "duration": run.seconds(),
         "resumed": run.resumed,
@@ -69,14 +70,22 @@ def _run(artifacts: Artifacts) -> dict[str, Any]:
     }
 
 
-def _changed_parameters(run: Manifest) -> list[list[Any]]:
-    """[name, default, value] of the parameters that differ from their defaults."""
-    defaults, own = flatten(complete_parameters({})), flatten(run.parameters)
-    return [
-        [name, defaults.get(name), value]
-        for name, value in own.items()
-        if name not in _NOT_SHOWN and defaults.get(name) != value
-    ]
+def _parameters(artifacts: Artifacts) -> dict[str, list[list[Any]] | None]:
+    """[name, otherwise, here] of parameters other than in the recipe's files now, and than the defaults.
+
+    The first is None where the recipe can't be read, as outside of the project.
+    """
+    own = flatten(artifacts.run.parameters)
+
+    def other_than(given: dict[str, Any]) -> list[list[Any]]:
+        return [[name, given.get(name), value] for name, value in own.items() if given.get(name) != value]
+
+    try:
+        with refusing():
+            recipe = other_than(flatten(recipe_parameters(artifacts.project, artifacts.run.env)))
+    except UserError:
+        recipe = None
+    return {"recipe": recipe, "defaults": other_than(flatten(complete_parameters({})))}
 
 
 def _rates(artifacts: Artifacts) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from rlaifv_kedro.files import replacing_folder, shown, writing
 from rlaifv_kedro.runs.manifest import Manifest
 from rlaifv_kedro.viewer.answers import write_answers
 from rlaifv_kedro.viewer.artifacts import Artifacts
+from rlaifv_kedro.viewer.compared import compared
 from rlaifv_kedro.viewer.data import DataFolder
 from rlaifv_kedro.viewer.items import write_prompts
 from rlaifv_kedro.viewer.labeler import labeler
@@ -17,7 +18,7 @@ from rlaifv_kedro.viewer.rejects import write_rejects
 from rlaifv_kedro.viewer.thumbnails import Thumbnails
 
 VIEWERS = Path("data/08_reporting/viewer")
-"""Where viewers lie, in a folder a run."""
+"""Where viewers lie, versioned as artifacts are: ``viewer/RUN/viewer``, which `rlaifv rm` finds."""
 PAGE = "index.html"
 _STATIC = Path(__file__).with_name("static")
 
@@ -38,10 +39,13 @@ class Written:
     unreadable: int
 
 
-def write_viewer(project: Path, run: Manifest, folder: Path, people: Path | None = None) -> Written:
+def write_viewer(
+    project: Path, run: Manifest, folder: Path, against: Manifest | None = None, people: Path | None = None
+) -> Written:
     """Writes the viewer of a run, in place of what it wrote there before; thumbnails stay.
 
     Args:
+        against: Another run, which it is compared with.
         people: A table of people's labels of claims, see :func:`rlaifv_kedro.viewer.labeler.labeler`.
 
     Raises:
@@ -59,7 +63,14 @@ def write_viewer(project: Path, run: Manifest, folder: Path, people: Path | None
                 counts[iteration] = found
         answers = write_answers(artifacts, data, thumbnails)
         rejects = write_rejects(artifacts, data)
-        shown = {"answers": answers, "rejects": rejects, "labeler": labeler(artifacts, people)}
+        if against is not None:
+            data.add("compare", compared(project, against, run))
+        shown = {
+            "compared": against is not None,
+            "answers": answers,
+            "rejects": rejects,
+            "labeler": labeler(artifacts, people),
+        }
         data.add("run", {**overview(artifacts, counts), **shown})
     thumbnails.close()
     with writing(folder):

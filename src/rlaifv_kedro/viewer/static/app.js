@@ -3,7 +3,7 @@
 
 (() => {
   const { h, address, load } = rlaifv;
-  const ORDER = ["run", "prompts", "answers", "labeler", "rejects"];
+  const ORDER = ["run", "prompts", "answers", "labeler", "rejects", "compare"];
   let current = null; // {page, key, element, update, ...} as the page's `open` gave it
 
   async function show() {

@@ -9,6 +9,7 @@ rlaifv.collection = (() => {
 
   // spec:
   //   page, name     of the address, and of the data: NAME/N are the chunks
+  //   items          all items, where they aren't in chunks
   //   index          {id, chunk, ...columns}
   //   filters        [{key, label, options: [[value, text]] or "number", test: (row, value) => bool}]; what
   //                  has no test chooses another collection
@@ -122,9 +123,11 @@ rlaifv.collection = (() => {
       if (next !== undefined) change({ id: spec.index.id[next], p: "" });
     }
 
+    const chunk = async (number) => spec.items ?? load(`${spec.name}/${number}`);
+
     async function itemOf(row) {
       const size = spec.index.chunk;
-      return (await load(`${spec.name}/${Math.floor(row / size)}`))[row % size];
+      return (await chunk(Math.floor(row / size)))[row % size];
     }
 
     // Goes through all chunks; the list grows meanwhile.
@@ -134,7 +137,7 @@ rlaifv.collection = (() => {
       let drawn = performance.now();
       for (let start = 0; start < chunks; start += AT_ONCE) {
         const numbers = Array.from({ length: Math.min(AT_ONCE, chunks - start) }, (_, k) => start + k);
-        const found = await Promise.all(numbers.map((number) => load(`${spec.name}/${number}`)));
+        const found = await Promise.all(numbers.map(chunk));
         if (hits !== own) return; // another search has begun
         found.forEach((items, k) => items.forEach((item, j) => {
           if (spec.texts(item).some((one) => one?.toLowerCase().includes(wanted))) own.add((start + k) * spec.index.chunk + j);

@@ -15,7 +15,7 @@
 
   function heading({ run, changes, outdated, unread }) {
     const facts = [
-      ["status", run.status], ["recipe", run.recipe], ["seed", run.seed], ["pipelines", run.pipelines.join(", ")],
+      ["status", run.status], ["recipe", run.recipe], ["seed", run.seed], ["ran", run.ran],
       ["started", `${run.started.slice(0, 16).replace("T", " ")} UTC`], ["duration", duration(run.duration)],
       run.resumed > 0 && ["resumed", `${run.resumed} times`], ["command", h("code", {}, run.command)],
     ].filter(Boolean);
@@ -108,10 +108,12 @@
     return section("Training", h("label", {}, "of ", choose), charts);
   }
 
-  function parameters({ parameters: changed }) {
-    const text = (value) => h("code", {}, JSON.stringify(value));
-    return section("Parameters that differ from their defaults",
-      changed.length ? table(["parameter", "default", "here"], changed.map(([name, before, now]) => [name, text(before), text(now)]), { class: "texts" }) : h("p", {}, "None."));
+  function parameters({ parameters: { recipe, defaults }, run }) {
+    const code = (value) => h("code", {}, JSON.stringify(value));
+    const rows = (changed, title) => table(["parameter", title, "here"], changed.map(([name, before, now]) => [name, code(before), code(now)]), { class: "texts" });
+    return section("Parameters",
+      recipe !== null && (recipe.length ? [h("p", {}, `Other than in the files of recipe ${run.recipe}, as they are now:`), rows(recipe, "recipe")] : h("p", {}, `As in the files of recipe ${run.recipe}, as they are now.`)),
+      h("details", { open: recipe === null }, h("summary", {}, `${rlaifv.plural(defaults.length, "parameter", "parameters")} other than the built-in defaults`), rows(defaults, "default")));
   }
 
   const software = ({ run }) => section("Software", h("dl", { class: "facts" },
