@@ -27,6 +27,7 @@ from rlaifv_kedro.pixels import PictureError, as_seen, opened_picture, orientati
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+THUMBNAIL = 256
 _NAME = 100  # characters of a path or address in a message
 
 
@@ -93,6 +94,23 @@ def png_bytes(picture: "Image") -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def thumbnail_url(image: dict[str, Any], where: str) -> str:
+    """The picture as a data URL that a page can show: a JPEG of at most ``THUMBNAIL`` pixels a side.
+
+    A drawing of few pixels is enlarged, pixel by pixel.
+
+    Raises:
+        UserError: It can't be read; the message names ``where``.
+    """
+    picture = open_image(image, where)
+    enlarged = max(1, THUMBNAIL // 2 // max(picture.size))
+    picture = picture.resize((picture.width * enlarged, picture.height * enlarged), 0)
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def base64_bytes(text: str) -> bytes:

@@ -9,6 +9,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # The report names artifacts of all iterations ("iteration_2.metrics"), which is what the dots are for.
 warnings.filterwarnings("ignore", message="One or more dataset names contain '.'")
+# tqdm in a notebook: without ipywidgets its bars are plain text.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 from rlaifv_kedro.hooks import RunHooks
 from rlaifv_kedro.params import complete_parameters

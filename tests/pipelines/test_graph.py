@@ -82,7 +82,9 @@ def test_pictures_the_figure_and_metrics_are_shown_with_their_sizes(site: Path) 
     assert pairs["stats"]["rows"] > 0 and pairs["stats"]["columns"] == 15
 
 
-def test_a_folder_with_other_files_is_left_alone(site: Path, finished: tuple[Project, str]) -> None:
+def test_what_is_no_graph_is_left_alone(site: Path, finished: tuple[Project, str]) -> None:
     project, _ = finished
-    said = project.rlaifv("graph", "--build", "conf", expect=1)
-    assert "conf holds other files" in said
+    for name in ("conf", "pyproject.toml"):
+        said = project.rlaifv("graph", "--build", name, expect=1)
+        assert f"{name} is something else" in said
+    assert (project.path / "conf/base").is_dir()

@@ -61,8 +61,9 @@ def _build(project: Path, env: str | None, folder: Path) -> None:
     import fsspec
     from kedro_viz.api.rest.responses.save_responses import save_api_responses_to_fs
 
-    if folder.exists() and not (folder / "api").is_dir() and any(folder.iterdir()):
-        raise UserError(f"{folder} holds other files. Choose a new folder, or one that held a graph.")
+    empty = folder.is_dir() and not any(folder.iterdir())
+    if folder.exists() and not empty and not (folder / "api/main").is_file():
+        raise UserError(f"{folder} is something else. Choose a new folder, or one that holds a graph.")
     shutil.rmtree(folder, ignore_errors=True)
     target = folder.absolute()
     os.chdir(project)

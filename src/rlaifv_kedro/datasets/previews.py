@@ -7,24 +7,22 @@ a Plotly figure.
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import textwrap
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.images import open_image
+from rlaifv_kedro.images import thumbnail_url
 from rlaifv_kedro.schemas import IMAGE, table
 
 if TYPE_CHECKING:
     from kedro_datasets._typing import PlotlyPreview, TablePreview
 
 PREVIEW_TEXT = 200  # characters
-THUMBNAIL = 256  # pixels of the longer side
 ACROSS = 4  # pictures in a line
 _HOVER_WIDTH = 60  # characters
 
@@ -98,16 +96,9 @@ def _image(row: dict[str, Any], place: tuple[int, int]) -> dict[str, Any]:
     """A thumbnail, as Plotly places one; without its source where the picture can't be read."""
     where = {"xref": "x", "yref": "y", "xanchor": "center", "yanchor": "middle"}
     box = {**where, "x": place[0], "y": place[1], "sizex": 0.94, "sizey": 0.94}
-    try:
-        picture = open_image(_picture(row) or {}, "preview")
-    except UserError:
-        return box
-    enlarged = max(1, THUMBNAIL // 2 // max(picture.size))  # small drawings, pixel by pixel
-    picture = picture.resize((picture.width * enlarged, picture.height * enlarged), 0)
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    content = io.BytesIO()
-    picture.save(content, format="JPEG", quality=85)
-    return {**box, "source": f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"}
+    with suppress(UserError):
+        box["source"] = thumbnail_url(_picture(row) or {}, "preview")
+    return box
 
 
 def _hover(row: dict[str, Any]) -> str:
