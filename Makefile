@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 VLLM := .venv-vllm
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
-.PHONY: run vllm-env test test-slow test-distributed test-vllm test-ray test-chaos lint viz viz-site notebook docs clean clean-data
+.PHONY: run vllm-env test test-slow test-distributed test-vllm test-ray test-chaos lint viz viz-site notebook docs screenshots clean clean-data
 
 run: $(VENV)/.installed
 	$(BIN)/kedro run
@@ -66,6 +66,10 @@ notebook: $(VENV)/.with-notebook
 docs: $(VENV)/.with-docs
 	$(BIN)/python docs/site/build.py site
 	@echo "Open site/index.html"
+
+# The pictures of the viewer in docs/viewer.md, of the newest run, by a Chromium that is there already.
+screenshots: $(VENV)/.with-dev
+	$(BIN)/python docs/site/screenshots.py
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed: make PYTHON=python3.11 ...' if sys.version_info < (3, 11) else 0)"

@@ -154,6 +154,7 @@ def _training(maker: RunMaker) -> None:
 def _test_split(maker: RunMaker, wrong_at_last: int) -> None:
     items = [(f"t{n}", "Describe it.", picture(100 + n), n, "d", None) for n in range(3)]
     maker.table("test_prompts", "prompts", items)
+    maker.table("test_truth", "coco_truth", [(n, "test", f"{n}.jpg", ["dog", "cat"]) for n in range(3)])
     for policy, wrong in (("base", 2), ("iteration_1", wrong_at_last)):
         said = [(policy, "chair", f"t{n}", "Describe it.", f"{policy} sees {n}", 3, "stop") for n in range(3)]
         maker.table(f"{policy}.answers", "answers", said)

@@ -118,11 +118,30 @@ def test_answers_stand_side_by_side_with_the_judges_replies(folder: Path) -> Non
     test = read(folder, "answers/test/index")
     assert (test["policies"], test["headline"]) == (["base", "iteration_1"], "chair_s")
     assert test["values"] == [[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]
+    assert read(folder, "answers/test/0")[1]["reference"] == {"in the picture": "dog, cat"}
     item = read(folder, "answers/mmhal/0")[2]
     assert item["policies"]["base"]["judgements"] == [
         ["rating", "Rating: 2", None, "the reply holds no verdict"]
     ]
     assert item["reference"] == {"standard": "a cat"}
+
+
+def test_what_the_judge_took_is_counted(folder: Path, tmp_path: Path) -> None:
+    [_, mmhal] = read(folder, "run")["answers"]
+    known = {"replies": 3, "prompt_tokens": 3000, "reply_tokens": 150, "cost": None, "currency": ""}
+    assert mmhal["judged"] == known
+    run = viewed_run(tmp_path)
+    judge = {
+        "backend": "openai",
+        "model": "judge",
+        "url": "http://localhost:1/v1",
+        "price_input": 10,
+        "price_output": 20,
+    }
+    run.parameters = {"models": {"judge": judge}}
+    write_viewer(tmp_path, run, tmp_path / "out")
+    cost = read(tmp_path / "out", "run")["answers"][1]["judged"]["cost"]
+    assert cost == pytest.approx((3000 * 10 + 150 * 20) / 1e6)
 
 
 def test_thumbnails_are_made_once_and_small(tmp_path: Path) -> None:

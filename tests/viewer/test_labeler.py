@@ -52,6 +52,20 @@ def test_the_miniature_knows_what_is_true(tmp_path: Path) -> None:
     assert bin_["mean"] == pytest.approx(0.9 / 0.95)  # without the mass on neither
     assert [row[1] for row in found["mistakes"]] == ["pool-000000", "pool-000001"]
     assert [row[2] for row in found["mistakes"]] == ["object"] * 2
+    [[prompt, questions], _] = found["wrong"][1].items()
+    assert (prompt, len(questions), questions[0][0]) == ("pool-000000", 1, None)
+
+
+def test_each_iteration_counts(tmp_path: Path) -> None:
+    run = miniature(tmp_path)
+    for name in ("prompts", "claims", "verdicts"):
+        run.written[f"iteration_2.{name}"] = run.written[f"iteration_1.{name}"]
+    found = labeler(Artifacts(tmp_path, run), None)
+    assert [(row["name"], row["n"]) for row in found["by_iteration"]] == [
+        ("iteration 1", 4),
+        ("iteration 2", 4),
+    ]
+    assert found["by_kind"][0]["n"] == 8
 
 
 def test_other_prompts_have_no_truth(tmp_path: Path) -> None:
@@ -78,6 +92,7 @@ def test_people_say_what_is_true(tmp_path: Path) -> None:
     [row] = found["by_kind"]
     assert row["counts"] == [[1, 0], [1, 1]]  # p4's replies are no verdicts
     assert found["by_iteration"][0]["name"] == "iteration 1"
+    assert found["wrong"] == {1: {"p0": [[1, "Is there a cat in p0?"]]}}
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,8 @@ def test_claims_have_sign_and_probabilities(looked: Looked) -> None:
     looked.page.keyboard.press("k")
     looked.page.wait_for_selector(".claim.accepted")
     assert looked.texts(".claim .sign") == ["✓", "✓", "✗"]
-    assert looked.texts(".candidates .mark") == ["▲ chosen", "least sure", "▼ rejected"]
+    marks = ["▲ chosen", "least sure", "in truth false", "▼ rejected", "in truth true"]  # people's labels
+    assert looked.texts(".candidates .mark") == marks
 
 
 def test_differing_words_are_underlined(looked: Looked) -> None:
@@ -136,6 +137,7 @@ def test_differing_words_are_underlined(looked: Looked) -> None:
         ("#prompts?t=1", PROMPTS // 2),
         ("#prompts?t=1&pair=yes", 1),
         ("#prompts?w=the+image+can%27t+be+read", 1),
+        ("#prompts?x=wrong", 3),
         ("#answers?c=down", 1),
         ("#answers?c=same", 2),
     ],

@@ -7,8 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from rlaifv_kedro.benchmarks.judging.prices import PriceTable, has_own_price, price_of
 from rlaifv_kedro.benchmarks.registry import BENCHMARKS
+from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import cell, in_words, shortened
+from rlaifv_kedro.params.run import validate_parameters
 from rlaifv_kedro.viewer.artifacts import Artifacts
 from rlaifv_kedro.viewer.data import DataFolder, rounded
 from rlaifv_kedro.viewer.items import BRIEF
@@ -77,6 +80,7 @@ def _write(artifacts: Artifacts, source: _Source, data: DataFolder, thumbnails: 
         "name": source.name,
         "title": benchmark.title if benchmark else "test split of the loop",
         "items": len(index["id"]),
+        "judged": _judged(artifacts, judgements),
     }
     shown = {"policies": policies, "headline": headline, "metrics": _metrics(artifacts, source)}
     data.add(f"answers/{source.name}/index", {**found, **index, **shown, "chunk": CHUNK})
@@ -130,25 +134,58 @@ def _items(artifacts: Artifacts, source: _Source, answers: pd.DataFrame) -> Iter
         made = [_item(i, q) for i, q in zip(rows["item_id"], rows["question"])]
         yield from (made[start : start + CHUNK] for start in range(0, len(made), CHUNK))
         return
-    columns = ("prompt_id", "item_id", "question", "question_type", "kind", "reference", "image")
+    there = _in_pictures(artifacts, source)
+    columns = ("prompt_id", "item_id", "question", "kind", "reference", "image_id", "image")
     for rows in artifacts.rows(source.items, columns, CHUNK):
         yield [
             _item(
                 row.get("item_id") or row["prompt_id"],
                 row["question"],
                 row.get("kind"),
-                row.get("reference"),
+                json.loads(row.get("reference") or "{}") | there.get(row.get("image_id"), {}),
                 row["image"],
             )
             for row in rows
         ]
 
 
+def _in_pictures(artifacts: Artifacts, source: _Source) -> dict[int, dict[str, str]]:
+    """Which objects are in the pictures of the test split, by image."""
+    truth = artifacts.table("test_truth") if source.name == TEST else None
+    if truth is None:
+        return {}
+    return {
+        i: {"in the picture": ", ".join(names)} for i, names in zip(truth["image_id"], truth["categories"])
+    }
+
+
 def _item(
-    item_id: str, question: str, kind: str | None = None, reference: str | None = None, image: Any = None
+    item_id: str,
+    question: str,
+    kind: str | None = None,
+    reference: dict[str, Any] | None = None,
+    image: Any = None,
 ) -> dict[str, Any]:
-    known = json.loads(reference) if reference else None
-    return {"id": item_id, "question": question, "kind": kind, "reference": known, "image": image}
+    return {"id": item_id, "question": question, "kind": kind, "reference": reference, "image": image}
+
+
+def _judged(artifacts: Artifacts, judgements: pd.DataFrame) -> dict[str, Any] | None:
+    """What the judge was asked and has replied, in tokens, and what that costs by the prices now."""
+    if judgements.empty:
+        return None
+    tokens = {name: int(judgements[name].fillna(0).sum()) for name in ("prompt_tokens", "reply_tokens")}
+    found = {"replies": int(judgements["replies"].sum()), **tokens, "cost": None, "currency": ""}
+    try:
+        parameters = validate_parameters(artifacts.run.parameters)
+        prices = parameters.judge.prices and artifacts.project / parameters.judge.prices
+        price = parameters.models.judge and price_of(parameters.models.judge, prices)
+    except UserError:  # an earlier version's parameters, or no file of prices here
+        return found
+    if price:
+        cost = (price.input * tokens["prompt_tokens"] + price.output * tokens["reply_tokens"]) / 1e6
+        own = has_own_price(parameters.models.judge)
+        found |= {"cost": cost, "currency": "" if own else PriceTable.read(prices).currency}
+    return found
 
 
 def _metrics(artifacts: Artifacts, source: _Source) -> list[list[str]]:

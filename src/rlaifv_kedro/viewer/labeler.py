@@ -35,6 +35,9 @@ _LENGTHS = 10
 def labeler(artifacts: Artifacts, people: Path | None) -> dict[str, Any] | None:
     """What the page about the labeler shows; None where there is nothing to show.
 
+    ``wrong`` has, by iteration and prompt, [candidate, question] of each wrong verdict, for the pages of
+    prompts; the candidate is None where all answers with that question are meant.
+
     Args:
         people: A table of people's labels: ``item_id``, such as ``pool-000017/3/0`` for the first claim of
             candidate 3, and ``verdict``, yes or no. None: the miniature's own truth, if it is the miniature.
@@ -42,17 +45,18 @@ def labeler(artifacts: Artifacts, people: Path | None) -> dict[str, Any] | None:
     Raises:
         UserError: The table can't be read, or fits no claim; or an artifact is damaged.
     """
-    checked = pd.concat([*_checked(artifacts), pd.DataFrame(columns=[*_CLAIM, "iteration"])])
     found = {"lengths": {k: own for k in artifacts.iterations() if (own := _lengths(artifacts, k))}}
+    truth = _of_the_miniature(artifacts)
     if people is not None:
-        found |= _against_truth(_by_people(checked, people), f"people's labels, {shown(people)}")
-    elif (truth := _of_the_miniature(artifacts)) is not None:
-        found |= _against_truth(_by_scenes(checked, truth), "what was drawn in the miniature's scenes")
+        found |= _against_truth(_by_people(artifacts, people), f"people's labels, {shown(people)}")
+    elif truth is not None:
+        parts = [_by_scenes(checked, truth) for checked in _checked(artifacts)]
+        found |= _against_truth(pd.concat(parts), "what was drawn in the miniature's scenes") if parts else {}
     return found if len(found) > 1 or found["lengths"] else None
 
 
 def _checked(artifacts: Artifacts) -> Iterator[pd.DataFrame]:
-    """Claims with a verdict, of each iteration; a question about an image counts once."""
+    """Claims with a verdict, an iteration at a time."""
     for k in artifacts.iterations():
         claims = artifacts.table(f"iteration_{k}.claims")
         verdicts = artifacts.table(f"iteration_{k}.verdicts")
@@ -87,26 +91,28 @@ def _by_scenes(checked: pd.DataFrame, truth: PoolTruth) -> pd.DataFrame:
     known = [truth.of(prompt, question) for prompt, question in zip(once["prompt_id"], once["question"])]
     there = np.array([one is not None for one in known], bool)
     kinds, truths = zip(*(one for one in known if one is not None)) if there.any() else ((), ())
-    return once[there].assign(kind=list(kinds), truth=np.array(truths, bool))
+    return once[there].assign(kind=list(kinds), truth=np.array(truths, bool), candidate=None)
 
 
-def _by_people(checked: pd.DataFrame, path: Path) -> pd.DataFrame:
+def _by_people(artifacts: Artifacts, path: Path) -> pd.DataFrame:
     labels = read_verdicts(path).dropna().str.casefold()
     odd = labels[~labels.isin(_TRUE | _FALSE)]
     if len(odd):
         raise UserError(
             f"{shown(path)}: the verdict of {odd.index[0]} is {odd.iloc[0]!r}. Say yes or no of each claim."
         )
-    keys = checked[_CLAIM].astype(str)
-    ids = keys["prompt_id"] + "/" + keys["candidate"] + "/" + keys["claim"]
-    found = checked[ids.isin(labels.index).to_numpy()]
-    if found.empty:
-        example = ids.iloc[0] if len(ids) else "there are no claims with verdicts"
+    found, example = [], "PROMPT/0/0"
+    for checked in _checked(artifacts):
+        keys = checked[_CLAIM].astype(str)
+        ids = (keys["prompt_id"] + "/" + keys["candidate"] + "/" + keys["claim"]).to_numpy()
+        own, example = np.isin(ids, labels.index), ids[0]
+        found.append(checked[own].assign(kind="claim", truth=labels[ids[own]].isin(_TRUE).to_numpy()))
+    if not sum(map(len, found)):
         raise UserError(
-            f"{shown(path)}: none of its {len(labels)} items is a claim of the run. Their item_id is "
-            f"PROMPT/CANDIDATE/CLAIM, such as {example}."
+            f"{shown(path)}: none of its {len(labels)} items is a claim of the run with a verdict. Their "
+            f"item_id is PROMPT/CANDIDATE/CLAIM, such as {example}."
         )
-    return found.assign(kind="claim", truth=labels.loc[ids.loc[found.index]].isin(_TRUE).to_numpy())
+    return pd.concat(found, ignore_index=True)
 
 
 def _against_truth(claims: pd.DataFrame, source: str) -> dict[str, Any]:
@@ -124,6 +130,13 @@ def _against_truth(claims: pd.DataFrame, source: str) -> dict[str, Any]:
         "by_kind": [_agreement(name, own) for name, own in kinds or [("all", claims)]],
         "by_iteration": [_agreement(f"iteration {k}", own) for k, own in claims.groupby("iteration")],
         "mistakes": _mistakes(claims),
+        "wrong": {
+            k: {
+                prompt: rows[["candidate", "question"]].astype(object).to_numpy().tolist()
+                for prompt, rows in own.groupby("prompt_id")
+            }
+            for k, own in _wrong(claims).groupby("iteration")
+        },
     }
 
 
@@ -141,9 +154,14 @@ def _agreement(name: str, claims: pd.DataFrame) -> dict[str, Any]:
     return {"name": name, "n": found.n, "counts": counts.tolist(), **dict(zip(names, rounded(numbers)))}
 
 
+def _wrong(claims: pd.DataFrame) -> pd.DataFrame:
+    """The claims whose verdict isn't the truth."""
+    return claims[claims["accepted"].astype(bool) != claims["truth"].astype(bool)]
+
+
 def _mistakes(claims: pd.DataFrame) -> list[list[Any]]:
     """[iteration, prompt, kind, claim, p(yes), truth] of the wrong verdicts, the surest first."""
-    wrong = claims[claims["accepted"].astype(bool) != claims["truth"].astype(bool)]
+    wrong = _wrong(claims)
     surest = (wrong["yes"].astype(float) - 0.5).abs().sort_values(ascending=False, kind="stable").index
     rows = wrong.loc[~wrong.index.duplicated()].reindex(surest[:MISTAKES])
     columns = rows[["iteration", "prompt_id", "kind", "text", "yes", "truth"]].itertuples(index=False)

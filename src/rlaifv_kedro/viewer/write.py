@@ -63,6 +63,8 @@ def write_viewer(
                 counts[iteration] = found
         answers = write_answers(artifacts, data, thumbnails)
         rejects = write_rejects(artifacts, data)
+        about_labeler = labeler(artifacts, people)
+        data.add("wrong", about_labeler.pop("wrong", {}) if about_labeler else {})
         if against is not None:
             data.add("compare", compared(project, against, run))
         shown = {

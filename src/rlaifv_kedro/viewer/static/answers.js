@@ -38,7 +38,7 @@
     const last = index.policies.length - 1;
     const change = (row) => (index.values[row][last] ?? NaN) - (index.values[row][0] ?? NaN);
     const known = (value) => (Number.isNaN(value) ? null : value);
-    return [["", "as published", (row) => row],
+    return [["", "as measured", (row) => row],
       ...(last > 0 ? [["fell", "largest fall first", (row) => known(change(row))], ["rose", "largest rise first", (row) => known(-change(row))]] : [])];
   }
 
@@ -68,7 +68,7 @@
     h("h4", {}, `judge, ${step}: `, verdict === null ? h("span", { class: "error" }, error ?? "no verdict") : h("b", {}, verdict)),
     reply && h("p", { class: "answer" }, reply));
 
-  const reference = (known) => known && Object.keys(known).length > 0 && h("details", {}, h("summary", {}, "what the scorer knows"),
+  const reference = (known) => known && Object.keys(known).length > 0 && h("details", { open: true }, h("summary", {}, "what the scorer knows"),
     h("dl", { class: "scores" }, Object.entries(known).map(([name, value]) => [h("dt", {}, words(name)), h("dd", {}, typeof value === "string" ? value : JSON.stringify(value))])));
 
   const texts = (item) => [item.id, item.question, ...Object.values(item.policies).flatMap((own) => [own.text, own.note, ...(own.judgements ?? []).map((one) => one[1])])];

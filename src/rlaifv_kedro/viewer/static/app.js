@@ -7,13 +7,13 @@
   let current = null; // {page, key, element, update, ...} as the page's `open` gave it
 
   async function show() {
-    const { page: wanted, state } = address.read();
-    const page = rlaifv.pages[wanted] ? wanted : "run", main = document.getElementById("page");
+    const { page: wanted, state } = address.read(), main = document.getElementById("page");
     try {
+      const run = await load("run"), page = rlaifv.pages[wanted]?.isThere(run) ? wanted : "run";
       if (current?.page !== page || (current.keyOf && current.keyOf(state) !== current.key)) {
+        navigation(run, page);
         current = { page, ...(await rlaifv.pages[page].open(state)) };
         main.replaceChildren(current.element);
-        navigation(page);
       }
       await current.update?.(state);
     } catch (error) {
@@ -22,11 +22,10 @@
     }
   }
 
-  async function navigation(page) {
-    const run = await load("run");
+  function navigation(run, page) {
     document.getElementById("run-name").textContent = `run ${run.run.id}`;
     document.title = `${rlaifv.pages[page].title} – run ${run.run.id}`;
-    const there = ORDER.filter((name) => rlaifv.pages[name]?.isThere(run));
+    const there = ORDER.filter((name) => rlaifv.pages[name].isThere(run));
     document.getElementById("pages").replaceChildren(...there.map((name) =>
       h("a", { href: `#${name}`, "aria-current": name === page && "page" }, rlaifv.pages[name].title)));
   }

@@ -10,15 +10,17 @@
     const run = await load("run"), iterations = Object.keys(run.counts);
     const iteration = iterations.includes(state.i) ? state.i : iterations[0];
     const index = await load(`prompts/${iteration}/index`);
+    // prompt -> [candidate or null for all, question] of verdicts that aren't the truth, where that is known
+    const wrong = run.labeler?.reliability && new Map(Object.entries((await load("wrong"))[iteration] ?? {}));
     const list = rlaifv.collection({
       page: "prompts", name: `prompts/${iteration}`, index,
-      filters: filters(index, iterations, iteration), sorts: sorts(index),
-      brief: (row) => brief(index, row), detail: (item, row) => detail(item, iteration), texts,
+      filters: filters(index, iterations, wrong), sorts: sorts(index),
+      brief: (row) => brief(index, row), detail: (item) => detail(item, iteration, wrong?.get(item.id) ?? []), texts,
     });
     return { ...list, key: iteration, keyOf: (s) => (iterations.includes(s.i) ? s.i : iterations[0]) };
   }
 
-  function filters(index, iterations, iteration) {
+  function filters(index, iterations, wrong) {
     const coded = (key, column, label) => index[column] && {
       key, label, options: index[column].values.map((value, k) => [String(k), String(value)]),
       test: (row, value) => index[column].codes[row] === Number(value),
@@ -28,6 +30,7 @@
       iterations.length > 1 && { key: "i", label: "iteration", options: iterations.map((k) => [k, k]) },
       index.rejected && { key: "v", label: "verdicts", options: [["rejected", "✗ some rejected"], ["unread", "? some unread"], ["accepted", "✓ all accepted"]],
         test: (row, value) => (value === "accepted" ? index.accepted[row] > 0 && !index.rejected[row] && !index.unread[row] : index[value][row] > 0) },
+      wrong && { key: "x", label: "labeler", options: [["wrong", "wrong of some claim"]], test: (row) => wrong.has(index.id[row]) },
       index.gap && { key: "g", label: "score gap at least", options: "number", test: (row, value) => index.gap[row] !== null && index.gap[row] >= Number(value) },
       { key: "pair", label: "pairs", options: [["yes", "with a pair"], ["no", "without"]], test: (row, value) => (index.pairs[row] > 0) === (value === "yes") },
       coded("t", "question_type", "prompt type"), coded("o", "origin_dataset", "origin"),
@@ -58,7 +61,7 @@
         index.pairs[row] > 0 && h("span", {}, rlaifv.plural(index.pairs[row], "pair", "pairs"))))];
   }
 
-  function detail(item, iteration) {
+  function detail(item, iteration, wrong) {
     const facts = [`iteration ${iteration}`, item.id, item.type, item.origin].filter(Boolean);
     const least = leastSure(item);
     const candidates = [...item.candidates].sort((a, b) => (b.score ?? -Infinity) - (a.score ?? -Infinity) || a.n - b.n);
@@ -68,7 +71,7 @@
           item.why?.map(([, why]) => h("p", { class: "error" }, why)),
           item.pairs.map((pair, k) => pairOf(item, pair, item.pairs.length > 1 ? ` ${k + 1}` : "")))),
       h("h2", {}, `Candidates (${candidates.length}), the highest score first`),
-      h("ol", { class: "candidates" }, candidates.map((one) => candidate(one, item, least))),
+      h("ol", { class: "candidates" }, candidates.map((one) => candidate(one, item, least, wrong))),
     ];
   }
 
@@ -82,21 +85,22 @@
       side("chosen", "▲", chosen, chosenScore, 0), side("rejected", "▼", rejected, rejectedScore, 1))];
   }
 
-  function candidate(one, item, least) {
+  function candidate(one, item, least, wrong) {
     const marks = item.pairs.flatMap(([chosen, rejected]) => [chosen === one.n && "▲ chosen", rejected === one.n && "▼ rejected"]).filter(Boolean);
     return h("li", { class: "candidate" },
-      h("h3", {}, h("span", { class: "score" }, one.score === undefined ? "no score" : `score ${one.score}`), ` candidate ${one.n}`,
+      h("h3", {}, h("span", { class: "score" }, one.score === undefined ? "no score" : `score ${one.score}`), ` · candidate ${one.n}`,
         [...new Set(marks)].map((mark) => h("span", { class: `mark ${mark.slice(2)}` }, mark)),
         h("span", { class: "note" }, ` ${rlaifv.plural(one.tokens, "token", "tokens")}${one.cut ? ", cut off" : ""}`)),
       h("p", { class: "answer" }, one.text), one.why && h("p", { class: "error" }, one.why),
-      one.claims.length > 0 && h("ul", { class: "claims" }, one.claims.map((claim) => claimLine(claim, claim === least))));
+      one.claims.length > 0 && h("ul", { class: "claims" }, one.claims.map((claim) => claimLine(claim, claim === least, wrong.some(([n, question]) => question === claim[1] && (n ?? one.n) === one.n)))));
   }
 
-  function claimLine([text, question, yes, no, accepted, token], isLeast) {
+  function claimLine([text, question, yes, no, accepted, token], isLeast, isWrong) {
     const known = yes !== null && no !== null, neither = known ? Math.max(0, 1 - yes - no) : null;
     return h("li", { class: `claim ${CALLED[accepted]}`, title: question },
       h("span", { class: "sign", role: "img", "aria-label": CALLED[accepted] }, SIGN[accepted]), h("span", { class: "text" }, text,
-        token && h("span", { class: "note" }, ` the reply begins with “${token}”`), isLeast && h("span", { class: "mark" }, "least sure")),
+        token && h("span", { class: "note" }, ` the reply begins with “${token}”`), isLeast && h("span", { class: "mark" }, "least sure"),
+        isWrong && h("span", { class: "mark" }, `in truth ${accepted ? "false" : "true"}`)),
       known ? [shares(yes, no), h("span", { class: "number" }, `p(yes) ${probability(yes)}`), h("span", { class: "number note" }, `neither ${probability(neither)}`)]
         : h("span", { class: "note" }, "no reply"));
   }

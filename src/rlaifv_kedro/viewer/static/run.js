@@ -48,7 +48,7 @@
     });
   }
 
-  function took({ seconds, counts, run }) {
+  function took({ seconds, counts, run, answers }) {
     const nodes = Object.entries(seconds), sum = (own) => own.reduce((total, [, s]) => total + s, 0);
     if (!nodes.length) return null;
     const stages = [...new Set(nodes.map(([name]) => name.slice(0, name.lastIndexOf("."))))];
@@ -64,8 +64,14 @@
         what("claims", "claims"), what("✓ accepted", "accepted"), what("✗ rejected", "rejected"), what("? unread", "unread"),
       ]),
       others.length > 0 && table(["beside the iterations", "time"], others.map((stage) => [words(stage || "other"), duration(sum(of(stage)))])),
+      judged(answers),
       h("details", {}, h("summary", {}, `every node, the longest first; together ${duration(sum(nodes))} of ${duration(run.duration)}`),
         table(["node", "time"], nodes.sort((a, b) => b[1] - a[1]).map(([name, s]) => [name, duration(s)]))));
+  }
+
+  function judged(answers) {
+    const rows = answers.filter((one) => one.judged).map(({ title, judged: j }) => [title, count(j.replies), count(j.prompt_tokens), count(j.reply_tokens), j.cost === null ? "price unknown" : `${j.cost.toFixed(2)} ${j.currency}`.trim()]);
+    return rows.length > 0 && table(["judge", "replies", "tokens of prompts", "of replies", "cost"], rows);
   }
 
   function pairs({ pairs: statistics, rejects }) {

@@ -13,8 +13,11 @@ rlaifv.differing = (() => {
     while (first < a.length && first < b.length && a[first] === b[first]) first++;
     while (end < a.length - first && end < b.length - first && a[a.length - 1 - end] === b[b.length - 1 - end]) end++;
     const [inA, inB] = common(a.slice(first, a.length - end), b.slice(first, b.length - end));
-    const marks = (tokens, same) =>
-      joined(tokens.map((token, k) => [token, k >= first && k < tokens.length - end && !same.has(k - first) && /\S/.test(token)]));
+    const marks = (tokens, same) => {
+      const differs = (k) => k >= first && k < tokens.length - end && !same.has(k - first) && /\S/.test(tokens[k]);
+      // a space between two words that differ goes with them
+      return joined(tokens.map((token, k) => [token, differs(k) || (/^\s+$/.test(token) && differs(k - 1) && differs(k + 1))]));
+    };
     return [marks(a, inA), marks(b, inB)];
   }
 
