@@ -3,105 +3,70 @@ LLaVA-1.5-7B and the benchmarks' shape.
 
     python perf/bounds.py
 
-A multiply-add is two operations. Counted are the matrix products of the language model, its head, the vision
+Counted is what perf/operations.py counts: the matrix products of the language model, its head, the vision
 tower and the projector, and attention over the keys that a query may see. Not counted: softmax, norms, memory
 traffic, caches. So a measured ratio can lie above (a peer's softmax over all logits, its copies of the cache)
 or below (masks, small products) the bound.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
+from operations import Learning, Work, triangle
 from rich.console import Console
 from rich.table import Table
+from shapes import IMAGE_TOKENS, SHAPES, Shape
 
-IMAGE = 576  # image tokens; the vision tower sees one more
-TEXT = 35  # system sentence, question and template
+from rlaifv_kedro.branching import Pack
 
-
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of a LLaVA."""
-
-    name: str
-    hidden: int
-    layers: int
-    mlp: int
-    vocabulary: int
-    vision_hidden: int
-    vision_layers: int
-    vision_mlp: int
-
-    def text(self, tokens: float, pairs: float) -> float:
-        """A language model's forward over so many tokens with so many (query, key) pairs, without its
-        head.
-        """
-        weights = self.layers * (4 * self.hidden**2 + 3 * self.hidden * self.mlp)
-        return 2 * tokens * weights + self.layers * 4 * pairs * self.hidden
-
-    def head(self, tokens: float) -> float:
-        return 2 * tokens * self.hidden * self.vocabulary
-
-    def image(self) -> float:
-        """One image through the vision tower (all but its last layer: feature layer -2) and the projector."""
-        n, h = IMAGE + 1, self.vision_hidden
-        layer = 2 * n * (4 * h**2 + 2 * h * self.vision_mlp) + 4 * n**2 * h
-        return self.vision_layers * layer + 2 * IMAGE * (h * self.hidden + self.hidden**2)
-
-
-LLAVA_7B = Shape("LLaVA-1.5-7B", 4096, 32, 11008, 32064, 1024, 23, 4096)
-SHAPES = [
-    LLAVA_7B,
-    Shape("tiny, vocabulary 2,000", 384, 8, 1024, 2000, 128, 2, 512),
-    Shape("tiny, vocabulary 32,000", 384, 8, 1024, 32000, 128, 2, 512),
+TEXT = 35  # tokens of system sentence, question and template
+COLUMNS = [
+    ("LLaVA-1.5-7B", SHAPES["llava-7b"], 32_064),
+    ("tiny, vocabulary 2,000", SHAPES["tiny"], 2_000),
+    ("tiny, vocabulary 32,000", SHAPES["tiny"], 32_000),
 ]
+Ratio = Callable[[Shape, int], float]
 
 
-def causal(tokens: float) -> float:
-    return tokens * (tokens + 1) / 2
+def scored(prefix: int, branches: int, tokens: int, logits: int, learning: Learning = "nothing") -> Ratio:
+    """Of a prefix with its branches in one pack: the peer has a sequence each, with logits everywhere.
 
-
-def branches(prefix: float, count: int, tokens: float) -> tuple[float, float]:
-    """(tokens, query-key pairs) of a prefix with its branches."""
-    return prefix + count * tokens, causal(prefix) + count * (tokens * prefix + causal(tokens))
-
-
-def feedback(s: Shape, questions: int = 60, tokens: int = 25, prefix: int = IMAGE + 12) -> float:
-    one = prefix + tokens
-    peer = questions * (s.image() + s.text(one, causal(one)) + s.head(one))
-    return peer / (s.image() + s.text(*branches(prefix, questions, tokens)) + s.head(questions))
-
-
-def scoring(s: Shape, pairs: int, tokens: int = 100, full_logits: bool = True, train: bool = False) -> float:
-    """Reference log-probs, or a DPO step: its backward costs twice the forward, but the vision tower is
-    frozen.
+    Args:
+        tokens: Of a branch.
+        logits: Of a branch that ours computes.
     """
-    prefix, answers = IMAGE + TEXT, 2 * pairs
-    one = prefix + tokens
-    times = 3 if train else 1
-    peer = answers * (s.image() + times * (s.text(one, causal(one)) + s.head(one if full_logits else tokens)))
-    ours = s.image() + times * (s.text(*branches(prefix, answers, tokens)) + s.head(answers * tokens))
-    return peer / ours
+    packs = [Pack([0] * prefix, [[0] * tokens] * branches)]
+    peer, ours = Work.separate(packs), Work.packed(packs, branches * logits)
+    return lambda shape, vocabulary: (
+        peer.operations(shape, vocabulary, learning) / ours.operations(shape, vocabulary, learning)
+    )
 
 
-def sampling(s: Shape, samples: int = 10, steps: int = 64, prefix: int = IMAGE + TEXT) -> float:
+def sampling(shape: Shape, vocabulary: int) -> float:
+    """Ten samples of 64 tokens, the first of which comes out of the prefix; the image is seen once."""
+    samples, steps, prefix = 10, 64, IMAGE_TOKENS + TEXT
     new = steps - 1
-    decode = s.text(samples * new, samples * (new * prefix + causal(new))) + s.head(samples * steps)
-    peer = s.image() + samples * s.text(prefix, causal(prefix)) + decode
-    return peer / (s.image() + s.text(prefix, causal(prefix)) + decode)
+
+    def work(prefixes: int) -> Work:
+        tokens, attended = samples * new, samples * (new * prefix + triangle(new))
+        logits = samples * steps
+        return Work(prefixes * prefix + tokens, prefixes * triangle(prefix) + attended, logits, 1)
+
+    return work(samples).operations(shape, vocabulary) / work(1).operations(shape, vocabulary)
 
 
 def main() -> None:
-    rows = {
-        "feedback: 60 questions an image": feedback,
-        "reference log-probs, 1 pair a prompt": lambda s: scoring(s, 1),
-        "reference log-probs, 2 pairs a prompt": lambda s: scoring(s, 2),
-        "DPO step, 1 pair a prompt": lambda s: scoring(s, 1, train=True),
-        "DPO step, 2 pairs a prompt": lambda s: scoring(s, 2, train=True),
-        "sampling: 10 x 64 tokens": sampling,
-    }
-    table = Table("step", *(s.name for s in SHAPES), title="operations of the peer's way / ours")
+    """Prints the table of docs/performance.md."""
+    answers = {"1 pair": 2, "2 pairs": 4}
+    prefix = IMAGE_TOKENS + TEXT
+    rows: dict[str, Ratio] = {"feedback, 60 questions an image": scored(IMAGE_TOKENS + 12, 60, 25, 1)}
+    for pairs, count in answers.items():
+        rows[f"reference log-probs, {pairs} a prompt"] = scored(prefix, count, 100, 100)
+    for pairs, count in answers.items():
+        rows[f"DPO step, {pairs} a prompt"] = scored(prefix, count, 100, 100, "all")
+    rows["sampling, 10 x 64 tokens"] = sampling
+    table = Table("step", *(name for name, _, _ in COLUMNS), title="operations of the peer's way / ours")
     for name, ratio in rows.items():
-        table.add_row(name, *(f"{ratio(s):.2f}" for s in SHAPES))
+        table.add_row(name, *(f"{ratio(shape, vocabulary):.2f}" for _, shape, vocabulary in COLUMNS))
     Console(width=120).print(table)
 
 
