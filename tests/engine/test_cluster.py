@@ -3,9 +3,11 @@
 import os
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from rlaifv_kedro.engine import cluster
 from rlaifv_kedro.engine.cluster import Room, address_of, enough, room_of_hosts
 from rlaifv_kedro.engine.ray_workers import environment_for
 from rlaifv_kedro.engine.worker import Setup, Worker
@@ -60,3 +62,23 @@ def test_a_host_without_the_projects_folder_is_told_of(tmp_path: Path) -> None:
     answer = Worker(setup).run([1])
     assert isinstance(answer.error, UserError) and answer.result is None
     assert f"has no folder {tmp_path}/elsewhere" in answer.error.message
+
+
+def test_a_slow_start_of_ray_is_tried_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Ray gives its processes 30 s, which a busy machine takes; any other trouble is said at once."""
+    said, tried = "The current node timed out during startup.", []
+
+    def init(**options: object) -> None:
+        tried.append(options)
+        raise Exception(said)
+
+    ray = SimpleNamespace(init=init, shutdown=lambda: tried.append("shut down"))
+    with pytest.raises(UserError, match="Ray can't be started on this machine: The current node timed out"):
+        cluster._start(ray, "")
+    assert len(tried) == 3 + 2 and tried[1] == "shut down" and tried[0]["address"] == "local"
+    said = "no such option"
+    with pytest.raises(UserError, match="no such option"):
+        cluster._start(ray, "")
+    with pytest.raises(UserError, match="Ray can't be joined at head:6379: no such option. See compute.ray."):
+        cluster._start(ray, "head:6379")
+    assert len(tried) == 3 + 2 + 2

@@ -7,7 +7,7 @@ import pytest
 
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
-from rlaifv_kedro.engine.items import LazyItems
+from rlaifv_kedro.engine.items import LazyItems, Pending
 from rlaifv_kedro.engine.outputs import Outputs, running
 
 
@@ -117,3 +117,24 @@ def test_items_are_made_when_their_chunk_begins():
     assert next(stream).frame["item"].tolist() == ["A", "B"] and made == ["ab"]
     assert next(stream).frame["item"].tolist() == ["C"] and made == ["ab", "c"]
     assert items[1] == "B"
+
+
+def test_a_worker_goes_on_with_what_it_has_loaded():
+    """Three checkpoints with 3, 2 and 2 chunks, worked by hand.
+
+    The first worker takes a, of which most is left; for the second a has 2 chunks for two workers, b 2 for
+    itself. When b is done, c has 1 chunk for two workers and a 1 for itself.
+    """
+    items = LazyItems(["a1", "a2", "a3", "b1", "b2", "c1", "c2"], list, subject=lambda item: item[0])
+    left = Pending(items, {f"0000{i}": i for i in range(7)}, 1)
+    assert left.take() == ("00000", ["a1"], "a")
+    assert left.take(None, ["a"]).items == ["b1"]
+    assert left.take(None, ["a", "b"]).items == ["c1"]
+    assert [left.take("a", ["b", "c"]).items, left.take("b", ["a", "c"]).items] == [["a2"], ["b2"]]
+    assert left.take("b", ["c", "c"]).items == ["a3"]
+    assert left and left.take("b", ["c", "a"]).items == ["c2"] and not left
+
+
+def test_one_process_works_chunks_in_their_order():
+    left = Pending("abcd", {"00001": 2, "00000": 0}, 2)
+    assert [left.take(), left.take()] == [("00001", "cd", None), ("00000", "ab", None)] and not left

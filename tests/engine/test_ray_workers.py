@@ -16,6 +16,7 @@ import fleet_work
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine import cluster, ray_workers
 from rlaifv_kedro.engine.chunks import map_chunks
+from rlaifv_kedro.engine.items import LazyItems
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.found_out import taken
 from rlaifv_kedro.params import ComputeParams, RayParams
@@ -65,6 +66,15 @@ def test_two_stages_leave_no_worker_behind(tmp_path: Path) -> None:
         rows(list(map_chunks("abcd", 1, fleet_work.plain, (folder, 0.2), stage, compute=on())))
     pids = {int(path.name.partition(".")[0]) for path in tmp_path.rglob("*.closed")}
     _until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
+def test_workers_keep_to_what_they_have_loaded(tmp_path: Path) -> None:
+    """Two checkpoints of three chunks: at most one of them is loaded by both workers."""
+    items = LazyItems(["a1", "a2", "a3", "b1", "b2", "b3"], list, subject=lambda item: item[0])
+    chunks = rows(list(map_chunks(items, 1, fleet_work.plain, (tmp_path, 0.5), "x", compute=on())))
+    assert [frame["item"].iloc[0] for _, frame in sorted(chunks.items())] == list(items)
+    done = [path.name.split(".") for path in tmp_path.glob("*.*[0-9]")]
+    assert len(done) == 6 and len({(process, item[0]) for process, item in done}) <= 3
 
 
 def test_a_killed_workers_chunk_is_worked_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 from rlaifv_kedro.benchmarks.registry import BENCHMARKS
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import Work, map_chunks
+from rlaifv_kedro.engine.items import LazyItems
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import content_sha256
 from rlaifv_kedro.images import open_image
@@ -61,7 +62,7 @@ def answer_items(
 
     asked = [(name, group) for name in policies for group in groups]
     yield from map_chunks(
-        asked,
+        LazyItems(asked, list, subject=lambda one: one[0]),
         params.chunk_size,
         answerer,
         (policies, weights, beams, params, models, compute),

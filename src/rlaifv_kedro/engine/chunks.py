@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from rlaifv_kedro.datasets.chunks import Chunk, Complete
+from rlaifv_kedro.engine.items import Pending
 from rlaifv_kedro.engine.outputs import finished_chunks
 from rlaifv_kedro.params import ComputeParams
 from rlaifv_kedro.progress import report
@@ -51,7 +52,8 @@ def map_chunks(
 
     Args:
         items: What to work on, in an order that a resumed run finds again. A chunk's items are all that its
-            work is given; :class:`rlaifv_kedro.engine.items.LazyItems` makes them when they are asked for.
+            work is given; :class:`rlaifv_kedro.engine.items.LazyItems` makes them when they are asked for,
+            and says which of them a worker should keep to.
         size: Items a chunk; chunk ``i`` has the id ``f"{i:05d}"``.
         make_work: A function of a module, called with ``args`` before the first chunk that is missing; the
             work that it enters with gives rows for one chunk's items: a frame, or one frame for each of
@@ -69,10 +71,10 @@ def map_chunks(
     finished = finished_chunks()
     starts = {f"{start // size:05d}": start for start in range(0, len(items), size)}
     missing = {chunk_id: start for chunk_id, start in starts.items() if chunk_id not in finished}
-    parts = ((chunk_id, items[start : start + size]) for chunk_id, start in missing.items())
+    left = Pending(items, missing, size)
     done = len(starts) - len(missing)
     report(label, done, len(starts), done)
-    with closing(_worked(parts, make_work, args, label, compute)) as worked:
+    with closing(_worked(left, make_work, args, label, compute)) as worked:
         for number, (chunk_id, found) in enumerate(worked, start=done + 1):
             frames = found if isinstance(found, tuple) else (found,)
             if len(frames) != tables:
@@ -83,7 +85,7 @@ def map_chunks(
 
 
 def _worked(
-    parts: Iterator[tuple[str, Sequence[Any]]],
+    left: Pending,
     make_work: MakeWork,
     args: tuple[Any, ...],
     label: str,
@@ -93,13 +95,15 @@ def _worked(
     if compute is not None and compute.engine == "ray":
         from rlaifv_kedro.engine.ray_workers import on_ray
 
-        yield from on_ray(parts, make_work, args, compute, label)
+        yield from on_ray(left, make_work, args, compute, label)
         return
     with ExitStack() as opened:
         work: Work | None = None
-        for chunk_id, part in parts:
+        subject = None
+        while left:
+            chunk_id, items, subject = left.take(subject)
             work = work or opened.enter_context(make_work(*args))
-            yield chunk_id, work(part)
+            yield chunk_id, work(items)
 
 
 def _outputs(outputs: list[Output]) -> Output | tuple[Output, ...]:

@@ -9,13 +9,13 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from rlaifv_kedro.engine.cluster import enough, imported, join, room_of_hosts
+from rlaifv_kedro.engine.items import Part, Pending
 from rlaifv_kedro.engine.worker import Answer, Record, Setup, Worker
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.found_out import note
@@ -32,27 +32,24 @@ _FAREWELL = 60.0  # seconds that workers have to close their models
 # Beginnings of the variables that libraries read and that change what is computed, or how much is said of it.
 _ENVIRONMENT = ("HF_", "OMP_", "TOKENIZERS_", "TRANSFORMERS_")
 
-Part = tuple[str, Sequence[Any]]
-
 
 def on_ray(
-    parts: Iterator[Part], make_work: Any, args: tuple[Any, ...], compute: ComputeParams, label: str
+    left: Pending, make_work: Any, args: tuple[Any, ...], compute: ComputeParams, label: str
 ) -> Iterator[tuple[str, Any]]:
     """Each chunk's id and rows, in the order in which they are done.
 
     Args:
-        parts: Chunks' ids and items; one is made when a worker is free.
+        left: The chunks; a worker that is free takes one.
 
     Raises:
         UserError: There is no room, a chunk or the opening of the models has ended three workers; or what
             the work raises, as it is.
     """
-    first = next(parts, None)
-    if first is None:
+    if not left:
         return
     fleet = _Fleet(make_work, args, compute, label)
     try:
-        yield from fleet.work_through(chain([first], parts))
+        yield from fleet.work_through(left)
         fleet.close()
     finally:
         fleet.kill()
@@ -74,8 +71,7 @@ def environment_for(args: tuple[Any, ...], environment: Mapping[str, str] = os.e
 class _Task:
     """A chunk, and how often it was given to a worker that died."""
 
-    chunk_id: str
-    items: Any
+    part: Part
     deaths: int = 0
 
 
@@ -94,7 +90,7 @@ class _Fleet:
         environment = environment_for(plain)
         self._setup = self._ray.put(Setup(made, names, Path.cwd(), environment, tuple(sys.path)))
         self._running: dict[Any, tuple[Any, _Task | None]] = {}  # of None a worker that starts
-        self._idle: list[Any] = []
+        self._idle: list[tuple[Any, Hashable]] = []  # with what the worker has loaded
         self._waiting: deque[_Task] = deque()
         self._early_deaths = 0
         self._said: set[Record] = set()
@@ -111,12 +107,12 @@ class _Fleet:
                 fit,
             )
 
-    def work_through(self, parts: Iterator[Part]) -> Iterator[tuple[str, Any]]:
+    def work_through(self, left: Pending) -> Iterator[tuple[str, Any]]:
         """Each chunk's id and rows."""
         for _ in range(self._count):
             self._start()
         while True:
-            self._hand_out(parts)
+            self._hand_out(left)
             if self._idle and not any(task for _, task in self._running.values()):
                 return  # workers that only start are not waited for
             done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=5)
@@ -125,12 +121,12 @@ class _Fleet:
             for ref in done:
                 found = self._received(ref)
                 if found is not None:
-                    self._hand_out(parts)  # before the chunk is written
+                    self._hand_out(left)  # before the chunk is written
                     yield found
 
     def close(self) -> None:
         """Has the models closed, and says what their workers say of it."""
-        refs = [worker.close.remote() for worker in self._idle]
+        refs = [worker.close.remote() for worker, _ in self._idle]
         done, _ = self._ray.wait(refs, num_returns=len(refs), timeout=_FAREWELL) if refs else ([], [])
         for ref in done:
             try:
@@ -140,7 +136,7 @@ class _Fleet:
 
     def kill(self) -> None:
         """Ends all workers."""
-        for worker in [*(worker for worker, _ in self._running.values()), *self._idle]:
+        for worker, _ in [*self._running.values(), *self._idle]:
             self._ray.kill(worker, no_restart=True)
         self._running, self._idle = {}, []
 
@@ -150,16 +146,16 @@ class _Fleet:
         worker = remote.remote(self._setup)
         self._running[worker.ready.remote()] = (worker, None)
 
-    def _hand_out(self, parts: Iterator[Part]) -> None:
-        """Gives every idle worker a chunk: one that came back first, else the next."""
-        while self._idle:
-            if not self._waiting:
-                part = next(parts, None)
-                if part is None:
-                    return
-                self._waiting.append(_Task(*part))
-            task, worker = self._waiting.popleft(), self._idle.pop()
-            self._running[worker.run.remote(task.items)] = (worker, task)
+    def _hand_out(self, left: Pending) -> None:
+        """Gives every idle worker a chunk: one whose worker died first, else the next for it."""
+        while self._idle and (self._waiting or left):
+            worker, last = self._idle.pop()
+            if self._waiting:
+                task = self._waiting.popleft()
+            else:
+                others = [task.part.subject for _, task in self._running.values() if task]
+                task = _Task(left.take(last, others))
+            self._running[worker.run.remote(task.part.items)] = (worker, task)
 
     def _received(self, ref: Any) -> tuple[str, Any] | None:
         """What a worker gives back: a chunk's rows, or nothing if it is only ready, or dead."""
@@ -171,10 +167,10 @@ class _Fleet:
         except self._ray.exceptions.RayError as error:
             self._bury(worker, task, error)
             return None
-        self._idle.append(worker)
+        self._idle.append((worker, task and task.part.subject))
         if task is None:
             return None
-        return task.chunk_id, self._take(answer)
+        return task.part.chunk_id, self._take(answer)
 
     def _take(self, answer: Answer) -> Any:
         """The rows, after what a worker has read, found out and logged is noted here.
@@ -207,16 +203,17 @@ class _Fleet:
                 raise UserError(f"{self._label}: {TRIES} workers died when they started: {_first(error)}")
         else:
             task.deaths += 1
+            chunk_id = task.part.chunk_id
             if task.deaths >= TRIES:
                 raise UserError(
-                    f"{self._label}: {TRIES} workers died at chunk {task.chunk_id}, one after the other: "
+                    f"{self._label}: {TRIES} workers died at chunk {chunk_id}, one after the other: "
                     f"{_first(error)} Most often that is a lack of memory: lower the stage's batch_size, or "
                     "start fewer workers a host (compute.ray)."
                 )
             logger.warning(
                 "%s: a worker died at chunk %s, which another one works again: %s",
                 self._label,
-                task.chunk_id,
+                chunk_id,
                 _first(error),
             )
             self._waiting.appendleft(task)

@@ -72,7 +72,7 @@ def answer_with_checkpoints(
         return [(one["path"], one["name"], [] if _is_gone(one, start) else rows[start : start + size])]
 
     yield from map_chunks(
-        LazyItems(parts, items),
+        LazyItems(parts, items, subject=lambda part: part[0]["path"]),
         1,
         prompt_answerer,
         (params, models, compute),
