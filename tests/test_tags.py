@@ -54,15 +54,15 @@ def test_no_node_is_known_by_its_name(pipelines: dict[str, Pipeline]) -> None:
 
 
 def test_every_node_that_is_given_models_says_which_it_asks(pipelines: dict[str, Pipeline]) -> None:
-    """But three that ask none: the rule that splits the miniature's answers, scores that are counts, and
-    pairs, which are looked at in the policy's tokens without its weights.
+    """But two that ask none: the rule that splits the miniature's answers, and pairs, which are looked at in
+    the policy's tokens without its weights.
     """
     whole = feedback.create_pipeline(Parameters(feedback=FeedbackParams(scoring="answer")))
     best = evaluation.create_pipeline(Parameters(evaluation=EvaluationParams(best_of=4)))
     made = pipelines["__default__"] + pipelines["reward"] + whole + best
     asking = [node for node in made.nodes if "params:models" in node.inputs]
     silent = {node.short_name for node in asking if node.tags.isdisjoint(Role)}
-    assert silent == {"score_candidates", "gather_pairs"}  # of the loop, whose scores are counts
+    assert silent == {"gather_pairs"}
     tags = {tag for node in made.nodes for tag in node.tags}
     assert set(Role) | set(Task) <= tags
 
@@ -74,5 +74,5 @@ def test_the_labeler_s_tag_is_the_parameters() -> None:
 
     assert roles() == {"divide": {Role.SPLITTER}, "verify_claims": {Role.LABELER}}
     assert roles(labeler="self", splitter="miniature") == {"verify_claims": {Role.POLICY}}
-    assert roles(scoring="answer")["score_candidates"] == {Role.LABELER}
+    assert roles(scoring="answer")["score_whole_answers"] == {Role.LABELER}
     assert roles(scoring="reward") == {"compute_rewards": {Role.POLICY}}

@@ -64,7 +64,9 @@ def test_a_host_without_the_projects_folder_is_told_of(tmp_path: Path) -> None:
     assert f"has no folder {tmp_path}/elsewhere" in answer.error.message
 
 
-def test_a_slow_start_of_ray_is_tried_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_slow_start_of_ray_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Ray gives its processes 30 s, which a busy machine takes; any other trouble is said at once."""
     said, tried = "The current node timed out during startup.", []
 

@@ -104,14 +104,19 @@ def test_scores_of_whole_answers_go_by_key(tiny: Path):
         [(c.prompt_id, c.candidate, 0, 0.9, 0.1, True, "yes") for c in sampled.itertuples()]
     )
     verdicts.loc[5, ["p_yes", "p_no"]] = 0.0  # p1's candidate 1
-    params = FeedbackParams(scoring="answer", max_reject_share=0.5, batch_size=2)
+    params = FeedbackParams(scoring="answer", max_reject_share=0.5, batch_size=1, chunk_size=2)
     cpu = ComputeParams(device="cpu", dtype="float32")
 
     def scored(order: list[int]) -> pd.Series:
         given = sampled.iloc[order].reset_index(drop=True)
-        rejects = table("rejects").frame([])
-        asked = (PROMPTS, given, verdicts.iloc[order[::-1]], rejects, tiny, tiny, params, ModelsParams(), cpu)
-        return nodes.score(*asked).set_index(["prompt_id", "candidate"])["score"].sort_index()
+        claims = verdicts[["prompt_id", "candidate"]]
+        asked = (PROMPTS, given, claims, tiny, tiny, params, ModelsParams(), cpu)
+        *chunks, _ = nodes.score_whole_answers(*asked)
+        answers = pd.concat(chunk.frame for chunk in chunks)
+        found = nodes.score(
+            PROMPTS, given, verdicts.iloc[order[::-1]], table("rejects").frame([]), params, answers
+        )
+        return found.set_index(["prompt_id", "candidate"])["score"].sort_index()
 
     in_order = scored(list(range(12)))
     assert len(in_order) == 11 and in_order.nunique() > 3 and ("p1", 1) not in in_order.index

@@ -57,10 +57,10 @@ class Labeled:
         self.verdicts = check("verdicts", verdicts, "verdicts")
 
     def scores(self, **changed: Any) -> pd.DataFrame:
-        labeler, policy, params, *others = self.rest
-        params = params.model_copy(update=changed)
-        asked = (PROMPTS, CANDIDATES, self.verdicts, self.rejects, labeler, policy, params, *others)
-        return check("scores", nodes.score(*asked), "scores")
+        params = self.params.model_copy(update=changed)
+        return check(
+            "scores", nodes.score(PROMPTS, CANDIDATES, self.verdicts, self.rejects, params), "scores"
+        )
 
     @staticmethod
     def _tables(chunks: Any) -> tuple[pd.DataFrame, ...]:

@@ -196,8 +196,6 @@ def test_workers_share_what_is_in_chunks() -> None:
     assert "compute_reference: 4 chunks keep 4 of 16 workers busy. Lower training.chunk_size." in told
     assert "sample_candidates: 40 chunks" not in told  # 13 of 16 on average
     assert "on one GPU: train_policy. training.launch.processes trains on several." in told
-    whole = planned("llava15_7b", "feedback", {**ray, "feedback": {"scoring": "answer"}})
-    assert "on one GPU, since not in chunks: score_candidates." in whole.notes
 
 
 def test_servers_of_vllm_share_what_they_are_asked() -> None:

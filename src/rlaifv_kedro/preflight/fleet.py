@@ -65,14 +65,12 @@ class Fleet:
         """How many times as fast as on one GPU a stage is, the loading of models left out."""
         if stage.together:
             return self.gpus
-        if not stage.chunks:
-            return 1
         rounds = math.ceil(stage.chunks / self.workers)  # the last one may leave workers idle
         return stage.chunks / rounds * (self.computing(role) if stage.served else self.in_process)
 
     def loading(self, stage: Stage, work: Work) -> float:
         """The share of the work's reading that is done one after the other."""
-        if stage.together or not stage.chunks:
+        if stage.together:
             return 1
         return math.ceil(work.loads / min(self.workers, stage.chunks)) / work.loads
 
@@ -108,19 +106,16 @@ def shortfalls(fleet: Fleet, stages: Sequence[Stage]) -> Iterator[str]:
     for stage in stages:
         if stage.together and fleet.gpus == 1:
             yield f"on one GPU: {stage.name}. training.launch.processes trains on several."
-    alone = {
-        name: stage
+    alone = [
+        name
         for name, stage in computed.items()
         if all(fleet.speed(stage, work.role) <= 1 for work in stage.works)
-    }
-    if whole := [name for name, stage in alone.items() if not stage.chunks]:
-        yield f"on one GPU, since not in chunks: {', '.join(whole)}."
-    divided = [name for name, stage in alone.items() if stage.chunks]
-    if divided and fleet.parameters.compute.engine == "local":
-        yield f"on one GPU: {', '.join(divided)}. compute.engine=ray shares them out (docs/scale.md)."
+    ]
+    if alone and fleet.parameters.compute.engine == "local":
+        yield f"on one GPU: {', '.join(alone)}. compute.engine=ray shares them out (docs/scale.md)."
     for name, stage in computed.items():
         rounds = math.ceil(stage.chunks / fleet.workers)
-        if rounds and stage.chunks < BUSY * rounds * fleet.workers:
+        if stage.chunks < BUSY * rounds * fleet.workers:
             yield (
                 f"{name}: {stage.chunks} chunks keep {stage.chunks / rounds:.0f} of {fleet.workers} workers "
                 f"busy. Lower {stage.divided_by}."

@@ -31,7 +31,7 @@ class Stage:
         disk: Bytes that stay until the end of the run, by kind.
         name: Of its node.
         together: Whether all GPUs of the training work on it.
-        chunks: That workers share; 0 where one process does it all.
+        chunks: That workers share; 0 for the training, and where no model computes.
         divided_by: The parameter that says how large they are.
         served: Whether servers may be asked; else its models are loaded.
     """
@@ -126,9 +126,9 @@ def _dividing(counts: Counts) -> Stage:
     return _in_feedback_chunks(counts, Stage({"replies": 2 * counts.answers}, tuple(works)))
 
 
-def _in_feedback_chunks(counts: Counts, stage: Stage) -> Stage:
+def _in_feedback_chunks(counts: Counts, stage: Stage, served: bool = True) -> Stage:
     chunks = math.ceil(counts.prompts / counts.parameters.feedback.chunk_size)
-    return replace(stage, chunks=chunks, divided_by="feedback.chunk_size", served=True)
+    return replace(stage, chunks=chunks, divided_by="feedback.chunk_size", served=served)
 
 
 def _labeling(counts: Counts) -> Stage:
@@ -143,7 +143,8 @@ def _labeling(counts: Counts) -> Stage:
 def _scoring(counts: Counts) -> Stage:
     """The labeler's log-probs of all answers."""
     work = _all_answers(counts, counts.labeler())
-    return Stage({"prompts": counts.prompts, "answers": counts.answers}, (counts.loading(work),))
+    calls = {"prompts": counts.prompts, "answers": counts.answers}
+    return _in_feedback_chunks(counts, Stage(calls, (counts.loading(work),)), served=False)
 
 
 def _rewarding(counts: Counts) -> Stage:

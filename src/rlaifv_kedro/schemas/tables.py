@@ -110,6 +110,7 @@ TABLES: dict[str, Table] = {
         key=("prompt_id", "candidate"),
         optional=frozenset(("claim_count", "rejected_count")),  # scores made of rewards know no claims
     ),
+    "answer_scores": Table(_schema({**_CANDIDATE, "score": _F64}), key=("prompt_id", "candidate")),
     "candidate_rewards": Table(
         _schema(
             {

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -11,7 +11,6 @@ from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import map_chunks
 from rlaifv_kedro.engine.items import LazyItems
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.images import open_image
 from rlaifv_kedro.params import (
     ComputeParams,
     DataGenerationParams,
@@ -19,8 +18,7 @@ from rlaifv_kedro.params import (
     ModelsParams,
     RewardParams,
 )
-from rlaifv_kedro.pipelines.feedback.models import open_labeler
-from rlaifv_kedro.pipelines.feedback.work import CANDIDATE, divider, verifier
+from rlaifv_kedro.pipelines.feedback.work import CANDIDATE, answer_scorer, divider, verifier
 from rlaifv_kedro.preference.by_prompt import ByPrompt
 from rlaifv_kedro.preference.candidates import cut_off_rejects, refuse_too_few
 from rlaifv_kedro.preference.pair_table import AnswerTexts, pair_statistics, pair_table
@@ -35,9 +33,6 @@ from rlaifv_kedro.preference.verdicts import accepted, unread_line
 from rlaifv_kedro.progress import batches
 from rlaifv_kedro.schemas import table
 from rlaifv_kedro.seeds import seed_for
-
-if TYPE_CHECKING:
-    from rlaifv_kedro.models import VisionLanguageModel
 
 log = logging.getLogger(__name__)
 
@@ -141,21 +136,46 @@ class _Replies:
                 self.rejects = pd.concat([self.rejects, rejects.frame])
 
 
-def score(
+def score_whole_answers(
     prompts: pd.DataFrame,
     candidates: pd.DataFrame,
-    verdicts: pd.DataFrame,
-    verdict_rejects: pd.DataFrame,
+    claims: pd.DataFrame,
     labeler: Path,
     policy: Path,
     params: FeedbackParams,
     models: ModelsParams,
     compute: ComputeParams,
+) -> Iterator[Chunk | Complete]:
+    """The labeler's mean log-prob of a token of each answer that has claims.
+
+    Yields:
+        Chunks of ``answer_scores``, by prompts.
+    """
+    keys = pd.MultiIndex.from_frame(claims[CANDIDATE].drop_duplicates())
+    by_prompt = ByPrompt(candidates, pd.MultiIndex.from_frame(candidates[CANDIDATE]).isin(keys))
+    answered = [row for row in prompts.itertuples(index=False) if row.prompt_id in by_prompt]
+    yield from map_chunks(
+        LazyItems(answered, lambda rows: [(row, by_prompt[row.prompt_id]) for row in rows]),
+        params.chunk_size,
+        answer_scorer,
+        (labeler, policy, params, models, compute),
+        "scoring whole answers",
+        compute=compute,
+    )
+
+
+def score(
+    prompts: pd.DataFrame,
+    candidates: pd.DataFrame,
+    verdicts: pd.DataFrame,
+    verdict_rejects: pd.DataFrame,
+    params: FeedbackParams,
+    answer_scores: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Scores of the candidates of which every claim has a verdict: minus their rejected claims.
 
-    As an ablation: the labeler's mean log-prob of the whole answer. What is a verdict is decided by
-    ``min_verdict_mass`` anew, so another share asks no labeler again.
+    As an ablation: ``answer_scores``. What is a verdict is decided by ``min_verdict_mass`` anew, so another
+    share asks no labeler again.
 
     Raises:
         UserError: More than ``max_reject_share`` of the answers asked for have no verdicts.
@@ -168,44 +188,9 @@ def score(
     scores = score_candidates(replies, candidates)
     scores = scores[scores["claim_count"] > 0].reset_index(drop=True)
     refuse_too_few(prompts, candidates, len(scores), verdict_rejects, params, unread)
-    if params.scoring == "claims":
+    if answer_scores is None:
         return scores
-    model = open_labeler(labeler, policy, params, models, compute)
-    scored = candidates.merge(scores[CANDIDATE], on=CANDIDATE)
-    answers = _answer_scores(prompts, scored, model, params.batch_size)
-    return scores.drop(columns="score").merge(answers, on=CANDIDATE, validate="one_to_one")
-
-
-def _answer_scores(
-    prompts: pd.DataFrame,
-    candidates: pd.DataFrame,
-    model: "VisionLanguageModel",
-    batch_size: int,
-) -> pd.DataFrame:
-    """The labeler's mean log-prob of a token of each answer: prompt_id, candidate, score.
-
-    Args:
-        prompts: Table ``prompts``.
-        candidates: Table ``candidates``, in any order.
-        batch_size: Prompts a call, each with all its answers.
-    """
-    from rlaifv_kedro.models import Question
-
-    asked = prompts.set_index("prompt_id")
-    groups = list(candidates.groupby("prompt_id", sort=False))
-    rows: list[tuple[str, int, float]] = []
-    for part in batches(groups, batch_size, "scoring whole answers"):
-        questions = [
-            Question(open_image(asked.at[p, "image"], f"prompt {p}"), asked.at[p, "question"])
-            for p, _ in part
-        ]
-        log_probs = model.branch_log_probs(questions, [group["answer"].tolist() for _, group in part])
-        rows += [
-            (p, number, total / tokens)
-            for (p, group), own in zip(part, log_probs)
-            for number, (total, tokens) in zip(group["candidate"], own, strict=True)
-        ]
-    return pd.DataFrame(rows, columns=[*CANDIDATE, "score"])
+    return scores.drop(columns="score").merge(answer_scores, on=CANDIDATE, validate="one_to_one")
 
 
 def score_rewards(

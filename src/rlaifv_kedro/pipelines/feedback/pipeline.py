@@ -1,6 +1,7 @@
 """feedback: candidates -> claims -> verdicts (or rewards) -> scores -> preference_pairs."""
 
 from kedro.pipeline import Pipeline, node
+from kedro.pipeline.node import Node
 
 from rlaifv_kedro.params import FeedbackParams, Parameters
 from rlaifv_kedro.pipelines import reward
@@ -37,7 +38,8 @@ def create_pipeline(parameters: Parameters) -> Pipeline:
 def _by_labeler(params: FeedbackParams) -> Pipeline:
     labeler = Role.POLICY if params.labeler == "self" else Role.LABELER
     splitter = [Role.SPLITTER] if params.splitter == "llm" else []
-    scorer = [labeler, Task.SCORING] if params.scoring == "answer" else []
+    scored = ["prompts", "candidates", "verdicts", "verdict_rejects", "params:feedback"]
+    whole = [_whole_answers(labeler)] if params.scoring == "answer" else []
     return Pipeline(
         [
             node(
@@ -72,24 +74,33 @@ def _by_labeler(params: FeedbackParams) -> Pipeline:
                 name="verify_claims",
                 tags=[labeler, Task.LABELING],
             ),
+            *whole,
             node(
                 nodes.score,
-                inputs=[
-                    "prompts",
-                    "candidates",
-                    "verdicts",
-                    "verdict_rejects",
-                    "labeler",
-                    "policy",
-                    "params:feedback",
-                    "params:models",
-                    "params:compute",
-                ],
+                inputs=[*scored, *(each.outputs[0] for each in whole)],
                 outputs="scores",
                 name="score_candidates",
-                tags=scorer,
             ),
         ]
+    )
+
+
+def _whole_answers(labeler: Role) -> Node:
+    return node(
+        nodes.score_whole_answers,
+        inputs=[
+            "prompts",
+            "candidates",
+            "claims",
+            "labeler",
+            "policy",
+            "params:feedback",
+            "params:models",
+            "params:compute",
+        ],
+        outputs="answer_scores",
+        name="score_whole_answers",
+        tags=[labeler, Task.SCORING],
     )
 
 

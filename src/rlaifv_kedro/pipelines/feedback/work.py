@@ -1,4 +1,4 @@
-"""What is done with a chunk of prompts: their answers divided into claims, their claims verified."""
+"""What is done with a chunk of prompts: answers divided, claims verified, whole answers scored."""
 
 import json
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ import pandas as pd
 
 from rlaifv_kedro.claims import ask_yes_no
 from rlaifv_kedro.engine.chunks import Work
+from rlaifv_kedro.engine.progress import batches
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.params import ComputeParams, FeedbackParams, ModelsParams
 from rlaifv_kedro.pipelines.feedback.models import open_labeler, open_splitter
@@ -82,6 +83,33 @@ def verifier(
             for row in unread.drop_duplicates(CANDIDATE).itertuples(index=False)
         ]
         return table("rejects").frame(rejects), verdicts[table("verdicts").schema.names]
+
+    with closing_models(model):
+        yield work
+
+
+@contextmanager
+def answer_scorer(
+    labeler: Path, policy: Path, params: FeedbackParams, models: ModelsParams, compute: ComputeParams
+) -> Iterator[Work]:
+    """Opens the labeler; the work gives ``answer_scores`` of (row of ``prompts``, its candidates)."""
+    from rlaifv_kedro.models import Question, closing_models
+
+    model = open_labeler(labeler, policy, params, models, compute)
+
+    def work(items: list[tuple[Any, pd.DataFrame]]) -> pd.DataFrame:
+        rows: list[tuple[str, int, float]] = []
+        for part in batches(items, params.batch_size, "scoring whole answers"):
+            questions = [
+                Question(open_image(row.image, f"prompt {row.prompt_id}"), row.question) for row, _ in part
+            ]
+            log_probs = model.branch_log_probs(questions, [own["answer"].tolist() for _, own in part])
+            rows += [
+                (row.prompt_id, number, total / tokens)
+                for (row, own), found in zip(part, log_probs)
+                for number, (total, tokens) in zip(own["candidate"], found, strict=True)
+            ]
+        return table("answer_scores").frame(rows)
 
     with closing_models(model):
         yield work
