@@ -263,7 +263,7 @@ def answer_test_probes(
         params.chunk_size,
         probe_answerer,
         (checkpoint, feedback, params, models, compute),
-        "answering yes/no questions",
+        "probes",
         compute=compute,
     )
 

@@ -30,7 +30,6 @@ from rlaifv_kedro.preference.pairs import (
     score_candidates,
 )
 from rlaifv_kedro.preference.verdicts import accepted, unread_line
-from rlaifv_kedro.progress import batches
 from rlaifv_kedro.schemas import table
 from rlaifv_kedro.seeds import seed_for
 
@@ -159,7 +158,7 @@ def score_whole_answers(
         params.chunk_size,
         answer_scorer,
         (labeler, policy, params, models, compute),
-        "scoring whole answers",
+        "whole answers",
         compute=compute,
     )
 

@@ -10,11 +10,11 @@ import pandas as pd
 
 from rlaifv_kedro.claims import ask_yes_no
 from rlaifv_kedro.engine.chunks import Work
-from rlaifv_kedro.engine.progress import batches
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.params import ComputeParams, FeedbackParams, ModelsParams
 from rlaifv_kedro.pipelines.feedback.models import open_labeler, open_splitter
 from rlaifv_kedro.preference.verdicts import verdicts_on
+from rlaifv_kedro.progress import batches
 from rlaifv_kedro.schemas import table
 
 CANDIDATE = ["prompt_id", "candidate"]
