@@ -12,6 +12,7 @@ from kedro.framework import project
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
+from kedro.io.core import is_parameter
 from kedro.pipeline.node import Node
 
 from rlaifv_kedro.datasets.versioned import order_versions_by
@@ -61,11 +62,15 @@ class ProjectHooks:
 
     @hook_impl(trylast=True)
     def after_pipeline_run(self, run_params: dict[str, Any], catalog: DataCatalog) -> None:
-        """Says over what Kedro-Viz has noted of sizes, where it is installed."""
-        if find_spec("kedro_viz"):
-            names = {name for pipeline in project.pipelines.values() for name in pipeline.datasets()}
-            data = (name for name in names if not name.startswith("params:"))
+        """Writes sizes over what Kedro-Viz has noted, where it is installed."""
+        if not find_spec("kedro_viz"):
+            return
+        names = {name for pipeline in project.pipelines.values() for name in pipeline.datasets()}
+        data = {name for name in names if not is_parameter(name)}
+        try:
             write_sizes(Path(run_params["project_path"]), catalog, data)
+        except UserError as error:
+            logger.warning("Kedro-Viz will not know the sizes of what this run has made: %s", error)
 
 
 def _part(entries: dict[str, Any], name: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import json
 
 import pandas as pd
-from kedro.io import DataCatalog
+from kedro.io import DataCatalog, MemoryDataset
 from kedro.io.core import Version
 
 from rlaifv_kedro.datasets import ChunkedTableDataset, JsonDataset, TableDataset
@@ -21,6 +21,8 @@ def test_rows_columns_and_bytes_of_what_is_there(tmp_path):
             "none": ChunkedTableDataset(str(tmp_path / "none"), "rejects", version),
             "document": JsonDataset(str(tmp_path / "d.json")),
             "missing": JsonDataset(str(tmp_path / "m.json")),
+            "damaged": TableDataset(str(tmp_path / "damaged.parquet"), "rejects"),
+            "not ours": MemoryDataset(1),
         }
     )
     catalog.save("table", rows)
@@ -28,6 +30,7 @@ def test_rows_columns_and_bytes_of_what_is_there(tmp_path):
         catalog.save("chunks", chunk)
     catalog.save("none", Complete([]))
     catalog.save("document", [1])
+    (tmp_path / "damaged.parquet").write_bytes(b"PAR1")
     write_sizes(tmp_path, catalog, catalog.keys())
 
     def in_files(pattern: str) -> int:

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from kedro.io import DataCatalog
+from kedro.io.core import DatasetError
 
 from rlaifv_kedro.datasets.previews import TablePreviews
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
@@ -17,20 +19,31 @@ STATS = ".viz/stats.json"
 
 
 def write_sizes(project: Path, catalog: DataCatalog, names: Iterable[str]) -> None:
-    """Writes rows, columns and bytes of these entries' newest versions; what is not there is left out."""
-    found = {name: dataset(catalog, name) for name in sorted(names)}
-    sizes = {name: sizes_of(entry) for name, entry in found.items() if isinstance(entry, RunVersionedDataset)}
-    there = {name: size for name, size in sizes.items() if size}
-    write_atomically(project / STATS, json.dumps(there, indent=1).encode())
+    """Writes rows, columns and bytes of these entries' newest versions; what is not there is left out.
+
+    Raises:
+        UserError: The file can't be written.
+    """
+    sizes = {}
+    for name in sorted(names):
+        # One that can't be made or read is no matter of a run that doesn't read it.
+        with suppress(DatasetError, UserError, OSError):
+            entry = dataset(catalog, name)
+            if isinstance(entry, RunVersionedDataset):
+                sizes[name] = sizes_of(entry)
+    write_atomically(project / STATS, json.dumps(sizes, indent=1).encode())
 
 
 def sizes_of(entry: RunVersionedDataset) -> dict[str, int]:
-    """Bytes on the disk, and of a table its rows and columns; nothing where no whole version is there."""
-    try:
-        path = entry.load_path()
-        rows, columns = entry.shape() if isinstance(entry, TablePreviews) else (None, None)
-    except UserError:
-        return {}  # whoever loads it says what is wrong
+    """Bytes on the disk, and of a table its rows and columns.
+
+    Raises:
+        UserError: No whole version is there.
+    """
+    path = entry.load_path()
     files = [path] if path.is_file() else [path / name for name in files_of(path)]
-    counted = {} if rows is None else {"rows": rows, "columns": columns}
-    return {**counted, "file_size": sum(file.stat().st_size for file in files)}
+    size = {"file_size": sum(file.stat().st_size for file in files)}
+    if not isinstance(entry, TablePreviews):
+        return size
+    rows, columns = entry.shape()
+    return {"rows": rows, "columns": columns, **size}
