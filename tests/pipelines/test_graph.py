@@ -1,12 +1,22 @@
 """``rlaifv graph --build`` on a finished run: a folder of static files that a browser can show."""
 
 import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from whole_project import Project
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+BOX = "g.pipeline-node--modularPipeline"
+STAGES = ["data_generation", "feedback", "training", "evaluation"]
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +64,7 @@ def test_every_iteration_is_a_box_of_four_and_nothing_is_drawn_twice(site: Path)
 def test_layers_follow_each_other_as_the_stages_do(site: Path) -> None:
     shown = answer(site, "main")
     layers = shown["layers"]
-    stages = ["data_generation", "feedback", "training", "evaluation"]
-    looped = [f"iteration_{k} {stage}" for k in (1, 2) for stage in stages]
+    looped = [f"iteration_{k} {stage}" for k in (1, 2) for stage in STAGES]
     assert [layer for layer in layers if layer in looped] == looped
     assert layers.index("inputs") < layers.index(looped[0]) and layers.index(looped[-1]) < layers.index(
         "report"
@@ -88,3 +97,41 @@ def test_what_is_no_graph_is_left_alone(site: Path, finished: tuple[Project, str
         said = project.rlaifv("graph", "--build", name, expect=1)
         assert f"{name} is something else" in said
     assert (project.path / "conf/base").is_dir()
+
+
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    """Where a web server of this process has the folder."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(site))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: install it, or name it by $CHROMIUM")
+@pytest.mark.parametrize("width", [1400, 390])
+def test_a_browser_opens_with_boxes_that_can_be_read(address: str, width: int) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is of the extra dev")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.goto(address)
+        playwright.expect(page.locator(BOX)).to_have_count(5, timeout=60_000)
+        page.wait_for_timeout(2_000)  # it moves to its place
+        assert downwards(page) == ["miniature", "base", "iteration_1", "iteration_2", "reporting"]
+        assert page.locator(f"{BOX} text").first.bounding_box()["height"] > 10  # pixels
+        assert page.locator(".pipeline-node--data, .feature-hints").count() == 0
+        if width > 1000:  # a phone has no list
+            page.locator("li[role=treeitem][id$='-iteration_2'] .MuiTreeItem-content").click()
+            playwright.expect(page.locator(BOX)).to_have_count(8, timeout=60_000)
+            page.wait_for_timeout(2_000)
+            stages = [name for name in downwards(page) if name.startswith("iteration_2.")]
+            assert [stage.partition(".")[2] for stage in stages] == STAGES
+        browser.close()
+
+
+def downwards(page: Any) -> list[str]:
+    """The boxes' names, from the top."""
+    boxes = page.locator(BOX).all()
+    return [box.text_content() for box in sorted(boxes, key=lambda box: box.bounding_box()["y"])]
