@@ -25,11 +25,13 @@ def _looked_at_anew() -> None:
     environment.look_at.cache_clear()
 
 
-def findings(role: str = "labeler", device: str = "cpu", **serving: Any) -> list[Finding]:
+def findings(
+    role: str = "labeler", device: str = "cpu", compute: dict[str, Any] | None = None, **serving: Any
+) -> list[Finding]:
     """What the rules say of a run with one role, or two, on servers."""
     served = {"backend": "vllm", "serving": serving}
     others = {"splitter": served, "question_writer": {**served, "path": "llm"}} if role == "both" else {}
-    params = {**SMALL, "compute": {"device": device}, "models": others or {role: served}}
+    params = {**SMALL, "compute": {"device": device, **(compute or {})}, "models": others or {role: served}}
     return findings_of(RULES, configured(Path.cwd(), ENV, params, ["rlaif_loop"]))
 
 
@@ -91,3 +93,19 @@ def test_gpus_and_ports_for_all_that_runs_at_one_time(project: Path, monkeypatch
         port = other.getsockname()[1]
         wrong = [one for one in findings(python=python, ports=[port, port]) if not one.ok]
     assert [f"No port from {port} to {port} is free" in one.line() for one in wrong] == [True]
+
+
+def test_servers_of_a_worker_have_its_gpus(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this machine has; workers that compute on the CPU start servers that do."""
+    python = fake_vllm(project / "env")
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: ["0"])
+
+    def wrong(gpus_per_worker: float, **serving: Any) -> list[str]:
+        ray = {"engine": "ray", "ray": {"gpus_per_worker": gpus_per_worker}}
+        found = findings(device="auto", compute=ray, python=python, **serving)
+        return [one.line() for one in found if not one.ok]
+
+    assert wrong(4, gpus_per_server=4) == wrong(0) == wrong(0.5) == []
+    [line] = wrong(2, gpus_per_server=4)
+    assert "its servers can't be started in a worker of 2 GPUs (compute.ray.gpus_per_worker)" in line
+    assert "a server of vLLM takes 4 GPUs, at least one shall start, and there are 2" in line

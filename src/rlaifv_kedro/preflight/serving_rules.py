@@ -1,5 +1,6 @@
 """Rules about the servers of vLLM that a run will start itself."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,10 +56,19 @@ def vllm_knows_the_models(setup: RunSetup) -> Iterator[Finding]:
 
 
 def servers_have_gpus_and_ports(setup: RunSetup) -> Iterator[Finding]:
-    """Servers that run at one time have GPUs and ports of their own."""
-    served = _served(setup)
-    on_gpus = served and setup.parameters.compute.device != "cpu"
-    visible = gpus.visible_gpus() if on_gpus else []
+    """Servers that run at one time have GPUs and ports of their own.
+
+    Those of ``compute.engine=ray`` are started by each worker, on its GPUs.
+    """
+    served, compute = _served(setup), setup.parameters.compute
+    visible: list[str] = []
+    place = ""
+    if compute.engine == "ray":
+        each = compute.of_a_worker()["GPU"]
+        visible = [str(k) for k in range(math.ceil(each))]
+        place = f" in a worker of {each:g} GPUs (compute.ray.gpus_per_worker)"
+    elif served and compute.device != "cpu":
+        visible = gpus.visible_gpus()
     for roles in TOGETHER:
         free = list(visible)
         for name in (role for role in roles if role in served):
@@ -68,7 +78,7 @@ def servers_have_gpus_and_ports(setup: RunSetup) -> Iterator[Finding]:
                 port.release()
                 shares = gpus.shares(served[name].serving, free, len(visible), name)
             except UserError as error:
-                yield Finding(False, f"{name}: its servers can't be started", where, error.message)
+                yield Finding(False, f"{name}: its servers can't be started{place}", where, error.message)
                 continue
             free = [gpu for gpu in free if not any(gpu in share for share in shares)]
 
