@@ -35,6 +35,7 @@ BOTTOM = {
     "seeds",
     "software",
     "tags",
+    "tracking",
     "transformers_private",
 }
 # What else each room may know. A room is a package or a file below rlaifv_kedro; "" is the package itself.
@@ -77,8 +78,9 @@ KNOWS = {
     "commands": {"benchmarks", "datasets", "models", "preflight", "reporting", "runs", "viewer"},
     "resolvers": set(),
     "hooks": {"datasets", "engine", "runs"},
+    "mlflow_hooks": {"runs"},
     "project_hooks": {"datasets", "runs"},
-    "settings": {"hooks", "preflight", "project_hooks", "reporting", "resolvers", "runs"},
+    "settings": {"hooks", "mlflow_hooks", "preflight", "project_hooks", "reporting", "resolvers", "runs"},
     "cli": {"commands"},
     "__main__": {"commands"},
     "": {"models"},

@@ -13,6 +13,7 @@ warnings.filterwarnings("ignore", message="One or more dataset names contain '.'
 warnings.filterwarnings("ignore", message="IProgress not found")
 
 from rlaifv_kedro.hooks import RunHooks
+from rlaifv_kedro.mlflow_hooks import MlflowHooks
 from rlaifv_kedro.params import complete_parameters
 from rlaifv_kedro.preflight.rules import before_run
 from rlaifv_kedro.project_hooks import ProjectHooks
@@ -31,6 +32,7 @@ HOOKS = (
         on_stage=stage_lines,
     ),
     ProjectHooks(),
+    MlflowHooks(),
 )
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
 CONFIG_LOADER_CLASS = Configuration

@@ -171,6 +171,7 @@ def test_files_that_would_stop_the_run(project: Path, damage: Callable[[Path], N
     ("package", "params"),
     [
         ("mlflow", {"training": {"report_to": ["mlflow"]}}),
+        ("trackio", {"training": {"report_to": ["trackio"]}}),
         ("tensorboard", {"training": {"report_to": ["tensorboard"]}}),
         ("peft", {"training": {"lora": {}}}),
         ("deepspeed", {"training": {"deepspeed": "conf/deepspeed/zero2.json"}}),

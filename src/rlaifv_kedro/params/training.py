@@ -180,8 +180,12 @@ class TrainingParams(Params):
     dataloader_num_workers: Annotated[int, Effect.EXECUTION] = Field(
         0, strict=True, ge=0, le=64, description="processes that prepare batches beside each training process"
     )
-    report_to: Annotated[list[Literal["tensorboard", "mlflow"]], Effect.EXECUTION] = Field(
-        ["tensorboard"], description="beside the training_log table; mlflow is an extra"
+    report_to: Annotated[
+        list[Literal["tensorboard", "mlflow", "wandb", "swanlab", "trackio"]], Effect.EXECUTION
+    ] = Field(
+        ["tensorboard"],
+        description="services that log the training beside the training_log table; mlflow also the whole "
+        "run. All but tensorboard are to be installed",
     )
     collapse_log_ratio: Annotated[float, Effect.EXECUTION] = Field(
         -200.0,

@@ -21,11 +21,15 @@ from rlaifv_kedro.preflight.setup import RunSetup
 from rlaifv_kedro.preflight.weight_names import weight_names
 from rlaifv_kedro.runs.kedro_private import dataset
 from rlaifv_kedro.tags import Role, Task
+from rlaifv_kedro.tracking import lacks_login
 from rlaifv_kedro.training.distributed import deepspeed_config, problem_for_deepspeed
 from rlaifv_kedro.training.learning import Learning
 
 PACKAGES = {
     "mlflow": "pip install 'rlaifv_kedro[mlflow]'; or leave mlflow out of training.report_to.",
+    "wandb": "pip install 'rlaifv_kedro[wandb]'; or leave it out of training.report_to.",
+    "swanlab": "pip install 'rlaifv_kedro[swanlab]'; or leave it out of training.report_to.",
+    "trackio": "pip install 'rlaifv_kedro[trackio]'; or leave it out of training.report_to.",
     "tensorboard": "pip install tensorboard; or leave it out of training.report_to.",
     "deepspeed": "pip install deepspeed, which needs Linux; or leave training.deepspeed out.",
     "peft": "pip install peft; or leave training.lora out.",
@@ -60,14 +64,17 @@ def deepspeed_can_be_used(setup: RunSetup) -> Iterator[Finding]:
 
 
 def training_packages_are_there(setup: RunSetup) -> Iterator[Finding]:
-    """What only some ways of training import."""
-    if not setup.does(Task.TRAINING):
-        return
-    training = setup.parameters.training
-    wanted = {name: "training.report_to" for name in training.report_to}
-    if training.deepspeed is not None:
+    """What only some ways of training import; and MLflow, which other runs are logged to as well."""
+    training, trains = setup.parameters.training, setup.does(Task.TRAINING)
+    wanted = {name: "training.report_to" for name in training.report_to if trains or name == "mlflow"}
+    for name in wanted:
+        if variable := lacks_login(name):
+            what = f"{name} has no key, and would ask for one when the training begins"
+            remedy = f"Set {variable}, log in with its own command, or set {name.upper()}_MODE=offline."
+            yield Finding(False, what, "training.report_to", remedy)
+    if trains and training.deepspeed is not None:
         wanted["deepspeed"] = "training.deepspeed"
-    if training.lora is not None:
+    if trains and training.lora is not None:
         wanted["peft"] = "training.lora"
     for name, parameter in wanted.items():
         yield machine.check_package(name, parameter, PACKAGES[name])

@@ -28,7 +28,8 @@ def stage_lines(namespace: str, manifest: "Manifest", catalog: "DataCatalog") ->
     if told is None:
         return []
     say, main, needed = told
-    if any(manifest.written.get(f"{iteration}.{name}") is None for name in (main, *needed)):
+    made = [manifest.written.get(f"{iteration}.{name}") for name in (main, *needed)]
+    if not all(entry and entry.sha256 for entry in made):
         return []
     said = say(lambda name: catalog.load(f"{iteration}.{name}"))
     path = manifest.written[f"{iteration}.{main}"].path

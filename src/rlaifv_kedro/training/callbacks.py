@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
+from rlaifv_kedro.tracking import prepare
 from rlaifv_kedro.training.resume import (
     RESUMABLE,
     checkpoint_of,
@@ -22,11 +23,6 @@ from rlaifv_kedro.training.resume import (
 
 if TYPE_CHECKING:
     from rlaifv_kedro.params import TrainingParams
-
-
-# Where mlflow logs to, unless MLFLOW_TRACKING_URI says otherwise: one place for all runs. Its own default, a
-# folder of files, is being retired.
-MLFLOW_STORE = "sqlite:///data/08_reporting/mlflow.db"
 
 
 class MarkCheckpoints(TrainerCallback):
@@ -125,20 +121,29 @@ def loggers(params: "TrainingParams", logs: Path | None) -> list[TrainerCallback
     Args:
         logs: Folder of TensorBoard's event files; without one nothing is logged.
     """
-    if logs is None or int(os.environ.get("RANK", "0")) > 0:
+    services = services_of(params, logs)
+    if not services:
         return []
-    found: list[TrainerCallback] = []
-    if "tensorboard" in params.report_to:
+    from transformers import integrations
+
+    prepare(services, logs)
+    callbacks = {
+        "mlflow": integrations.MLflowCallback,
+        "wandb": integrations.WandbCallback,
+        "swanlab": integrations.SwanLabCallback,
+        "trackio": integrations.TrackioCallback,
+    }
+    found = [callbacks[name]() for name in services if name in callbacks]
+    if "tensorboard" in services:
         from torch.utils.tensorboard import SummaryWriter
-        from transformers.integrations import TensorBoardCallback
 
-        found.append(TensorBoardCallback(SummaryWriter(str(logs))))
-    if "mlflow" in params.report_to:
-        from transformers.integrations import MLflowCallback
-
-        os.environ.setdefault("MLFLOW_TRACKING_URI", MLFLOW_STORE)
-        found.append(MLflowCallback())
+        found.append(integrations.TensorBoardCallback(SummaryWriter(str(logs))))
     return found
+
+
+def services_of(params: "TrainingParams", logs: Path | None) -> list[str]:
+    """What this process logs to: one process of a training does."""
+    return [] if logs is None or int(os.environ.get("RANK", "0")) > 0 else params.report_to
 
 
 def write_progress(file: Path) -> Callable[[int], None]:

@@ -10,12 +10,19 @@ import pandas as pd
 import torch
 from transformers import PrinterCallback, TrainerState, TrainingArguments, set_seed
 
+from rlaifv_kedro import tracking
 from rlaifv_kedro.datasets.pair_store import PairStore
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.preference.data import PreferenceCollator, PreferenceDataset, Truncation
 from rlaifv_kedro.preference.loss import Objective
 from rlaifv_kedro.preference.weights import Reduction
-from rlaifv_kedro.training.callbacks import MarkCheckpoints, ReportProgress, StopAtCollapse, loggers
+from rlaifv_kedro.training.callbacks import (
+    MarkCheckpoints,
+    ReportProgress,
+    StopAtCollapse,
+    loggers,
+    services_of,
+)
 from rlaifv_kedro.training.distributed import deepspeed_config, expected_engine, running_engine
 from rlaifv_kedro.training.learning import Learning
 from rlaifv_kedro.training.numerics import learns, raise_to_float32
@@ -67,7 +74,7 @@ class TrainingJob:
         seed: The run's.
         dtype: Of the computation: ``float32``, ``bfloat16`` or ``float16``.
         device: ``cpu`` or ``cuda``; without one, where the model lies.
-        logs: Folder for TensorBoard or mlflow; without one, there are none.
+        logs: Folder for TensorBoard and others; without one, nothing is logged.
         resume: The step whose checkpoint it goes on from, 0 for the start; see
             :func:`rlaifv_kedro.training.resume.resume_point`.
         identity: What the checkpoints depend on; see :class:`rlaifv_kedro.training.resume.Mark`.
@@ -104,7 +111,10 @@ def train(
     trainer = _trainer(model, pairs, reference, job, on_step)
     _refuse_different_starts(job.resume)
     start = str(checkpoint_of(job.folder, job.resume)) if job.resume else None
-    trainer.train(resume_from_checkpoint=start)
+    try:
+        trainer.train(resume_from_checkpoint=start)
+    finally:
+        tracking.end(services_of(job.params, job.logs))
     return Ran(trainer.args.world_size, running_engine(trainer))
 
 
@@ -198,6 +208,8 @@ def _arguments(job: TrainingJob, device: str, pairs: int) -> TrainingArguments:
         remove_unused_columns=False,
         label_names=[],
         report_to=[],  # see callbacks.loggers
+        run_name=tracking.training_name(job.logs) if job.logs else None,
+        project=tracking.PROJECT,  # Trackio's
         disable_tqdm=True,
     )
 
