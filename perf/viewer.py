@@ -39,7 +39,7 @@ PAGES = {
     "prompts": ("#prompts", ".candidate"),
     "an item": ("#prompts?id=p1500", ".candidate"),
     "least sure first": ("#prompts?s=unsure", ".candidate"),
-    "filtered": ("#prompts?v=rejected&g=3&t=1", ".candidate"),
+    "filtered": ("#prompts?v=rejected&g=3&t=conversation", ".candidate"),
 }
 
 

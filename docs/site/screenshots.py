@@ -5,6 +5,7 @@ Chromium has to be there: ``chromium``, ``google-chrome``, or what $CHROMIUM nam
 """
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -37,7 +38,7 @@ SHOTS = {
     "dark": Shot("#prompts?v=rejected&g=2&i=2", ".candidate", scheme="dark"),
     "answers": Shot("#answers?c=down", ".side"),
     "labeler": Shot("#labeler", ".chart svg", height=1000),
-    "compare": Shot("#compare", ".sides"),
+    "compare": Shot("#compare", "h2", height=1000),
     "rejects": Shot("#rejects", "table.rows td", height=600),
     "phone": Shot("#prompts?s=unsure", ".candidate", width=390, height=844),
 }
@@ -61,8 +62,12 @@ def main() -> None:
 
 
 def written(folder: Path) -> Path:
-    """The newest run's viewer."""
-    subprocess.run([sys.executable, "-m", "rlaifv_kedro", "view", "--out", folder], check=True)
+    """The newest run's viewer, compared with the run before it, if there is one."""
+    command = [sys.executable, "-m", "rlaifv_kedro"]
+    listed = subprocess.run([*command, "runs", "--json"], check=True, capture_output=True, text=True)
+    before = [run["run_id"] for run in json.loads(listed.stdout)[-2:-1]]
+    against = [option for run_id in before for option in ("--against", run_id)]
+    subprocess.run([*command, "view", "--out", folder, *against], check=True)
     return folder
 
 

@@ -116,7 +116,9 @@ def test_the_first_page_says_what_the_run_was(folder: Path) -> None:
 
 def test_answers_stand_side_by_side_with_the_judges_replies(folder: Path) -> None:
     test = read(folder, "answers/test/index")
-    assert (test["policies"], test["headline"]) == (["base", "iteration_1"], "chair_s")
+    assert (test["policies"], test["verdict"]) == (["base", "iteration_1"], "chair_s")
+    assert ["object recall %", "66.7 ± 20.0", "33.3 ± 20.0"] in test["metrics"]
+    assert read(folder, "run")["answers"][1]["headline"] == [["score, 0 to 6", "0.50 ± 0.50"]]
     assert test["values"] == [[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]
     assert read(folder, "answers/test/0")[1]["reference"] == {"in the picture": "dog, cat"}
     item = read(folder, "answers/mmhal/0")[2]

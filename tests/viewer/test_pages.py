@@ -134,8 +134,8 @@ def test_differing_words_are_underlined(looked: Looked) -> None:
         ("#prompts?g=1", PROMPTS - 2),
         ("#prompts?g=2", 0),
         ("#prompts?pair=yes", 3),
-        ("#prompts?t=1", PROMPTS // 2),
-        ("#prompts?t=1&pair=yes", 1),
+        ("#prompts?t=list", PROMPTS // 2),
+        ("#prompts?t=list&pair=yes", 1),
         ("#prompts?w=the+image+can%27t+be+read", 1),
         ("#prompts?x=wrong", 3),
         ("#answers?c=down", 1),
@@ -209,6 +209,8 @@ def test_the_first_page_names_what_differs_from_the_defaults(looked: Looked) -> 
         "0.5",
     ]
     assert "33.3 ± 20.0" in page.locator("table").first.inner_text()
+    assert "0.50 ± 0.50" in page.locator("table", has_text="MMHal-Bench, 3 items").inner_text()
+    assert page.locator("tr", has_text="feedback").first.inner_text().split() == ["feedback", "3.5", "s"]
 
 
 def test_the_labeler_stands_against_peoples_labels(looked: Looked) -> None:

@@ -10,8 +10,9 @@ import pandas as pd
 from rlaifv_kedro.benchmarks.judging.prices import PriceTable, has_own_price, price_of
 from rlaifv_kedro.benchmarks.registry import BENCHMARKS
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.formats import cell, in_words, shortened
+from rlaifv_kedro.formats import UNITS, cell, in_words, shortened
 from rlaifv_kedro.params.run import validate_parameters
+from rlaifv_kedro.reporting.terminal import short_names
 from rlaifv_kedro.viewer.artifacts import Artifacts
 from rlaifv_kedro.viewer.data import DataFolder, rounded
 from rlaifv_kedro.viewer.items import BRIEF
@@ -46,7 +47,7 @@ def write_answers(artifacts: Artifacts, data: DataFolder, thumbnails: Thumbnails
     """Writes ``answers/NAME/index`` and ``answers/NAME/N`` of each benchmark and of the test split.
 
     Returns:
-        name, title and number of items of each.
+        What the first page says of each.
 
     Raises:
         UserError: A table is damaged, or the folder can't be written.
@@ -60,7 +61,7 @@ def _write(artifacts: Artifacts, source: _Source, data: DataFolder, thumbnails: 
     answers = _joined(artifacts, source.answers)
     policies = list(dict.fromkeys(answers["policy"]))
     scores, judgements = _joined(artifacts, source.scores), _joined(artifacts, source.judgements)
-    headline = _headline(source.name, scores)
+    verdict = _verdict(source.name, scores)
     by_item = _by_item(answers, scores, judgements)
     index: dict[str, list[Any]] = {"id": [], "kind": [], "question": [], "picture": [], "values": []}
     for number, items in enumerate(_items(artifacts, source, answers)):
@@ -73,18 +74,26 @@ def _write(artifacts: Artifacts, source: _Source, data: DataFolder, thumbnails: 
             index["kind"].append(item["kind"])
             index["question"].append(shortened(item["question"], BRIEF))
             index["picture"].append(picture)
-            index["values"].append([own.get(p, {}).get("scores", {}).get(headline) for p in policies])
+            index["values"].append([own.get(p, {}).get("scores", {}).get(verdict) for p in policies])
         data.add(f"answers/{source.name}/{number}", chunk)
     benchmark = BENCHMARKS.get(source.name)
+    metrics = _metrics(artifacts, source, policies)
     found = {
         "name": source.name,
         "title": benchmark.title if benchmark else "test split of the loop",
         "items": len(index["id"]),
-        "judged": _judged(artifacts, judgements),
+        "titles": [in_words(name) for name in short_names(policies)],
     }
-    shown = {"policies": policies, "headline": headline, "metrics": _metrics(artifacts, source)}
+    cells = {in_words(name) + UNITS.get(name, " %"): row for name, row in metrics.items()}
+    shown = {
+        "policies": policies,
+        "verdict": verdict,
+        "metrics": [[name, *row] for name, row in cells.items()],
+    }
     data.add(f"answers/{source.name}/index", {**found, **index, **shown, "chunk": CHUNK})
-    return found
+    published = [in_words(name) + UNITS.get(name, " %") for name in (benchmark.headline if benchmark else ())]
+    headline = [[name, *cells[name]] for name in published if name in cells]
+    return {**found, "headline": headline, "judged": _judged(artifacts, judgements)}
 
 
 def _joined(artifacts: Artifacts, names: list[str]) -> pd.DataFrame:
@@ -92,7 +101,7 @@ def _joined(artifacts: Artifacts, names: list[str]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"policy": [], "item_id": []})
 
 
-def _headline(name: str, scores: pd.DataFrame) -> str | None:
+def _verdict(name: str, scores: pd.DataFrame) -> str | None:
     """The metric that is an item's verdict, or else the first of which items have values."""
     there = list(dict.fromkeys(scores.get("metric", ())))
     verdicts = BENCHMARKS["chair" if name == TEST else name].verdicts
@@ -188,13 +197,13 @@ def _judged(artifacts: Artifacts, judgements: pd.DataFrame) -> dict[str, Any] | 
     return found
 
 
-def _metrics(artifacts: Artifacts, source: _Source) -> list[list[str]]:
-    """[metric, a cell a policy] of what is measured over all items."""
+def _metrics(artifacts: Artifacts, source: _Source, policies: list[str]) -> dict[str, list[str]]:
+    """Metric -> a cell a policy, of what is measured over all items."""
     metrics = _joined(artifacts, source.metrics)
     if metrics.empty:
-        return []
-    rows = []
+        return {}
+    rows = {}
     for name, own in metrics.groupby("metric", sort=False):
         cells = {row["policy"]: cell(name, row) for row in own.to_dict("records")}
-        rows.append([in_words(name), *(cells.get(p, "-") for p in dict.fromkeys(metrics["policy"]))])
+        rows[name] = [cells.get(policy, "-") for policy in policies]
     return rows

@@ -124,7 +124,8 @@ def _chunk(
         made[number - first]["candidates"].append(one)
     numbers, columns = tables["scores"].between(first, last, ("candidate", "score"))
     for number, candidate, score in zip(numbers, *columns):
-        known[number, candidate]["score"] = round(score, 4)
+        if (number, candidate) in known:
+            known[number, candidate]["score"] = round(score, 4)
     _add_claims(known, tables, first, last)
     numbers, columns = tables["pairs"].between(first, last, _PAIR[1:])
     for number, *pair in zip(numbers, *columns):
@@ -156,7 +157,8 @@ def _add_claims(
         shown = [text, question, p_yes, p_no, None if unread else read] + (
             [token] if unread and token else []
         )
-        known[number, candidate]["claims"].append(shown)
+        if (number, candidate) in known:  # else of candidates of another run
+            known[number, candidate]["claims"].append(shown)
 
 
 def _index(prompts: pd.DataFrame, tables: dict[str, ByNumber]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Writes a run's viewer: pages, data and thumbnails, in a folder that needs no server and no network."""
 
 import shutil
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,36 +53,29 @@ def write_viewer(
         UserError: The folder holds something else or can't be written, or an artifact is damaged.
     """
     _refuse_others_folder(folder)
-    artifacts, thumbnails = Artifacts(project, run), Thumbnails(folder / "thumbnails")
-    counts: dict[int, dict[str, int]] = {}
-    with replacing_folder(folder / "data") as unfinished:
+    with (
+        replacing_folder(folder / "data") as unfinished,
+        closing(Thumbnails(folder / "thumbnails")) as pictures,
+    ):
         unfinished.mkdir()
-        data = DataFolder(unfinished)
-        for iteration in artifacts.iterations():
-            found = write_prompts(artifacts, iteration, data, thumbnails)
-            if found is not None:
-                counts[iteration] = found
-        answers = write_answers(artifacts, data, thumbnails)
-        rejects = write_rejects(artifacts, data)
+        data, artifacts = DataFolder(unfinished), Artifacts(project, run)
+        written = {k: write_prompts(artifacts, k, data, pictures) for k in artifacts.iterations()}
+        counts = {k: found for k, found in written.items() if found is not None}
+        answers = write_answers(artifacts, data, pictures)
         about_labeler = labeler(artifacts, people)
         data.add("wrong", about_labeler.pop("wrong", {}) if about_labeler else {})
         if against is not None:
             data.add("compare", compared(project, against, run))
-        shown = {
-            "compared": against is not None,
-            "answers": answers,
-            "rejects": rejects,
-            "labeler": labeler(artifacts, people),
-        }
+        shown = {"answers": answers, "labeler": about_labeler, "compared": against is not None}
+        shown["rejects"] = write_rejects(artifacts, data)
         data.add("run", {**overview(artifacts, counts), **shown})
-    thumbnails.close()
     with writing(folder):
         shutil.copytree(_STATIC, folder, dirs_exist_ok=True)
     return Written(
         page=folder / PAGE,
         prompts=sum(found["prompts"] for found in counts.values()),
         answers=sum(found["items"] for found in answers),
-        unreadable=thumbnails.unreadable,
+        unreadable=pictures.unreadable,
     )
 
 

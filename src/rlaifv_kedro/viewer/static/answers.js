@@ -17,7 +17,7 @@
   }
 
   const metrics = (index) => h("details", { class: "metrics" }, h("summary", {}, `${index.title}: ${rlaifv.count(index.items)} items, what is measured over all of them`),
-    rlaifv.table(["metric", ...index.policies.map(words)], index.metrics));
+    rlaifv.table(["metric", ...index.titles], index.metrics));
 
   function filters(index, all) {
     const kinds = [...new Set(index.kind)].filter((kind) => kind !== null);
@@ -25,7 +25,7 @@
     return [
       all.length > 1 && { key: "b", label: "benchmark", options: all.map((one) => [one.name, one.title]) },
       kinds.length > 1 && { key: "t", label: "type", options: kinds.map((kind) => [kind, kind]), test: (row, value) => index.kind[row] === value },
-      last > 0 && { key: "c", label: `${words(index.headline ?? "value")}`, options: [["changed", "first and last policy differ"], ["up", "higher at the last"], ["down", "lower at the last"], ["same", "the same"]],
+      last > 0 && { key: "c", label: `${words(index.verdict ?? "value")}`, options: [["changed", "first and last policy differ"], ["up", "higher at the last"], ["down", "lower at the last"], ["same", "the same"]],
         test: (row, value) => {
           const [first, end] = [index.values[row][0], index.values[row][last]];
           if (first === null || end === null || first === undefined || end === undefined) return false;
@@ -47,18 +47,18 @@
     h("span", { class: "tallies" }, index.values[row].map((value, k) => h("span", {}, `${k ? "→ " : ""}${value ?? "–"}`))))];
 
   function detail(item, index) {
-    const known = index.policies.filter((policy) => item.policies[policy]);
-    const first = known.length ? item.policies[known[0]].text : "";
+    const known = index.policies.map((policy, k) => [index.titles[k], item.policies[policy]]).filter(([, own]) => own);
+    const first = known[0]?.[1].text;
     return [
       h("div", { class: "asked" }, rlaifv.thumbnail(item.picture, { alt: "the item's picture", class: `large${item.picture?.endsWith(".png") ? " pixels" : ""}` }),
         h("div", {}, h("p", { class: "question" }, item.question), h("p", { class: "note" }, [item.id, item.kind].filter(Boolean).join(" · ")), reference(item.reference))),
-      h("div", { class: "sides policies" }, known.map((policy, k) => answer(policy, item.policies[policy], k ? first : null))),
+      h("div", { class: "sides policies" }, known.map(([title, own], k) => answer(title, own, k ? first : null))),
     ];
   }
 
-  function answer(policy, own, first) {
+  function answer(title, own, first) {
     const shown = first === null ? own.text : rlaifv.underlined(rlaifv.differing(first, own.text)[1]);
-    return h("div", { class: "side" }, h("h3", {}, words(policy), h("span", { class: "note" }, ` ${own.tokens} tokens${own.cut ? ", cut off" : ""}`)),
+    return h("div", { class: "side" }, h("h3", {}, title, h("span", { class: "note" }, ` ${rlaifv.plural(own.tokens, "token", "tokens")}${own.cut ? ", cut off" : ""}`)),
       h("p", { class: "answer" }, shown === "" ? h("span", { class: "note" }, "(empty)") : shown), own.note && h("p", { class: "found" }, own.note),
       h("dl", { class: "scores" }, Object.entries(own.scores).filter(([, value]) => value !== null).map(([metric, value]) => [h("dt", {}, words(metric)), h("dd", {}, String(value))])),
       own.judgements?.map(judgement));

@@ -17,7 +17,7 @@
     notes.map((line) => h("p", { class: "note" }, line)),
     h("h2", {}, "Parameters that differ"),
     parameters.length ? table(["parameter", "A", "B"], parameters.map(([name, ...values]) => [name, ...values.map((value) => h("code", {}, JSON.stringify(value)))]), { class: "texts" }) : h("p", {}, "None."),
-    rates.length > 0 && [h("h2", {}, "Rates"), table(["value ± standard error", "", "A", "B", "B − A [95 %]"], rates.map(([benchmark, metric, ...values], k) => [k && rates[k - 1][0] === benchmark ? "" : benchmark, metric, ...values]))],
+    rates.length > 0 && [h("h2", {}, "Rates"), table(["value ± standard error", "", "A", "B", "B − A [95 %]"], rates.map(([benchmark, metric, ...values], k) => [k && rates[k - 1][0] === benchmark ? "" : benchmark, metric, ...values]), { class: "named" })],
   ];
 
   async function flips(both, run) {

@@ -24,12 +24,13 @@ const rlaifv = (() => {
       const script = document.createElement("script");
       script.src = `data/${name.split("/").map(encodeURIComponent).join("/")}.js`;
       waiting.set(name, resolve);
-      script.onload = () => script.remove();
-      script.onerror = () => {
+      const failed = () => {
         waiting.delete(name);
         loaded.delete(name);
         reject(new Error(`${script.src} can't be read. Write the viewer again: rlaifv view`));
       };
+      script.onload = () => (script.remove(), waiting.has(name) && failed()); // it is there, but says nothing
+      script.onerror = failed;
       document.head.append(script);
     });
     loaded.set(name, promise);
@@ -65,7 +66,7 @@ const rlaifv = (() => {
   // The address behind `#`: a page and its state, so that a link leads to what is seen.
   const address = {
     read() {
-      const [page, query] = decodeURI(location.hash.slice(1)).length ? location.hash.slice(1).split("?") : ["run"];
+      const [page, query] = location.hash.slice(1).split("?");
       return { page, state: Object.fromEntries(new URLSearchParams(query ?? "")) };
     },
     of(page, state) {

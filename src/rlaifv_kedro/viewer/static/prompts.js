@@ -22,8 +22,8 @@
 
   function filters(index, iterations, wrong) {
     const coded = (key, column, label) => index[column] && {
-      key, label, options: index[column].values.map((value, k) => [String(k), String(value)]),
-      test: (row, value) => index[column].codes[row] === Number(value),
+      key, label, options: index[column].values.map((value) => [value, value]),
+      test: (row, value) => index[column].values[index[column].codes[row]] === value,
     };
     const reasons = Object.entries(index.reasons).map(([kind, numbers]) => [kind, new Set(numbers)]);
     return [

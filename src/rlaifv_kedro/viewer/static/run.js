@@ -7,7 +7,7 @@
 
   async function open() {
     const all = await load("run");
-    const sections = [heading(all), rates(all), took(all), pairs(all), selection(all), training(all), parameters(all), software(all)];
+    const sections = [heading(all), rates(all), benchmarks(all), took(all), pairs(all), selection(all), training(all), parameters(all), software(all)];
     return { element: h("div", { class: "overview" }, sections) };
   }
 
@@ -48,11 +48,17 @@
     });
   }
 
+  function benchmarks({ answers }) {
+    const measured = answers.filter((one) => one.headline.length);
+    return measured.length > 0 && section("Benchmarks", measured.map((one) => table(
+      [h("a", { href: `#answers?b=${one.name}` }, `${one.title}, ${rlaifv.plural(one.items, "item", "items")}`), ...one.titles], one.headline)));
+  }
+
   function took({ seconds, counts, run, answers }) {
     const nodes = Object.entries(seconds), sum = (own) => own.reduce((total, [, s]) => total + s, 0);
     if (!nodes.length) return null;
-    const stages = [...new Set(nodes.map(([name]) => name.slice(0, name.lastIndexOf("."))))];
-    const of = (stage) => nodes.filter(([name]) => name.slice(0, name.lastIndexOf(".")) === stage);
+    const stageOf = ([name]) => (name.includes(".") ? name.slice(0, name.lastIndexOf(".")) : name);
+    const stages = [...new Set(nodes.map(stageOf))], of = (stage) => nodes.filter((node) => stageOf(node) === stage);
     const iterations = [...new Set(stages.flatMap((stage) => /^iteration_(\d+)\./.exec(stage)?.[1] ?? []))];
     const cell = (k, stage) => duration(sum(of(`iteration_${k}.${stage}`)));
     const others = stages.filter((stage) => !/^iteration_\d+\./.test(stage));
@@ -63,7 +69,7 @@
         what("prompts", "prompts"), what("candidates", "candidates"), what("tokens sampled", "tokens"), what("candidates cut off", "cut_off"),
         what("claims", "claims"), what("✓ accepted", "accepted"), what("✗ rejected", "rejected"), what("? unread", "unread"),
       ]),
-      others.length > 0 && table(["beside the iterations", "time"], others.map((stage) => [words(stage || "other"), duration(sum(of(stage)))])),
+      others.length > 0 && table(["beside the iterations", "time"], others.map((stage) => [words(stage), duration(sum(of(stage)))])),
       judged(answers),
       h("details", {}, h("summary", {}, `every node, the longest first; together ${duration(sum(nodes))} of ${duration(run.duration)}`),
         table(["node", "time"], nodes.sort((a, b) => b[1] - a[1]).map(([name, s]) => [name, duration(s)]))));
