@@ -27,3 +27,4 @@ def test_questions_are_answered_by_the_scene() -> None:
         assert truth.of(name, language.scene_question(scene.kind)) == (SCENE, True)
     assert doubles
     assert truth.of("pool-000000", "is it late?") is None
+    assert truth.of("mine-7", language.presence_question("cat")) is None

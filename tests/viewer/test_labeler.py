@@ -66,6 +66,7 @@ def test_each_iteration_counts(tmp_path: Path) -> None:
         ("iteration 2", 4),
     ]
     assert found["by_kind"][0]["n"] == 8
+    assert [row[0] for row in found["mistakes"]] == [1, 1, 2, 2]
 
 
 def test_other_prompts_have_no_truth(tmp_path: Path) -> None:
@@ -93,6 +94,15 @@ def test_people_say_what_is_true(tmp_path: Path) -> None:
     assert row["counts"] == [[1, 0], [1, 1]]  # p4's replies are no verdicts
     assert found["by_iteration"][0]["name"] == "iteration 1"
     assert found["wrong"] == {1: {"p0": [[1, "Is there a cat in p0?"]]}}
+
+
+def test_replies_without_yes_and_no_have_no_probability(tmp_path: Path) -> None:
+    maker = RunMaker(tmp_path, "silent")
+    maker.table("iteration_1.claims", "claims", [("p", 0, 0, "a cat", "A cat?")])
+    maker.table("iteration_1.verdicts", "verdicts", [("p", 0, 0, 0.0, 0.0, False, "Hm")])
+    path = people(tmp_path, [{"item_id": "p/0/0", "verdict": "yes"}])
+    with pytest.raises(UserError, match="PROMPT/CANDIDATE/CLAIM"):
+        labeler(Artifacts(tmp_path, maker.finish()), path)
 
 
 @pytest.mark.parametrize(

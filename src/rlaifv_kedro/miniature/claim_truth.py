@@ -1,5 +1,6 @@
 """What is true of claims about scenes: the miniature knows what it has drawn."""
 
+import re
 from collections import Counter
 from functools import cache
 
@@ -31,20 +32,20 @@ class PoolTruth:
 
     def __init__(self, seed: int, double_share: float):
         self._seed, self._double_share = seed, double_share
-        self._scenes: dict[str, tuple[str, Counter[str]]] = {}
+        self._scenes: dict[int, tuple[str, Counter[str]]] = {}
 
     def of(self, prompt_id: str, question: str) -> tuple[str, bool] | None:
         """The kind of the claim that is checked, and whether it is true; None for another question."""
         asked = _questions().get(question)
-        if asked is None:
+        number = re.fullmatch(rf"{_SPLIT}-(\d{{6}})", prompt_id)
+        if asked is None or number is None:
             return None
         kind, wanted = asked
-        scene, counts = self._scene(prompt_id)
+        scene, counts = self._scene(int(number[1]))
         return kind, scene == wanted if kind == SCENE else counts[wanted] >= (2 if kind == SECOND else 1)
 
-    def _scene(self, prompt_id: str) -> tuple[str, Counter[str]]:
-        if prompt_id not in self._scenes:
-            index = int(prompt_id.removeprefix(f"{_SPLIT}-"))
+    def _scene(self, index: int) -> tuple[str, Counter[str]]:
+        if index not in self._scenes:
             scene, categories = content_of_scene(self._seed, _SPLIT, index, double_share=self._double_share)
-            self._scenes[prompt_id] = scene, Counter(categories)
-        return self._scenes[prompt_id]
+            self._scenes[index] = scene, Counter(categories)
+        return self._scenes[index]

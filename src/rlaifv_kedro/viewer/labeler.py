@@ -51,7 +51,11 @@ def labeler(artifacts: Artifacts, people: Path | None) -> dict[str, Any] | None:
         found |= _against_truth(_by_people(artifacts, people), f"people's labels, {shown(people)}")
     elif truth is not None:
         parts = [_by_scenes(checked, truth) for checked in _checked(artifacts)]
-        found |= _against_truth(pd.concat(parts), "what was drawn in the miniature's scenes") if parts else {}
+        found |= (
+            _against_truth(pd.concat(parts, ignore_index=True), "what was drawn in the miniature's scenes")
+            if parts
+            else {}
+        )
     return found if len(found) > 1 or found["lengths"] else None
 
 
@@ -62,6 +66,7 @@ def _checked(artifacts: Artifacts) -> Iterator[pd.DataFrame]:
         verdicts = artifacts.table(f"iteration_{k}.verdicts")
         if claims is not None and verdicts is not None:
             read = verdicts.dropna(subset=["accepted"])
+            read = read[read["p_yes"] + read["p_no"] > 0]  # else no p(yes) without the mass on neither
             joined = claims.merge(read[[*_CLAIM, "p_yes", "p_no", "accepted"]], on=_CLAIM)
             yes = joined["p_yes"] / (joined["p_yes"] + joined["p_no"])
             yield joined.assign(yes=yes, iteration=k).drop(columns=["p_yes", "p_no"])
@@ -105,7 +110,7 @@ def _by_people(artifacts: Artifacts, path: Path) -> pd.DataFrame:
     for checked in _checked(artifacts):
         keys = checked[_CLAIM].astype(str)
         ids = (keys["prompt_id"] + "/" + keys["candidate"] + "/" + keys["claim"]).to_numpy()
-        own, example = np.isin(ids, labels.index), ids[0]
+        own, example = np.isin(ids, labels.index), next(iter(ids), example)
         found.append(checked[own].assign(kind="claim", truth=labels[ids[own]].isin(_TRUE).to_numpy()))
     if not sum(map(len, found)):
         raise UserError(
@@ -163,7 +168,7 @@ def _mistakes(claims: pd.DataFrame) -> list[list[Any]]:
     """[iteration, prompt, kind, claim, p(yes), truth] of the wrong verdicts, the surest first."""
     wrong = _wrong(claims)
     surest = (wrong["yes"].astype(float) - 0.5).abs().sort_values(ascending=False, kind="stable").index
-    rows = wrong.loc[~wrong.index.duplicated()].reindex(surest[:MISTAKES])
+    rows = wrong.loc[surest[:MISTAKES]]
     columns = rows[["iteration", "prompt_id", "kind", "text", "yes", "truth"]].itertuples(index=False)
     return [
         [int(k), prompt, kind, text, round(float(p), 4), bool(true)]

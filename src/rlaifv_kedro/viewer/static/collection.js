@@ -64,8 +64,8 @@ rlaifv.collection = (() => {
       chosen = rows.filter((row) => (!hits || hits.has(row)) && spec.filters.every(({ key, test }) => !state[key] || !test || test(row, state[key])));
       const by = spec.sorts.find(([key]) => key === state.s);
       if (by) {
-        const values = new Map(chosen.map((row) => [row, by[2](row) ?? Infinity]));
-        chosen.sort((a, b) => values.get(a) - values.get(b) || a - b);
+        const values = Float64Array.from(rows, (row) => by[2](row) ?? Infinity);
+        chosen.sort((a, b) => (values[a] === values[b] ? a - b : values[a] - values[b]));
       }
       summary.textContent = `${count(chosen.length)} of ${count(rows.length)}${search ? `; ${search}` : ""}`;
       showList();
