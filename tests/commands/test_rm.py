@@ -14,8 +14,8 @@ def test_it_says_what_stays_and_asks(tmp_path, monkeypatch):
     measure(tmp_path, "second", {"t0": "A dog."}, read={"n": Entry(path=answers, version="first")})
     done = CliRunner().invoke(cli, ["rm", "first"], input="n\n")
     assert done.exit_code == 1 and "Aborted" in done.output and load(tmp_path, "first").status == "finished"
-    assert "Run first: 2 artifacts go, 0.0 MB." in done.output
-    assert "1 stay, since other runs build on them (second):" in done.output
+    assert "Run first: artifacts that go: 2, 0.0 MB." in done.output
+    assert "  that stay, since other runs build on them: 1 (second)\n" in done.output
     assert "    data/iteration_1/answers/first\n" in done.output
     assert CliRunner().invoke(cli, ["rm", "first", "second", "--yes"]).exit_code == 0
     assert load(tmp_path, "first") is None and load(tmp_path, "second") is None

@@ -28,10 +28,14 @@ def command(run_ids: tuple[str, ...], yes: bool) -> None:
 
     def say(removal: Removal) -> None:
         run = removal.run
-        click.echo(f"Run {run.run_id}: {len(removal.folders)} artifacts go, {gigabytes(removal.freed)}.")
+        click.echo(
+            f"Run {run.run_id}: artifacts that go: {len(removal.folders)}, {gigabytes(removal.freed)}."
+        )
         if removal.kept:
             readers = sorted({reader for readers in removal.kept.values() for reader in readers})
-            click.echo(f"  {len(removal.kept)} stay, since other runs build on them ({', '.join(readers)}):")
+            click.echo(
+                f"  that stay, since other runs build on them: {len(removal.kept)} ({', '.join(readers)})"
+            )
             for folder in sorted(removal.kept)[:KEPT]:
                 click.echo(f"    {shown(folder)}")
             if len(removal.kept) > KEPT:
