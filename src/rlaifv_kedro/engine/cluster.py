@@ -159,6 +159,7 @@ def _start(ray: Any, address: str, tries: int = STARTS) -> None:
         if address:
             raise _not_joined(address, str(error)) from error
         if tries > 1 and SLOW in str(error):
+            # Those of the slow start can't be reached; they end with this process.
             logger.warning("Ray's processes didn't start in time; they are started again")
             ray.shutdown()
             return _start(ray, address, tries - 1)
