@@ -153,8 +153,7 @@ class Iteration:
 
     def _pairs(self, source: Made, made: Made) -> None:
         s, (rejects, verdicts) = self.settings, made.verdicts
-        models = LABELER, POLICY, s.feedback, s.models, s.compute
-        scores = score(self.prompts, source.candidates, verdicts, rejects, *models)
+        scores = score(self.prompts, source.candidates, verdicts, rejects, s.feedback)
         pairs, _ = build_pairs(self.prompts, source.candidates, scores, 1, s.seed, s.feedback)
         made.pairs = pd.concat(list(pairs), ignore_index=True)
         dataset = PairStoreDataset(str(self.folder / f"{id(made)}"), "training_pairs", Version("run", "run"))

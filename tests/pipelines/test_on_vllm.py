@@ -84,7 +84,7 @@ def test_the_loop_gives_the_pairs_of_transformers(project: Project) -> None:
         other = both["accepted_x"] != both["accepted_y"]
         assert not (other & ~tied).any()
         if not other.any():
-            own = score(prompts, candidates, ours, rejects.head(0), labeler, labeler, *asked)
+            own = score(prompts, candidates, ours, rejects.head(0), parameters.feedback)
             frames, _ = build_pairs(prompts, candidates, own, k, parameters.seed, parameters.feedback)
             pairs = pd.concat(list(frames), ignore_index=True)[COMPARED]
             there = saved(project, "served", f"iteration_{k}.preference_pairs")[COMPARED]
