@@ -42,7 +42,7 @@ class Project:
         return found
 
     def _run(self, command: list[str], expect: int) -> str:
-        done = subprocess.run(command, cwd=self.path, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, cwd=self.path, capture_output=True, text=True, timeout=900)
         output = done.stdout + done.stderr
         assert done.returncode == expect, f"{' '.join(command)} ended with {done.returncode}:\n{output}"
         assert "Traceback" not in output, output
