@@ -53,6 +53,9 @@ class ProjectHooks:
             os.environ["OMP_NUM_THREADS"] = str(parameters.compute.threads)
         order_versions_by(partial(numbers_of_runs, context.project_path))
         _quiet()
+        if Path.cwd() != Path(context.project_path):
+            # As conf/logging.yml says, which Kedro looks for in the working folder; a notebook's is another.
+            logging.getLogger("kedro").setLevel(logging.WARNING)
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:

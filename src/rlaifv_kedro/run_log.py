@@ -35,7 +35,7 @@ def open_log(folder: Path) -> None:
     with writing(path):
         handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(RedactingFormatter(logging.Formatter(_DETAILED)))
-    for shown in terminal_handlers():
+    for shown in logging.getLogger().handlers:  # in a notebook that of rich, which is no stream's
         shown.addFilter(_for_people)
     logging.getLogger("kedro").setLevel(logging.INFO)
     logging.getLogger().addHandler(handler)
@@ -49,7 +49,7 @@ def close_log() -> None:
         logging.getLogger().removeHandler(handler)
         handler.close()
         logging.getLogger("kedro").setLevel(logging.WARNING)
-        for shown in terminal_handlers():
+        for shown in logging.getLogger().handlers:
             shown.removeFilter(_for_people)
 
 

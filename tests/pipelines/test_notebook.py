@@ -21,7 +21,9 @@ def shown_by(name: str, project: Project, monkeypatch: pytest.MonkeyPatch) -> st
     monkeypatch.setenv("KEDRO_ENV", "test")
     [path] = [notebook for notebook in NOTEBOOKS if notebook.stem == name]
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(project.path)}}).execute()
+    folder = project.path / "notebooks"  # where JupyterLab starts a notebook's kernel
+    folder.mkdir(exist_ok=True)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     pages = [output.data.get("text/html", "") for output in outputs if "data" in output]
     return re.sub("base64,[A-Za-z0-9+/=]+", "base64,", "\n".join(pages))
