@@ -56,6 +56,8 @@ class ProjectHooks:
         if Path.cwd() != Path(context.project_path):
             # As conf/logging.yml says, which Kedro looks for in the working folder; a notebook's is another.
             logging.getLogger("kedro").setLevel(logging.WARNING)
+            for handler in logging.getLogger().handlers:
+                handler.markup = False  # rich's would take the brackets of a command for its own
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
