@@ -142,3 +142,9 @@ def test_the_formatter_lays_out_all_but_tables_of_words() -> None:
         if re.search(r"#\s*fmt:\s*(skip|off)", file.read_text())
     }
     assert by_hand == WORD_TABLES
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """pytest imports them by their names alone: of two files with one name it takes one."""
+    names = [file.name for file in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)

@@ -166,8 +166,7 @@ class RunHooks:
             seconds = self._clock(node).seconds
             self._recorder.record(dataset_name)
             self._save()
-            saved = [self._manifest.written.get(name) for name in node.outputs]
-            ended = all(entry and (entry.sha256 or entry.path is None) for entry in saved)
+            ended = all(map(self._is_there, node.outputs))
             stage = node.namespace if ended and self._progress.end(node, seconds) else None
         for line in self._on_stage(stage, self._manifest, self._catalog) if stage else ():
             logger.info("%s", line)
@@ -197,6 +196,13 @@ class RunHooks:
             self._close("failed", message or f"{type(error).__name__}: {error}")
             hint = "After mending this, go on with" if message else "To go on"
             logger.warning("Run %s stopped. %s: %s", self._manifest.run_id, hint, self._manifest.command)
+
+    def _is_there(self, name: str) -> bool:
+        """Whether an output is saved whole; a manifest that is gone on with also names what is lost."""
+        entry = self._manifest.written.get(name)
+        if entry is None:
+            return False
+        return entry.path is None or (entry.sha256 is not None and self._catalog.exists(name))
 
     def _clock(self, node: Node) -> manifests.NodeRecord:
         """Records the node's time so far, the parameters that it has read, and what it has found out."""

@@ -99,9 +99,7 @@ def _worked(
         return
     with ExitStack() as opened:
         work: Work | None = None
-        subject = None
-        while left:
-            chunk_id, items, subject = left.take(subject)
+        for chunk_id, items in left.in_order():
             work = work or opened.enter_context(make_work(*args))
             yield chunk_id, work(items)
 

@@ -1,7 +1,7 @@
 """What a chunk's work is given, and which chunk a worker takes next."""
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, overload
 
 
@@ -88,5 +88,12 @@ class Pending:
         chunk_id = self._left[subject].popleft()
         if not self._left[subject]:
             del self._left[subject]
+        return Part(chunk_id, self._made(chunk_id), subject)
+
+    def in_order(self) -> Iterator[tuple[str, Sequence[Any]]]:
+        """All chunks' ids and items, which are made when they are asked for: for one worker alone."""
+        return ((chunk_id, self._made(chunk_id)) for chunk_id in self._starts)
+
+    def _made(self, chunk_id: str) -> Sequence[Any]:
         start = self._starts[chunk_id]
-        return Part(chunk_id, self._items[start : start + self._size], subject)
+        return self._items[start : start + self._size]
