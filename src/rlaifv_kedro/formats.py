@@ -31,6 +31,11 @@ def difference(name: str, value: float | None, low: float | None, high: float | 
     return f"{value * scale:+.{digits}f} [{ends[0]}, {ends[1]}]"
 
 
+def with_unit(name: str) -> str:
+    """The name of a metric for people, with the unit in which :func:`cell` shows it."""
+    return in_words(name) + UNITS.get(name, " %")
+
+
 def _scale(name: str) -> tuple[int, int]:
     """What a metric's value is multiplied by, and its digits after the point."""
     return (1, 2) if name in UNITS else (100, 1)

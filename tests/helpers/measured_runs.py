@@ -1,7 +1,10 @@
 """Runs that have measured a policy by CHAIR, without a pipeline behind them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from begun_runs import begin
 from rlaifv_kedro.benchmarks.loop import score_answers
@@ -22,14 +25,16 @@ def measure(
     answers: dict[str, str],
     entry: str = "iteration_1",
     items: str = "i",
+    policies: Sequence[str] = (),
     **start: Any,
 ) -> Manifest:
     """Begins a run that has measured a policy's answers, and ends it.
 
     Args:
         answers: By item, of those in :data:`TRUTH`.
-        entry: Whose: ``base`` or ``iteration_<k>``.
+        entry: Whose: ``base`` or ``iteration_<k>``, or of a benchmark: ``benchmark.<name>``.
         items: The sha256 of the items.
+        policies: Those that have said so; by default the one that the entry is of.
     """
     run = begin(project, run_id, **start)
     asked = table("prompts").frame(
@@ -39,10 +44,13 @@ def measure(
         [(n, "test", f"{n}.jpg", list(there)) for n, there in enumerate(TRUTH.values())]
     )
     truth.attrs[FINGERPRINT] = {"vocabulary": "own-80-v1"}
-    said = table("answers").frame(
-        [(entry, "chair", name, "What is there?", answer, 9, "stop") for name, answer in answers.items()]
-    )
-    scores, metrics = score_answers(said, asked[asked["prompt_id"].isin(list(answers))], truth)
+    rows = [(name, "What is there?", answer, 9, "stop") for name, answer in answers.items()]
+    answered = asked[asked["prompt_id"].isin(list(answers))]
+    own = [
+        table("answers").frame([(policy, "chair", *row) for row in rows]) for policy in policies or (entry,)
+    ]
+    said = pd.concat(own, ignore_index=True)
+    scores, metrics = map(pd.concat, zip(*(score_answers(one, answered, truth) for one in own)))
     for name, frame in (("answers", said), ("item_scores", scores), ("metrics", metrics)):
         path = project / "data" / entry / name / run_id / f"{name}.parquet"
         write_atomically(path, table_content(name, frame, name))

@@ -40,6 +40,19 @@ def test_a_loops_last_policies_are_compared(tmp_path):
     assert found.flips == []
 
 
+def test_an_item_may_flip_for_several_policies(tmp_path):
+    policies = ("base", "iteration_1")
+    runs = [
+        measure(tmp_path, name, {"t0": said}, "benchmark.chair", policies=policies)
+        for name, said in (("a", DOG), ("b", CAT))
+    ]
+    found = compare_runs(tmp_path, *runs)
+    assert [(flip.what, flip.policy_a, flip.policy_b, flip.item_id) for flip in found.flips] == [
+        ("benchmark.chair", policy, policy, "t0") for policy in policies
+    ]
+    assert {(rate.what, rate.policy_b) for rate in found.rates} == {("benchmark.chair", p) for p in policies}
+
+
 @pytest.mark.parametrize(
     ("answers", "items"), [({"t0": CAT}, "others"), ({"t1": CAT}, "")], ids=["by hash", "by name"]
 )

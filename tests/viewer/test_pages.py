@@ -79,7 +79,7 @@ PAGES = {
     "#answers?b=mmhal&id=m1": ".judgement",
     "#rejects": "table.rows td",
     "#labeler": ".chart svg",
-    "#compare?id=chair/chair_s/t1": ".side",
+    "#compare?id=loop/iteration_1/chair_s/t1": ".side",
 }
 
 
@@ -223,7 +223,7 @@ def test_the_labeler_stands_against_peoples_labels(looked: Looked) -> None:
 
 
 def test_flipped_items_stand_beside_their_picture(looked: Looked) -> None:
-    page = looked.at("#compare?id=chair/chair_s/t1", ".side")
+    page = looked.at("#compare?id=loop/iteration_1/chair_s/t1", ".side")
     expect(page.locator("[role=status]")).to_have_text("2 of 2")
     assert "▲ better" in page.locator(".asked").inner_text()
     assert page.locator(".asked img").evaluate("(image) => image.naturalWidth") == 24

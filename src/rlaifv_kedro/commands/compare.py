@@ -9,7 +9,7 @@ import click
 from rlaifv_kedro.commands.options import examples, json_option
 from rlaifv_kedro.commands.project import runs_path
 from rlaifv_kedro.commands.terminal import Command, plain_table, wide_console
-from rlaifv_kedro.formats import UNITS, as_text, cell, difference, in_words, shortened
+from rlaifv_kedro.formats import as_text, cell, difference, shortened, with_unit
 
 if TYPE_CHECKING:
     from rlaifv_kedro.reporting.comparison import Comparison, Flip, Rate
@@ -55,6 +55,8 @@ def as_document(found: "Comparison") -> dict[str, Any]:
 
 def show(found: "Comparison") -> None:
     """Prints parameters, rates and flips as tables of 80 columns, where names allow."""
+    from rich.text import Text
+
     console = wide_console(80)
     names = f"A = run {found.a.run_id}, B = run {found.b.run_id}"
     console.print(names, markup=False, highlight=False)
@@ -63,7 +65,7 @@ def show(found: "Comparison") -> None:
     table.add_column("A")
     table.add_column("B")
     for name, *values in found.parameters:
-        table.add_row(name, *map(as_text, values))
+        table.add_row(name, *(Text(as_text(value)) for value in values))
     console.print()
     console.print(table if found.parameters else "No parameter differs.")
     for note in found.notes:
@@ -74,8 +76,8 @@ def show(found: "Comparison") -> None:
     for metric, flips in _by_verdict(found.flips).items():
         better = sum(flip.better for flip in flips)
         console.print(
-            f"\n{metric}: {len(flips)} verdicts flipped, {better} for the better, {len(flips) - better} "
-            "for the worse with B",
+            f"\n{metric}: {len(flips)} verdicts flipped, {better} better, {len(flips) - better} worse with B",
+            markup=False,
             highlight=False,
         )
         console.print(_flips(flips[:LISTED]))
@@ -85,7 +87,10 @@ def show(found: "Comparison") -> None:
 
 def _rates(rates: "list[Rate]") -> Any:
     """A row a metric that is published, value ± standard error, under a line for benchmark and policies."""
+    from rich.text import Text
+
     from rlaifv_kedro.benchmarks.registry import BENCHMARKS
+    from rlaifv_kedro.reporting.comparison import is_published
 
     table = plain_table()
     for title, side in (
@@ -97,16 +102,14 @@ def _rates(rates: "list[Rate]") -> Any:
         table.add_column(title, justify=side, no_wrap=True)
     group = None
     for rate in rates:
-        benchmark = BENCHMARKS.get(rate.benchmark)
-        if benchmark is not None and rate.metric not in benchmark.headline:
+        if not is_published(rate.benchmark, rate.metric):
             continue
-        if group != (group := (rate.benchmark, rate.policy_a, rate.policy_b)):
-            policies = (
-                rate.policy_a if rate.policy_a == rate.policy_b else f"{rate.policy_a} / {rate.policy_b}"
-            )
-            table.add_row(f"[bold]{benchmark.title if benchmark else rate.benchmark}[/] ({policies})")
+        if group != (group := (rate.what, rate.policy_a, rate.policy_b)):
+            benchmark = BENCHMARKS.get(rate.benchmark)
+            title = benchmark.title if benchmark else rate.benchmark
+            table.add_row(Text.assemble((title, "bold"), f" ({_policies(rate)})"))
         table.add_row(
-            f"  {in_words(rate.metric)}{UNITS.get(rate.metric, ' %')}",
+            f"  {with_unit(rate.metric)}",
             cell(rate.metric, rate.a),
             cell(rate.metric, rate.b),
             difference(rate.metric, rate.difference, rate.low, rate.high),
@@ -114,10 +117,14 @@ def _rates(rates: "list[Rate]") -> Any:
     return table
 
 
+def _policies(one: "Rate | Flip") -> str:
+    return " / ".join(dict.fromkeys((one.policy_a, one.policy_b)))
+
+
 def _by_verdict(flips: "list[Flip]") -> "dict[str, list[Flip]]":
     found: dict[str, list[Flip]] = {}
     for flip in flips:
-        found.setdefault(f"{flip.benchmark}, {flip.metric}", []).append(flip)
+        found.setdefault(f"{flip.benchmark} ({_policies(flip)}), {flip.metric}", []).append(flip)
     return found
 
 

@@ -21,12 +21,14 @@ class Rate:
     """One metric of two policies.
 
     Attributes:
+        what: On what they are measured; see :class:`Measured`.
         policy_a, policy_b: How the runs' tables call them.
         a, b: ``value``, ``standard_error``, ``n`` and ``failed`` of each; see table ``metrics``.
         difference: B less A, of the items that both have answered; None where they aren't the same.
         low, high: Ends of the 95 % interval of the difference, by a paired bootstrap over images.
     """
 
+    what: str
     benchmark: str
     metric: str
     policy_a: str
@@ -43,13 +45,17 @@ class Flip:
     """An item whose verdict is another in run B than in run A.
 
     Attributes:
+        what, policy_a, policy_b: See :class:`Rate`: the same item may flip for several policies.
         metric: The verdict, such as ``chair_s``: 1 for an answer with a hallucinated object.
         better: Whether B's is the better one.
         notes_a, notes_b: What the scorer has found, such as the objects that are not there.
     """
 
+    what: str
     benchmark: str
     metric: str
+    policy_a: str
+    policy_b: str
     item_id: str
     kind: str | None
     image_id: str | None
@@ -108,6 +114,11 @@ def compare_runs(project: Path, a: Manifest, b: Manifest) -> Comparison:
     if not of_a and not of_b:
         notes.append("Neither run has measured a policy.")
     return Comparison(a, b, _parameters(a, b), rates, flips, notes)
+
+
+def is_published(benchmark: str, metric: str) -> bool:
+    """Whether it is one of the metrics that a benchmark is known by; of others, such as probes, all are."""
+    return benchmark not in BENCHMARKS or metric in BENCHMARKS[benchmark].headline
 
 
 def _parameters(a: Manifest, b: Manifest) -> list[tuple[str, Any, Any]]:
@@ -180,7 +191,7 @@ def _rates(a: Measured, b: Measured, policy_a: str, policy_b: str, same: bool) -
             (metric, rows_a), (_, rows_b) = (each[name] for each in parts)
             found = paired_bootstrap(rows_b, rows_a, metric)
             between = {end: _known(getattr(found, end)) for end in ("difference", "low", "high")}
-        yield Rate(metrics[0].at[name, "benchmark"], name, policy_a, policy_b, *values, **between)
+        yield Rate(a.what, metrics[0].at[name, "benchmark"], name, policy_a, policy_b, *values, **between)
 
 
 def _of(table: pd.DataFrame, policy: str) -> pd.DataFrame:
@@ -200,8 +211,11 @@ def _flips(a: Measured, b: Measured, policy_a: str, policy_b: str) -> Iterator[F
         for row in flipped[flipped["metric"] == metric].itertuples():
             said = [table.loc[row.item_id] for table in answers]
             yield Flip(
+                a.what,
                 name,
                 metric,
+                policy_a,
+                policy_b,
                 row.item_id,
                 _known(row.kind),
                 _known(getattr(row, "image_id_a", None)),

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rlaifv_kedro.benchmarks.registry import BENCHMARKS
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.formats import UNITS, cell, difference, in_words, number
+from rlaifv_kedro.formats import cell, difference, in_words, number, with_unit
 from rlaifv_kedro.images import thumbnail_url
-from rlaifv_kedro.reporting.comparison import Comparison
+from rlaifv_kedro.reporting.comparison import Comparison, is_published
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -48,13 +47,13 @@ def rates_table(found: Comparison) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "benchmark": rate.benchmark,
-            "metric": f"{in_words(rate.metric)}{UNITS.get(rate.metric, ' %')}",
+            "metric": with_unit(rate.metric),
             f"A: {rate.policy_a}": cell(rate.metric, rate.a),
             f"B: {rate.policy_b}": cell(rate.metric, rate.b),
             "B - A [95 %]": difference(rate.metric, rate.difference, rate.low, rate.high),
         }
         for rate in found.rates
-        if _is_published(rate.benchmark, rate.metric)
+        if is_published(rate.benchmark, rate.metric)
     )
 
 
@@ -79,8 +78,3 @@ def flips_table(found: Comparison, prompts: pd.DataFrame) -> pd.DataFrame:
         for flip in found.flips
     ]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _is_published(benchmark: str, metric: str) -> bool:
-    """Whether it is one of the metrics that a benchmark is known by; of others, such as probes, all are."""
-    return benchmark not in BENCHMARKS or metric in BENCHMARKS[benchmark].headline

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from rlaifv_kedro.benchmarks.registry import BENCHMARKS
-from rlaifv_kedro.formats import UNITS, cell, in_words
+from rlaifv_kedro.formats import cell, with_unit
 from rlaifv_kedro.reporting.metrics import chair_by_iteration
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def benchmarks_table(metrics: pd.DataFrame) -> Any:
             values = [
                 cell(name, row) + (f" ({row['failed']} failed)" if row["failed"] else "") for row in rows
             ]
-            table.add_row("" if number else benchmark, in_words(name) + UNITS.get(name, " %"), *values)
+            table.add_row("" if number else benchmark, with_unit(name), *values)
         table.add_section()
     return table
 

@@ -10,7 +10,7 @@ import pandas as pd
 from rlaifv_kedro.benchmarks.judging.prices import PriceTable, has_own_price, price_of
 from rlaifv_kedro.benchmarks.registry import BENCHMARKS
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.formats import UNITS, cell, in_words, shortened
+from rlaifv_kedro.formats import cell, in_words, shortened, with_unit
 from rlaifv_kedro.params.run import validate_parameters
 from rlaifv_kedro.reporting.terminal import short_names
 from rlaifv_kedro.viewer.artifacts import Artifacts
@@ -84,14 +84,14 @@ def _write(artifacts: Artifacts, source: _Source, data: DataFolder, thumbnails: 
         "items": len(index["id"]),
         "titles": [in_words(name) for name in short_names(policies)],
     }
-    cells = {in_words(name) + UNITS.get(name, " %"): row for name, row in metrics.items()}
+    cells = {with_unit(name): row for name, row in metrics.items()}
     shown = {
         "policies": policies,
         "verdict": verdict,
         "metrics": [[name, *row] for name, row in cells.items()],
     }
     data.add(f"answers/{source.name}/index", {**found, **index, **shown, "chunk": CHUNK})
-    published = [in_words(name) + UNITS.get(name, " %") for name in (benchmark.headline if benchmark else ())]
+    published = [with_unit(name) for name in (benchmark.headline if benchmark else ())]
     headline = [[name, *cells[name]] for name in published if name in cells]
     return {**found, "headline": headline, "judged": _judged(artifacts, judgements)}
 

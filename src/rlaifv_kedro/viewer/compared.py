@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaifv_kedro.benchmarks.registry import BENCHMARKS
-from rlaifv_kedro.formats import UNITS, cell, difference, in_words
+from rlaifv_kedro.formats import cell, difference, in_words, with_unit
 from rlaifv_kedro.reporting.comparison import Rate, compare_runs
 from rlaifv_kedro.runs.manifest import Manifest
 
@@ -33,7 +33,7 @@ def _rate(rate: Rate) -> list[str]:
     policies = " / ".join(dict.fromkeys((rate.policy_a, rate.policy_b)))
     return [
         f"{title} ({in_words(policies)})",
-        in_words(rate.metric) + UNITS.get(rate.metric, " %"),
+        with_unit(rate.metric),
         cell(rate.metric, rate.a),
         cell(rate.metric, rate.b),
         difference(rate.metric, rate.difference, rate.low, rate.high),

@@ -28,14 +28,10 @@ def script(name: str, value: Any) -> bytes:
 
 
 class DataFolder:
-    """The folder of data files.
-
-    Attributes:
-        size: Bytes written so far.
-    """
+    """The folder of data files."""
 
     def __init__(self, folder: Path):
-        self._folder, self.size = folder, 0
+        self._folder = folder
 
     def add(self, name: str, value: Any) -> None:
         """Writes a value under a name such as ``pairs/1/index``.
@@ -47,7 +43,6 @@ class DataFolder:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        self.size += len(content)
 
 
 def rounded(values: Sequence[Any], digits: int = 4) -> list[float | None]:

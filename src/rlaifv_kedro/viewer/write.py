@@ -21,6 +21,7 @@ from rlaifv_kedro.viewer.thumbnails import Thumbnails
 VIEWERS = Path("data/08_reporting/viewer")
 """Where viewers lie, versioned as artifacts are: ``viewer/RUN/viewer``, which `rlaifv rm` finds."""
 PAGE = "index.html"
+_MARK = "viewer.css"  # by which a viewer is known: other sites have an index.html, too
 _STATIC = Path(__file__).with_name("static")
 
 
@@ -53,6 +54,8 @@ def write_viewer(
         UserError: The folder holds something else or can't be written, or an artifact is damaged.
     """
     _refuse_others_folder(folder)
+    with writing(folder):  # first, so that what is left of a writing that fails is known as a viewer
+        shutil.copytree(_STATIC, folder, dirs_exist_ok=True)
     with (
         replacing_folder(folder / "data") as unfinished,
         closing(Thumbnails(folder / "thumbnails")) as pictures,
@@ -69,8 +72,6 @@ def write_viewer(
         shown = {"answers": answers, "labeler": about_labeler, "compared": against is not None}
         shown["rejects"] = write_rejects(artifacts, data)
         data.add("run", {**overview(artifacts, counts), **shown})
-    with writing(folder):
-        shutil.copytree(_STATIC, folder, dirs_exist_ok=True)
     return Written(
         page=folder / PAGE,
         prompts=sum(found["prompts"] for found in counts.values()),
@@ -80,5 +81,7 @@ def write_viewer(
 
 
 def _refuse_others_folder(folder: Path) -> None:
-    if folder.exists() and not (folder.is_dir() and ((folder / PAGE).is_file() or not any(folder.iterdir()))):
+    if folder.exists() and not (
+        folder.is_dir() and ((folder / _MARK).is_file() or not any(folder.iterdir()))
+    ):
         raise UserError(f"{shown(folder)} is there and no viewer. Choose another folder with --out.")

@@ -42,7 +42,7 @@
       ...(last > 0 ? [["fell", "largest fall first", (row) => known(change(row))], ["rose", "largest rise first", (row) => known(-change(row))]] : [])];
   }
 
-  const brief = (index, row) => [rlaifv.thumbnail(index.picture[row], { alt: "" }), h("span", { class: "words" },
+  const brief = (index, row) => [rlaifv.picture(index.picture[row], ""), h("span", { class: "words" },
     h("span", { class: "question" }, index.question[row]),
     h("span", { class: "tallies" }, index.values[row].map((value, k) => h("span", {}, `${k ? "→ " : ""}${value ?? "–"}`))))];
 
@@ -50,7 +50,7 @@
     const known = index.policies.map((policy, k) => [index.titles[k], item.policies[policy]]).filter(([, own]) => own);
     const first = known[0]?.[1].text;
     return [
-      h("div", { class: "asked" }, rlaifv.thumbnail(item.picture, { alt: "the item's picture", class: `large${item.picture?.endsWith(".png") ? " pixels" : ""}` }),
+      h("div", { class: "asked" }, rlaifv.picture(item.picture, "the item's picture", "large"),
         h("div", {}, h("p", { class: "question" }, item.question), h("p", { class: "note" }, [item.id, item.kind].filter(Boolean).join(" · ")), reference(item.reference))),
       h("div", { class: "sides policies" }, known.map(([title, own], k) => answer(title, own, k ? first : null))),
     ];

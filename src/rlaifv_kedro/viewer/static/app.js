@@ -30,7 +30,7 @@
       h("a", { href: `#${name}`, "aria-current": name === page && "page" }, rlaifv.pages[name].title)));
   }
 
-  const STEPS = { j: 1, ArrowRight: 1, k: -1, ArrowLeft: -1 }; // up and down scroll;
+  const STEPS = { j: 1, ArrowRight: 1, k: -1, ArrowLeft: -1 }; // arrows up and down scroll
 
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;

@@ -109,16 +109,16 @@ rlaifv.charts = (() => {
     return group;
   }
 
-  // Counts as bars: [{label, count, of: rlaifv colour class}].
-  function bars(title, rows, note) {
+  // Counts as bars: [{label, count}].
+  function bars(title, rows) {
     const most = Math.max(...rows.map((row) => row.count), 1);
     return h("figure", { class: "chart" }, h("figcaption", {}, title),
       h("div", { class: "bars" }, rows.map((row) => [
         h("span", { class: "bar-label" }, row.label),
         svg("svg", { class: "bar", width: "100%", height: 14, preserveAspectRatio: "none", viewBox: "0 0 100 14", "aria-hidden": "true" },
-          svg("rect", { class: `colour-${row.colour ?? 0}`, width: (100 * row.count) / most, height: 14 })),
-        h("span", { class: "number" }, row.text ?? rlaifv.count(row.count)),
-      ])), note && h("p", { class: "note" }, note));
+          svg("rect", { class: "colour-0", width: (100 * row.count) / most, height: 14 })),
+        h("span", { class: "number" }, rlaifv.count(row.count)),
+      ])));
   }
 
   return { lines, bars };

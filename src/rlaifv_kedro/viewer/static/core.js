@@ -54,6 +54,11 @@ const rlaifv = (() => {
   const svg = (tag, attributes, ...children) =>
     filled(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 
+  // A thumbnail by its name; drawings, which are PNG files, keep their pixels when they are enlarged.
+  const picture = (name, alt, size = "") => (name
+    ? h("img", { src: `thumbnails/${name}`, loading: "lazy", alt, class: `${size} ${name.endsWith(".png") ? "pixels" : ""}` })
+    : h("span", { class: "no-picture" }, "no picture"));
+
   // A table of [heading, ...] and rows of texts or elements; the first column is text, the others numbers.
   function table(headings, rows, attributes) {
     const cells = (tag, row) => row.map((cell, k) => h(tag, k ? { class: "number" } : {}, cell ?? "–"));
@@ -92,5 +97,5 @@ const rlaifv = (() => {
 
   const words = (name) => name.replaceAll("_", " ");
 
-  return { add, load, h, svg, table, address, count, plural, duration, probability, words, pages: {} };
+  return { add, load, h, svg, picture, table, address, count, plural, duration, probability, words, pages: {} };
 })();

@@ -49,13 +49,9 @@
     ].filter(Boolean);
   }
 
-  const thumbnail = (picture, attributes) => (picture
-    ? h("img", { src: `thumbnails/${picture}`, loading: "lazy", class: picture.endsWith(".png") && "pixels", ...attributes })
-    : h("span", { class: "no-picture" }, "no picture"));
-
   function brief(index, row) {
     const tally = (column, sign) => index[column]?.[row] > 0 && h("span", { class: `verdict ${column}` }, `${sign} ${index[column][row]}`);
-    return [thumbnail(index.picture[row], { alt: "" }), h("span", { class: "words" }, h("span", { class: "question" }, index.question[row]),
+    return [rlaifv.picture(index.picture[row], ""), h("span", { class: "words" }, h("span", { class: "question" }, index.question[row]),
       h("span", { class: "tallies" }, tally("accepted", "✓"), tally("rejected", "✗"), tally("unread", "?"),
         index.gap?.[row] > 0 && h("span", {}, `gap ${index.gap[row]}`),
         index.pairs[row] > 0 && h("span", {}, rlaifv.plural(index.pairs[row], "pair", "pairs"))))];
@@ -66,7 +62,7 @@
     const least = leastSure(item);
     const candidates = [...item.candidates].sort((a, b) => (b.score ?? -Infinity) - (a.score ?? -Infinity) || a.n - b.n);
     return [
-      h("div", { class: "asked" }, thumbnail(item.picture, { alt: "the prompt's picture", class: `large${item.picture?.endsWith(".png") ? " pixels" : ""}` }),
+      h("div", { class: "asked" }, rlaifv.picture(item.picture, "the prompt's picture", "large"),
         h("div", {}, h("p", { class: "question" }, item.question), h("p", { class: "note" }, facts.join(" · ")),
           item.why?.map(([, why]) => h("p", { class: "error" }, why)),
           item.pairs.map((pair, k) => pairOf(item, pair, item.pairs.length > 1 ? ` ${k + 1}` : "")))),
@@ -117,6 +113,5 @@
 
   const texts = (item) => [item.id, item.question, ...item.candidates.flatMap((one) => [one.text, ...one.claims.map((claim) => claim[0])])];
 
-  rlaifv.thumbnail = thumbnail;
   rlaifv.pages.prompts = { title: "Prompts, claims, pairs", open, isThere: (run) => Object.keys(run.counts).length > 0 };
 })();
