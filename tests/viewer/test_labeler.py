@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from rlaifv_kedro.errors import UserError
@@ -12,7 +13,8 @@ from rlaifv_kedro.miniature.scenes import content_of_scene
 from rlaifv_kedro.runs.manifest import Manifest
 from rlaifv_kedro.viewer.artifacts import Artifacts
 from rlaifv_kedro.viewer.labeler import labeler
-from viewed_runs import RunMaker, picture, viewed_run
+from rlaifv_kedro.viewer.write import write_viewer
+from viewed_runs import PROMPTS, RunMaker, picture, viewed_run
 
 SEED, SHARE = 7, 0.4
 
@@ -123,3 +125,18 @@ def test_lengths_of_both_sides_and_scores_by_length(tmp_path: Path) -> None:
     assert (pairs["longer"], pairs["equal"], pairs["shorter"]) == (1, 0, 2)  # Chinese text has no blanks
     assert sum(row[3] for row in own["by_length"]) == 3 * 68
     assert "reliability" not in own
+
+
+def test_pairs_of_other_candidates_are_not_counted(tmp_path: Path) -> None:
+    """Pairs may have been read from elsewhere: without ids of prompts, or with those of another run."""
+    run = viewed_run(tmp_path)
+    artifacts = Artifacts(tmp_path, run)
+    path = artifacts.path("iteration_1.preference_pairs")
+    pairs = pq.read_table(path)
+    ids = pairs.column_names.index("prompt_id")
+    pq.write_table(pairs.set_column(ids, "prompt_id", [["p0", "p1", "elsewhere"]]), path)
+    own = labeler(artifacts, None)["lengths"][1]["pairs"]
+    assert own["longer"] + own["equal"] + own["shorter"] == 2
+    pq.write_table(pairs.drop_columns(["prompt_id"]), path)
+    assert labeler(artifacts, None)["lengths"][1]["pairs"] is None
+    assert write_viewer(tmp_path, run, tmp_path / "out").prompts == PROMPTS

@@ -81,7 +81,7 @@ def short_names(paths: list[str]) -> list[str]:
     A checkpoint's folder is often called as its neighbours' are.
     """
     parts = [path.rstrip("/").split("/") for path in paths]
-    for length in range(1, max(map(len, parts)) + 1):
+    for length in range(1, max(map(len, parts), default=0) + 1):
         names = ["/".join(own[-length:]) for own in parts]
         if len(set(names)) == len(names):
             return names

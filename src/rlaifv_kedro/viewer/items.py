@@ -27,12 +27,12 @@ class ByNumber:
     """The rows of a table by the numbers of their prompts, in the prompts' order.
 
     Args:
-        rows: With a column prompt_id; None for no table. Rows of other prompts are left out.
+        rows: None for no table. Rows of other prompts, or without a prompt_id, are left out.
         numbers: The prompts' ids.
     """
 
     def __init__(self, rows: pd.DataFrame | None, numbers: pd.Index):
-        self.rows = pd.DataFrame({"prompt_id": []}) if rows is None else rows
+        self.rows = pd.DataFrame({"prompt_id": []}) if rows is None or "prompt_id" not in rows else rows
         codes = numbers.get_indexer(pd.Index(self.rows["prompt_id"]))
         order = np.argsort(codes, kind="stable")
         self._positions = order[np.searchsorted(codes[order], 0) :]

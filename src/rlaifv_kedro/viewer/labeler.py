@@ -198,9 +198,9 @@ def _pair_lengths(artifacts: Artifacts, of: str, candidates: pd.DataFrame) -> di
     if pairs is None or not {"prompt_id", *names} <= set(pairs):
         return None
     tokens = candidates.set_index(_CANDIDATE)["token_count"]
-    chosen, rejected = (
-        tokens.loc[pd.MultiIndex.from_frame(pairs[["prompt_id", name]])].to_numpy(float) for name in names
-    )
+    own = [pd.MultiIndex.from_frame(pairs[["prompt_id", name]]) for name in names]
+    both = np.array([tokens.reindex(one).to_numpy(float, na_value=np.nan) for one in own])  # (2, pairs)
+    chosen, rejected = both[:, ~np.isnan(both).any(axis=0)]  # without pairs of other candidates than these
     difference = chosen - rejected
     return {
         "chosen": _estimate(chosen),

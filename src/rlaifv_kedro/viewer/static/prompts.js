@@ -30,7 +30,7 @@
       iterations.length > 1 && { key: "i", label: "iteration", options: iterations.map((k) => [k, k]) },
       index.rejected && { key: "v", label: "verdicts", options: [["rejected", "✗ some rejected"], ["unread", "? some unread"], ["accepted", "✓ all accepted"]],
         test: (row, value) => (value === "accepted" ? index.accepted[row] > 0 && !index.rejected[row] && !index.unread[row] : index[value][row] > 0) },
-      wrong && { key: "x", label: "labeler", options: [["wrong", "wrong of some claim"]], test: (row) => wrong.has(index.id[row]) },
+      wrong && { key: "x", label: "labeler", options: [["wrong", "wrong about some claim"]], test: (row) => wrong.has(index.id[row]) },
       index.gap && { key: "g", label: "score gap at least", options: "number", test: (row, value) => index.gap[row] !== null && index.gap[row] >= Number(value) },
       { key: "pair", label: "pairs", options: [["yes", "with a pair"], ["no", "without"]], test: (row, value) => (index.pairs[row] > 0) === (value === "yes") },
       coded("t", "question_type", "prompt type"), coded("o", "origin_dataset", "origin"),
