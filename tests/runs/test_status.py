@@ -87,6 +87,24 @@ def test_a_stage_has_ended_with_its_last_node():
     waiting = nodes("iteration_1.feedback.a", "iteration_1.feedback.b", "base.c")
     progress = Progress(dict(waiting))
     assert [progress.end(waiting[name], 1.0) for name in list(waiting)] == [False, True, True]
+    assert progress.end(waiting["base.c"], 1.0) is False  # another of its outputs is saved: no second end
+
+
+def test_nodes_may_end_while_the_line_is_shown():
+    """It is asked for in a thread of its own, which an error would end."""
+
+    class Meanwhile:
+        name, namespace = "a.first", "a"
+
+        @property
+        def tags(self):
+            progress.end(second, 1.0)
+            return ()
+
+    [second] = nodes("a.second").values()
+    progress = Progress({"a.first": Meanwhile(), "a.second": second})
+    progress.seconds_left()
+    assert progress.done == 1
 
 
 def test_steps_are_told_while_somebody_listens():

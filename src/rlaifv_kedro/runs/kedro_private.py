@@ -16,9 +16,8 @@ from kedro.pipeline.node import Node
 
 from rlaifv_kedro.doors import MOST_OF_SETTINGS, open_regular
 
-if (
-    TYPE_CHECKING
-):  # it sets up Kedro's log, which writes to standard output where a project has none of its own
+# At run time these would set up Kedro's log, which writes to standard output outside of a project.
+if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
     from kedro.framework.session import KedroServiceSession
     from kedro.runner import AbstractRunner

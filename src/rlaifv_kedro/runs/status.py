@@ -43,6 +43,9 @@ def same_work(name: str) -> str:
 class Progress:
     """Which nodes of a run are done, and how long the others may take.
 
+    Nodes tell it in the threads that run them, while another thread shows its line: what changes meanwhile is
+    read once, or copied.
+
     Attributes:
         waiting: The nodes that are still to be run, in any order: none of those that a resumed run skips.
         known: Seconds of each node that some start of this run has run, by its name.
@@ -70,8 +73,9 @@ class Progress:
     def end(self, node: Node, seconds: float) -> bool:
         """A node has ended, and took so many seconds over all starts; whether it was its namespace's last."""
         self.known[node.name] = seconds
-        if self.waiting.pop(node.name, None):
-            self.done += 1
+        if self.waiting.pop(node.name, None) is None:
+            return False  # it has ended before: another of its outputs was saved again
+        self.done += 1
         return all(other.namespace != node.namespace for other in self.waiting.values())
 
     def advance(self, step: Step) -> None:
@@ -81,14 +85,15 @@ class Progress:
 
     def line(self) -> str:
         """Where the run is: "iteration 2/4 · feedback · node 31/74 · about 3 min left · divide 3/25"."""
-        if self.node is None:
+        node, step = self.node, self.step
+        if node is None:
             return ""
-        *parts, name = where(self.node, self.iterations)
+        *parts, name = where(node, self.iterations)
         parts.append(f"node {min(self.done + 1, self.total)}/{self.total}")
         left = self.seconds_left()
         if left is not None:
             parts.append(f"about {duration(left)} left" if left >= MINUTE else "less than a minute left")
-        far = f" {self.step.done}/{self.step.total}" if self.step and self.step.total > 1 else ""
+        far = f" {step.done}/{step.total}" if step and step.total > 1 else ""
         return " · ".join([*parts, name + far])
 
     def seconds_left(self) -> float | None:
@@ -98,9 +103,9 @@ class Progress:
         running one takes as long for the rest of its step as for what it has done of it, where that is more
         than nothing. Nodes without a model that were never run count nothing.
         """
-        by_work = {same_work(name): seconds for name, seconds in self.known.items()}
+        by_work = {same_work(name): seconds for name, seconds in list(self.known.items())}
         left = 0.0
-        for name, node in self.waiting.items():
+        for name, node in list(self.waiting.items()):
             seconds = by_work.get(same_work(name))
             if node is self.node:
                 rest = self._rest_of_step()
