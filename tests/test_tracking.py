@@ -18,6 +18,8 @@ def home(tmp_path, monkeypatch):
     for service in ("WANDB", "SWANLAB"):
         for variable in (f"{service}_MODE", f"{service}_API_KEY"):
             monkeypatch.delenv(variable, raising=False)
+    for variable in ("WANDB_BASE_URL", "SWANLAB_WEB_HOST", "NETRC"):
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
 
@@ -40,6 +42,22 @@ def test_a_service_wants_a_key_unless_it_stays_local(home, monkeypatch, service,
     assert tracking.lacks_login(service) is None
     (home / ".netrc").write_text("machine elsewhere.org login user password secret\n")
     assert tracking.lacks_login(service) == variable
+
+
+@pytest.mark.parametrize(
+    ("service", "variable", "address"),
+    [
+        ("wandb", "WANDB_BASE_URL", "https://curves.example.org:8080"),
+        ("swanlab", "SWANLAB_WEB_HOST", "curves.example.org"),
+    ],
+)
+def test_a_server_of_ones_own_has_a_key_of_its_own(home, monkeypatch, service, variable, address):
+    key = f"machine curves.example.org login user password {'k' * 40}\n"
+    (home / "keys").write_text(key)
+    monkeypatch.setenv("NETRC", str(home / "keys"))
+    assert tracking.lacks_login(service) == f"{service.upper()}_API_KEY"
+    monkeypatch.setenv(variable, address)
+    assert tracking.lacks_login(service) is None
 
 
 @pytest.mark.parametrize("service", ["tensorboard", "mlflow", "trackio"])

@@ -9,6 +9,7 @@ import os
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,7 +21,8 @@ PROJECT = "rlaifv_kedro"
 MLFLOW_STORE = "sqlite:///data/08_reporting/mlflow.db"
 _MLFLOW_FILES = Path("data/08_reporting/mlflow_files")
 _TAG = "rlaifv_kedro.run"
-_KEYS = {"wandb": ("WANDB_API_KEY", "api.wandb.ai"), "swanlab": ("SWANLAB_API_KEY", "swanlab.cn")}
+# Their own servers, and the variable that names another.
+_SERVERS = {"wandb": ("api.wandb.ai", "WANDB_BASE_URL"), "swanlab": ("swanlab.cn", "SWANLAB_WEB_HOST")}
 _LOCAL = {"wandb": {"offline", "disabled", "dryrun"}, "swanlab": {"local", "offline", "disabled"}}
 
 
@@ -78,10 +80,14 @@ def end(services: list[str]) -> None:
 
 def lacks_login(service: str) -> str | None:
     """The variable that a service's key is missing in; None where it has one, or is to be local."""
-    if service not in _KEYS or os.environ.get(f"{service.upper()}_MODE") in _LOCAL[service]:
+    if service not in _SERVERS or os.environ.get(f"{service.upper()}_MODE") in _LOCAL[service]:
         return None
-    variable, host = _KEYS[service]
-    files = [Path.home() / ".netrc", Path.home() / "_netrc", Path.home() / ".swanlab" / ".netrc"]
+    variable, (host, other) = f"{service.upper()}_API_KEY", _SERVERS[service]
+    if address := os.environ.get(other):
+        host = urlsplit(address if "//" in address else f"//{address}").hostname or host
+    files = [Path.home() / name for name in (".netrc", "_netrc", ".swanlab/.netrc")]
+    if chosen := os.environ.get("NETRC"):
+        files.append(Path(chosen))
     known: set[str] = set()
     for file in files:
         try:
