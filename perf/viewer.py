@@ -30,6 +30,7 @@ from rlaifv_kedro.schemas import table
 from rlaifv_kedro.viewer.write import write_viewer
 
 CANDIDATES, CLAIMS, AT_ONCE = 10, 6, 1000
+CHUNKED = ("candidates", "claims", "verdicts")
 WORDS = np.array(
     ["a", "the", "dog", "cat", "person", "beside", "red", "wooden", "bench", "under", "old", "tree"]
 )
@@ -74,19 +75,19 @@ def main() -> None:
 
 def artifacts(folder: Path, prompts: int) -> Manifest:
     """The artifacts of one iteration, and a manifest that names them."""
-    entries = {}
     for name, write in {"prompts": write_prompts, "answers": write_answers}.items():
         marker = folder / f".{name}_{prompts}"
-        made = write(folder, prompts, done=marker.exists())
-        marker.touch()
-        entries |= made
-    written = {f"iteration_1.{name}": Entry(path=name, version=None, sha256="-") for name in entries}
+        if not marker.exists():
+            write(folder, prompts)
+            marker.touch()
+    names = ("prompts", *CHUNKED, "scores")
+    written = {f"iteration_1.{name}": Entry(path=name, version=None, sha256="-") for name in names}
     unknown = {"pid": 1, "host": "-", "command": "kedro run", "pipelines": [], "parameters": {}}
     more = {"packages": {}, "python": "-", "written": written}
     return Manifest(run_id=f"synthetic-{prompts}", started=now(), status="finished", **unknown, **more)
 
 
-def write_prompts(folder: Path, prompts: int, done: bool) -> dict[str, None]:
+def write_prompts(folder: Path, prompts: int) -> None:
     """Table ``prompts``: a hundred pictures, each of other bytes behind its end."""
     random = np.random.default_rng(0)
     pictures = [jpeg(random) for _ in range(100)]
@@ -101,10 +102,8 @@ def write_prompts(folder: Path, prompts: int, done: bool) -> dict[str, None]:
                 for n in range(start, min(start + AT_ONCE, prompts))
             ])  # fmt: skip
 
-    if not done:
-        folder.mkdir(parents=True, exist_ok=True)
-        TableDataset(str(folder / "prompts"), "prompts").save(parts())
-    return {"prompts": None}
+    folder.mkdir(parents=True, exist_ok=True)
+    TableDataset(str(folder / "prompts"), "prompts").save(parts())
 
 
 def jpeg(random: np.random.Generator) -> bytes:
@@ -116,14 +115,11 @@ def jpeg(random: np.random.Generator) -> bytes:
     return buffer.getvalue()
 
 
-def write_answers(folder: Path, prompts: int, done: bool) -> dict[str, None]:
-    """Tables ``candidates``, ``claims``, ``verdicts``, ``scores``, ``preference_pairs``."""
-    names = ("candidates", "claims", "verdicts")
-    if done:
-        return dict.fromkeys((*names, "scores"))
+def write_answers(folder: Path, prompts: int) -> None:
+    """Tables ``candidates``, ``claims``, ``verdicts``, ``scores``."""
     random = np.random.default_rng(1)
     texts = [" ".join(random.choice(WORDS, 90)) for _ in range(2000)]
-    chunked = {name: ChunkedTableDataset(str(folder / name), name) for name in names}
+    chunked = {name: ChunkedTableDataset(str(folder / name), name) for name in CHUNKED}
     ids, scores = [], []
     for start in range(0, prompts, AT_ONCE):
         chunk = f"{start:06d}"
@@ -145,7 +141,6 @@ def write_answers(folder: Path, prompts: int, done: bool) -> dict[str, None]:
     for dataset in chunked.values():
         dataset.save(Complete(ids))
     TableDataset(str(folder / "scores"), "scores").save(table("scores").frame(scores))
-    return dict.fromkeys((*names, "scores"))
 
 
 class Peak:

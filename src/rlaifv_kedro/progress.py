@@ -38,6 +38,7 @@ def counted(items: Sequence[Item], label: str) -> Iterator[Item]:
     for done, item in enumerate(items):
         report(label, done, len(items))
         yield item
+    report(label, len(items), len(items))
 
 
 def batches(items: Sequence[Item], size: int, label: str) -> Iterator[Sequence[Item]]:
@@ -45,3 +46,4 @@ def batches(items: Sequence[Item], size: int, label: str) -> Iterator[Sequence[I
     for start in range(0, len(items), size):
         report(label, start, len(items))
         yield items[start : start + size]
+    report(label, len(items), len(items))

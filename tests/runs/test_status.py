@@ -114,7 +114,17 @@ def test_steps_are_told_while_somebody_listens():
     assert list(counted("xy", "c")) == ["x", "y"]
     steps.listen(None)
     list(batches(range(5), 2, "b"))
-    assert told == [("b", 0, 5, 0), ("b", 2, 5, 0), ("b", 4, 5, 0), ("c", 0, 2, 0), ("c", 1, 2, 0)]
+    assert told == [("b", n, 5, 0) for n in (0, 2, 4, 5)] + [("c", n, 2, 0) for n in (0, 1, 2)]
+
+
+def test_a_step_that_has_ended_gives_way_to_the_next():
+    progress = status.show(nodes("miniature.measure").values(), {})
+    try:
+        list(counted("abc", "answering"))
+        next(batches("abcd", 2, "probes"))
+    finally:
+        status.take_away()
+    assert progress.step == Step("probes", 0, 4)
 
 
 def test_in_a_file_it_is_a_line_once_a_minute(monkeypatch, caplog):

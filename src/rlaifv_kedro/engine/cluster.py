@@ -16,9 +16,8 @@ from rlaifv_kedro.params import ComputeParams, RayParams
 # Bytes of shared memory of a cluster of the run's own: the items and rows of the chunks that are under way,
 # some 40 MB a worker with large pictures. Ray's own choice is a third of the machine's memory.
 _OBJECT_STORE = 1 << 30
-STARTS = 3
-"""How often a cluster of the run's own is tried to be started: Ray gives its processes 30 s."""
-SLOW = "timed out during startup"
+# How often a cluster of the run's own is tried to be started: Ray gives its processes 30 s, and says so.
+_STARTS, _TOO_SLOW = 3, "timed out during startup"
 ANSWERS_WITHIN = 60.0
 """Seconds for which a cluster that is there is waited for; Ray itself would wait for minutes."""
 
@@ -147,7 +146,7 @@ def enough(free: Mapping[str, float], needs: Mapping[str, float]) -> bool:
     return all(free.get(name, 0) >= each for name, each in needs.items())
 
 
-def _start(ray: Any, address: str, tries: int = STARTS) -> None:
+def _start(ray: Any, address: str, tries: int = _STARTS) -> None:
     # Else Ray would send statistics of its use.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     own = {} if address else {"object_store_memory": _OBJECT_STORE, "include_dashboard": False}
@@ -158,11 +157,12 @@ def _start(ray: Any, address: str, tries: int = STARTS) -> None:
     except Exception as error:  # Ray raises that class itself where its processes start too slowly
         if address:
             raise _not_joined(address, str(error)) from error
-        if tries > 1 and SLOW in str(error):
+        if tries > 1 and _TOO_SLOW in str(error):
             # Those of the slow start can't be reached; they end with this process.
             logger.warning("Ray's processes didn't start in time; they are started again")
             ray.shutdown()
-            return _start(ray, address, tries - 1)
+            _start(ray, address, tries - 1)
+            return
         raise UserError(
             f"Ray can't be started on this machine: {str(error).rstrip('.')}. If this machine is very busy, "
             "try again."

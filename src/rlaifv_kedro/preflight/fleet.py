@@ -58,11 +58,11 @@ class Fleet:
 
     @property
     def in_process(self) -> float:
-        """The same for a model that is loaded."""
+        """GPUs that compute at one time for a model that a process has loaded itself."""
         return min(1, self.of_a_worker)
 
     def speed(self, stage: Stage, role: str) -> float:
-        """How many times as fast as on one GPU a stage is, the loading of models left out."""
+        """How many times as fast as one GPU the fleet is at a stage, the loading of models left out."""
         if stage.together:
             return self.gpus
         rounds = math.ceil(stage.chunks / self.workers)  # the last one may leave workers idle

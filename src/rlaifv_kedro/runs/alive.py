@@ -105,9 +105,10 @@ def take_over(project: Path, run_id: str) -> str:
 
 
 def state(project: Path, manifest: Manifest) -> str:
-    """One of ``running``, ``finished``, ``failed``, ``stopped`` (by a signal) and ``killed``.
+    """How a run is, for people: ``running``, ``killed``, or how it ended by its own word.
 
-    A killed run is running by its own word, but its process is gone, or gives no sign of life.
+    That is ``finished``, ``failed`` or ``stopped`` (by a signal), or what :mod:`rlaifv_kedro.runs.removing`
+    has left of it. A killed run is running by its own word, but its process is gone, or gives no sign of life.
     """
     if manifest.status != "running":
         return manifest.status
