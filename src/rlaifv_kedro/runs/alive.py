@@ -108,7 +108,7 @@ def state(project: Path, manifest: Manifest) -> str:
     """How a run is, for people: ``running``, ``killed``, or how it ended by its own word.
 
     That is ``finished``, ``failed`` or ``stopped`` (by a signal), or what :mod:`rlaifv_kedro.runs.removing`
-    has left of it. A killed run is running by its own word, but its process is gone, or gives no sign of life.
+    has left of it. A killed run is running by its own word, but its process is gone or gives no sign of life.
     """
     if manifest.status != "running":
         return manifest.status
