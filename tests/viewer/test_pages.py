@@ -144,7 +144,7 @@ def test_differing_words_are_underlined(looked: Looked) -> None:
 )
 def test_filters(looked: Looked, hash_: str, count: int) -> None:
     page = looked.at(hash_, "[role=status]")
-    expect(page.locator("[role=status]")).to_have_text(re.compile(rf"{count} of \d+"))
+    expect(page.locator("[role=status]")).to_have_text(re.compile(rf"^{count} of \d+"))
 
 
 def test_a_filter_is_chosen_by_hand_and_stands_in_the_address(looked: Looked) -> None:

@@ -90,7 +90,7 @@ def _rates(rates: "list[Rate]") -> Any:
     from rich.text import Text
 
     from rlaifv_kedro.benchmarks.registry import BENCHMARKS
-    from rlaifv_kedro.reporting.comparison import is_published
+    from rlaifv_kedro.reporting.comparison import is_published, policies
 
     table = plain_table()
     for title, side in (
@@ -107,7 +107,7 @@ def _rates(rates: "list[Rate]") -> Any:
         if group != (group := (rate.what, rate.policy_a, rate.policy_b)):
             benchmark = BENCHMARKS.get(rate.benchmark)
             title = benchmark.title if benchmark else rate.benchmark
-            table.add_row(Text.assemble((title, "bold"), f" ({_policies(rate)})"))
+            table.add_row(Text.assemble((title, "bold"), f" ({policies(rate)})"))
         table.add_row(
             f"  {with_unit(rate.metric)}",
             cell(rate.metric, rate.a),
@@ -117,14 +117,12 @@ def _rates(rates: "list[Rate]") -> Any:
     return table
 
 
-def _policies(one: "Rate | Flip") -> str:
-    return " / ".join(dict.fromkeys((one.policy_a, one.policy_b)))
-
-
 def _by_verdict(flips: "list[Flip]") -> "dict[str, list[Flip]]":
+    from rlaifv_kedro.reporting.comparison import policies
+
     found: dict[str, list[Flip]] = {}
     for flip in flips:
-        found.setdefault(f"{flip.benchmark} ({_policies(flip)}), {flip.metric}", []).append(flip)
+        found.setdefault(f"{flip.benchmark} ({policies(flip)}), {flip.metric}", []).append(flip)
     return found
 
 

@@ -116,6 +116,11 @@ def compare_runs(project: Path, a: Manifest, b: Manifest) -> Comparison:
     return Comparison(a, b, _parameters(a, b), rates, flips, notes)
 
 
+def policies(one: Rate | Flip) -> str:
+    """The policies that are compared, by one name where both are called alike."""
+    return " / ".join(dict.fromkeys((one.policy_a, one.policy_b)))
+
+
 def is_published(benchmark: str, metric: str) -> bool:
     """Whether it is one of the metrics that a benchmark is known by; of others, such as probes, all are."""
     return benchmark not in BENCHMARKS or metric in BENCHMARKS[benchmark].headline

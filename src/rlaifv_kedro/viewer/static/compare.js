@@ -49,10 +49,10 @@
 
   function detail(flip, picture) {
     const parts = rlaifv.differing(flip.answer_a, flip.answer_b);
-    const side = (name, value, note, k) => h("div", { class: "side" }, h("h3", {}, `run ${name}`, h("span", { class: "note" }, ` ${words(flip.metric)} ${value}`)), h("p", { class: "answer" }, rlaifv.underlined(parts[k])), note && h("p", { class: "found" }, note));
+    const side = (name, policy, value, note, k) => h("div", { class: "side" }, h("h3", {}, `run ${name}, ${words(policy)}`, h("span", { class: "note" }, ` ${words(flip.metric)} ${value}`)), h("p", { class: "answer" }, rlaifv.underlined(parts[k])), note && h("p", { class: "found" }, note));
     return [h("div", { class: "asked" }, rlaifv.picture(picture, "the item's picture", "large"),
       h("div", {}, h("p", { class: "question" }, flip.question), h("p", { class: "note" }, [flip.item_id, flip.kind].filter(Boolean).join(" · ")), h("p", {}, sign(flip), " with B"))),
-    h("div", { class: "sides policies" }, side("A", flip.value_a, flip.note_a, 0), side("B", flip.value_b, flip.note_b, 1))];
+    h("div", { class: "sides policies" }, side("A", flip.policy_a, flip.value_a, flip.note_a, 0), side("B", flip.policy_b, flip.value_b, flip.note_b, 1))];
   }
 
   rlaifv.pages.compare = { title: "Compared", open, isThere: (run) => run.compared };
