@@ -5,13 +5,12 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rlaifv_kedro.viewer.serving import server_of
 from whole_project import Project
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -49,9 +48,7 @@ def test_every_iteration_is_a_box_of_four_and_nothing_is_drawn_twice(site: Path)
     for pipeline in ("main", "pipelines/iteration"):
         shown = answer(site, *pipeline.split("/"))
         boxes = shown["modular_pipelines"]
-        stages = {
-            f"iteration_1.{stage}" for stage in ("data_generation", "feedback", "training", "evaluation")
-        }
+        stages = {f"iteration_1.{stage}" for stage in STAGES}
         assert {child["id"] for child in boxes["iteration_1"]["children"]} >= stages
         ids = [node["id"] for node in shown["nodes"]]
         assert len(ids) == len(set(ids))
@@ -102,8 +99,7 @@ def test_what_is_no_graph_is_left_alone(site: Path, finished: tuple[Project, str
 @pytest.fixture(scope="module")
 def address(site: Path) -> Iterator[str]:
     """Where a web server of this process has the folder."""
-    handler = partial(SimpleHTTPRequestHandler, directory=str(site))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with server_of(site) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -267,6 +268,18 @@ def test_the_command_on_a_terminal_and_as_json() -> None:
     )
     assert CliRunner().invoke(cli, ["plan", "--gpu", "abacus"]).exit_code == 1
     assert CliRunner().invoke(cli, ["plan", "--env", "llava"]).exit_code == 1
+
+
+def test_the_sum_is_that_of_the_rows_above_it() -> None:
+    """Of one iteration, and of the base policy that is measured once."""
+    done = CliRunner().invoke(cli, ["plan", "--env", "llava15_7b", "--pipelines", "evaluation"])
+    generated = re.findall(r"^ (\S+) .* (\d+) k +[\d.]+ *$", done.stdout, re.MULTILINE)
+    assert generated == [
+        ("answer_with_checkpoints", "510"),
+        ("answer_test_prompts", "40"),
+        ("base", "40"),
+        ("all", "590"),
+    ]
 
 
 def test_the_docs_show_what_the_command_says() -> None:

@@ -129,8 +129,11 @@ def table(plan: "Plan") -> "Table":
         made.add_column(title, justify="right", no_wrap=True)
     for row in plan.rows:
         made.add_row(*cells(row, spent.values()))
-    columns = ("prefill", "apart", "generated", *spent.values())
-    total = Row("all", **{name: plan.total(name) for name in columns})
+    # Of an iteration, or of a run of one with what it does once beside it.
+    tokens = {
+        name: plan.total(name if several else f"loop_{name}") for name in ("prefill", "apart", "generated")
+    }
+    total = Row("all", **tokens, **{name: plan.total(name) for name in spent.values()})
     made.add_section()
     made.add_row(*cells(total, spent.values()), style="bold")
     return made

@@ -206,7 +206,8 @@ class _Clock:
 
 
 def _row(clock: _Clock, name: str, last: Stage | None, every: list[Stage]) -> Row:
-    """
+    """What a stage takes in one iteration, and in all of them.
+
     Args:
         last: What counts for one iteration, if the stage is part of one.
         every: The stage in all iterations.

@@ -205,7 +205,7 @@ def _of(table: pd.DataFrame, policy: str) -> pd.DataFrame:
 
 def _flips(a: Measured, b: Measured, policy_a: str, policy_b: str) -> Iterator[Flip]:
     """Items whose verdict is another, in the order of the items."""
-    name = a.scores["benchmark"].iloc[0]
+    name = a.metrics["benchmark"].iloc[0]  # scores may be none: every judgement may have failed
     chosen = ((a, policy_a), (b, policy_b))
     answers = [_of(each.answers, policy).set_index("item_id") for each, policy in chosen]
     scores = [_of(each.scores, policy) for each, policy in chosen]
