@@ -58,7 +58,8 @@ PARTS = [
     Part("miniature", "its training on the CPU and here", ("gpu.miniature", "device_rows"), 60),
     Part("zero2", "its training under ZeRO-2", ("gpu.miniature", "zero_rows"), 90),
     Part("gradients", "a DPO step of all weights, without optimiser", ("gpu.steps", "gradient_rows"), 60),
-    Part("full", "full fine-tuning, ZeRO-2 with offload", ("gpu.training", "full_rows"), 150),
+    Part("full", "full fine-tuning, ZeRO-2", ("gpu.training", "full_rows"), 90),
+    Part("offload", "the same, Adam's state in the host's memory", ("gpu.training", "offload_rows"), 150),
 ]
 
 

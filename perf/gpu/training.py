@@ -69,26 +69,44 @@ def lora_rows(setting: Setting) -> Iterator[Row]:
 
 
 def full_rows(setting: Setting) -> Iterator[Row]:
+    """Full fine-tuning on one GPU under ZeRO-2.
+
+    Raises:
+        RuntimeError: What ``rlaifv check`` sizes is more than the GPU has.
+    """
+    params = _params(3, deepspeed=str(PROJECT / "conf/deepspeed/zero2.json"))
+    if setting.device == "cuda":
+        needed = _sized(size_of(setting.model()), params, setting) / GIB
+        there = torch.cuda.mem_get_info()[1] / GIB
+        if needed > there:
+            raise RuntimeError(f"{needed:.0f} GiB of the GPU's memory are needed, and it has {there:.0f}")
+    yield from _full(setting, params, "full, ZeRO-2")
+
+
+def offload_rows(setting: Setting) -> Iterator[Row]:
     """Full fine-tuning on one GPU under ZeRO-2, the optimiser's state in the host's memory.
 
     Raises:
         RuntimeError: The host has too little memory.
     """
-    import deepspeed  # noqa: F401 (said first if it is not there)
-
     needed = HOST_BYTES * sum(weight.numel() for weight in setting.model().parameters()) / GIB
     free = psutil.virtual_memory().available / GIB
     if needed > free:
         raise RuntimeError(f"{needed:.0f} GiB of the host's memory are needed, and {free:.0f} GiB are free")
+    params = _params(3, deepspeed=str(PROJECT / "conf/deepspeed/zero2_offload.json"))
+    yield from _full(setting, params, "full, ZeRO-2 with offload")
+
+
+def _full(setting: Setting, params: TrainingParams, name: str) -> Iterator[Row]:
+    import deepspeed  # noqa: F401 (said first if it is not there)
 
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29577"}
-    params = _params(3, deepspeed=str(PROJECT / "conf/deepspeed/zero2_offload.json"))
     with tempfile.TemporaryDirectory() as folder:
         store = _pairs(setting, Path(folder))
         ran = _train(setting, params, store, Path(folder) / "work", branch_log_probs)
     ours, _ = _works(ran, setting, "all", params.gradient_checkpointing)
-    yield _row(setting, "full, ZeRO-2 with offload", params, ran, ours) | {"peer": "none was run"}
+    yield _row(setting, name, params, ran, ours) | {"peer": "none was run"}
 
 
 def _against_release(
@@ -206,8 +224,13 @@ def _row(setting: Setting, name: str, params: TrainingParams, ran: _Ran, operati
         "ours ms": 1000 * seconds,
         "pairs/s": PAIRS / seconds,
         "ours GiB": ran.peak_gib,
-        "check sizes GiB": sizes.training_memory(size, params, ANSWER, setting.dtype) / GIB,
+        "check sizes GiB": _sized(size, params, setting) / GIB,
     }
     if setting.device == "cuda":
         row["ours MFU"] = operations / seconds / (1e12 * setting.peak_tflops)
     return row
+
+
+def _sized(size: sizes.ModelSize, params: TrainingParams, setting: Setting) -> int:
+    """Bytes of the GPU's memory, as ``rlaifv check`` sizes them."""
+    return sizes.training_memory(size, params, ANSWER, setting.dtype)
