@@ -16,30 +16,35 @@ from rlaifv_kedro.branching.drawing import SamplingSettings
 from rlaifv_kedro.branching.sampling import sample_branches
 
 SAMPLES, NEW_TOKENS, TEMPERATURE = 10, 64, 0.7  # the temperature is the method's
+TOGETHER = 8
+"""Prompts at once, on a GPU besides one alone, which leaves most of it idle."""
 
 
 def measure(bench: Bench) -> Iterator[Result]:
+    yield _measured(bench, 1)
+    if bench.device == "cuda":
+        yield _measured(bench, TOGETHER)
+
+
+def _measured(bench: Bench, count: int) -> Result:
     texts = bench.texts()
-    prompt = texts.prompt(30)
-    ids = torch.tensor([prompt], device=bench.device)
+    prompts = [texts.prompt(30) for _ in range(count)]
+    ids = torch.tensor(prompts, device=bench.device)
+    inputs = {"pixel_values": texts.pixel_values.expand(count, -1, -1, -1)}
+    seeds = [range(SAMPLES * row, SAMPLES * (row + 1)) for row in range(count)]
     lengths = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS}
 
     @torch.no_grad()
-    def ours(temperature: float = TEMPERATURE) -> list[list[int]]:
-        return sample_branches(
-            bench.model,
-            [prompt],
-            [range(SAMPLES)],
-            SamplingSettings(temperature, NEW_TOKENS, pad=texts.pad_id, stop=set()),
-            inputs={"pixel_values": texts.pixel_values},
-        )[0]
+    def ours(temperature: float = TEMPERATURE) -> list[list[list[int]]]:
+        settings = SamplingSettings(temperature, NEW_TOKENS, pad=texts.pad_id, stop=set())
+        return sample_branches(bench.model, prompts, seeds, settings, inputs)
 
     def generate(**decoding: object) -> object:
         return bench.model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            pixel_values=texts.pixel_values,
             pad_token_id=texts.pad_id,
+            **inputs,
             **lengths,
             **decoding,
         )
@@ -48,18 +53,20 @@ def measure(bench: Bench) -> Iterator[Result]:
         made = generate(
             do_sample=True, num_return_sequences=SAMPLES, temperature=TEMPERATURE, top_k=0, top_p=1.0
         )
-        return made[:, len(prompt) :].tolist()
+        return made[:, ids.shape[1] :].tolist()
 
-    def differences(sampled: list[list[int]], generated: list[list[int]]) -> dict[str, float]:
+    def differences(sampled: list[list[list[int]]], generated: list[list[int]]) -> dict[str, float]:
         """Sampled ids come from different random streams, so greedy ones are compared."""
         greedy = generate(do_sample=False, return_dict_in_generate=True, output_logits=True)
-        reference, logits = (
-            greedy.sequences[0, len(prompt) :].tolist(),
-            torch.cat(greedy.logits),
-        )  # (new tokens, vocabulary)
-        gaps = (logit_gap(row, reference, logits) for row in ours(temperature=0))
+        references = greedy.sequences[:, ids.shape[1] :].tolist()
+        logits = torch.stack(greedy.logits, dim=1)  # (prompts, new tokens, vocabulary)
+        gaps = [
+            logit_gap(row, reference, of_prompt)
+            for rows, reference, of_prompt in zip(ours(temperature=0), references, logits)
+            for row in rows
+        ]
         return {
-            "token counts": abs(sum(map(len, sampled)) - sum(map(len, generated))),
+            "token counts": abs(sum(len(row) for rows in sampled for row in rows) - sum(map(len, generated))),
             "greedy ids": max(gaps),
         }
 
@@ -67,7 +74,7 @@ def measure(bench: Bench) -> Iterator[Result]:
     tolerance = {"token counts": 0, "greedy ids": 0.0 if bench.exact else ROUNDED["greedy ids"]}
     result = compare(
         bench,
-        "sampling",
+        "sampling" + f", {count} prompts at once" * (count > 1),
         "generate, num_return_sequences",
         ours,
         peer,
@@ -76,15 +83,15 @@ def measure(bench: Bench) -> Iterator[Result]:
         PeakTensors,
         target="≥ 1.9",
     )
-    tokens = SAMPLES * NEW_TOKENS
+    tokens = count * SAMPLES * NEW_TOKENS
     speeds = {"ours tokens/s": tokens / result.seconds_ours, "peer tokens/s": tokens / result.seconds_peer}
     answers = [[0] * (NEW_TOKENS - 1)] * SAMPLES  # a sample's last token is drawn and not computed
-    whole = Pack(prompt, answers)
-    prefill = Work.packed([Pack(prompt, [])] * (SAMPLES - 1), 0)
-    ours_work = Work.packed([whole], tokens)
-    peer_work = Work(ours_work.tokens + prefill.tokens, ours_work.attended + prefill.attended, tokens, 1)
+    whole = [Pack(prompt, answers) for prompt in prompts]
+    prefill = Work.packed([Pack(prompt, []) for prompt in prompts for _ in range(SAMPLES - 1)], 0)
+    ours_work = Work.packed(whole, tokens)
+    peer_work = Work(ours_work.tokens + prefill.tokens, ours_work.attended + prefill.attended, tokens, count)
     works = (w.operations(bench.shape, bench.vocabulary) for w in (ours_work, peer_work))
-    yield with_speed(bench, replace(result, further=speeds), *works)
+    return with_speed(bench, replace(result, further=speeds), *works)
 
 
 def logit_gap(ids: list[int], reference: list[int], logits: torch.Tensor) -> float:
