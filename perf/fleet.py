@@ -76,8 +76,8 @@ class Fleet:
     """What the simulation assumes; seconds."""
 
     workers: int = 64
-    prompt: float = 1.1
-    """Of a worker a prompt: 10 candidates of a 7B (`rlaifv plan --env llava15_7b`: 1.2 hours for 4,000)."""
+    prompt: float = 0.84
+    """Of a worker a prompt: 10 candidates of a 7B (`rlaifv plan --env llava15_7b`: 0.93 hours for 4,000)."""
     driver_chunk: float = 0.02
     """Of the driver a chunk, whatever its size: measured."""
     driver_prompt: float = 0.001

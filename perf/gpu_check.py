@@ -13,6 +13,7 @@ perf/gpu_wheels.py.
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -51,15 +52,20 @@ PARTS = [
     Part("ceilings", "what the machine reaches by itself", ("gpu.machine", "ceiling_rows"), 30),
     Part("equality", "packed branches beside separate sequences", ("gpu.equality", "equality_rows"), 60),
     Part("feedback", "60 questions about an image", ("gpu.steps", "feedback_rows"), 60),
-    Part("lora", "steps of the trainer with adapters", ("gpu.training", "lora_rows"), 90),
+    Part("lora", "steps of the trainer with adapters", ("gpu.training", "lora_rows"), 150),
     Part("sampling", "10 answers of 64 tokens", ("gpu.steps", "sampling_rows"), 120),
     Part("reference", "log-probs of answers of 100 tokens", ("gpu.steps", "reference_rows"), 60),
     Part("attention", "the mask, pieces, variable lengths", ("gpu.attention", "attention_rows"), 90),
     Part("miniature", "its training on the CPU and here", ("gpu.miniature", "device_rows"), 60),
     Part("zero2", "its training under ZeRO-2", ("gpu.miniature", "zero_rows"), 120),
     Part("gradients", "a DPO step of all weights, without optimiser", ("gpu.steps", "gradient_rows"), 90),
-    Part("full", "full fine-tuning, ZeRO-2", ("gpu.training", "full_rows"), 90),
-    Part("offload", "the same, Adam's state in the host's memory", ("gpu.training", "offload_rows"), 150),
+    Part("full", "full fine-tuning, as the recipes have it", ("gpu.training", "full_rows"), 90),
+    Part(
+        "offload",
+        "the same under ZeRO-2, Adam's state in the host's memory",
+        ("gpu.training", "offload_rows"),
+        240,
+    ),
 ]
 
 
@@ -108,7 +114,7 @@ def _check(given: argparse.Namespace) -> None:
         done = found["parts"][-1]
         print(
             f"{part.name}: {len(done['rows'])} rows, {done['seconds']:.0f} s"
-            + (f", not done: {done['error'].splitlines()[-1]}" if done["error"] else ""),
+            + (f", not done: {done['error'].splitlines()[0]}" if done["error"] else ""),
             flush=True,
         )
 
@@ -150,13 +156,20 @@ def _wait(process: subprocess.Popen, limit: float) -> str | None:
     """Why the process did not end well, or None; nothing of it computes on beside the next part."""
     try:
         said, _ = process.communicate(timeout=limit)
-        return None if process.returncode == 0 else said[-SHOWN_ERROR:].strip()
+        return None if process.returncode == 0 else _error(said)
     except subprocess.TimeoutExpired:
         return f"stopped after {limit:.0f} s, its limit or what the budget left"
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+def _error(said: str) -> str:
+    """What a part died of, and what it said after that; libraries go on talking at its end."""
+    raised = list(re.finditer(r"^[\w.]+(?:Error|Exception|Different|Differ)\b.*", said, re.MULTILINE))
+    start = raised[-1].start() if raised else max(0, len(said) - SHOWN_ERROR)
+    return said[start : start + SHOWN_ERROR].strip()
 
 
 def _measure(part: Part, given: argparse.Namespace) -> None:

@@ -21,12 +21,13 @@ TOGETHER = 8
 
 
 def measure(bench: Bench) -> Iterator[Result]:
-    yield _measured(bench, 1)
+    yield from measured(bench, 1)
     if bench.device == "cuda":
-        yield _measured(bench, TOGETHER)
+        yield from measured(bench, TOGETHER)
 
 
-def _measured(bench: Bench, count: int) -> Result:
+def measured(bench: Bench, count: int) -> Iterator[Result]:
+    """So many prompts at once."""
     texts = bench.texts()
     prompts = [texts.prompt(30) for _ in range(count)]
     ids = torch.tensor(prompts, device=bench.device)
@@ -91,7 +92,7 @@ def _measured(bench: Bench, count: int) -> Result:
     ours_work = Work.packed(whole, tokens)
     peer_work = Work(ours_work.tokens + prefill.tokens, ours_work.attended + prefill.attended, tokens, count)
     works = (w.operations(bench.shape, bench.vocabulary) for w in (ours_work, peer_work))
-    return with_speed(bench, replace(result, further=speeds), *works)
+    yield with_speed(bench, replace(result, further=speeds), *works)
 
 
 def logit_gap(ids: list[int], reference: list[int], logits: torch.Tensor) -> float:

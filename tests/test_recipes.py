@@ -4,6 +4,7 @@ of the miniature shines through.
 
 import math
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -342,6 +343,11 @@ def test_memory_worked_by_hand() -> None:
             update=four | {"deepspeed": engine and str(ROOT / f"conf/deepspeed/{engine}.json")}
         )
         assert sizes.training_memory(size, spread, 50, "bfloat16") - rest == bytes_, engine
+    # Without activations worth the name, DeepSpeed's step is what counts: gradients of a fourth, twice.
+    wide = replace(size, layers=0, vocabulary=0, hidden=0)
+    zero2 = full.model_copy(update=four | {"deepspeed": str(ROOT / "conf/deepspeed/zero2.json")})
+    assert sizes.training_memory(wide, zero2, 50, "bfloat16") - sizes.RESERVE == 5_150 + 900 * (4 + 2) // 4
+    assert sizes.training_memory(wide, full, 50, "bfloat16") - sizes.RESERVE == 16_200 + 200
     generation = Parameters.model_validate(
         {"data_generation": {"batch_size": 2, "candidates": 3, "max_new_tokens": 50}}
     ).data_generation

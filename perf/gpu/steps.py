@@ -1,6 +1,7 @@
 """Feedback, reference log-probs, sampling and a DPO step's gradients beside the release's way (perf/*.py)."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import dpo_step
 import feedback
@@ -30,12 +31,15 @@ def reference_rows(setting: Setting) -> Iterator[Row]:
 
 def sampling_rows(setting: Setting) -> Iterator[Row]:
     """10 answers of 64 tokens."""
-    params = DataGenerationParams(
-        batch_size=1, candidates=sampling.SAMPLES, max_new_tokens=sampling.NEW_TOKENS
-    )
-    yield from _rows(
-        setting, sampling.measure, lambda size: sizes.sampling_memory(size, params, setting.dtype)
-    )
+    for count in (1, sampling.TOGETHER) if setting.device == "cuda" else (1,):
+        params = DataGenerationParams(
+            batch_size=count, candidates=sampling.SAMPLES, max_new_tokens=sampling.NEW_TOKENS
+        )
+        yield from _rows(
+            setting,
+            partial(sampling.measured, count=count),
+            partial(sizes.sampling_memory, params=params, dtype=setting.dtype),
+        )
 
 
 def gradient_rows(setting: Setting) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""Steps of the project's own trainer at the real shape: LoRA, and full fine-tuning with offloaded ZeRO-2.
+"""Steps of the project's own trainer at the real shape: LoRA; all weights, also with offloaded ZeRO-2.
 
 Batches, loss, optimiser and schedule are real. The peer is the same trainer with the release's forward:
 chosen and rejected as rows of one batch. The runs stop before the first checkpoint, so nothing large
@@ -64,23 +64,28 @@ class _Ran:
 
 
 def lora_rows(setting: Setting) -> Iterator[Row]:
-    """LoRA as the release has it: rank 64 on all linear layers of the language model, and the projector."""
-    yield from _against_release(setting, _params(6, lora=LoraParams(dropout=0.0)), "LoRA", "adapters")
+    """LoRA as the release has it: rank 64 on all linear layers of the language model, and the projector.
+
+    One pair a forward pass, and all of a step: adapters are many small products, which a GPU waits for.
+    """
+    for together in (1, PAIRS):
+        params = _params(6, lora=LoraParams(dropout=0.0), micro_batch_size=together)
+        yield from _against_release(setting, params, "LoRA", "adapters")
 
 
 def full_rows(setting: Setting) -> Iterator[Row]:
-    """Full fine-tuning on one GPU under ZeRO-2.
+    """Full fine-tuning on one GPU, as the recipes have it: without DeepSpeed.
 
     Raises:
         RuntimeError: What ``rlaifv check`` sizes is more than the GPU has.
     """
-    params = _params(3, deepspeed=str(PROJECT / "conf/deepspeed/zero2.json"))
+    params = _params(3)
     if setting.device == "cuda":
         needed = _sized(size_of(setting.model()), params, setting) / GIB
         there = torch.cuda.mem_get_info()[1] / GIB
         if needed > there:
             raise RuntimeError(f"{needed:.0f} GiB of the GPU's memory are needed, and it has {there:.0f}")
-    yield from _full(setting, params, "full, ZeRO-2")
+    yield from _full(setting, params, "full")
 
 
 def offload_rows(setting: Setting) -> Iterator[Row]:
@@ -89,6 +94,10 @@ def offload_rows(setting: Setting) -> Iterator[Row]:
     Raises:
         RuntimeError: The host has too little memory.
     """
+    import deepspeed  # noqa: F401 (said first if it is not there)
+
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29577"}
     needed = HOST_BYTES * sum(weight.numel() for weight in setting.model().parameters()) / GIB
     free = psutil.virtual_memory().available / GIB
     if needed > free:
@@ -98,10 +107,6 @@ def offload_rows(setting: Setting) -> Iterator[Row]:
 
 
 def _full(setting: Setting, params: TrainingParams, name: str) -> Iterator[Row]:
-    import deepspeed  # noqa: F401 (said first if it is not there)
-
-    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29577"}
     with tempfile.TemporaryDirectory() as folder:
         store = _pairs(setting, Path(folder))
         ran = _train(setting, params, store, Path(folder) / "work", branch_log_probs)
@@ -147,16 +152,16 @@ def _params(steps: int, **changes: object) -> TrainingParams:
 
     A step is an epoch, since it takes all pairs.
     """
-    return TrainingParams(
-        batch_size=PAIRS,
-        micro_batch_size=1,
-        epochs=steps,
-        checkpoint_every=steps,
-        learning_rate=1e-6,
-        warmup_ratio=0.0,
-        report_to=[],
-        **changes,
-    )
+    given = {
+        "batch_size": PAIRS,
+        "micro_batch_size": 1,
+        "epochs": steps,
+        "checkpoint_every": steps,
+        "learning_rate": 1e-6,
+        "warmup_ratio": 0.0,
+        "report_to": [],
+    }
+    return TrainingParams(**given | changes)
 
 
 def _pairs(setting: Setting, folder: Path) -> PairStore:
@@ -224,7 +229,7 @@ def _row(setting: Setting, name: str, params: TrainingParams, ran: _Ran, operati
     seconds = statistics.median(ran.seconds)
     size = size_of(setting.model())
     row = {
-        "step": f"{name}, {PAIRS} pairs a step, one a forward pass",
+        "step": f"{name}, {PAIRS} pairs a step, {params.micro_batch()} a forward pass",
         "ours ms": 1000 * seconds,
         "pairs/s": PAIRS / seconds,
         "ours GiB": ran.peak_gib,

@@ -61,7 +61,7 @@ def test_operations_of_a_forward_pass_and_of_training() -> None:
     """
     shape, forward = Shape.of(SIZE), packed("policy", 3, 10, 2, 5)
     assert operations(forward, shape, PLAIN) == 116_400 + 2_400
-    train = Work(**{**vars(forward), "trained": True})
+    train = Work(**{**vars(forward), "passes": 1})
     assert operations(train, shape, PLAIN) == 3 * 116_400 + 2_400
     assert operations(train, shape, TrainingParams(gradient_checkpointing=True)) == 4 * 116_400 + 2_400
     assert (
@@ -97,11 +97,21 @@ def test_decoding_takes_what_is_slowest_of_computing_reading_and_starting(
     assert took == pytest.approx(62_400 / (flops / 2) + decoding + 2)
 
 
-def test_training_reaches_its_own_share_of_the_peak() -> None:
-    work, assumed = Work("policy", tokens=1000, trained=True), Assumptions(mfu_train=0.25)
-    assert seconds(work, Shape.of(SIZE), "bfloat16", PLAIN, GPU("", 1e6, 1, 1), assumed) == pytest.approx(
-        3 * 2 * 500 * 1000 / 2.5e5
-    )
+@pytest.mark.parametrize(
+    ("training", "passes", "expected"),
+    [
+        (PLAIN, 1, 3 * 2 * 500 * 1000 / 2.5e5),  # computing
+        (PLAIN, 1000, 1000 * 2 * 0.02),  # starting: passes x 2 layers x 0.02 s
+        (PLAIN.model_copy(update={"lora": LoraParams()}), 1000, 1000 * 2 * 0.05),
+    ],
+)
+def test_training_reaches_its_own_share_of_the_peak_or_waits_for_its_kernels(
+    training: TrainingParams, passes: float, expected: float
+) -> None:
+    work = Work("policy", tokens=1000, passes=passes)
+    assumed = Assumptions(mfu_train=0.25, train_layer_ms=20, lora_layer_ms=50)
+    took = seconds(work, Shape.of(SIZE), "bfloat16", training, GPU("", 1e6, 1, 1), assumed)
+    assert took == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,14 +115,31 @@ class _Fleet:
             self._hand_out(left)
             if self._idle and not any(task for _, task in self._running.values()):
                 return  # workers that only start are not waited for
-            done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=5)
+            running = list(self._running)
+            done, _ = self._ray.wait(running, num_returns=1, timeout=5)
             if not done:
                 self._refuse_no_room()
-            for ref in done:
-                found = self._received(ref)
-                if found is not None:
-                    self._hand_out(left)  # before the chunk is written
-                    yield found
+                continue
+            done, _ = self._ray.wait(running, num_returns=len(running), timeout=0)
+            yield from self._taken(done, left)
+
+    def _taken(self, done: Sequence[Any], left: Pending) -> Iterator[tuple[str, Any]]:
+        """What is done, after every worker that is free has its next chunk: writing takes the driver's time.
+
+        Raises:
+            Exception: What the work of one raised, after the rows of those before it.
+        """
+        found, raised = [], None
+        for ref in done:
+            try:
+                found.append(self._received(ref))
+            except Exception as error:
+                raised = error
+                break
+            self._hand_out(left)
+        yield from (each for each in found if each is not None)
+        if raised is not None:
+            raise raised
 
     def close(self) -> None:
         """Has the models closed, and says what their workers say of it."""

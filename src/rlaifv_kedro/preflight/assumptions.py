@@ -14,7 +14,11 @@ from rlaifv_kedro.params.messages import explain
 
 
 class Assumptions(Params):
-    """Lengths, counts and speeds. None of the speeds was measured on real models with this project."""
+    """Lengths, counts and speeds.
+
+    Those with "H200" were measured on one, with LLaVA-1.5-7B's shape in bfloat16 (perf/gpu_check.py;
+    docs/performance.md). That machine's CPU took 30 µs to start a kernel, which sets what is least a layer.
+    """
 
     answer_tokens: float = Field(
         100,
@@ -55,16 +59,28 @@ class Assumptions(Params):
         120_000, ge=0, description="bytes of an image, where the prompt pool is missing"
     )
     mfu_prefill: float = Field(
-        0.4, gt=0, le=1, description="share of the GPU's peak that is reached with many tokens at once"
+        0.35,
+        gt=0,
+        le=1,
+        description="share of the GPU's peak with many tokens at once. H200: 0.38 and 0.30",
     )
-    mfu_train: float = Field(0.35, gt=0, le=1, description="the same in training")
+    mfu_train: float = Field(
+        0.3,
+        gt=0,
+        le=1,
+        description="the same in training. H200: 0.28 to 0.34",
+    )
     bandwidth_share: float = Field(
         0.6, gt=0, le=1, description="share of the memory's peak bandwidth that decoding reaches"
     )
     layer_ms: float = Field(
-        1.2,
-        ge=0,
-        description="least ms a layer of a decoding step. PyTorch's GPT Fast: an eager 7B does 25.5 steps/s",
+        0.9, ge=0, description="least ms a layer of a decoding step. H200: 0.75 with 10 samples, 0.92 with 80"
+    )
+    train_layer_ms: float = Field(
+        3.6, ge=0, description="least ms a layer of a forward pass with its backward pass. H200: 3.6"
+    )
+    lora_layer_ms: float = Field(
+        13.5, ge=0, description="the same with adapters, whose matrices are many and small. H200: 13.5"
     )
     disk_gb_s: float = Field(
         1, gt=0, description="GB/s of reading and writing checkpoints, while the GPU waits"

@@ -30,6 +30,9 @@ LAYER_BYTES = 34
 LOGIT_BYTES = 12
 """Of a logit in training: in float32 itself, its log-softmax, its gradient."""
 
+SUB_GROUP = 1_000_000_000
+"""Weights whose gradients DeepSpeed's stage 3 copies at a time, where its file says nothing else."""
+
 ANSWER_BYTES = 5_000
 """Of a candidate with its claims and verdicts, in the tables."""
 
@@ -151,7 +154,10 @@ def training_memory(policy: ModelSize, params: TrainingParams, answer_tokens: in
     config = deepspeed_config(params)
     # Before DeepSpeed spreads the weights (stage 3), it puts all of them on each GPU.
     whole = policy.parameters * BYTES[dtype] if config and config["zero_optimization"]["stage"] == 3 else 0
-    return max(whole, _states(policy, params, dtype) + kept + logits) + RESERVE
+    return (
+        max(whole, _states(policy, params, dtype) + max(kept + logits, _step(policy, params, dtype)))
+        + RESERVE
+    )
 
 
 def _states(policy: ModelSize, params: TrainingParams, dtype: str) -> int:
@@ -175,6 +181,24 @@ def _states(policy: ModelSize, params: TrainingParams, dtype: str) -> int:
     gradients = width * learning / (processes if stage >= 2 else 1)
     weights = width * (learning + others) / (processes if stage == 3 else 1)
     return round(adam + gradients + (0 if "offload_param" in zero else weights))
+
+
+def _step(policy: ModelSize, params: TrainingParams, dtype: str) -> int:
+    """What the optimiser's step holds beside all states, when the activations are gone.
+
+    DeepSpeed copies the gradients of its share into one tensor, and that to float32; stage 3 so many weights
+    at a time (``step`` in its stage_1_and_2.py and stage3.py, 0.19). 7 B parameters under stage 2 ran out of
+    the 140 GiB of one GPU that way (docs/performance.md). PyTorch's fused AdamW, which trains without it,
+    holds nothing beside.
+    """
+    config = deepspeed_config(params)
+    if config is None or "offload_optimizer" in config["zero_optimization"]:
+        return 0
+    zero = config["zero_optimization"]
+    share = policy.learning(params) / params.launch.total()
+    if zero["stage"] == 3:
+        share = min(share, zero.get("sub_group_size", SUB_GROUP))
+    return round((4 + BYTES[dtype]) * share)
 
 
 def checkpoint_disk(policy: ModelSize, params: TrainingParams, dtype: str) -> tuple[int, int]:

@@ -183,7 +183,7 @@ def _training(counts: Counts) -> Stage:
     trained = replace(
         work,
         apart=2 * seen * (prefix + counts.answer_tokens),
-        trained=True,
+        passes=seen / training.micro_batch(),
         moved=2 * counts.weights("policy") + counts.checkpoints * (checkpoint + beside),
     )
     calls = {"pairs": counts.pairs, "steps": counts.steps, "checkpoints": counts.checkpoints}

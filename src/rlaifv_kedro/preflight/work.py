@@ -31,7 +31,7 @@ class Work:
         decoded: Tokens computed in them: also those of answers that have ended and wait for the batch's
             longest.
         cached: Tokens of cache read in them.
-        trained: Whether there is a backward pass.
+        passes: Forward passes that are followed by a backward pass, on all GPUs; 0 where nothing learns.
         moved: Bytes of checkpoints read and written.
         loads: Models whose files these are, one after the other.
     """
@@ -46,7 +46,7 @@ class Work:
     steps: float = 0
     decoded: float = 0
     cached: float = 0
-    trained: bool = False
+    passes: float = 0
     moved: float = 0
     loads: int = 1
 
@@ -135,7 +135,7 @@ def operations(work: Work, shape: Shape, training: TrainingParams) -> float:
         + 2 * shape.head * work.logits
     )
     vision = 2 * shape.vision * shape.patches * work.images
-    if not work.trained:
+    if not work.passes:
         return language + vision
     frozen = training.lora is not None or size.frozen(parts_to_freeze(training)) >= shape.vision
     return backward(training) * language + vision * (1 if frozen else backward(training))
@@ -145,8 +145,13 @@ def seconds(
     work: Work, shape: Shape, dtype: str, training: TrainingParams, gpu: GPU, assumed: Assumptions
 ) -> float:
     """Seconds that the work takes one GPU."""
-    share = assumed.mfu_train if work.trained else assumed.mfu_prefill
-    total = operations(work, shape, training) / (gpu.flops * share) + work.moved / (1e9 * assumed.disk_gb_s)
+    share = assumed.mfu_train if work.passes else assumed.mfu_prefill
+    a_layer = assumed.lora_layer_ms if training.lora else assumed.train_layer_ms
+    total = max(
+        operations(work, shape, training) / (gpu.flops * share),
+        work.passes * shape.size.layers * a_layer / 1000,
+    )
+    total += work.moved / (1e9 * assumed.disk_gb_s)
     if work.steps:
         read = (
             work.steps * (shape.language + shape.head) * BYTES[dtype]
