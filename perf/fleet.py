@@ -10,6 +10,7 @@ with workers that start one after the other, are slow, and die; its own assumpti
 
 import argparse
 import heapq
+import os
 import random
 import tempfile
 import time
@@ -36,7 +37,8 @@ def sleeper(seconds: float) -> Iterator[Work]:
 
     def work(items: list[tuple[str, bytes]]) -> pd.DataFrame:
         time.sleep(seconds)
-        rows = [(name, k, f"{k} {ANSWER}", 100, "stop", k) for name, _ in items for k in range(ANSWERS)]
+        who = os.getpid()  # where a run has the seed
+        rows = [(name, k, f"{k} {ANSWER}", 100, "stop", who) for name, _ in items for k in range(ANSWERS)]
         columns = ["prompt_id", "candidate", "answer", "token_count", "finish_reason", "seed"]
         return pd.DataFrame(rows, columns=columns)
 
@@ -49,7 +51,7 @@ class Measured:
 
     workers: int
     first: float  # from the start of the step to its first chunk, less what that takes
-    efficiency: float  # of linear, while all workers are there and have chunks left
+    efficiency: float  # of linear, from every worker's first chunk on and while there are chunks left
     driver: float  # of the driver a chunk: CPU time
 
 
@@ -59,14 +61,17 @@ def measure(workers: int, chunks: int, seconds: float, prompts: int, picture: in
     compute = ComputeParams(engine="ray", device="cpu", ray=RayParams(workers=workers, cpus_per_worker=0.01))
     table = ChunkedTableDataset(str(folder / f"{workers}"), "candidates")
     started, used = time.perf_counter(), time.process_time()
-    times = []
+    times, seen, all_work = [], set(), 0
     for output in map_chunks(items, prompts, sleeper, (seconds,), f"{workers} workers", compute=compute):
         times.append(time.perf_counter() - started)
         if isinstance(output, Chunk):
+            seen.update(output.frame["seed"])
             table.save(output)
+            all_work = all_work or len(times) * (len(seen) == workers)
     driver = (time.process_time() - used) / (chunks * workers)
-    busy = slice(2 * workers, len(times) - workers)  # the first have started at different times
-    window = times[busy]
+    window = times[all_work : len(times) - workers]
+    if not all_work or len(window) < 2 * workers:
+        raise SystemExit(f"{workers} workers had begun too late: give them more --chunks.")
     rate = (len(window) - 1) / (window[-1] - window[0])
     return Measured(workers, times[0] - seconds, rate * seconds / workers, driver)
 
@@ -78,7 +83,7 @@ class Fleet:
     workers: int = 64
     prompt: float = 0.84
     """Of a worker a prompt: 10 candidates of a 7B (`rlaifv plan --env llava15_7b`: 0.93 hours for 4,000)."""
-    driver_chunk: float = 0.02
+    driver_chunk: float = 0.01
     """Of the driver a chunk, whatever its size: measured."""
     driver_prompt: float = 0.001
     """Of the driver a prompt: its picture read, sent, its rows written; assumed."""

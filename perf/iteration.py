@@ -1,6 +1,7 @@
 """One whole iteration on the miniature: candidates, verdicts, pairs, reference, training, selection.
 
     python perf/iteration.py --prompts 200
+    python perf/iteration.py --prompts 48 --vllm .venv-vllm/bin/python
 
 Ours beside the original release's way (perf/release_way.py): ``generate`` with ``num_return_sequences``, a
 full forward a question, a full forward an answer, chosen and rejected as rows of one batch. Both run the
@@ -8,6 +9,9 @@ project's own nodes; of the peer's, the functions that compute are exchanged. Ea
 ours made before it, and must make the same: verdicts, pairs, reference log-probs, losses, metrics. Candidates
 come from other random streams; there ours is compared with ``generate`` that draws our tokens, on a few
 prompts. All is compared before any ratio is printed. Seconds are the processor's, of one thread.
+
+With ``--vllm`` real servers of vLLM sample and label on both sides (perf/served_way.py), and their processor
+time counts; they are started once, before.
 """
 
 import argparse
@@ -17,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,6 +29,7 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import release_way
+import served_way
 import torch
 import yaml
 from kedro.io.core import Version
@@ -67,6 +72,8 @@ ALLOWED = {
 }
 CHECKED = 4
 """Prompts whose candidates are compared."""
+SERVED_ALIKE = 0.9
+"""Share of these that must be the same on servers, whose sums depend on what else they compute."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,8 @@ class Settings:
     evaluation: EvaluationParams
     compute: ComputeParams
     models: ModelsParams = field(default_factory=ModelsParams)
+    asked: ModelsParams = field(default_factory=ModelsParams)
+    """Of the policy that samples, and the labeler."""
     seed: int = 0
 
     @classmethod
@@ -115,10 +124,11 @@ class Iteration:
 
     Args:
         folder: For pairs and checkpoints.
+        clock: Seconds so far.
     """
 
-    def __init__(self, settings: Settings, folder: Path):
-        self.settings, self.folder = settings, folder
+    def __init__(self, settings: Settings, folder: Path, clock: Callable[[], float] = time.process_time):
+        self.settings, self.folder, self.clock = settings, folder, clock
         seed, prompts = settings.seed, settings.generation.prompts
         scenes = draw_split(seed, "pool", prompts, double_share=0.5)
         self.prompts = prompt_table(scenes, "pool", seed, all_prompts=True)[:prompts]
@@ -131,24 +141,24 @@ class Iteration:
         made = Made()
         source = before or made
         for name in STAGES:
-            start = time.process_time()
+            start = self.clock()
             getattr(self, f"_{name}")(source, made)
-            made.seconds[name] = time.process_time() - start
+            made.seconds[name] = self.clock() - start
         return made
 
     def _sampling(self, source: Made, made: Made) -> None:
         s = self.settings
         _, made.candidates = _tables(
-            sample_candidates(self.prompts, POLICY, s.seed, s.generation, s.models, s.compute)
+            sample_candidates(self.prompts, POLICY, s.seed, s.generation, s.asked, s.compute)
         )
 
     def _verdicts(self, source: Made, made: Made) -> None:
         s, candidates = self.settings, source.candidates
         rejects, claims = _tables(
-            divide(self.prompts, candidates, s.seed, s.generation, s.feedback, s.models, s.compute)
+            divide(self.prompts, candidates, s.seed, s.generation, s.feedback, s.asked, s.compute)
         )
         made.claims = rejects, claims
-        models = LABELER, POLICY, s.feedback, s.models, s.compute
+        models = LABELER, POLICY, s.feedback, s.asked, s.compute
         made.verdicts = _tables(verify_claims(self.prompts, candidates, claims, rejects, *models))
 
     def _pairs(self, source: Made, made: Made) -> None:
@@ -242,24 +252,50 @@ def same_draws(settings: Settings, folder: Path, candidates: pd.DataFrame) -> fl
     return float((joined["answer_x"] == joined["answer_y"]).mean())
 
 
+def compared(settings: Settings, folder: Path) -> tuple[Made, Made, float]:
+    """Both ways, and the share of candidates that they draw alike from the same random numbers."""
+    iteration = Iteration(settings, folder)
+    ours = iteration.run()
+    with replaced(RELEASE):
+        peer = iteration.run(ours)
+    return ours, peer, same_draws(settings, folder, ours.candidates)
+
+
+def compared_on_servers(settings: Settings, folder: Path, python: str) -> tuple[Made, Made, float]:
+    """The same with servers of vLLM that sample and label."""
+    servers = served_way.Served(python, {"policy": POLICY, "labeler": LABELER})
+    try:
+        asked = ModelsParams(policy=servers.params, labeler=servers.params)
+        iteration = Iteration(replace(settings, asked=asked), folder, servers.seconds)
+        with servers.used():
+            drawn = servers.same_draws(iteration.prompts[:CHECKED], settings.generation)
+            ours = iteration.run()
+            with replaced(RELEASE | served_way.RELEASE):
+                peer = iteration.run(ours)
+    finally:
+        servers.close()
+    return ours, peer, drawn
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--vllm", metavar="PYTHON", help="of an environment that has vLLM")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    settings = Settings.of(given.prompts)
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings.of(given.prompts)
-        iteration = Iteration(settings, Path(folder))
-        ours = iteration.run()
-        with replaced(RELEASE):
-            peer = iteration.run(ours)
-        drawn = same_draws(settings, Path(folder), ours.candidates)
+        ours, peer, drawn = (
+            compared_on_servers(settings, Path(folder), given.vllm)
+            if given.vllm
+            else compared(settings, Path(folder))
+        )
     found = differences(ours, peer)
     off = {name: value for name, value in found.items() if not value <= ALLOWED[name]}
-    if off or drawn < 1:
+    if off or drawn < (SERVED_ALIKE if given.vllm else 1):
         sys.exit(
             f"Ours and the release's way differ: {off}, candidates alike {drawn:.3f}. No ratio is given."
         )

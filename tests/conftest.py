@@ -1,5 +1,6 @@
 """Fixtures for the tests that need a model: a tiny LLaVA with random weights, and drawn scenes to show it."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from torch import nn
 from rlaifv_kedro.miniature.scenes import Scene, draw_scene
 
 torch.set_num_threads(1)
+
+# A shell that starts tests in the background has them ignore Ctrl-C, and so would the runs that they stop by it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples each time, and no clock: a busy machine fails no test. A test may lower `max_examples`.
 settings.register_profile(
