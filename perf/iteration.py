@@ -146,6 +146,14 @@ class Iteration:
             made.seconds[name] = self.clock() - start
         return made
 
+    def first(self, count: int) -> Made:
+        """Candidates and verdicts of the first prompts alone."""
+        all_prompts, self.prompts, made = self.prompts, self.prompts[:count], Made()
+        self._sampling(made, made)
+        self._verdicts(made, made)
+        self.prompts = all_prompts
+        return made
+
     def _sampling(self, source: Made, made: Made) -> None:
         s = self.settings
         _, made.candidates = _tables(
@@ -243,10 +251,8 @@ def replaced(functions: dict[str, Callable[..., Any]]) -> Iterator[None]:
 
 def same_draws(settings: Settings, folder: Path, candidates: pd.DataFrame) -> float:
     """The share of the first prompts' candidates that ``generate`` draws too from our random numbers."""
-    few = Iteration(settings, folder)
-    few.prompts, made = few.prompts[:CHECKED], Made()
     with mock.patch.object(sampling, "_sample_over_one_cache", sampling.sample_by_generate):
-        few._sampling(made, made)
+        made = Iteration(settings, folder).first(CHECKED)
     keys = ["prompt_id", "candidate"]
     joined = made.candidates.merge(candidates, on=keys, how="left", validate="one_to_one")
     return float((joined["answer_x"] == joined["answer_y"]).mean())
@@ -269,6 +275,7 @@ def compared_on_servers(settings: Settings, folder: Path, python: str) -> tuple[
         iteration = Iteration(replace(settings, asked=asked), folder, servers.seconds)
         with servers.used():
             drawn = servers.same_draws(iteration.prompts[:CHECKED], settings.generation)
+            iteration.first(CHECKED)  # a server's first requests take long
             ours = iteration.run()
             with replaced(RELEASE | served_way.RELEASE):
                 peer = iteration.run(ours)

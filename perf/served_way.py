@@ -8,8 +8,8 @@ vLLM shares what prompts have in common on both sides.
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -20,8 +20,15 @@ import psutil
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.leftovers import FOLDER, Record, marked
 from rlaifv_kedro.models import Answer, Decoding, FirstToken, Question, VisionLanguageModel, open_model
+from rlaifv_kedro.models.backends.server_bodies import Body
 from rlaifv_kedro.models.backends.vllm_model import VLLMModel
-from rlaifv_kedro.models.backends.vllm_requests import TokenServers, prompt_body, sampling
+from rlaifv_kedro.models.backends.vllm_requests import (
+    TokenChoice,
+    TokenPrompt,
+    TokenServers,
+    prompt_body,
+    sampling,
+)
 from rlaifv_kedro.params import ComputeParams, DataGenerationParams, VLLMParams
 from rlaifv_kedro.run_folder import set_run_folder
 
@@ -53,7 +60,16 @@ def first_tokens(
     words: Sequence[Sequence[str]],
 ) -> list[list[FirstToken]]:
     """A request a question, each with its picture."""
-    with mock.patch.object(TokenServers, "generate_once_a_picture", TokenServers.generate):
+
+    def each_with_its_picture(
+        servers: TokenServers,
+        prompts: list[TokenPrompt],
+        settings: Body,
+        take: Callable[[TokenChoice], object],
+    ) -> list[object]:
+        return servers.generate(prompts, [settings] * len(prompts), take)
+
+    with mock.patch.object(TokenServers, "generate_once_a_picture", each_with_its_picture):
         return _OURS(model, images, questions, words)
 
 
@@ -78,7 +94,7 @@ class Served:
                 "environment": CACHE,
                 "engine_options": {"enforce-eager": True, "max-model-len": 256},
             },
-            concurrency=16,
+            concurrency=256,
         )
         self._run = Path(tempfile.mkdtemp()) / "run"
         set_run_folder(self._run)
@@ -87,10 +103,11 @@ class Served:
             role: open_model(self.params, checkpoint, compute, 8, role)
             for role, checkpoint in checkpoints.items()
         }
-        self._marks = [
+        marks = [
             Record.model_validate_json(path.read_bytes()).mark
             for path in (self._run / FOLDER).glob("*.running.json")
         ]
+        self._spent = {psutil.Process(pid): 0.0 for mark in marks for pid in marked(mark)}
 
     @contextmanager
     def used(self) -> Iterator[None]:
@@ -123,12 +140,11 @@ class Served:
 
     def seconds(self) -> float:
         """Processor time so far, of this process and of all of the servers'."""
-        found = time.process_time()
-        for mark in self._marks:
-            for pid in marked(mark):
-                times = psutil.Process(pid).cpu_times()
-                found += times.user + times.system
-        return found
+        for process in self._spent:
+            with suppress(psutil.NoSuchProcess):  # one that only helped to start
+                times = process.cpu_times()
+                self._spent[process] = times.user + times.system
+        return time.process_time() + sum(self._spent.values())
 
     def close(self) -> None:
         """End the servers."""

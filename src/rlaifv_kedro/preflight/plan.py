@@ -1,7 +1,7 @@
 """The dry run of a whole run: its configuration, its models' sizes and its tables, to one row a stage."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from rlaifv_kedro.preflight.shapes import Shape
 from rlaifv_kedro.preflight.sources import Model, models_of, tables_of
 from rlaifv_kedro.preflight.stages import NOT_COUNTED, Stage, answering, stages_of_iteration
 from rlaifv_kedro.preflight.table_rules import prompts_suffice
-from rlaifv_kedro.preflight.work import Work, seconds
+from rlaifv_kedro.preflight.work import Work, computing, seconds, starting
 from rlaifv_kedro.tags import Task
 
 
@@ -171,7 +171,11 @@ def plan_run(
         peak_disk=sum(counts.disk(setup.written, len(iterations)).values()),
         models=models,
         assumptions=assumed,
-        notes=[*shortfalls(fleet, iterations[-1] or once), *_notes(setup, counts, GPUS[gpu])],
+        notes=[
+            *shortfalls(fleet, iterations[-1] or once),
+            *clock.waits(iterations[-1]),
+            *_notes(setup, counts, GPUS[gpu]),
+        ],
     )
 
 
@@ -199,6 +203,21 @@ class _Clock:
         computing = self.hours(without_reading(work))
         reading = self.hours(work) - computing
         return computing / self.fleet.speed(stage, work.role) + reading * self.fleet.loading(stage, work)
+
+    def waits(self, stages: Sequence[Stage]) -> Iterator[str]:
+        """Says where a GPU waits for the CPU to start its kernels, and there is a remedy."""
+        training = self.parameters.training
+        for stage in stages:
+            for work in stage.works:
+                shape = self.shapes.get(work.role)
+                if not work.passes or shape is None or training.micro_batch_size >= training.batch_size:
+                    continue
+                start = starting(work, shape, training, self.assumed)
+                if start > computing(work, shape, training, self.gpu, self.assumed):
+                    yield (
+                        f"{stage.name}: starting the kernels of so small forward passes takes longer than "
+                        "their numbers. Raise training.micro_batch_size."
+                    )
 
     def prefill(self, work: Work) -> float:
         """A server gets every prompt whole."""

@@ -100,6 +100,14 @@ def test_samples_follow_their_seed(served: VLLMModel, asked: tuple) -> None:
     assert sum(a == b for a, b in zip(first, other)) < 0.5 * len(first)
 
 
+def test_more_samples_at_once_than_a_step_takes(served: VLLMModel, asked: tuple) -> None:
+    """Their prompts would be computed in parts, of which vLLM's engine for CPUs dies where samples have seeds."""
+    questions = [Question(image, "describe the picture") for image in asked[0]]
+    drawn = served.sample(questions, [range(10)] * len(questions), Decoding(1.0, 8))
+    assert not any(answer.error for row in drawn for answer in row)
+    assert served.requests.account.retries == 0, "no server died"
+
+
 def test_a_killed_server_is_started_again_and_nothing_is_lost(
     served: VLLMModel, here: TransformersModel, asked: tuple, run: Path
 ) -> None:

@@ -83,6 +83,7 @@ def test_a_server_answers_and_ends_with_all_its_processes(
         "--max-model-len=256",
         "--enforce-eager",
         "--no-trust-remote-code",
+        "--no-enable-chunked-prefill",
     ):
         assert f"'{option}'" in line
     assert opened.key not in line
@@ -108,6 +109,7 @@ def test_each_server_has_its_gpus_and_its_port(
             assert environment_of(beside, beside.urls[0])["CUDA_VISIBLE_DEVICES"] == "GPU-a"
     with started(checkpoint, serving(servers=1, gpus_per_server=5), device="auto") as opened:
         assert environment_of(opened, opened.urls[0])["CUDA_VISIBLE_DEVICES"] == "4,5,6,7,GPU-a"
+    assert "chunked-prefill" not in (run / "servers/policy-0.log").read_text(), "that is for CPUs"
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ class Served:
         name: The role, by which the servers know the model.
         has_images: Whether the model takes pictures.
         key: The API key that they want.
+        on_cpu: Whether they are vLLM's for CPUs.
     """
 
     checkpoint: Path
@@ -29,6 +30,7 @@ class Served:
     trust_remote_code: bool
     has_images: bool
     key: str
+    on_cpu: bool
 
     def command(self, serving: ServingParams, port: int) -> list[str]:
         """The command that starts one of them."""
@@ -45,6 +47,9 @@ class Served:
             "generation-config": "vllm",  # else what a request leaves out comes from the checkpoint
             "limit-mm-per-prompt": {"image": 1} if self.has_images else None,
             "disable-uvicorn-access-log": True,  # a line a request
+            # After a part of a prompt vLLM 0.32 turns a seed's random numbers back; on a CPU it dies of that:
+            # "CPU Generator does not use offset" (v1/worker/gpu_model_runner.py, _bookkeeping_sync)
+            "enable-chunked-prefill": False if self.on_cpu else None,
         }
         return [serving.python, "-m", MODULE, *arguments({**own, **serving.engine_options})]
 

@@ -90,9 +90,10 @@ class VLLMServers:
         end_leftovers(folder.parent)
         self.model, self.key = name, secrets.token_urlsafe(24)
         weights = folder_of(checkpoint).resolve()
-        served = Served(weights, name, dtype, trust_remote_code, has_images(weights), self.key)
-        self._serving, self._checkpoint = serving, weights
         visible = [] if device == "cpu" else gpus.visible_gpus()
+        on_cpu = not visible and device != "cuda"
+        served = Served(weights, name, dtype, trust_remote_code, has_images(weights), self.key, on_cpu)
+        self._serving, self._checkpoint = serving, weights
         shares = gpus.shares(serving, gpus.free_gpus(visible), len(visible), name)
         self._watched = [
             Watched(Server(served, serving, share, folder / FOLDER, f"{name}-{index}"), serving.start_timeout)
