@@ -8,13 +8,24 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from real_vllm import vllm_serving
+
 PERF = Path(__file__).parents[2] / "perf"
 
 
 @pytest.mark.slow
 def test_an_iteration_of_few_prompts() -> None:
-    """It ends with a ratio only if both ways agree in every stage."""
-    command = [sys.executable, str(PERF / "iteration.py"), "--prompts", "6", "--json"]
+    _ends_with_a_ratio()
+
+
+@pytest.mark.vllm
+def test_an_iteration_of_few_prompts_on_servers() -> None:
+    _ends_with_a_ratio("--vllm", vllm_serving().python)
+
+
+def _ends_with_a_ratio(*options: str) -> None:
+    """As it does only if both ways agree in every stage."""
+    command = [sys.executable, str(PERF / "iteration.py"), "--prompts", "6", "--json", *options]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found = json.loads(said.splitlines()[-1])
     stages = {"sampling", "verdicts", "pairs", "reference", "training", "selection"}
