@@ -9,7 +9,7 @@ it: a stage that was damaged since is trained again.
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,7 +25,6 @@ from rlaifv_kedro.miniature.pretraining import (
 from rlaifv_kedro.miniature.scenes import Scene
 from rlaifv_kedro.miniature.tiny_llava import build_model, build_processor
 from rlaifv_kedro.miniature.world import draw_split
-from rlaifv_kedro.progress import counted
 from rlaifv_kedro.seeds import generator_for, seed_for
 
 if TYPE_CHECKING:
@@ -80,7 +79,6 @@ class _Stages:
         self.seed, self.params, self.folder = seed, params, folder
         self.processor: LlavaProcessor = build_processor()
         self.encoder = Encoder(self.processor)
-        self._drawn: list[Scene] = []
 
     def stage(self, name: str, train: Callable, start: Path | None = None, half: bool = False) -> Path:
         """The checkpoint of a stage: read if it is there as it was written, else trained from ``start``."""
@@ -101,15 +99,14 @@ class _Stages:
         return target
 
     def align(self, model: "LlavaForConditionalGeneration") -> None:
-        stage, progress = self._scaled(ALIGN), _progress("aligning patches with words")
-        scenes = self._foundation_scenes()
-        align_patches(model, self.encoder, scenes, stage, seed=self.seed, progress=progress)
+        scenes, label = self._foundation_scenes, "aligning patches with words"
+        align_patches(model, self.encoder, scenes, self._scaled(ALIGN), seed=self.seed, label=label)
 
     def ground(self, model: "LlavaForConditionalGeneration") -> None:
-        self._jointly(model, GROUND, self._foundation_scenes(), careless=False)
+        self._jointly(model, GROUND, self._foundation_scenes, careless=False)
 
     def finish(self, model: "LlavaForConditionalGeneration") -> None:
-        self._jointly(model, FINISH, self._foundation_scenes(), careless=False)
+        self._jointly(model, FINISH, self._foundation_scenes, careless=False)
 
     def careless(self, model: "LlavaForConditionalGeneration") -> None:
         scenes = self._draw("careless", self.params.policy_scenes, self.params.training_double_share)
@@ -118,8 +115,7 @@ class _Stages:
     def label(self, model: "LlavaForConditionalGeneration") -> None:
         scenes = self._draw("labeler", self.params.training_scenes, self.params.labeler_double_share)
         stage, seed = self._scaled(LABELER_ALIGN), seed_for(self.seed, "labeler")
-        progress = _progress("labeler: aligning")
-        align_patches(model, self.encoder, scenes, stage, seed=seed, progress=progress)
+        align_patches(model, self.encoder, scenes, stage, seed=seed, label="labeler: aligning")
         self._jointly(model, LABEL, scenes, careless=False)
 
     def _jointly(
@@ -131,8 +127,7 @@ class _Stages:
         careless: bool,
     ) -> None:
         captions = self._captions(scenes, careless) if stage.captions else []
-        scaled, progress = self._scaled(stage), _progress(f"training: {stage.name}")
-        train_jointly(model, self.encoder, scenes, captions, scaled, seed=self.seed, progress=progress)
+        train_jointly(model, self.encoder, scenes, captions, self._scaled(stage), seed=self.seed)
 
     def _captions(self, scenes: list[Scene], careless: bool) -> list[list[tuple[str, str]]]:
         """Each scene's answer to each of the prompts, by a careful or a careless annotator."""
@@ -148,12 +143,9 @@ class _Stages:
             for s in scenes
         ]
 
+    @cached_property
     def _foundation_scenes(self) -> list[Scene]:
-        if not self._drawn:
-            self._drawn = self._draw(
-                "foundation", self.params.training_scenes, self.params.training_double_share
-            )
-        return self._drawn
+        return self._draw("foundation", self.params.training_scenes, self.params.training_double_share)
 
     def _draw(self, split: str, count: int, double_share: float) -> list[Scene]:
         return draw_split(
@@ -162,7 +154,3 @@ class _Stages:
 
     def _scaled(self, stage: Stage) -> Stage:
         return replace(stage, steps=max(1, round(stage.steps * self.params.effort)))
-
-
-def _progress(label: str) -> Callable:
-    return partial(counted, label=label)

@@ -5,7 +5,7 @@ statistics before it learns to look, and never grounds its words.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from torch import nn
 from rlaifv_kedro.miniature import language
 from rlaifv_kedro.miniature.scenes import IMAGE_SIZE, NAMES, PRIOR, SCENES, Scene
 from rlaifv_kedro.miniature.tiny_llava import IMAGE_TOKENS, PATCH
+from rlaifv_kedro.progress import counted
 from rlaifv_kedro.seeds import generator_for
 
 if TYPE_CHECKING:
@@ -135,14 +136,14 @@ def align_patches(
     stage: AlignmentStage,
     *,
     seed: int,
-    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
-) -> float:
+    label: str,
+) -> None:
     """Teach the model that a patch's vector lies near the embedding of the word for what it shows.
 
     Vision tower, projector and embeddings learn.
 
-    Returns:
-        The accuracy on patches with an object, over the last 50 steps.
+    Args:
+        label: How the step is called where progress is shown.
     """
     pixels = np.stack([s.pixels for s in scenes])
     targets = torch.from_numpy(np.stack([patch_labels(s) for s in scenes]))
@@ -152,8 +153,7 @@ def align_patches(
     optimiser = torch.optim.AdamW(weights, lr=stage.learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
     rng = generator_for(seed, "align")
     model.train()
-    accuracies = []
-    for step in progress(range(stage.steps)):
+    for step in counted(range(stage.steps), label):
         for group in optimiser.param_groups:
             group["lr"] = stage.learning_rate * _learning_rate(step, stage.steps)
         rows = rng.integers(0, len(scenes), stage.batch_size)
@@ -163,16 +163,11 @@ def align_patches(
         # (classes, width)
         labels = torch.stack([embeddings(torch.tensor(encoder(w))).mean(0) for w in words])
         logits = features @ labels.T / (0.1 * labels.shape[1] ** 0.5)  # (batch, patches, classes)
-        target = targets[rows]
-        objects = target < len(NAMES)
-        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten())
+        loss = F.cross_entropy(logits.flatten(0, 1), targets[rows].flatten())
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
-        if step >= stage.steps - 50:
-            accuracies.append((logits.argmax(-1) == target)[objects].float().mean().item())
-    return float(np.mean(accuracies))
 
 
 def question_turns(scene: Scene, count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
@@ -253,16 +248,12 @@ def train_jointly(
     stage: JointStage,
     *,
     seed: int,
-    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
-) -> float:
+) -> None:
     """Train on captions, questions and checklists, one gradient of all three a step.
 
     Args:
         captions: For each scene its (prompt, caption) turns, of which one is drawn; may be empty if the stage
             asks for none.
-
-    Returns:
-        The mean loss over the last 25 steps, averaged over the kinds of example.
     """
     pixels = np.stack([s.pixels for s in scenes])
     optimiser = _joint_optimiser(model, stage)
@@ -277,24 +268,17 @@ def train_jointly(
         (stage.checklists, lambda i: encoder.checklist(checklist_items(scenes[i], rng))),
     ]
     model.train()
-    losses: list[float] = []
-    for step in progress(range(stage.steps)):
+    for step in counted(range(stage.steps), f"training: {stage.name}"):
         for group in optimiser.param_groups:
             group["lr"] = group["peak"] * _learning_rate(step, stage.steps)
         optimiser.zero_grad()
-        step_losses = []
         for count, example in kinds:
             if count == 0:
                 continue
             rows = rng.integers(0, len(scenes), count)
             ids, mask, labels = _collate([example(int(i)) for i in rows], encoder.tokenizer.pad_token_id)
-            loss = model(
-                input_ids=ids, attention_mask=mask, pixel_values=pixel_values(pixels[rows]), labels=labels
-            ).loss
-            loss.backward()
-            step_losses.append(loss.item())
+            batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+            model(**batch, pixel_values=pixel_values(pixels[rows])).loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-        losses.append(float(np.mean(step_losses)))
     model.requires_grad_(True)
-    return float(np.mean(losses[-25:]))

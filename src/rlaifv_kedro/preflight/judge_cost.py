@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from rlaifv_kedro.benchmarks.judging.dry_run import DryJudge
 from rlaifv_kedro.benchmarks.judging.judge import named_judge, open_store
-from rlaifv_kedro.benchmarks.judging.prices import Price, PriceTable, has_own_price, price_of
+from rlaifv_kedro.benchmarks.judging.prices import Price, price_and_currency
 from rlaifv_kedro.benchmarks.registry import BENCHMARKS
 from rlaifv_kedro.benchmarks.scoring import answered_items
 from rlaifv_kedro.datasets import ChunkedTableDataset, TableDataset
@@ -69,9 +69,9 @@ def judge_cost(project: Path, run_id: str, params: dict[str, Any]) -> list[Cost]
             f"Run {run_id} has no complete answers to a benchmark that an LLM judges. To have them without "
             f"judging: {resume_command(answering, run_id=None)}"
         )
-    named_judge(parameters.models)
+    judge = named_judge(parameters.models)
     store = _store(project, run.env)
-    price, currency = _price(parameters)
+    price, currency = price_and_currency(judge, parameters.judge.prices)
     return [
         _cost(
             name,
@@ -94,13 +94,6 @@ def _complete(run: Manifest, benchmark: str) -> str | None:
 def _store(project: Path, env: str | None) -> Path:
     """The folder of all stored replies."""
     return load_context(project, env, {}).catalog.load("judge_store")
-
-
-def _price(parameters: Parameters) -> tuple[Price | None, str]:
-    """Of the judge, and in which currency."""
-    judge, prices = named_judge(parameters.models), parameters.judge.prices
-    without_table = has_own_price(judge) or prices is None
-    return price_of(judge, prices), "" if without_table else PriceTable.read(prices).currency
 
 
 def _cost(

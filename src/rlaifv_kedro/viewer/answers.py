@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from rlaifv_kedro.benchmarks.judging.prices import PriceTable, has_own_price, price_of
+from rlaifv_kedro.benchmarks.judging.prices import price_and_currency
 from rlaifv_kedro.benchmarks.registry import BENCHMARKS
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import cell, in_words, shortened, with_unit
@@ -187,13 +187,11 @@ def _judged(artifacts: Artifacts, judgements: pd.DataFrame) -> dict[str, Any] | 
     try:
         parameters = validate_parameters(artifacts.run.parameters)
         prices = parameters.judge.prices and artifacts.project / parameters.judge.prices
-        price = parameters.models.judge and price_of(parameters.models.judge, prices)
+        price, currency = price_and_currency(parameters.models.judge, prices)
     except UserError:  # an earlier version's parameters, or no file of prices here
         return found
     if price:
-        cost = (price.input * tokens["prompt_tokens"] + price.output * tokens["reply_tokens"]) / 1e6
-        own = has_own_price(parameters.models.judge)
-        found |= {"cost": cost, "currency": "" if own else PriceTable.read(prices).currency}
+        found |= {"cost": price.cost(**tokens), "currency": currency}
     return found
 
 

@@ -71,7 +71,7 @@ class DryJudge:
 
         It is in the currency of the price.
         """
-        return None if price is None else _cost(price, self.prompt_tokens, self.reply_tokens)
+        return None if price is None else price.cost(self.prompt_tokens, self.reply_tokens)
 
     def most_cost(self, price: Price | None) -> float | None:
         """As :meth:`cost`, if ``judge.tries`` replies are needed each time.
@@ -83,13 +83,9 @@ class DryJudge:
         prompts = sum(_prompt_tokens(attempt) * tries for attempt, tries in self._to_ask.items())
         later = 2 * self.params.max_new_tokens
         replies = sum(a.max_new_tokens + later * (tries - 1) for a, tries in self._to_ask.items())
-        return _cost(price, prompts, replies)
+        return price.cost(prompts, replies)
 
 
 def _prompt_tokens(attempt: Attempt) -> int:
     others = sum(character > "\u024f" for character in attempt.prompt)  # behind the Latin letters
     return others + math.ceil((len(attempt.prompt) - others) / CHARACTERS_PER_TOKEN)
-
-
-def _cost(price: Price, prompt_tokens: int, reply_tokens: int) -> float:
-    return (prompt_tokens * price.input + reply_tokens * price.output) / 1e6

@@ -21,6 +21,10 @@ class Price(BaseModel):
     input: float = Field(ge=0, allow_inf_nan=False)
     output: float = Field(ge=0, allow_inf_nan=False)
 
+    def cost(self, prompt_tokens: int, reply_tokens: int) -> float:
+        """What so many tokens cost."""
+        return (self.input * prompt_tokens + self.output * reply_tokens) / 1e6
+
 
 class PriceTable(BaseModel):
     """A file with prices by the names of models.
@@ -78,11 +82,17 @@ def price_of(params: BackendParams, prices: str | Path | None) -> Price | None:
     """
     if not isinstance(params, OpenAIParams):
         return None
-    if has_own_price(params):
+    if _has_own_price(params):
         return Price(input=params.price_input, output=params.price_output)
     return None if prices is None else PriceTable.read(prices).price(params.model)
 
 
-def has_own_price(params: BackendParams) -> bool:
+def price_and_currency(params: BackendParams, prices: str | Path | None) -> tuple[Price | None, str]:
+    """:func:`price_of`, and its currency, which is empty where no file says it."""
+    without_table = _has_own_price(params) or prices is None
+    return price_of(params, prices), "" if without_table else PriceTable.read(prices).currency
+
+
+def _has_own_price(params: BackendParams) -> bool:
     """Whether the parameters of a model say what it costs."""
     return isinstance(params, OpenAIParams) and bool(params.price_input or params.price_output)
