@@ -6,7 +6,7 @@ image is computed once for all of its questions.
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,13 +85,25 @@ def answerer(
     Args:
         weights: The sha256 of each policy, which becomes the fingerprint.
     """
-    answerer = _Answerer(policies, beams, params, models, compute)
+    from rlaifv_kedro.models import close_model, open_model
+
+    loaded: dict[str, VisionLanguageModel] = {}  # the policy that was asked last
+
+    def close() -> None:
+        while loaded:
+            close_model(loaded.popitem()[1])
+
+    def model_of(name: str) -> "VisionLanguageModel":
+        if name not in loaded:
+            close()
+            loaded[name] = open_model(models.policy, policies[name], compute, params.batch_size, "policy")
+        return loaded[name]
 
     def work(part: Sequence[tuple[str, list[Any]]]) -> pd.DataFrame:
         rows = []
         for name in dict.fromkeys(name for name, _ in part):
             asked = [group for policy, group in part if policy == name]
-            for group, answers in zip(asked, answerer(name, asked)):
+            for group, answers in zip(asked, _answers(model_of(name), asked, beams, params)):
                 rows += [
                     (name, r.benchmark, r.item_id, r.question, a.text, a.token_count, a.finish_reason)
                     for r, a in zip(group, answers)
@@ -100,8 +112,10 @@ def answerer(
         frame.attrs[FINGERPRINT] = weights
         return frame
 
-    with closing(answerer):
+    try:
         yield work
+    finally:
+        close()
 
 
 def _by_image(items: pd.DataFrame) -> list[list[Any]]:
@@ -138,81 +152,39 @@ def _picture(item: Any) -> Any:
     return open_image(item.image, f"{item.benchmark} item {item.item_id}")
 
 
-class _Answerer:
-    """Loads one policy at a time, when it is asked."""
+def _answers(
+    model: Any, groups: list[list[Any]], beams: int, params: BenchmarksParams
+) -> "list[list[Answer]]":
+    """A model's answers to groups of items, each about one picture."""
+    if beams > 1:
+        return [_searched(model, group, beams, params) for group in groups]
+    answers: dict[int, list[Answer]] = {}
+    for yes_no in (True, False):
+        alike = [i for i, group in enumerate(groups) if _is_yes_no(group[0]) == yes_no]
+        most = params.yes_no_tokens if yes_no else params.max_new_tokens
+        answers |= zip(alike, _greedy(model, [groups[i] for i in alike], most))
+    return [answers[i] for i in range(len(groups))]
 
-    def __init__(
-        self,
-        policies: Mapping[str, Path | str],
-        beams: int,
-        params: BenchmarksParams,
-        models: ModelsParams,
-        compute: ComputeParams,
-    ):
-        self._policies, self._beams, self._params, self._models, self._compute = (
-            policies,
-            beams,
-            params,
-            models,
-            compute,
-        )
-        self._loaded: tuple[str, VisionLanguageModel] | None = None
 
-    def __call__(self, name: str, groups: list[list[Any]]) -> "list[list[Answer]]":
-        model = self._model(name)
-        if self._beams > 1:
-            return [self._searched(model, group) for group in groups]
-        answers: dict[int, list[Answer]] = {}
-        for yes_no in (True, False):
-            alike = [i for i, group in enumerate(groups) if _is_yes_no(group[0]) == yes_no]
-            answers |= zip(alike, self._greedy(model, [groups[i] for i in alike], yes_no))
-        return [answers[i] for i in range(len(groups))]
+def _searched(model: Any, group: list[Any], beams: int, params: BenchmarksParams) -> "list[Answer]":
+    from rlaifv_kedro.models.chat import ChatDecoding, RLAIFVChat
 
-    def close(self) -> None:
-        from rlaifv_kedro.models import close_model
+    chat = RLAIFVChat.of(model, ChatDecoding(num_beams=beams, max_new_tokens=params.max_new_tokens))
+    picture = _picture(group[0])
+    return [chat.answer(picture, item.question) for item in group]
 
-        if self._loaded is not None:
-            close_model(self._loaded[1])
-            self._loaded = None
 
-    def _model(self, name: str) -> "VisionLanguageModel":
-        from rlaifv_kedro.models import open_model
+def _greedy(model: Any, groups: list[list[Any]], max_new_tokens: int) -> "list[list[Answer]]":
+    from rlaifv_kedro.models import Decoding, Question
 
-        if self._loaded is None or self._loaded[0] != name:
-            self.close()
-            batch_size, checkpoint = self._params.batch_size, self._policies[name]
-            model = open_model(self._models.policy, checkpoint, self._compute, batch_size, "policy")
-            self._loaded = (name, model)
-        return self._loaded[1]
-
-    def _searched(self, model: Any, group: list[Any]) -> "list[Answer]":
-        from rlaifv_kedro.models.chat import ChatDecoding, RLAIFVChat
-
-        chat = RLAIFVChat.of(
-            model, ChatDecoding(num_beams=self._beams, max_new_tokens=self._params.max_new_tokens)
-        )
-        picture = _picture(group[0])
-        return [chat.answer(picture, item.question) for item in group]
-
-    def _greedy(self, model: Any, groups: list[list[Any]], yes_no: bool) -> "list[list[Answer]]":
-        from rlaifv_kedro.models import Decoding, Question
-
-        decoding = Decoding(
-            temperature=0,
-            max_new_tokens=self._params.yes_no_tokens if yes_no else self._params.max_new_tokens,
-        )
-        pictures = [_picture(group[0]) for group in groups]
-        questions = [[item.question for item in group] for group in groups]
-        if not groups:
-            return []
-        if hasattr(model, "sample_about"):
-            return model.sample_about(
-                pictures, questions, [[0] * len(asked) for asked in questions], decoding
-            )
-        flat = [
-            Question(picture, question) for picture, asked in zip(pictures, questions) for question in asked
-        ]
-        answers = iter(
-            model.sample(flat, [[0]] * len(flat), decoding)
-        )  # a server or engine keeps prefixes itself
-        return [[next(answers)[0] for _ in asked] for asked in questions]
+    if not groups:
+        return []
+    decoding = Decoding(temperature=0, max_new_tokens=max_new_tokens)
+    pictures = [_picture(group[0]) for group in groups]
+    questions = [[item.question for item in group] for group in groups]
+    if hasattr(model, "sample_about"):
+        return model.sample_about(pictures, questions, [[0] * len(asked) for asked in questions], decoding)
+    # a server or engine keeps prefixes itself
+    flat = [Question(picture, one) for picture, asked in zip(pictures, questions) for one in asked]
+    answers = iter(model.sample(flat, [[0]] * len(flat), decoding))
+    return [[next(answers)[0] for _ in asked] for asked in questions]

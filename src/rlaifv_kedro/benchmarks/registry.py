@@ -30,3 +30,8 @@ def benchmark_named(name: str, where: str) -> Benchmark:
     near = get_close_matches(name, BENCHMARKS, n=1)
     known = f"did you mean {near[0]}?" if near else f"known are {', '.join(BENCHMARKS)}."
     raise UserError(f"{where}: there is no benchmark {name!r}; {known}")
+
+
+def title_of(name: str) -> str:
+    """The title of a benchmark; of what is none, such as probes, the name."""
+    return BENCHMARKS[name].title if name in BENCHMARKS else name

@@ -127,7 +127,6 @@ class Difference:
 def paired_bootstrap(
     items_a: pd.DataFrame,
     items_b: pd.DataFrame,
-    metric: str,
     *,
     confidence: float = 0.95,
     samples: int = 10_000,
@@ -141,19 +140,18 @@ def paired_bootstrap(
     Methods and their Application", section 3.8.
 
     Args:
-        items_a, items_b: ``Scored.items`` of the two. Those of an image count as one, whose image isn't known
-            is alone.
-        metric: A metric that both have values of.
+        items_a, items_b: Rows of ``Scored.items`` of one metric. Those of an image count as one, whose image
+            isn't known is alone.
 
     Raises:
-        UserError: The metric isn't there, or the policies have not answered the same items.
+        UserError: The policies have not answered the same items.
     """
-    a, b = (_parts_and_wholes(items, metric) for items in (items_a, items_b))
+    a, b = (_parts_and_wholes(items) for items in (items_a, items_b))
     if len(a.index) != len(b.index) or set(a.index) != set(b.index):
         odd = sorted(set(a.index) ^ set(b.index))
         raise UserError(
-            f"{metric}: the policies are not scored on the same items, e.g. {odd[0]!r}. Score both on the "
-            "same questions."
+            f"{items_a['metric'].iloc[0]}: the policies are not scored on the same items, e.g. {odd[0]!r}. "
+            "Score both on the same questions."
         )
     values = np.hstack([a[SUMS].to_numpy(), b.loc[a.index, SUMS].to_numpy()])  # (items, 4)
     rows = _by_image(values, image_numbers(a["image_id"]))  # (images, 4): sums to make a ratio of
@@ -174,8 +172,8 @@ def paired_bootstrap(
     return Difference(float(difference), float(low), float(high), len(values))
 
 
-def by_metric(items: pd.DataFrame, known: Collection[str]) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """The rows of ``item_scores`` behind each metric: its full name, its name in the rows, the rows.
+def by_metric(items: pd.DataFrame, known: Collection[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows of ``item_scores`` behind each metric, by its full name.
 
     Args:
         known: Full names of the metrics there are. Where one is only of each type of items, as with POPE's
@@ -183,10 +181,10 @@ def by_metric(items: pd.DataFrame, known: Collection[str]) -> Iterator[tuple[str
     """
     for name, own in items.groupby("metric", sort=False):
         if name in known:
-            yield name, name, own
+            yield name, own
         else:
             for kind, part in own.groupby("kind", sort=False):
-                yield f"{name}_{suffix_of(kind)}", name, part
+                yield f"{name}_{suffix_of(kind)}", part
 
 
 def suffix_of(group: str) -> str:
@@ -194,14 +192,9 @@ def suffix_of(group: str) -> str:
     return re.sub(r"\W+", "_", group.strip().lower())
 
 
-def _parts_and_wholes(items: pd.DataFrame, metric: str) -> pd.DataFrame:
+def _parts_and_wholes(items: pd.DataFrame) -> pd.DataFrame:
     """Numerator and denominator of each item, and its image, by item_id; both 0 where there is no value."""
-    rows = items[items["metric"] == metric].set_index("item_id")
-    if rows.empty:
-        raise UserError(
-            f"{metric}: the scores have no such metric. There are "
-            f"{', '.join(sorted(items['metric'].unique())) or 'none'}."
-        )
+    rows = items.set_index("item_id")
     return pd.DataFrame(
         {
             "part": (rows["value"] * rows["weight"]).fillna(0.0),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rlaifv_kedro.benchmarks.registry import BENCHMARKS
+from rlaifv_kedro.benchmarks.registry import title_of
 from rlaifv_kedro.datasets import ChunkedTableDataset
 from rlaifv_kedro.datasets.tables import as_frame, read_table
 from rlaifv_kedro.errors import UserError
@@ -60,8 +60,7 @@ def called(what: str) -> str:
     """How people call :attr:`Measured.what`."""
     if what == LOOP:
         return "policies on the test split"
-    name = what.removeprefix("benchmark.")
-    return BENCHMARKS[name].title if name in BENCHMARKS else name
+    return title_of(what.removeprefix("benchmark."))
 
 
 def measured(project: Path, run: Manifest, what: str, scores: str) -> Measured:

@@ -1,6 +1,7 @@
 """What a person wants to see at the end of a run: the table, and where the report lies."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -11,6 +12,7 @@ from rlaifv_kedro.reporting.metrics import chair_by_iteration
 if TYPE_CHECKING:
     from kedro.io import DataCatalog
     from kedro.pipeline import Pipeline
+    from rich.table import Table
 
     from rlaifv_kedro.runs.manifest import Manifest
 
@@ -46,21 +48,15 @@ def show_after_run(manifest: "Manifest", pipeline: "Pipeline", catalog: "DataCat
         console.print(f"[dim]run {manifest.run_id}[/]   " + "   ".join(paths), soft_wrap=True)
 
 
-def benchmarks_table(metrics: pd.DataFrame) -> Any:
+def benchmarks_table(metrics: pd.DataFrame) -> "Table":
     """What is published of each benchmark, as rich prints it: a row a metric, a column a policy.
 
     No rate of hallucinations is without the answers' length, and what they cover where the benchmark tells.
     Items that failed stand behind a value.
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(title="Benchmarks, value ± standard error", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("benchmark", no_wrap=True)
-    table.add_column("metric", no_wrap=True)
     policies = list(dict.fromkeys(metrics["policy"]))
-    for name in short_names(policies):
-        table.add_column(name, justify="right", no_wrap=True)
+    title = "Benchmarks, value ± standard error"
+    table = _empty_table(title, ("benchmark", "metric"), short_names(policies))
     known = {(row["benchmark"], row["metric"], row["policy"]): row for _, row in metrics.iterrows()}
     for benchmark in dict.fromkeys(metrics["benchmark"]):
         for number, name in enumerate(
@@ -88,25 +84,29 @@ def short_names(paths: list[str]) -> list[str]:
     return paths
 
 
-def metrics_table(metrics: pd.DataFrame) -> Any:
+def metrics_table(metrics: pd.DataFrame) -> "Table":
     """The ``loop_metrics`` table as rich prints it: one row an iteration, value ± standard error."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     chair = chair_by_iteration(metrics)
     n = int(chair.at[(0, "mean_words"), "n"])
-    table = Table(
-        title=f"Hallucination (CHAIR) on {n} test images, value ± standard error",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("policy", no_wrap=True)
-    for title in _COLUMNS.values():
-        table.add_column(title, justify="right", no_wrap=True)
+    title = f"Hallucination (CHAIR) on {n} test images, value ± standard error"
+    table = _empty_table(title, ("policy",), _COLUMNS.values())
     for k in sorted({k for k, _ in chair.index}):
         table.add_row(
             "base" if k == 0 else f"iteration {k}", *(cell(name, chair.loc[(k, name)]) for name in _COLUMNS)
         )
+    return table
+
+
+def _empty_table(title: str, texts: Iterable[str], values: Iterable[str]) -> "Table":
+    """A table for the terminal with columns of texts, and then columns of values at the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in texts:
+        table.add_column(name, no_wrap=True)
+    for name in values:
+        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 

@@ -15,32 +15,11 @@ from rlaifv_kedro.params.run import validate_parameters
 from rlaifv_kedro.reporting.terminal import short_names
 from rlaifv_kedro.viewer.artifacts import Artifacts
 from rlaifv_kedro.viewer.data import DataFolder, rounded
-from rlaifv_kedro.viewer.items import BRIEF
+from rlaifv_kedro.viewer.items import BRIEF, CHUNK
 from rlaifv_kedro.viewer.thumbnails import Thumbnails
 
-CHUNK = 64
-"""Items in a file."""
 TEST = "test"
 """How the loop's own measurement is called beside the benchmarks."""
-
-
-class _Source:
-    """Where the tables of one set of items are.
-
-    Attributes:
-        name: Of the set, a benchmark or the loop's test split.
-        items: The entry with questions and pictures.
-        answers, scores, judgements, metrics: Entries of these tables, a policy or all policies each.
-    """
-
-    def __init__(self, artifacts: Artifacts, name: str):
-        def entries(table: str) -> list[str]:
-            of = r"(base|iteration_\d+)" if name == TEST else rf"benchmark\.{name}"
-            return [found[0] for found in artifacts.names(rf"{of}\.{table}")]
-
-        self.name, self.items = name, "test_prompts" if name == TEST else f"{name}_items"
-        self.answers, self.scores = entries("answers"), entries("item_scores")
-        self.judgements, self.metrics = entries("judgements"), entries("metrics")
 
 
 def write_answers(artifacts: Artifacts, data: DataFolder, thumbnails: Thumbnails) -> list[dict[str, Any]]:
@@ -53,18 +32,26 @@ def write_answers(artifacts: Artifacts, data: DataFolder, thumbnails: Thumbnails
         UserError: A table is damaged, or the folder can't be written.
     """
     named = [found[1] for found in artifacts.names(r"benchmark\.(\w+)\.answers")]
-    sources = [_Source(artifacts, name) for name in (TEST, *named)]
-    return [_write(artifacts, source, data, thumbnails) for source in sources if source.answers]
+    of_loop = [TEST] if artifacts.names(rf"{_owner(TEST)}\.answers") else []
+    return [_write(artifacts, name, data, thumbnails) for name in (*of_loop, *named)]
 
 
-def _write(artifacts: Artifacts, source: _Source, data: DataFolder, thumbnails: Thumbnails) -> dict[str, Any]:
-    answers = _joined(artifacts, source.answers)
+def _owner(name: str) -> str:
+    """A regular expression of the part before the dot in the entries of a benchmark, or of the test split."""
+    return r"(base|iteration_\d+)" if name == TEST else rf"benchmark\.{name}"
+
+
+def _write(artifacts: Artifacts, name: str, data: DataFolder, thumbnails: Thumbnails) -> dict[str, Any]:
+    """Writes the files of a benchmark, or of the test split."""
+    answers, scores, judgements, metrics = (
+        _joined(artifacts, rf"{_owner(name)}\.{table}")
+        for table in ("answers", "item_scores", "judgements", "metrics")
+    )
     policies = list(dict.fromkeys(answers["policy"]))
-    scores, judgements = _joined(artifacts, source.scores), _joined(artifacts, source.judgements)
-    verdict = _verdict(source.name, scores)
+    verdict = _verdict(name, scores)
     by_item = _by_item(answers, scores, judgements)
     index: dict[str, list[Any]] = {"id": [], "kind": [], "question": [], "picture": [], "values": []}
-    for number, items in enumerate(_items(artifacts, source, answers)):
+    for number, items in enumerate(_items(artifacts, name, answers)):
         pictures = thumbnails.of([item.pop("image", None) for item in items])
         chunk = []
         for item, picture in zip(items, pictures):
@@ -75,29 +62,29 @@ def _write(artifacts: Artifacts, source: _Source, data: DataFolder, thumbnails: 
             index["question"].append(shortened(item["question"], BRIEF))
             index["picture"].append(picture)
             index["values"].append([own.get(p, {}).get("scores", {}).get(verdict) for p in policies])
-        data.add(f"answers/{source.name}/{number}", chunk)
-    benchmark = BENCHMARKS.get(source.name)
-    metrics = _metrics(artifacts, source, policies)
+        data.add(f"answers/{name}/{number}", chunk)
+    benchmark = BENCHMARKS.get(name)
     found = {
-        "name": source.name,
+        "name": name,
         "title": benchmark.title if benchmark else "test split of the loop",
         "items": len(index["id"]),
-        "titles": [in_words(name) for name in short_names(policies)],
+        "titles": [in_words(policy) for policy in short_names(policies)],
     }
-    cells = {with_unit(name): row for name, row in metrics.items()}
+    cells = _cells(metrics, policies)
     shown = {
         "policies": policies,
         "verdict": verdict,
-        "metrics": [[name, *row] for name, row in cells.items()],
+        "metrics": [[metric, *row] for metric, row in cells.items()],
     }
-    data.add(f"answers/{source.name}/index", {**found, **index, **shown, "chunk": CHUNK})
-    published = [with_unit(name) for name in (benchmark.headline if benchmark else ())]
-    headline = [[name, *cells[name]] for name in published if name in cells]
+    data.add(f"answers/{name}/index", {**found, **index, **shown, "chunk": CHUNK})
+    published = [with_unit(metric) for metric in (benchmark.headline if benchmark else ())]
+    headline = [[metric, *cells[metric]] for metric in published if metric in cells]
     return {**found, "headline": headline, "judged": _judged(artifacts, judgements)}
 
 
-def _joined(artifacts: Artifacts, names: list[str]) -> pd.DataFrame:
-    tables = [artifacts.table(name) for name in names]
+def _joined(artifacts: Artifacts, pattern: str) -> pd.DataFrame:
+    """The tables of all entries that are called so in one."""
+    tables = [artifacts.table(found[0]) for found in artifacts.names(pattern)]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"policy": [], "item_id": []})
 
 
@@ -136,16 +123,17 @@ def _by_item(
     return found
 
 
-def _items(artifacts: Artifacts, source: _Source, answers: pd.DataFrame) -> Iterator[list[dict[str, Any]]]:
+def _items(artifacts: Artifacts, name: str, answers: pd.DataFrame) -> Iterator[list[dict[str, Any]]]:
     """id, question, kind, reference and image of the items, some at a time."""
-    if artifacts.path(source.items) is None:
+    entry = "test_prompts" if name == TEST else f"{name}_items"
+    if artifacts.path(entry) is None:
         rows = answers.drop_duplicates("item_id")
         made = [_item(i, q) for i, q in zip(rows["item_id"], rows["question"])]
         yield from (made[start : start + CHUNK] for start in range(0, len(made), CHUNK))
         return
-    there = _in_pictures(artifacts, source)
+    there = _in_pictures(artifacts) if name == TEST else {}
     columns = ("prompt_id", "item_id", "question", "kind", "reference", "image_id", "image")
-    for rows in artifacts.rows(source.items, columns, CHUNK):
+    for rows in artifacts.rows(entry, columns, CHUNK):
         yield [
             _item(
                 row.get("item_id") or row["prompt_id"],
@@ -158,9 +146,9 @@ def _items(artifacts: Artifacts, source: _Source, answers: pd.DataFrame) -> Iter
         ]
 
 
-def _in_pictures(artifacts: Artifacts, source: _Source) -> dict[int, dict[str, str]]:
+def _in_pictures(artifacts: Artifacts) -> dict[int, dict[str, str]]:
     """Which objects are in the pictures of the test split, by image."""
-    truth = artifacts.table("test_truth") if source.name == TEST else None
+    truth = artifacts.table("test_truth")
     if truth is None:
         return {}
     return {
@@ -195,13 +183,8 @@ def _judged(artifacts: Artifacts, judgements: pd.DataFrame) -> dict[str, Any] | 
     return found
 
 
-def _metrics(artifacts: Artifacts, source: _Source, policies: list[str]) -> dict[str, list[str]]:
-    """Metric -> a cell a policy, of what is measured over all items."""
-    metrics = _joined(artifacts, source.metrics)
-    if metrics.empty:
-        return {}
-    rows = {}
-    for name, own in metrics.groupby("metric", sort=False):
-        cells = {row["policy"]: cell(name, row) for row in own.to_dict("records")}
-        rows[name] = [cells.get(policy, "-") for policy in policies]
-    return rows
+def _cells(metrics: pd.DataFrame, policies: list[str]) -> dict[str, list[str]]:
+    """Metric with its unit -> a cell a policy, of what is measured over all items."""
+    known = {(row["metric"], row["policy"]): cell(row["metric"], row) for row in metrics.to_dict("records")}
+    names = dict.fromkeys(metric for metric, _ in known)
+    return {with_unit(name): [known.get((name, policy), "-") for policy in policies] for name in names}

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rlaifv_kedro.benchmarks.registry import BENCHMARKS
+from rlaifv_kedro.benchmarks.registry import title_of
 from rlaifv_kedro.formats import cell, difference, in_words, with_unit
 from rlaifv_kedro.reporting.comparison import Rate, compare_runs, policies
 from rlaifv_kedro.runs.manifest import Manifest
@@ -29,9 +29,8 @@ def compared(project: Path, other: Manifest, run: Manifest) -> dict[str, Any]:
 
 def _rate(rate: Rate) -> list[str]:
     """[benchmark, policies, metric, A, B, difference with its interval], as people read them."""
-    title = BENCHMARKS[rate.benchmark].title if rate.benchmark in BENCHMARKS else rate.benchmark
     return [
-        f"{title} ({in_words(policies(rate))})",
+        f"{title_of(rate.benchmark)} ({in_words(policies(rate))})",
         with_unit(rate.metric),
         cell(rate.metric, rate.a),
         cell(rate.metric, rate.b),

@@ -14,7 +14,7 @@ from rlaifv_kedro.viewer.rejects import Reasons, rejects_of
 from rlaifv_kedro.viewer.thumbnails import Thumbnails
 
 CHUNK = 64
-"""Prompts in a file of texts: with ten long answers each, under a megabyte."""
+"""Prompts, or items of a benchmark, in a file: prompts with ten long answers each take under a megabyte."""
 BRIEF = 80
 """Characters of a question in a list."""
 _PROMPT = ("prompt_id", "question", "question_type", "origin_dataset", "image")

@@ -111,18 +111,17 @@ def _by_metric(metrics: pd.DataFrame) -> list[dict[str, Any]]:
             "name": name,
             "title": in_words(name),
             "values": [
-                {
-                    "x": row["iteration"],
-                    "y": rounded([row["value"]], 6)[0],
-                    "error": rounded([row["standard_error"]], 6)[0],
-                    "n": row["n"],
-                    "cell": cell(name, row),
-                }
+                {"x": row["iteration"], **_point(row), "n": row["n"], "cell": cell(name, row)}
                 for row in own.sort_values("iteration").to_dict("records")
             ],
         }
         for name, own in metrics.groupby("metric", sort=False)
     ]
+
+
+def _point(row: dict[str, Any]) -> dict[str, float | None]:
+    """A metric's value with its standard error, as curves show it."""
+    return dict(zip(("y", "error"), rounded([row["value"], row["standard_error"]], 6)))
 
 
 def _selection(artifacts: Artifacts, iteration: int) -> dict[str, Any] | None:
@@ -136,8 +135,7 @@ def _selection(artifacts: Artifacts, iteration: int) -> dict[str, Any] | None:
         {
             "name": row["checkpoint"],
             "x": round(row["epoch"], 4),
-            "y": rounded([row["value"]], 6)[0],
-            "error": rounded([row["standard_error"]], 6)[0],
+            **_point(row),
             "cell": cell(decided["criterion"], row),
         }
         for row in rows.sort_values("epoch").to_dict("records")
