@@ -120,7 +120,7 @@ def test_nothing_is_nan_and_one_has_no_spread():
 
 def test_items_values_and_weights_make_the_metrics():
     """A metric is sum(value * weight) / sum(weight) of its items: what the bootstrap relies on."""
-    nan = math.nan
+    nan, kinds = math.nan, ["Big one", "Big one", "small", None]
     measures = [
         share_of("yes", [1, nan, 0, 1]),  # 2 of 3
         mean_of(
@@ -129,10 +129,9 @@ def test_items_values_and_weights_make_the_metrics():
         ratio_of("rate", [1, nan, 0, 3], [4, nan, 0, 4]),  # 4 / 8
     ]
     found = scored(
-        pd.DataFrame({"item_id": list("abcd"), "image_id": [7, 8, 9, 10]}),
+        pd.DataFrame({"item_id": list("abcd"), "image_id": [7, 8, 9, 10], "kind": kinds}),
         measures,
         "how",
-        kinds=["Big one", "Big one", "small", None],
         notes=list("wxyz"),
     )
     metrics = found.metrics.set_index("metric")

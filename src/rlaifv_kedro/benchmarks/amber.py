@@ -199,7 +199,7 @@ def _score_descriptions(answers: pd.DataFrame, words: Words, matcher: Matcher) -
     ]
     notes = [f"not there: {', '.join(f.wrong)}" if f.wrong else "" for f in found]
     protocol = f"AMBER, descriptions: {matcher.label}"
-    return scored(answers, measures, protocol, kinds=[GENERATIVE] * len(answers), notes=notes)
+    return scored(answers, measures, protocol, notes=notes)
 
 
 def yes_or_no(answer: str) -> str:
@@ -223,7 +223,7 @@ def _score_questions(answers: pd.DataFrame, exact: bool) -> Scored:
     notes = [f"said {answer[:40]!r}" if odd else "" for answer, odd in zip(said, other)]
     read = "answers must be exactly Yes or No" if exact else "an answer is the Yes or No that it begins with"
     protocol = f'AMBER, questions: {read}, anything else is wrong; "No" is positive'
-    return scored(answers, measures, protocol, kinds=kinds, groups=groups, notes=notes)
+    return scored(answers.assign(kind=kinds), measures, protocol, groups=groups, notes=notes)
 
 
 def _score(submission: Submission) -> Scored:

@@ -111,24 +111,24 @@ def scored(
     measures: Sequence[Measure],
     protocol: str,
     *,
-    kinds: Sequence[str | None] | None = None,
     groups: Mapping[str, np.ndarray] | None = None,
     notes: Sequence[str] | None = None,
 ) -> Scored:
     """The tables of a benchmark.
 
     Args:
-        answers: item_id, and image_id, by which standard errors are made. Without it, or where it is missing,
-            an item counts as the only one of its image, and the protocol says so.
+        answers: item_id; kind, each item's type, if there are types (what is no text is none); and image_id,
+            by which standard errors are made. Without it, or where it is missing, an item counts as the only
+            one of its image, and the protocol says so.
         protocol: What the metrics depend on, for people who compare them with others.
-        kinds: (items,) each item's type; what is no text is none.
         groups: Name -> (items,) bool. By default the items of each kind.
         notes: (items,) what was found.
     """
     count = len(answers)
-    image_ids = answers["image_id"] if "image_id" in answers else pd.Series([None] * count, dtype=object)
+    unknown = pd.Series([None] * count, dtype=object)
+    image_ids = answers.get("image_id", unknown)
     images = image_numbers(image_ids)
-    kinds = [kind if isinstance(kind, str) else None for kind in ([None] * count if kinds is None else kinds)]
+    kinds = [kind if isinstance(kind, str) else None for kind in answers.get("kind", unknown)]
     if groups is None:
         groups = {
             kind: np.array([k == kind for k in kinds], bool)

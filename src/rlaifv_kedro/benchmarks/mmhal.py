@@ -170,7 +170,7 @@ def score_mmhal(answers: pd.DataFrame, judgements: Sequence[Judgement], how: str
     protocol = (
         f"MMHal-Bench, {how}; failed replies are left out, but count as a rating of 0 in NAME_unparsed_as_0"
     )
-    return scored(answers, measures, protocol, kinds=list(answers["kind"]), notes=notes)
+    return scored(answers, measures, protocol, notes=notes)
 
 
 def _measures(ratings: np.ndarray, failed: np.ndarray, suffix: str = "") -> list[Measure]:

@@ -103,13 +103,8 @@ def score_pope(answers: pd.DataFrame) -> Scored:
         share_of("yes_ratio", said_yes, **split),
         mean_words(answers["answer"], **split),
     ]
-    return scored(
-        answers,
-        measures,
-        PROTOCOL,
-        kinds=list(answers["kind"]),
-        notes=["said yes" if yes else "said no" for yes in said_yes],
-    )
+    notes = ["said yes" if yes else "said no" for yes in said_yes]
+    return scored(answers, measures, PROTOCOL, notes=notes)
 
 
 POPE = Benchmark(

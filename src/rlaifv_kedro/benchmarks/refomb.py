@@ -174,9 +174,6 @@ def score_refomb(answers: pd.DataFrame, judgements: Sequence[Judgement], how: st
         and mean_words of the answers. Runs of an item are averaged first, and the standard error is over
         items. ``failed`` items lack a verdict in a run; they are averaged over the others, and left out if
         there is none.
-
-    Raises:
-        UserError: A step isn't one of this benchmark.
     """
     scores, runs, swapped = _scores(judgements)
     measures: list[Measure] = []
@@ -192,21 +189,14 @@ def score_refomb(answers: pd.DataFrame, judgements: Sequence[Judgement], how: st
     measures.append(mean_words(answers["answer"]))
     few = f" (the protocol: at least {RUNS})" if runs < RUNS else ""
     protocol = f"RefoMB, {how}, mean of {runs} run{'s' * (runs != 1)}{few}"
-    return scored(answers, measures, protocol, kinds=list(answers["kind"]))
+    return scored(answers, measures, protocol)
 
 
 def _scores(judgements: Sequence[Judgement]) -> tuple[dict[tuple[str, str], float], int, bool]:
     """(item_id, step) -> 1 for a win of the model, 1/2 for a tie, 0 for a loss; number of runs; whether
     any is swapped.
     """
-    steps = {}
-    for j in judgements:
-        steps[j.request.step] = _STEP.fullmatch(j.request.step)
-        if steps[j.request.step] is None:
-            raise UserError(
-                f"Item {j.request.item_id}: {j.request.step!r} is no step of RefoMB. Steps are called "
-                f"{step(OVERALL, 1, True)!r}, say."
-            )
+    steps = {j.request.step: _STEP.fullmatch(j.request.step) for j in judgements}
     scores = {}
     for (item_id, name), verdict in verdicts(judgements).items():
         model = "A" if steps[name][3] else "B"

@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,7 +15,7 @@ from rlaifv_kedro.formats import cell, in_words, shortened, with_unit
 from rlaifv_kedro.params.run import validate_parameters
 from rlaifv_kedro.reporting.terminal import short_names
 from rlaifv_kedro.viewer.artifacts import Artifacts
-from rlaifv_kedro.viewer.data import DataFolder, rounded
+from rlaifv_kedro.viewer.data import rounded, write_data
 from rlaifv_kedro.viewer.items import BRIEF, CHUNK
 from rlaifv_kedro.viewer.thumbnails import Thumbnails
 
@@ -22,7 +23,7 @@ TEST = "test"
 """How the loop's own measurement is called beside the benchmarks."""
 
 
-def write_answers(artifacts: Artifacts, data: DataFolder, thumbnails: Thumbnails) -> list[dict[str, Any]]:
+def write_answers(artifacts: Artifacts, data: Path, thumbnails: Thumbnails) -> list[dict[str, Any]]:
     """Writes ``answers/NAME/index`` and ``answers/NAME/N`` of each benchmark and of the test split.
 
     Returns:
@@ -41,7 +42,7 @@ def _owner(name: str) -> str:
     return r"(base|iteration_\d+)" if name == TEST else rf"benchmark\.{name}"
 
 
-def _write(artifacts: Artifacts, name: str, data: DataFolder, thumbnails: Thumbnails) -> dict[str, Any]:
+def _write(artifacts: Artifacts, name: str, data: Path, thumbnails: Thumbnails) -> dict[str, Any]:
     """Writes the files of a benchmark, or of the test split."""
     answers, scores, judgements, metrics = (
         _joined(artifacts, rf"{_owner(name)}\.{table}")
@@ -62,7 +63,7 @@ def _write(artifacts: Artifacts, name: str, data: DataFolder, thumbnails: Thumbn
             index["question"].append(shortened(item["question"], BRIEF))
             index["picture"].append(picture)
             index["values"].append([own.get(p, {}).get("scores", {}).get(verdict) for p in policies])
-        data.add(f"answers/{name}/{number}", chunk)
+        write_data(data, f"answers/{name}/{number}", chunk)
     benchmark = BENCHMARKS.get(name)
     found = {
         "name": name,
@@ -76,7 +77,7 @@ def _write(artifacts: Artifacts, name: str, data: DataFolder, thumbnails: Thumbn
         "verdict": verdict,
         "metrics": [[metric, *row] for metric, row in cells.items()],
     }
-    data.add(f"answers/{name}/index", {**found, **index, **shown, "chunk": CHUNK})
+    write_data(data, f"answers/{name}/index", {**found, **index, **shown, "chunk": CHUNK})
     published = [with_unit(metric) for metric in (benchmark.headline if benchmark else ())]
     headline = [[metric, *cells[metric]] for metric in published if metric in cells]
     return {**found, "headline": headline, "judged": _judged(artifacts, judgements)}

@@ -27,22 +27,16 @@ def script(name: str, value: Any) -> bytes:
     return f"rlaifv.add({json.dumps(name)},{text})\n".encode(errors="backslashreplace")
 
 
-class DataFolder:
-    """The folder of data files."""
+def write_data(folder: Path, name: str, value: Any) -> None:
+    """Writes a value under a name such as ``pairs/1/index`` into the folder of data files.
 
-    def __init__(self, folder: Path):
-        self._folder = folder
-
-    def add(self, name: str, value: Any) -> None:
-        """Writes a value under a name such as ``pairs/1/index``.
-
-        Raises:
-            UserError: The disk is full, or the folder can't be written.
-        """
-        path, content = self._folder / f"{name}.js", script(name, value)
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+    Raises:
+        UserError: The disk is full, or the folder can't be written.
+    """
+    path, content = folder / f"{name}.js", script(name, value)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 def rounded(values: Sequence[Any], digits: int = 4) -> list[float | None]:

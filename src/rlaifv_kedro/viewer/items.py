@@ -1,6 +1,7 @@
 """Prompts with their pictures, candidates, claims, verdicts and pairs: an index, and texts in chunks."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 from rlaifv_kedro.formats import shortened
 from rlaifv_kedro.preference.candidates import is_cut_off
 from rlaifv_kedro.viewer.artifacts import Artifacts
-from rlaifv_kedro.viewer.data import DataFolder, rounded
+from rlaifv_kedro.viewer.data import rounded, write_data
 from rlaifv_kedro.viewer.rejects import Reasons, rejects_of
 from rlaifv_kedro.viewer.thumbnails import Thumbnails
 
@@ -61,7 +62,7 @@ def _as_slice(positions: np.ndarray) -> slice | np.ndarray:
 
 
 def write_prompts(
-    artifacts: Artifacts, iteration: int, data: DataFolder, thumbnails: Thumbnails
+    artifacts: Artifacts, iteration: int, data: Path, thumbnails: Thumbnails
 ) -> dict[str, Any] | None:
     """Writes an iteration's prompts: ``prompts/K/index`` and ``prompts/K/N``.
 
@@ -87,11 +88,13 @@ def write_prompts(
     for number, prompts in enumerate(rows):
         names = thumbnails.of([prompt["image"] for prompt in prompts])
         pictures += names
-        data.add(f"prompts/{iteration}/{number}", _chunk(prompts, names, number * CHUNK, tables, reasons))
+        write_data(
+            data, f"prompts/{iteration}/{number}", _chunk(prompts, names, number * CHUNK, tables, reasons)
+        )
     index = _index(found, tables)
     shown = {"picture": pictures, "question": [shortened(text, BRIEF) for text in found["question"]]}
     rest = {"chunk": CHUNK, "reasons": reasons.as_json()}
-    data.add(f"prompts/{iteration}/index", {**index, **shown, **rest})
+    write_data(data, f"prompts/{iteration}/index", {**index, **shown, **rest})
     return {"prompts": len(found), **_counts(tables)}
 
 

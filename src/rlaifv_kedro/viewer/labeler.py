@@ -51,11 +51,9 @@ def labeler(artifacts: Artifacts, people: Path | None) -> dict[str, Any] | None:
         found |= _against_truth(_by_people(artifacts, people), f"people's labels, {shown(people)}")
     elif truth is not None:
         parts = [_by_scenes(checked, truth) for checked in _checked(artifacts)]
-        found |= (
-            _against_truth(pd.concat(parts, ignore_index=True), "what was drawn in the miniature's scenes")
-            if parts
-            else {}
-        )
+        if parts:
+            claims = pd.concat(parts, ignore_index=True)
+            found |= _against_truth(claims, "what was drawn in the miniature's scenes")
     return found if len(found) > 1 or found["lengths"] else None
 
 
@@ -81,13 +79,11 @@ def _of_the_miniature(artifacts: Artifacts) -> PoolTruth | None:
         return None
     maker: Manifest | None = artifacts.run
     for name in (prompts[0], "prompt_pool"):
-        entry = None if maker is None else maker.written.get(name) or maker.read.get(name)
+        entry = maker.written.get(name) or maker.read.get(name)
+        if entry is not None and entry.version != maker.run_id:
+            maker = load(artifacts.project, entry.version or "")
         if entry is None or maker is None:
             return None
-        if entry.version != maker.run_id:
-            maker = load(artifacts.project, entry.version or "")
-    if maker is None:
-        return None
     return PoolTruth(maker.parameters["seed"], maker.parameters["miniature"]["double_share"])
 
 

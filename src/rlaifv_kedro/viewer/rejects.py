@@ -3,13 +3,14 @@
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from rlaifv_kedro.viewer.artifacts import Artifacts
-from rlaifv_kedro.viewer.data import DataFolder
+from rlaifv_kedro.viewer.data import write_data
 
 CHUNK = 500
 """Rows in a file."""
@@ -55,7 +56,7 @@ def _kind(stage: str, key: str, why: str) -> str:
     return re.split(r": | \(", rest if named and rest else why, maxsplit=1)[0]
 
 
-def write_rejects(artifacts: Artifacts, data: DataFolder) -> list[dict[str, Any]]:
+def write_rejects(artifacts: Artifacts, data: Path) -> list[dict[str, Any]]:
     """Writes every row: ``rejects/N``, and ``rejects/index`` with iteration, stage and kind of each.
 
     Returns:
@@ -73,11 +74,11 @@ def write_rejects(artifacts: Artifacts, data: DataFolder) -> list[dict[str, Any]
     summary = [
         {"iteration": k, "stage": stage, "kind": kind, "count": len(own)} for (k, stage, kind), own in groups
     ]
-    data.add("rejects/index", {"chunk": CHUNK, "group": groups.ngroup().tolist(), "groups": summary})
+    write_data(data, "rejects/index", {"chunk": CHUNK, "group": groups.ngroup().tolist(), "groups": summary})
     for number, start in enumerate(range(0, len(rows), CHUNK)):
         part = rows.iloc[start : start + CHUNK]
         shown = [[*_prompt_and_candidate(key), why] for key, why in zip(part["key"], part["why"])]
-        data.add(f"rejects/{number}", shown)
+        write_data(data, f"rejects/{number}", shown)
     return summary
 
 

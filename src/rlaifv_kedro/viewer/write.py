@@ -11,7 +11,7 @@ from rlaifv_kedro.runs.manifest import Manifest
 from rlaifv_kedro.viewer.answers import write_answers
 from rlaifv_kedro.viewer.artifacts import Artifacts
 from rlaifv_kedro.viewer.compared import compared
-from rlaifv_kedro.viewer.data import DataFolder
+from rlaifv_kedro.viewer.data import write_data
 from rlaifv_kedro.viewer.items import write_prompts
 from rlaifv_kedro.viewer.labeler import labeler
 from rlaifv_kedro.viewer.overview import overview
@@ -57,21 +57,21 @@ def write_viewer(
     with writing(folder):  # first, so that what is left of a writing that fails is known as a viewer
         shutil.copytree(_STATIC, folder, dirs_exist_ok=True)
     with (
-        replacing_folder(folder / "data") as unfinished,
+        replacing_folder(folder / "data") as data,
         closing(Thumbnails(folder / "thumbnails")) as pictures,
     ):
-        unfinished.mkdir()
-        data, artifacts = DataFolder(unfinished), Artifacts(project, run)
+        data.mkdir()
+        artifacts = Artifacts(project, run)
         written = {k: write_prompts(artifacts, k, data, pictures) for k in artifacts.iterations()}
         counts = {k: found for k, found in written.items() if found is not None}
         answers = write_answers(artifacts, data, pictures)
         about_labeler = labeler(artifacts, people)
-        data.add("wrong", about_labeler.pop("wrong", {}) if about_labeler else {})
+        write_data(data, "wrong", about_labeler.pop("wrong", {}) if about_labeler else {})
         if against is not None:
-            data.add("compare", compared(project, against, run))
+            write_data(data, "compare", compared(project, against, run))
         shown = {"answers": answers, "labeler": about_labeler, "compared": against is not None}
         shown["rejects"] = write_rejects(artifacts, data)
-        data.add("run", {**overview(artifacts, counts), **shown})
+        write_data(data, "run", {**overview(artifacts, counts), **shown})
     return Written(
         page=folder / PAGE,
         prompts=sum(found["prompts"] for found in counts.values()),

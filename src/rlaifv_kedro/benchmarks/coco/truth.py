@@ -135,21 +135,12 @@ def _instances(entries: Entries, vocabulary: Vocabulary, where: str) -> Read:
     first: dict[int, int] = {}  # category id -> an annotation of it; its position is its bit
     bits: dict[int, int] = {}
     masks: dict[int, int] = {}
-    early: dict[int, int] = {}  # image id, not listed so far -> an annotation of it
-    for part, entry in entries:
-        if part == "images":
-            listed[entry["id"]] = entry["file_name"]
-        elif part == "categories":
-            names[entry["id"]] = entry["name"]
-        else:
-            image_id, category_id = entry["image_id"], entry["category_id"]
-            if category_id not in bits:
-                bits[category_id] = 1 << len(bits)
-                first[category_id] = entry["id"]
-            if image_id not in listed:
-                early.setdefault(image_id, entry["id"])
-            masks[image_id] = masks.get(image_id, 0) | bits[category_id]
-    _refuse_unlisted_images(early, listed, where)
+    for entry in _annotations(entries, listed, names, where):
+        image_id, category_id = entry["image_id"], entry["category_id"]
+        if category_id not in bits:
+            bits[category_id] = 1 << len(bits)
+            first[category_id] = entry["id"]
+        masks[image_id] = masks.get(image_id, 0) | bits[category_id]
     _refuse_unknown_categories(names, first, vocabulary, where)
     position = {category: bit for bit, category in enumerate(vocabulary.categories)}
     ours = [1 << position[vocabulary.category_of[names[category_id]]] for category_id in bits]
@@ -160,20 +151,38 @@ def _captions(entries: Entries, vocabulary: Vocabulary, where: str) -> Read:
     bit_of = {category: 1 << bit for bit, category in enumerate(vocabulary.categories)}
     listed: dict[int, str] = {}
     masks: dict[int, int] = {}
-    early: dict[int, int] = {}
+    for entry in _annotations(entries, listed, {}, where):
+        mask = masks.get(entry["image_id"], 0)
+        for _, category in vocabulary.mentions(entry["caption"]):
+            mask |= bit_of[category]
+        masks[entry["image_id"]] = mask
+    return listed, masks
+
+
+def _annotations(
+    entries: Entries, listed: dict[int, str], names: dict[int, str], where: str
+) -> Iterator[dict[str, Any]]:
+    """The annotations of a file; the images and categories that it lists are noted on the way.
+
+    Raises:
+        UserError: At the end, if an annotation is of an image that the file doesn't list.
+    """
+    early: dict[int, int] = {}  # image id, not listed so far -> an annotation of it
     for part, entry in entries:
         if part == "images":
             listed[entry["id"]] = entry["file_name"]
-            continue
-        image_id = entry["image_id"]
+        elif part == "categories":
+            names[entry["id"]] = entry["name"]
+        else:
+            if entry["image_id"] not in listed:
+                early.setdefault(entry["image_id"], entry["id"])
+            yield entry
+    for image_id, annotation in early.items():
         if image_id not in listed:
-            early.setdefault(image_id, entry["id"])
-        mask = masks.get(image_id, 0)
-        for _, category in vocabulary.mentions(entry["caption"]):
-            mask |= bit_of[category]
-        masks[image_id] = mask
-    _refuse_unlisted_images(early, listed, where)
-    return listed, masks
+            raise UserError(
+                f"{where}: annotation {annotation} is of image {image_id}, which the file doesn't list. The "
+                "file is damaged or cut: fetch it again."
+            )
 
 
 def _bits(mask: int) -> Iterator[int]:
@@ -182,15 +191,6 @@ def _bits(mask: int) -> Iterator[int]:
         lowest = mask & -mask
         yield lowest.bit_length() - 1
         mask ^= lowest
-
-
-def _refuse_unlisted_images(early: dict[int, int], listed: dict[int, str], where: str) -> None:
-    for image_id, annotation in early.items():
-        if image_id not in listed:
-            raise UserError(
-                f"{where}: annotation {annotation} is of image {image_id}, which the file doesn't list. The "
-                "file is damaged or cut: fetch it again."
-            )
 
 
 def _refuse_unknown_categories(

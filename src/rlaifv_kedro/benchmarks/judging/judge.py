@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from rlaifv_kedro.benchmarks.judging.store import Attempt, ReplyStore, StoredRep
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import content_sha256
 from rlaifv_kedro.params import ComputeParams, JudgeParams, ModelsParams, OpenAIParams, WeightsParams
-from rlaifv_kedro.schemas import TABLES
+from rlaifv_kedro.schemas import table
 
 if TYPE_CHECKING:
     from rlaifv_kedro.models import Answer, TextModel
@@ -87,8 +87,8 @@ class StoredJudge:
         different = {(request.prompt, request.seed): request for request in requests}
         lost: dict[Attempt, str] = {}  # why no reply came
         with self.store.locked():
-            before, rounds = len(self.store), 0
-            while True:
+            before = len(self.store)
+            for rounds in count():
                 found = {
                     key: progress_of(request, read, self.store, self.params)
                     for key, request in different.items()
@@ -99,7 +99,6 @@ class StoredJudge:
                 if rounds:
                     time.sleep(min(self.pause * 2 ** (rounds - 1), _LONGEST_PAUSE))
                 self._send(list(missing), lost)
-                rounds += 1
         if different and all(progress.next in lost and not progress.replies for progress in found.values()):
             raise UserError(
                 f"{self.store.asked_model}: none of {len(different)} requests has a reply, the last: "
@@ -167,7 +166,7 @@ class StoredJudge:
         )
         if failed:
             reasons = Counter(str(j.error) for j in failed).most_common(3)
-            shown = "; ".join(f"{why} ({count} times)" for why, count in reasons)
+            shown = "; ".join(f"{why} ({times} times)" for why, times in reasons)
             log.warning(
                 "%s: %d of %d judgements failed: %s",
                 self.store.asked_model,
@@ -244,25 +243,24 @@ def asked_model(params: OpenAIParams | WeightsParams) -> str:
 def judgement_table(policy: str, benchmark: str, judgements: Iterable[StoredJudgement]) -> pd.DataFrame:
     """The ``judgements`` table of a policy: a row a judgement. Verdicts that aren't text are JSON."""
     rows = [
-        {
-            "policy": policy,
-            "benchmark": benchmark,
-            "item_id": j.request.item_id,
-            "step": j.request.step,
-            "prompt_hash": hashlib.sha256(j.request.prompt.encode()).hexdigest(),
-            "asked_model": j.asked_model,
-            "returned_model": j.stored.returned_model if j.stored else None,
-            "reply": j.reply,
-            "verdict": _as_text(j.verdict),
-            "error": j.error,
-            "replies": j.replies,
-            "prompt_tokens": j.stored.prompt_tokens if j.stored else None,
-            "reply_tokens": j.stored.reply_tokens if j.stored else None,
-        }
+        (
+            policy,
+            benchmark,
+            j.request.item_id,
+            j.request.step,
+            hashlib.sha256(j.request.prompt.encode()).hexdigest(),
+            j.asked_model,
+            j.stored.returned_model if j.stored else None,
+            j.reply,
+            _as_text(j.verdict),
+            j.error,
+            j.replies,
+            j.stored.prompt_tokens if j.stored else None,
+            j.stored.reply_tokens if j.stored else None,
+        )
         for j in judgements
     ]
-    table = pd.DataFrame(rows, columns=TABLES["judgements"].schema.names)
-    return table.astype({"prompt_tokens": "Int64", "reply_tokens": "Int64"})
+    return table("judgements").frame(rows).astype({"prompt_tokens": "Int64", "reply_tokens": "Int64"})
 
 
 def _as_text(verdict: Any) -> str | None:
