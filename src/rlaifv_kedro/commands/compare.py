@@ -89,7 +89,7 @@ def _rates(rates: "list[Rate]") -> Any:
     """A row a metric that is published, value ± standard error, under a line for benchmark and policies."""
     from rich.text import Text
 
-    from rlaifv_kedro.benchmarks.registry import BENCHMARKS
+    from rlaifv_kedro.benchmarks.registry import title_of
     from rlaifv_kedro.reporting.comparison import is_published, policies
 
     table = plain_table()
@@ -105,9 +105,7 @@ def _rates(rates: "list[Rate]") -> Any:
         if not is_published(rate.benchmark, rate.metric):
             continue
         if group != (group := (rate.what, rate.policy_a, rate.policy_b)):
-            benchmark = BENCHMARKS.get(rate.benchmark)
-            title = benchmark.title if benchmark else rate.benchmark
-            table.add_row(Text.assemble((title, "bold"), f" ({policies(rate)})"))
+            table.add_row(Text.assemble((title_of(rate.benchmark), "bold"), f" ({policies(rate)})"))
         table.add_row(
             f"  {with_unit(rate.metric)}",
             cell(rate.metric, rate.a),
