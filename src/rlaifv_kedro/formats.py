@@ -104,6 +104,11 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
+def plain(value: Any) -> Any:
+    """The value as JSON holds it: None where it is NaN."""
+    return None if _is_missing(value) else value
+
+
 def _is_missing(value: float | None) -> bool:
     """Whether it is None or NaN."""
     return value is None or value != value

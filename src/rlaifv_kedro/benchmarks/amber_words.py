@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -58,26 +58,11 @@ def read_words(relation: Any, safe_words: str) -> Words:
     return Words(related, frozenset(safe))
 
 
-class Matcher(Protocol):
-    """Finds an answer's nouns, and says which words mean the same.
-
-    Attributes:
-        label: How, for the protocol.
-    """
-
-    label: str
-
-    def nouns(self, text: str) -> list[str]:
-        """The nouns in their order, in the singular, repeats kept."""
-        ...
-
-    def similar(self, word: str, other: str) -> bool:
-        """Whether two different words mean the same."""
-        ...
-
-
 class VectorMatcher:
     """Nouns by a spaCy pipeline's tags, and words that its vectors say are similar.
+
+    Attributes:
+        label: How answers are matched, for the protocol.
 
     Raises:
         UserError: The pipeline has no vectors.
@@ -94,11 +79,11 @@ class VectorMatcher:
         self._vectors: dict[str, np.ndarray] = {}
 
     def nouns(self, text: str) -> list[str]:
-        """See :class:`Matcher`."""
+        """The nouns in their order, in the singular, repeats kept."""
         return [token.lemma_ for token in self._pipeline(text) if token.tag_ in NOUNS]
 
     def similar(self, word: str, other: str) -> bool:
-        """See :class:`Matcher`."""
+        """Whether two different words mean the same."""
         return float(self._unit(word) @ self._unit(other)) > SIMILAR
 
     def _unit(self, word: str) -> np.ndarray:
@@ -129,9 +114,13 @@ class ExactMatcher:
         self._word |= {word.lower(): word for word in words.objects}
 
     def nouns(self, text: str) -> list[str]:
-        """See :class:`Matcher`."""
+        """See :class:`VectorMatcher`."""
         return [self._word[token] for token in tokens(text) if token in self._word]
 
     def similar(self, word: str, other: str) -> bool:
-        """See :class:`Matcher`."""
+        """See :class:`VectorMatcher`."""
         return False
+
+
+Matcher = VectorMatcher | ExactMatcher
+"""Finds an answer's nouns, and says which words mean the same."""

@@ -13,6 +13,7 @@ from rlaifv_kedro.datasets.chunks import Chunk, Complete
 from rlaifv_kedro.engine.chunks import Work, map_chunks
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.params import ComputeParams, EvaluationParams, ModelsParams, RewardParams
+from rlaifv_kedro.preference.candidates import KEY
 from rlaifv_kedro.preference.reward import COLUMN
 from rlaifv_kedro.schemas import table
 from rlaifv_kedro.seeds import seed_for
@@ -84,8 +85,7 @@ def choose_answers(
     Args:
         policy: How the table calls the policy.
     """
-    key = ["prompt_id", "candidate"]
-    known = candidates.merge(rewards[[*key, COLUMN[reward.ranking]]], on=key, how="left")
+    known = candidates.merge(rewards[[*KEY, COLUMN[reward.ranking]]], on=KEY, how="left")
     ranked = known.assign(empty=known["answer"].str.strip() == "").sort_values(
         [COLUMN[reward.ranking], "empty", "candidate"], ascending=[False, True, True], na_position="last"
     )

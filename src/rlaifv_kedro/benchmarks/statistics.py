@@ -105,6 +105,9 @@ def image_numbers(image_ids: Sequence[Any]) -> np.ndarray:
 
 
 SUMS = ["part", "whole"]
+SAMPLES = 10_000
+TAIL = 100 * (1 - 0.95) / 2
+"""Percent of the resamples at either side of an interval of 95 %."""
 
 
 @dataclass(frozen=True)
@@ -124,20 +127,13 @@ class Difference:
     n: int
 
 
-def paired_bootstrap(
-    items_a: pd.DataFrame,
-    items_b: pd.DataFrame,
-    *,
-    confidence: float = 0.95,
-    samples: int = 10_000,
-    seed: int = 0,
-) -> Difference:
-    """The interval of the difference of two policies on the same items, by resampling images (percentiles).
+def paired_bootstrap(items_a: pd.DataFrame, items_b: pd.DataFrame) -> Difference:
+    """The 95 % interval of the difference of two policies on the same items, by resampling images.
 
-    An image is drawn with all of its items and both policies' values, so how hard it is cancels out: two
-    policies can be told apart whose own standard errors overlap. Source: Efron & Tibshirani 1993, "An
-    Introduction to the Bootstrap", chapters 10 and 13; of clusters: Davison & Hinkley 1997, "Bootstrap
-    Methods and their Application", section 3.8.
+    Its ends are percentiles. An image is drawn with all of its items and both policies' values, so how hard
+    it is cancels out: two policies can be told apart whose own standard errors overlap. Source: Efron &
+    Tibshirani 1993, "An Introduction to the Bootstrap", chapters 10 and 13; of clusters: Davison & Hinkley
+    1997, "Bootstrap Methods and their Application", section 3.8.
 
     Args:
         items_a, items_b: Rows of ``Scored.items`` of one metric. Those of an image count as one, whose image
@@ -159,16 +155,15 @@ def paired_bootstrap(
     # distinct rows.
     distinct, counts = np.unique(rows, axis=0, return_counts=True)
     n = len(rows)
-    drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=samples) @ distinct  # (samples, 4)
+    drawn = np.random.default_rng(0).multinomial(n, counts / n, size=SAMPLES) @ distinct  # (samples, 4)
     with np.errstate(invalid="ignore", divide="ignore"):
         difference = _difference(rows.sum(axis=0))
-        tail = 100 * (1 - confidence) / 2
         resampled = _difference(drawn)
     undefined = np.isnan(resampled)
     # A resample may miss every item that has a denominator. Where that is rare, the others tell; where it
     # isn't, nothing can be said.
-    too_many = math.isnan(difference) or undefined.mean() > tail / 100
-    low, high = (math.nan, math.nan) if too_many else np.percentile(resampled[~undefined], [tail, 100 - tail])
+    too_many = math.isnan(difference) or undefined.mean() > TAIL / 100
+    low, high = (math.nan, math.nan) if too_many else np.percentile(resampled[~undefined], [TAIL, 100 - TAIL])
     return Difference(float(difference), float(low), float(high), len(values))
 
 

@@ -10,6 +10,7 @@ import click
 from rlaifv_kedro.commands.options import env_option, examples, json_option, params_option, path_option
 from rlaifv_kedro.commands.project import project_path
 from rlaifv_kedro.commands.terminal import Command, wide_console
+from rlaifv_kedro.formats import plain
 
 if TYPE_CHECKING:
     from rlaifv_kedro.benchmarks.benchmark import Scored
@@ -91,10 +92,6 @@ def as_json_of(benchmark: str, scored: "Scored") -> dict[str, Any]:
         benchmark, items, and metrics by name, each with value, n, failed, standard_error (null where not
         defined) and protocol.
     """
-
-    def plain(value: Any) -> Any:
-        return None if isinstance(value, float) and math.isnan(value) else value
-
     rows = scored.metrics.set_index("metric").to_dict("index")
     metrics = {name: {key: plain(value) for key, value in row.items()} for name, row in rows.items()}
     return {"benchmark": benchmark, "items": int(scored.items["item_id"].nunique()), "metrics": metrics}

@@ -11,12 +11,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from rlaifv_kedro.files import content_sha256, replacing_folder, write_atomically
 from rlaifv_kedro.miniature import language
 from rlaifv_kedro.miniature.pretraining import (
-    AlignmentStage,
     Encoder,
     JointStage,
     align_patches,
@@ -32,8 +31,7 @@ if TYPE_CHECKING:
 
     from rlaifv_kedro.params import MiniatureParams
 
-ALIGN = AlignmentStage(steps=1800)
-LABELER_ALIGN = AlignmentStage(steps=500, learning_rate=1.5e-3)
+ALIGN_STEPS, LABELER_ALIGN_STEPS = 1800, 500
 GROUND = JointStage(
     "ground", 1400, captions=24, questions=4, checklists=8, learning_rate=1.5e-3, vision_learning_rate=3e-4
 )
@@ -69,9 +67,6 @@ def make_checkpoints(seed: int, params: "MiniatureParams", folder: Path) -> dict
     }
 
 
-Stage = TypeVar("Stage", AlignmentStage, JointStage)
-
-
 class _Stages:
     """The stages, each trained from the checkpoint of the one before it."""
 
@@ -100,7 +95,8 @@ class _Stages:
 
     def align(self, model: "LlavaForConditionalGeneration") -> None:
         scenes, label = self._foundation_scenes, "aligning patches with words"
-        align_patches(model, self.encoder, scenes, self._scaled(ALIGN), seed=self.seed, label=label)
+        steps = self._scaled(ALIGN_STEPS)
+        align_patches(model, self.encoder, scenes, steps, 2e-3, seed=self.seed, label=label)
 
     def ground(self, model: "LlavaForConditionalGeneration") -> None:
         self._jointly(model, GROUND, self._foundation_scenes, careless=False)
@@ -114,8 +110,8 @@ class _Stages:
 
     def label(self, model: "LlavaForConditionalGeneration") -> None:
         scenes = self._draw("labeler", self.params.training_scenes, self.params.labeler_double_share)
-        stage, seed = self._scaled(LABELER_ALIGN), seed_for(self.seed, "labeler")
-        align_patches(model, self.encoder, scenes, stage, seed=seed, label="labeler: aligning")
+        steps, seed = self._scaled(LABELER_ALIGN_STEPS), seed_for(self.seed, "labeler")
+        align_patches(model, self.encoder, scenes, steps, 1.5e-3, seed=seed, label="labeler: aligning")
         self._jointly(model, LABEL, scenes, careless=False)
 
     def _jointly(
@@ -127,7 +123,8 @@ class _Stages:
         careless: bool,
     ) -> None:
         captions = self._captions(scenes, careless) if stage.captions else []
-        train_jointly(model, self.encoder, scenes, captions, self._scaled(stage), seed=self.seed)
+        scaled = replace(stage, steps=self._scaled(stage.steps))
+        train_jointly(model, self.encoder, scenes, captions, scaled, seed=self.seed)
 
     def _captions(self, scenes: list[Scene], careless: bool) -> list[list[tuple[str, str]]]:
         """Each scene's answer to each of the prompts, by a careful or a careless annotator."""
@@ -152,5 +149,5 @@ class _Stages:
             self.seed, split, count, fifth_share=self.params.training_fifth_share, double_share=double_share
         )
 
-    def _scaled(self, stage: Stage) -> Stage:
-        return replace(stage, steps=max(1, round(stage.steps * self.params.effort)))
+    def _scaled(self, steps: int) -> int:
+        return max(1, round(steps * self.params.effort))

@@ -24,21 +24,8 @@ if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 IGNORE = -100
+SCENES_A_STEP = 48  # where patches are aligned with words
 Example = tuple[list[int], list[int]]  # token ids, labels
-
-
-@dataclass(frozen=True)
-class AlignmentStage:
-    """One stage in which patches are aligned with words.
-
-    Attributes:
-        learning_rate: Peak rate of AdamW (cosine to 1 %).
-        batch_size: Scenes a step.
-    """
-
-    steps: int
-    learning_rate: float = 2e-3
-    batch_size: int = 48
 
 
 @dataclass(frozen=True)
@@ -133,7 +120,8 @@ def align_patches(
     model: "LlavaForConditionalGeneration",
     encoder: Encoder,
     scenes: list[Scene],
-    stage: AlignmentStage,
+    steps: int,
+    learning_rate: float,
     *,
     seed: int,
     label: str,
@@ -143,20 +131,21 @@ def align_patches(
     Vision tower, projector and embeddings learn.
 
     Args:
-        label: How the step is called where progress is shown.
+        learning_rate: Peak rate of AdamW (cosine to 1 %).
+        label: How this is called where progress is shown.
     """
     pixels = np.stack([s.pixels for s in scenes])
     targets = torch.from_numpy(np.stack([patch_labels(s) for s in scenes]))
     tower, projector = model.model.vision_tower, model.model.multi_modal_projector
     embeddings = model.model.language_model.embed_tokens
     weights = [*tower.parameters(), *projector.parameters(), *embeddings.parameters()]
-    optimiser = torch.optim.AdamW(weights, lr=stage.learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
+    optimiser = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
     rng = generator_for(seed, "align")
     model.train()
-    for step in counted(range(stage.steps), label):
+    for step in counted(range(steps), label):
         for group in optimiser.param_groups:
-            group["lr"] = stage.learning_rate * _learning_rate(step, stage.steps)
-        rows = rng.integers(0, len(scenes), stage.batch_size)
+            group["lr"] = learning_rate * _learning_rate(step, steps)
+        rows = rng.integers(0, len(scenes), SCENES_A_STEP)
         layers = tower(pixel_values(pixels[rows]), output_hidden_states=True).hidden_states
         features = projector(layers[-1][:, 1:])  # (batch, patches, width)
         words = [str(rng.choice(language.words_for(c))) for c in NAMES] + list(SCENES)

@@ -4,6 +4,7 @@ Categories carry COCO's own ids and names. Each scene has *typical* categories (
 the ones a careless annotator, and so the base policy, names without looking.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 
@@ -146,10 +147,7 @@ class Scene:
     @property
     def counts(self) -> dict[str, int]:
         """How many instances each category has, in order of drawing."""
-        counts: dict[str, int] = {}
-        for instance in self.instances:
-            counts[instance.category] = counts.get(instance.category, 0) + 1
-        return counts
+        return dict(Counter(instance.category for instance in self.instances))
 
     @property
     def categories(self) -> list[str]:

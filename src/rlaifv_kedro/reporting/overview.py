@@ -9,7 +9,7 @@ from typing import Any
 
 from rlaifv_kedro.benchmarks.chair import CHAIR
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.formats import flatten
+from rlaifv_kedro.formats import flatten, plain
 from rlaifv_kedro.reporting.measured import written_table
 from rlaifv_kedro.runs import alive
 from rlaifv_kedro.runs.configuration import recipe_parameters
@@ -123,5 +123,5 @@ def _rates(project: Path, run: Manifest, on_note: Callable[[str], object]) -> di
                 continue
             if RATE in metrics.index:
                 values = metrics.loc[RATE, ["value", "standard_error"]].astype(float)
-                found[int(measured[2] or 0)] = {n: v if v == v else None for n, v in values.items()}
+                found[int(measured[2] or 0)] = {n: plain(v) for n, v in values.items()}
     return found

@@ -39,11 +39,10 @@ def write_report(
     chair = chair_by_iteration(metrics)
     probes = metrics[metrics["benchmark"] == PROBES].set_index(["iteration", "metric"])
     iterations = sorted({k for k, _ in chair.index})
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        Path(__file__).with_name("report.html").read_text()
-    )
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(Path(__file__).with_name("report.html").read_text())
     return template.render(
-        figure=base64.b64encode(buffer.getvalue()).decode(),
+        figure=_encoded(buffer.getvalue()),
         iterations=iterations,
         rows=_rows(chair, iterations),
         probe_rows=_rows(probes, iterations),
@@ -65,13 +64,16 @@ def _rows(metrics: pd.DataFrame, iterations: list[int]) -> list[tuple[str, list[
 
 
 def _step(k: int, tables: dict[str, Any]) -> dict[str, Any]:
-    curve = base64.b64encode(tables[f"curve_{k}"]).decode()
     return {
         "iteration": k,
         "pairs": tables[f"pairs_{k}"],
         "selection": tables[f"selection_{k}"],
-        "curve": curve,
+        "curve": _encoded(tables[f"curve_{k}"]),
     }
+
+
+def _encoded(png: bytes) -> str:
+    return base64.b64encode(png).decode()
 
 
 def _examples(prompts: pd.DataFrame, tables: dict[str, Any], last: int, count: int) -> list[dict[str, Any]]:
@@ -87,9 +89,7 @@ def _examples(prompts: pd.DataFrame, tables: dict[str, Any], last: int, count: i
     chosen = joined[joined["value_base"] > 0].head(count)
     return [
         {
-            "image": base64.b64encode(
-                png_bytes(open_image(images[row.item_id], f"prompt {row.item_id}"))
-            ).decode(),
+            "image": _encoded(png_bytes(open_image(images[row.item_id], f"prompt {row.item_id}"))),
             "base": row.answer_base,
             "last": row.answer_last,
             "base_wrong": row.note_base,

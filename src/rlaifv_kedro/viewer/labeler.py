@@ -19,12 +19,12 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.formats import cell
 from rlaifv_kedro.miniature.claim_truth import PoolTruth
+from rlaifv_kedro.preference.candidates import KEY
 from rlaifv_kedro.runs.manifest import Manifest, load
 from rlaifv_kedro.viewer.artifacts import Artifacts
 from rlaifv_kedro.viewer.data import rounded
 
-_CLAIM = ["prompt_id", "candidate", "claim"]
-_CANDIDATE = ["prompt_id", "candidate"]
+_CLAIM = [*KEY, "claim"]
 _TRUE, _FALSE = {"yes", "true", "1"}, {"no", "false", "0"}
 MISTAKES = 200
 """Wrong verdicts that are listed, the surest first."""
@@ -178,7 +178,7 @@ def _lengths(artifacts: Artifacts, iteration: int) -> dict[str, Any] | None:
     candidates, scores = artifacts.table(f"{of}candidates"), artifacts.table(f"{of}scores")
     if candidates is None or scores is None:
         return None
-    scored = scores[[*_CANDIDATE, "score"]].merge(candidates[[*_CANDIDATE, "token_count"]], on=_CANDIDATE)
+    scored = scores[[*KEY, "score"]].merge(candidates[[*KEY, "token_count"]], on=KEY)
     groups = pd.qcut(scored["token_count"], _LENGTHS, duplicates="drop")
     by_length = []
     for _, own in scored.groupby(groups, observed=True):
@@ -193,7 +193,7 @@ def _pair_lengths(artifacts: Artifacts, of: str, candidates: pd.DataFrame) -> di
     pairs = artifacts.columns(f"{of}preference_pairs", ["prompt_id", *names])
     if pairs is None or not {"prompt_id", *names} <= set(pairs):
         return None
-    tokens = candidates.set_index(_CANDIDATE)["token_count"]
+    tokens = candidates.set_index(KEY)["token_count"]
     own = [pd.MultiIndex.from_frame(pairs[["prompt_id", name]]) for name in names]
     both = np.array([tokens.reindex(one).to_numpy(float, na_value=np.nan) for one in own])  # (2, pairs)
     chosen, rejected = both[:, ~np.isnan(both).any(axis=0)]  # without pairs of other candidates than these

@@ -56,15 +56,15 @@ class Thumbnails:
             longer = max(found.size)
             small = longer <= PLAIN
             name = f"{digest[:2]}/{digest[2:]}.{'png' if small else 'jpg'}"
-            if not (self._folder / name).exists():
-                # JPEG files are decoded at half the size, a quarter or an eighth
-                found.draft("RGB", tuple(SIDE * side // longer for side in found.size))
-                seen = as_seen(found)
+            if (self._folder / name).exists():
+                return name
+            # JPEG files are decoded at half the size, a quarter or an eighth
+            found.draft("RGB", tuple(SIDE * side // longer for side in found.size))
+            seen = as_seen(found)
         except UserError:
             return None
-        if not (self._folder / name).exists():
-            same = small and seen is found and found.format == "PNG"  # in every pixel: nothing to encode
-            _write(self._folder / name, content if same else _content(seen, small))
+        same = small and seen is found and found.format == "PNG"  # in every pixel: nothing to encode
+        _write(self._folder / name, content if same else _content(seen, small))
         return name
 
 

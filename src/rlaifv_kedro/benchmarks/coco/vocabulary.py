@@ -132,7 +132,8 @@ class Vocabulary:
         Hallucination in Image Captioning", and its evaluation code.
         """
         singular = self._singular
-        return self.listed(self.join_double_words([singular.get(token, token) for token in tokens(text)]))
+        joined = self._joined([singular.get(token, token) for token in tokens(text)])
+        return self.listed([double or word for word, double in joined])
 
     def listed(self, words: list[str]) -> list[tuple[str, str]]:
         """(word, category) of the words that are listed; without "seat" if there is a "toilet", too."""
@@ -141,20 +142,18 @@ class Vocabulary:
         category_of = self.category_of
         return [(word, category_of[word]) for word in words if word in category_of]
 
-    def join_double_words(self, words: list[str]) -> list[str]:
-        """Replace each pair of neighbours that is a double word by what it stands for, from left to right.
-
-        Args:
-            words: In the singular.
-        """
-        return [double or word for word, double in self._joined(words)]
-
     def double_words(self, words: list[str]) -> list[str]:
         """What the double words among the words stand for, alone."""
         return [double for _, double in self._joined(words) if double]
 
     def _joined(self, words: list[str]) -> list[tuple[str, str | None]]:
-        """The words without those that end a double word; with each that begins one, what it stands for."""
+        """The words without those that end a double word; with each that begins one, what it stands for.
+
+        Neighbours are joined from left to right.
+
+        Args:
+            words: In the singular.
+        """
         pairs = self._pairs
         joined: list[tuple[str, str | None]] = []
         skip = False

@@ -17,7 +17,7 @@ from rlaifv_kedro.benchmarks.records import Record
 from rlaifv_kedro.benchmarks.statistics import NOTHING, mean, share
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
-from rlaifv_kedro.formats import shortened
+from rlaifv_kedro.formats import plain, shortened
 
 ONE_CLASS = "All verdicts of both are {verdict}, so chance alone would agree as well: kappa is not defined."
 ONE_SIDED = (
@@ -62,12 +62,9 @@ class Calibration:
 
     def as_json(self) -> dict[str, Any]:
         """For JSON: NaN is null, the confusion table a dict of rows by the reference's verdict."""
-        plain = {name: value for name, value in vars(self).items() if name != "confusion"}
-        numbers = {
-            name: None if isinstance(value, float) and math.isnan(value) else value
-            for name, value in plain.items()
-        }
-        return {**numbers, "confusion": self.confusion.to_dict(orient="index")}
+        confusion = self.confusion.to_dict(orient="index")
+        values = {name: plain(value) for name, value in vars(self).items() if name != "confusion"}
+        return {**values, "confusion": confusion}
 
     def __str__(self) -> str:
         lines = [
