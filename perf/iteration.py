@@ -251,7 +251,7 @@ def replaced(functions: dict[str, Callable[..., Any]]) -> Iterator[None]:
 
 def same_draws(settings: Settings, folder: Path, candidates: pd.DataFrame) -> float:
     """The share of the first prompts' candidates that ``generate`` draws too from our random numbers."""
-    with mock.patch.object(sampling, "_sample_over_one_cache", sampling.sample_by_generate):
+    with mock.patch.object(sampling, "way_of", return_value="separate"):
         made = Iteration(settings, folder).first(CHECKED)
     keys = ["prompt_id", "candidate"]
     joined = made.candidates.merge(candidates, on=keys, how="left", validate="one_to_one")

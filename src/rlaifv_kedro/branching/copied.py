@@ -16,7 +16,7 @@ from rlaifv_kedro.branching.drawing import TokenChooser, draw
 from rlaifv_kedro.branching.family import rope_index, spatial_positions, type_ids, unwrapped
 from rlaifv_kedro.branching.forward import BranchLogProbs, forward
 from rlaifv_kedro.branching.pack import TOKENS_A_PASS, Pack, PackedBatch, within_budget
-from rlaifv_kedro.branching.separate import images_of_packs, joined_images, sample_by_length
+from rlaifv_kedro.branching.separate import images_of_packs, joined_images
 
 
 @dataclass
@@ -149,21 +149,14 @@ def copied_next_logits(
 @torch.no_grad()
 def sample_over_copies(
     model: torch.nn.Module,
-    ids: torch.Tensor,
-    real: torch.Tensor,
+    prompts: torch.Tensor,
     choose: TokenChooser,
-    inputs: dict[str, Any],
+    images: list[dict[str, torch.Tensor]],
 ) -> torch.Tensor:
-    """Tokens of all samples of all prompts; see :func:`rlaifv_kedro.branching.separate.sample_by_length`."""
-
-    def sample(
-        prompts: torch.Tensor, own: TokenChooser, images: list[dict[str, torch.Tensor]]
-    ) -> torch.Tensor:
-        prefixes, ends = State.of_prefixes(model, prompts, joined_images(images))
-        rows = torch.arange(len(prompts), device=ids.device).repeat_interleave(own.samples)
-        return _drawn(model, prefixes.copied(rows), ends[:, None].expand(-1, own.samples, -1), own)
-
-    return sample_by_length(ids, real, choose, inputs, sample)
+    """Samples of prompts of one length; see :func:`rlaifv_kedro.branching.separate.sample_by_length`."""
+    prefixes, ends = State.of_prefixes(model, prompts, joined_images(images))
+    rows = torch.arange(len(prompts), device=prompts.device).repeat_interleave(choose.samples)
+    return _drawn(model, prefixes.copied(rows), ends[:, None].expand(-1, choose.samples, -1), choose)
 
 
 @torch.no_grad()

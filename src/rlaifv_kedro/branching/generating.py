@@ -3,13 +3,13 @@
 It knows each family's positions, masks and caches, but computes a prompt once for every sample.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from rlaifv_kedro.branching.drawing import TokenChooser
 from rlaifv_kedro.branching.family import type_ids
-from rlaifv_kedro.branching.separate import joined_images, sample_by_length
+from rlaifv_kedro.branching.separate import joined_images
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -17,26 +17,11 @@ if TYPE_CHECKING:
 
 def sample_by_generate(
     model: "PreTrainedModel",
-    ids: torch.Tensor,
-    real: torch.Tensor,
+    prompts: torch.Tensor,
     choose: TokenChooser,
-    inputs: dict[str, Any],
+    images: list[dict[str, torch.Tensor]],
 ) -> torch.Tensor:
-    """Tokens of all samples of all prompts; see :func:`rlaifv_kedro.branching.separate.sample_by_length`."""
-
-    def sample(
-        prompts: torch.Tensor, own: TokenChooser, images: list[dict[str, torch.Tensor]]
-    ) -> torch.Tensor:
-        repeated = joined_images([image for image in images for _ in range(own.samples)])
-        return _generate(model, prompts, own, repeated)
-
-    return sample_by_length(ids, real, choose, inputs, sample)
-
-
-def _generate(
-    model: "PreTrainedModel", prompts: torch.Tensor, choose: TokenChooser, pictures: dict[str, torch.Tensor]
-) -> torch.Tensor:
-    """Samples of prompts of one length: int64 (prompts, samples, at most steps)."""
+    """Samples of prompts of one length; see :func:`rlaifv_kedro.branching.separate.sample_by_length`."""
     from transformers import GenerationConfig
 
     samples, start, settings = choose.samples, prompts.shape[1], choose.settings
@@ -47,6 +32,7 @@ def _generate(
         token = choose(scores.view(shape), tokens[:, start:].reshape(*shape[:2], tokens.shape[1] - start))
         return torch.full_like(scores, -torch.inf).scatter(1, token.view(-1, 1), 0.0)
 
+    pictures = joined_images([image for image in images for _ in range(samples)])
     types = type_ids(model, prompts, torch.zeros_like(prompts))
     repeated = {
         name: value.repeat_interleave(samples, 0) for name, value in {"input_ids": prompts, **types}.items()

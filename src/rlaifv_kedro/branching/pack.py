@@ -6,6 +6,7 @@ where several prompts share an image and all have answers to score, and no stage
 questions have no answers to score, and an iteration's prompts are drawn one an image.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain
@@ -76,14 +77,15 @@ def pack(
     return Pack(list(prefix), [b[:room] for b in branches])
 
 
-def common_prefix(sequences: list[list[int]]) -> int:
-    """Length of the longest prefix that all sequences share.
+def shared_length(sequences: Sequence[Sequence[int]]) -> int:
+    """Length of the longest prefix that all sequences share."""
+    different = (i for i, ids in enumerate(zip(*sequences)) if len(set(ids)) > 1)
+    return next(different, min(map(len, sequences)))
 
-    Each sequence keeps at least one token behind it.
-    """
-    limit = min(map(len, sequences)) - 1
-    first = sequences[0]
-    return next((i for i in range(limit) if any(s[i] != first[i] for s in sequences)), limit)
+
+def common_prefix(sequences: list[list[int]]) -> int:
+    """As :func:`shared_length`, but each sequence keeps at least one token behind it."""
+    return min(shared_length(sequences), min(map(len, sequences)) - 1)
 
 
 def within_budget(lengths: list[int], budget: int) -> list[range]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,10 +13,14 @@ from rlaifv_kedro.branching.family import spatial_positions, type_ids
 from rlaifv_kedro.branching.forward import ends_of_branches, forward, position_ids
 from rlaifv_kedro.branching.generating import sample_by_generate
 from rlaifv_kedro.branching.pack import Pack, PackedBatch, collate
+from rlaifv_kedro.branching.separate import sample_by_length
 from rlaifv_kedro.branching.ways import way_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+_SAMPLERS = {"copied": sample_over_copies, "separate": sample_by_generate}
+"""Of prompts of one length."""
 
 
 @torch.no_grad()
@@ -43,7 +48,10 @@ def sample_branches(
     choose = TokenChooser.by_seeds(settings, seeds, device)
     longest = length + settings.max_new_tokens
     way = way_of(model, lambda: [Pack(list(p), []) for p in prompts], longest, inputs)
-    drawn = _SAMPLERS[way](model, ids, real, choose, inputs)
+    if way == "packed":
+        drawn = _sample_over_one_cache(model, ids, real, choose, inputs)
+    else:
+        drawn = sample_by_length(ids, real, choose, inputs, partial(_SAMPLERS[way], model))
     return [[until_stop(sample, settings.stop) for sample in row] for row in drawn.tolist()]
 
 
@@ -142,13 +150,6 @@ def _sample_over_branches(
     own = segments[:, None] == torch.arange(1, most + 1, device=device)[:, None]
     seen = (segments[:, None] == 0) | own  # (packs, branches, keys)
     return draw(first, finished, _OneCache(model, cache, seen[:, None], position, spatial), choose)
-
-
-_SAMPLERS = {
-    "packed": _sample_over_one_cache,
-    "copied": sample_over_copies,
-    "separate": sample_by_generate,
-}
 
 
 @dataclass

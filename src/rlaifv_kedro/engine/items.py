@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 
 class LazyItems(Sequence[Any]):
@@ -27,10 +27,6 @@ class LazyItems(Sequence[Any]):
     def __len__(self) -> int:
         return len(self._of)
 
-    @overload
-    def __getitem__(self, place: int) -> Any: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Any]: ...
     def __getitem__(self, place: int | slice) -> Any:
         """An item, or a list of them."""
         if isinstance(place, slice):

@@ -69,9 +69,8 @@ class Worker:
         self._opened: AbstractContextManager[Any] | None = None
         self._work: Any = None
 
-    def ready(self) -> str:
-        """Says that the process is there, and on which host."""
-        return socket.gethostname()
+    def ready(self) -> None:
+        """Says, by returning, that the process is there."""
 
     def run(self, items: Any) -> Answer:
         """The rows of a chunk's items."""

@@ -189,6 +189,8 @@ class ChatEncoder:
         """
         from PIL import Image
 
+        from rlaifv_kedro.branching.pack import shared_length
+
         def processed(question: str) -> list[int]:
             return self.processor(text=self.prompt_text(question), images=blank, return_tensors="pt")[
                 "input_ids"
@@ -200,8 +202,8 @@ class ChatEncoder:
             processed(_TRIAL),
         )
         mark = plain.index(self.image_id) if self.image_id in plain else len(plain)
-        start = _shared([plain[:mark], ids])
-        after = _shared([plain[start:][::-1], ids[start:][::-1]])
+        start = shared_length([plain[:mark], ids])
+        after = shared_length([plain[start:][::-1], ids[start:][::-1]])
         after = min(after, len(plain) - mark - 1) if mark < len(plain) else after
         block = ids[start : len(ids) - after]
         if processed(_OTHER_TRIAL) != other_plain[:start] + block + other_plain[len(plain) - after :]:
@@ -286,9 +288,3 @@ def cleaner_of(tokenizer: "PreTrainedTokenizerBase", processor: Any) -> Cleaner:
     named = {word for name, word in vars(processor).items() if name.endswith("_token")}
     words = [word for word in special | named if isinstance(word, str) and len(word.strip()) > 2]
     return Cleaner([*TURNS, *words])
-
-
-def _shared(sequences: list[list[int]]) -> int:
-    """Length of what two sequences begin with alike."""
-    first, second = sequences
-    return next((i for i, (a, b) in enumerate(zip(first, second)) if a != b), min(len(first), len(second)))

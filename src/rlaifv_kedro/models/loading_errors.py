@@ -87,20 +87,21 @@ def refuse_wrong_names(loaded: Mapping[str, Any], where: str | Path) -> None:
     missing, left = sorted(loaded["missing_keys"]), sorted(loaded["unexpected_keys"])
     if missing:
         raise UserError(
-            f"{shown(where)}: can't load the checkpoint: the weights lack {_some(missing)}. Fetch it again, "
-            "with the config.json that belongs to it."
+            f"{shown(where)}: can't load the checkpoint: the weights lack {some_of(missing)}. Fetch it "
+            "again, with the config.json that belongs to it."
         )
     of_layers = [name for name in left if re.search(r"\.\d+\.", name)]
     if of_layers:
         raise UserError(
-            f"{shown(where)}: can't load the checkpoint: the weights hold {_some(of_layers)}, for which "
+            f"{shown(where)}: can't load the checkpoint: the weights hold {some_of(of_layers)}, for which "
             "config.json has no place. Fetch it again, with the config.json that belongs to it."
         )
     if left:
         logger.warning(
-            "%s: left out are weights that the model has no place for: %s", shown(where), _some(left)
+            "%s: left out are weights that the model has no place for: %s", shown(where), some_of(left)
         )
 
 
-def _some(names: list[str]) -> str:
+def some_of(names: list[str]) -> str:
+    """The first three of some names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

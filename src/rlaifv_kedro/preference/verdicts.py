@@ -12,11 +12,10 @@ import numpy as np
 import pandas as pd
 
 from rlaifv_kedro.formats import shortened
+from rlaifv_kedro.preference.candidates import CANDIDATE
 
 if TYPE_CHECKING:
     from rlaifv_kedro.models import FirstToken
-
-_KEY = ["prompt_id", "candidate"]
 
 
 def accepted(p_yes: np.ndarray, p_no: np.ndarray, min_mass: float) -> pd.api.extensions.ExtensionArray:
@@ -43,7 +42,7 @@ def verdicts_on(claims: pd.DataFrame, replies: "Mapping[str, FirstToken]", min_m
     own = [replies[question] for question in claims["question"]]
     p_yes, p_no = ([reply.probs[group] for reply in own] for group in (0, 1))
     read = accepted(p_yes, p_no, min_mass)
-    return claims[[*_KEY, "claim"]].assign(
+    return claims[[*CANDIDATE, "claim"]].assign(
         p_yes=p_yes,
         p_no=p_no,
         accepted=read,

@@ -85,11 +85,7 @@ class TransformersText:
             (i for i, answer in enumerate(answers) if answer is None), key=lambda i: -len(prompts[i])
         )
         settings = SamplingSettings(
-            temperature=decoding.temperature,
-            top_p=decoding.top_p,
-            top_k=decoding.top_k,
-            repetition_penalty=decoding.repetition_penalty,
-            max_new_tokens=decoding.max_new_tokens,
+            **vars(decoding),
             pad=self.encoder.pad_id,
             stop=self.encoder.ends,
             suppress=self.module.generation_config.suppress_tokens or (),

@@ -47,13 +47,8 @@ class TransformersModel:
         batch_size: int = 32,
         max_tokens_per_pack: int | None = None,
     ):
-        self.module, self.processor, self.batch_size, self.max_tokens_per_pack = (
-            module.eval(),
-            processor,
-            batch_size,
-            max_tokens_per_pack,
-        )
-        self.where = where
+        self.module, self.processor, self.where = module.eval(), processor, where
+        self.batch_size, self.max_tokens_per_pack = batch_size, max_tokens_per_pack
         choose_way(module)
         watch_numbers(module, where)
         if processor.tokenizer is not None:
@@ -151,11 +146,7 @@ class TransformersModel:
     def _settings(self, decoding: Decoding) -> SamplingSettings:
         """How this model's samples are drawn."""
         return SamplingSettings(
-            temperature=decoding.temperature,
-            top_p=decoding.top_p,
-            top_k=decoding.top_k,
-            repetition_penalty=decoding.repetition_penalty,
-            max_new_tokens=decoding.max_new_tokens,
+            **vars(decoding),
             pad=self.encoder.pad_id,
             stop=self.encoder.ends,
             suppress=self.module.generation_config.suppress_tokens or (),

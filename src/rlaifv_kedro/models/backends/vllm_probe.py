@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlaifv_kedro.branching import Pack, collate, next_token_probs
+from rlaifv_kedro.branching.pack import shared_length
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import files_of, json_value, shown, write_atomically
 from rlaifv_kedro.models.backends.transformers import batched
@@ -141,9 +142,7 @@ def _refuse_other(requests: TokenServers, prompt: TokenPrompt, wanted: Expected,
 
 def _first_difference(ours: Sequence[int], theirs: Sequence[int]) -> str:
     """Where two prompts differ, in words."""
-    at = next(
-        (k for k, pair in enumerate(zip(ours, theirs)) if len(set(pair)) > 1), min(len(ours), len(theirs))
-    )
+    at = shared_length([ours, theirs])
     shown_ids = [list(ids[max(at - 2, 0) : at + 3]) for ids in (ours, theirs)]
     return (
         f"vLLM makes another prompt of a trial question, of {len(theirs)} tokens instead of {len(ours)}: "

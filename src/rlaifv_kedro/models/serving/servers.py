@@ -5,7 +5,6 @@ import secrets
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
@@ -134,18 +133,6 @@ class VLLMServers:
                     watched.become(ready=False, patience=SILENCE)
             self._changed.notify_all()
 
-    def wait_for_one(self) -> list[str]:
-        """The ``urls`` once there is at least one.
-
-        Raises:
-            UserError: A server has died again and again.
-        """
-        with self._changed:
-            while not self._answering():
-                self._raise_failure()
-                self._changed.wait(POLL)
-            return self._answering()
-
     def close(self) -> None:
         """Ends the servers with all their processes."""
         with self._changed:
@@ -156,14 +143,6 @@ class VLLMServers:
         servers = [watched.server for watched in self._watched]
         ended_together(servers)
         gpus.release([gpu for server in servers for gpu in server.gpus])
-
-    def __enter__(self) -> "VLLMServers":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _start(self, folder: Path) -> None:
         """Starts all, and waits until all answer."""

@@ -18,9 +18,9 @@ from rlaifv_kedro.params import (
     ModelsParams,
     RewardParams,
 )
-from rlaifv_kedro.pipelines.feedback.work import CANDIDATE, answer_scorer, divider, verifier
+from rlaifv_kedro.pipelines.feedback.work import answer_scorer, divider, verifier
 from rlaifv_kedro.preference.by_prompt import ByPrompt
-from rlaifv_kedro.preference.candidates import cut_off_rejects, refuse_too_few
+from rlaifv_kedro.preference.candidates import CANDIDATE, cut_off_rejects, refuse_too_few
 from rlaifv_kedro.preference.pair_table import AnswerTexts, pair_statistics, pair_table
 from rlaifv_kedro.preference.pairs import (
     balance_lengths,

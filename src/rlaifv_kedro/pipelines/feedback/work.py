@@ -13,11 +13,10 @@ from rlaifv_kedro.engine.chunks import Work
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.params import ComputeParams, FeedbackParams, ModelsParams
 from rlaifv_kedro.pipelines.feedback.models import open_labeler, open_splitter
+from rlaifv_kedro.preference.candidates import CANDIDATE
 from rlaifv_kedro.preference.verdicts import verdicts_on
 from rlaifv_kedro.progress import batches
 from rlaifv_kedro.schemas import table
-
-CANDIDATE = ["prompt_id", "candidate"]
 
 
 @contextmanager
