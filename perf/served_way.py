@@ -27,7 +27,6 @@ from rlaifv_kedro.models.backends.vllm_requests import (
     TokenPrompt,
     TokenServers,
     prompt_body,
-    sampling,
 )
 from rlaifv_kedro.params import ComputeParams, DataGenerationParams, VLLMParams
 from rlaifv_kedro.run_folder import set_run_folder
@@ -44,7 +43,7 @@ def sample(
     """All samples of a question by one request; vLLM draws the k-th with the first seed plus k."""
     prompts = [row[0] for row in model.prompts([q.image for q in questions], [[q.text] for q in questions])]
     bodies = [
-        prompt_body(prompt, sampling(decoding, own[0], model.drawing, prompt.room) | {"n": len(own)})
+        prompt_body(prompt, model.drawing(decoding, own[0], prompt) | {"n": len(own)})
         for prompt, own in zip(prompts, seeds)
     ]
     return model.requests.ask(

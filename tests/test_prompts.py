@@ -1,6 +1,5 @@
 """Prompt files: what is read, and what is refused."""
 
-import hashlib
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ def test_prompt_files(tmp_path: Path) -> None:
     file.write_bytes('\ufeffGive {"facts": []} as {json}:\r\n{question}{answer}\r\n'.encode())
     prompt = PromptFile.read(file, ["question", "answer"])
     assert prompt.fill(question="q", answer="a") == 'Give {"facts": []} as {json}:\nqa'
-    assert prompt.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     with pytest.raises(UserError, match=r"mine.txt: the prompt lacks \{claims\}, "):
         PromptFile.read(file, ["claims"])
     file.write_text("Split {anwser}.")

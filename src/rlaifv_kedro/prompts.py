@@ -1,6 +1,5 @@
 """Files with prompts for text LLMs: placeholders are checked when the file is read."""
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ class PromptFile:
     """A prompt with placeholders such as ``{answer}``. Other braces in it are text."""
 
     text: str
-    sha256: str
 
     @classmethod
     def read(cls, path: str | Path, placeholders: Sequence[str]) -> "PromptFile":
@@ -25,8 +23,7 @@ class PromptFile:
             UserError: It can't be read, or lacks a placeholder.
         """
         try:
-            data = regular_bytes(path, MOST_OF_SETTINGS)
-            text = data.decode("utf-8-sig")
+            text = regular_bytes(path, MOST_OF_SETTINGS).decode("utf-8-sig")
         except (OSError, ValueError) as error:  # the latter: no UTF-8, or NUL in the path
             raise UserError(f"{path}: can't read the prompt: {reason_of(error)}") from error
         missing = [f"{{{name}}}" for name in placeholders if f"{{{name}}}" not in text]
@@ -34,7 +31,7 @@ class PromptFile:
             raise UserError(
                 f"{path}: the prompt lacks {' and '.join(missing)}, where the text to work on goes."
             )
-        return cls(text.replace("\r\n", "\n").strip(), hashlib.sha256(data).hexdigest())
+        return cls(text.replace("\r\n", "\n").strip())
 
     def fill(self, **texts: str) -> str:
         """The prompt with the texts in place of their placeholders. Braces in a text stay as they are."""

@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -417,25 +416,6 @@ def test_ours_ask_for_what_is_read() -> None:
     assert {line for line in DIVIDE.read_text().splitlines() if "{" in line} == {"{question}", "{answer}"}
     assert {line for line in TO_QUESTIONS.read_text().splitlines() if "{" in line} == {"{claims}"}
     assert read_questions("### Questions\n- Is there a dog on the sofa?\n- Is the dog brown?", 2)
-
-
-def test_the_version_tells_what_was_asked_and_how(tmp_path: Path) -> None:
-    mine = tmp_path / "mine.txt"
-    mine.write_text("{question} {answer} {claims}")
-    nobody = Scripted({})
-    options: list[dict[str, object]] = [
-        {},
-        {"tries": 4},
-        {"decoding": replace(DECODING, temperature=0.3)},
-        {"decoding": replace(DECODING, top_p=1.0)},
-        {"decoding": replace(DECODING, max_new_tokens=256)},
-        {"divide_prompt": mine},
-        {"question_prompt": mine},
-    ]
-    versions = [splitter(nobody, nobody, **o).version for o in options]
-    assert len(set(versions)) == len(options)
-    assert all(len(v) == 12 for v in versions)
-    assert LLMSplitter(nobody, nobody, seed=99).version == versions[0]
 
 
 def test_importing_claims_imports_no_torch() -> None:

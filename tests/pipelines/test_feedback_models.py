@@ -54,7 +54,8 @@ def test_two_models_with_all_parameters(tmp_path: Path, monkeypatch: pytest.Monk
     made = open_with(monkeypatch, {"splitter": divider, "question_writer": writer}, params, seed=3)
     decoding = Decoding(temperature=0.5, max_new_tokens=100, top_p=0.8)
     same = LLMSplitter(divider, writer, seed=3, divide_prompt=mine, tries=2, decoding=decoding)
-    assert made.version == same.version
+    assert (made.tries, made.decoding) == (same.tries, same.decoding)
+    assert (made.divide_prompt, made.question_prompt) == (same.divide_prompt, same.question_prompt)
     assert made.split(["Q"], ["ANSWER"]) == [CLAIMS]
     assert divider.prompts == ["Mine. Q ANSWER"]
     assert divider.asked[0][1] == seed_for(3, "splitter", "divide", "Mine. Q ANSWER", 0)

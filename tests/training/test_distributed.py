@@ -32,7 +32,7 @@ from rlaifv_kedro.training.distributed import deepspeed_config, problem_for_deep
 from rlaifv_kedro.training.launch import LOG, REFERENCE, SPEC, _wait, run_training
 from rlaifv_kedro.training.numerics import compute_as_training_does
 from rlaifv_kedro.training.resume import saved_checkpoints
-from rlaifv_kedro.training.training import TrainingResult
+from rlaifv_kedro.training.training import Ran, TrainingResult
 from rlaifv_kedro.training.worker import RESULT, TrainingSpec, locked, run
 from tiny_training import PARAMS, reference_of, weights
 
@@ -110,7 +110,7 @@ def test_every_engine_computes_what_one_process_does(
     gradient checkpointing, batches made by processes of their own.
     """
     alone = training(tmp_path / "alone", lora=lora)
-    assert (alone.world_size, alone.engine) == (1, "none")
+    assert alone.ran == Ran(1, "none")
     file = "model.safetensors" if lora is None else "adapter_model.safetensors"
     expected = weights(tmp_path / "alone/work/checkpoint-6", file)
     assert alone.log["reward_margin"].iloc[-1] > 0.05  # it moved
@@ -123,7 +123,7 @@ def test_every_engine_computes_what_one_process_does(
         found = training(
             folder, lora=lora, launch=TWO, gradient_checkpointing=True, dataloader_num_workers=1, **changes
         )
-        assert (found.world_size, found.engine) == (2, engine)
+        assert found.ran == Ran(2, engine)
         assert found.checkpoints == alone.checkpoints
         np.testing.assert_allclose(
             found.log[WATCHED], alone.log[WATCHED], rtol=2e-3, atol=2e-5, err_msg=engine
@@ -338,7 +338,7 @@ def test_a_finished_training_is_not_begun_again(training: Trainer, tmp_path: Pat
     changes = {"epochs": 1, "launch": TWO, "deepspeed": ZERO["zero2"]}
     first, second = training(tmp_path, **changes), training(tmp_path, **changes)
     assert second.checkpoints == first.checkpoints
-    assert (second.world_size, second.engine) == (2, "zero2")
+    assert second.ran == Ran(2, "zero2")
     pd.testing.assert_frame_equal(second.log, first.log)
 
 
@@ -410,7 +410,7 @@ def test_two_hosts_meet(
         tmp_path / "hosts", epochs=1, launch=LaunchParams(processes=1, hosts=2, address="localhost:29417")
     )
     assert second[0].wait(60) == 0
-    assert (found.world_size, found.engine) == (2, "ddp")
+    assert found.ran == Ran(2, "ddp")
     np.testing.assert_allclose(found.log[WATCHED], alone.log[WATCHED], rtol=2e-3, atol=2e-5)
 
 
@@ -454,7 +454,7 @@ def test_two_processes_train_as_one(training: Trainer, tmp_path: Path) -> None:
     """The one launched training of the default run; the others are in ``make test-distributed``."""
     alone = training(tmp_path / "alone", epochs=1)
     found = training(tmp_path / "two", epochs=1, launch=TWO)
-    assert (found.world_size, found.engine) == (2, "ddp")
+    assert found.ran == Ran(2, "ddp")
     np.testing.assert_allclose(found.log[WATCHED], alone.log[WATCHED], rtol=2e-3, atol=2e-5)
     assert (tmp_path / "two/logs" / LOG).is_file()
 

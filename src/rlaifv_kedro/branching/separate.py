@@ -18,7 +18,7 @@ from rlaifv_kedro.errors import UserError
 def separate_log_probs(model: torch.nn.Module, packed: PackedBatch, **inputs: Any) -> BranchLogProbs:
     """:func:`rlaifv_kedro.branching.branch_log_probs` of a model that can't be packed."""
     found = []
-    for ids, mask, segments, images in _batches(model, packed, inputs):
+    for ids, mask, segments, images in _batches(packed, inputs):
         # (rows, length): the branches' tokens; each is predicted from the position before it.
         wanted = segments > 0
         keep = torch.cat([wanted[:, 1:], torch.zeros_like(wanted[:, :1])], dim=1)
@@ -34,7 +34,7 @@ def separate_next_logits(model: torch.nn.Module, packed: PackedBatch, **inputs: 
     Branches are part of the prompt here.
     """
     found = []
-    for ids, mask, segments, images in _batches(model, packed, inputs):
+    for ids, mask, segments, images in _batches(packed, inputs):
         keep = torch.zeros_like(segments, dtype=torch.bool)
         keep[torch.arange(len(ids)), mask.sum(1) - 1] = True
         types = type_ids(model, ids, segments.clamp(max=0))
@@ -43,7 +43,7 @@ def separate_next_logits(model: torch.nn.Module, packed: PackedBatch, **inputs: 
 
 
 def _batches(
-    model: torch.nn.Module, packed: PackedBatch, inputs: dict[str, Any]
+    packed: PackedBatch, inputs: dict[str, Any]
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]:
     """Sequences padded on the right: ids, mask, segments, each (rows, length), and their images.
 

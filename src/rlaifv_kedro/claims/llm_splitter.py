@@ -6,7 +6,6 @@ nothing twice. Here a reply is parsed strictly or asked for again, and an answer
 reject with a reason.
 """
 
-import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -79,16 +78,6 @@ class LLMSplitter:
         self.decoding = decoding
         self.divide_prompt = PromptFile.read(divide_prompt or DIVIDE, ["question", "answer"])
         self.question_prompt = PromptFile.read(question_prompt or TO_QUESTIONS, ["claims"])
-
-    @property
-    def version(self) -> str:
-        """Short hash of what a result depends on besides the models and the seed.
-
-        That is: both prompts, the decoding and the number of tries.
-        """
-        decoding = (self.decoding.temperature, self.decoding.top_p, self.decoding.max_new_tokens)
-        asked = (self.divide_prompt.sha256, self.question_prompt.sha256, decoding, self.tries)
-        return hashlib.sha256(repr(asked).encode()).hexdigest()[:12]
 
     def split(self, questions: Sequence[str], answers: Sequence[str]) -> list[list[Claim] | str]:
         """See :class:`rlaifv_kedro.claims.ClaimSplitter`; what is there several times is asked once."""

@@ -9,15 +9,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
 from rlaifv_kedro.datasets.mapped import mapped
 from rlaifv_kedro.datasets.previews import TablePreviews
-from rlaifv_kedro.datasets.tables import as_frame, known_table, read_table, table_content
-from rlaifv_kedro.datasets.versioned import RunVersionedDataset
+from rlaifv_kedro.datasets.tables import as_frame, read_table, table_content
 from rlaifv_kedro.doors import path_inside
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import (
@@ -30,9 +29,6 @@ from rlaifv_kedro.files import (
     writing,
 )
 from rlaifv_kedro.schemas import FINGERPRINT, conform, refuse_repeated_keys, table
-
-if TYPE_CHECKING:
-    from kedro.io.core import Version
 
 MARKER = "_complete.json"
 JOURNAL = ".chunks.sha256"
@@ -59,7 +55,7 @@ class Complete:
     chunk_ids: list[str]
 
 
-class ChunkedTableDataset(TablePreviews, RunVersionedDataset):
+class ChunkedTableDataset(TablePreviews):
     """A table with a file a chunk, and a marker once it is complete.
 
     A generator node saves it as :class:`Chunk`, :class:`Chunk`, ..., :class:`Complete`; it loads as
@@ -71,24 +67,6 @@ class ChunkedTableDataset(TablePreviews, RunVersionedDataset):
     """
 
     SUFFIX = ".parquet"
-
-    def __init__(
-        self,
-        filepath: str,
-        table: str,
-        version: Version | None = None,
-        metadata: dict[str, Any] | None = None,
-    ) -> None:
-        """Names the folder and its table.
-
-        Args:
-            filepath: Folder of the chunks.
-            table: Name of the table in ``rlaifv_kedro.schemas.TABLES``.
-            version: Set by Kedro for entries with ``versioned: true``.
-            metadata: For plugins such as Kedro-Viz.
-        """
-        super().__init__(filepath, version, metadata)
-        self._table = known_table(table)
 
     def read_chunk(self, path: Path, remedy: str, sha256: str | None = None) -> pa.Table:
         """A chunk's rows, checked."""
@@ -220,9 +198,6 @@ class ChunkedTableDataset(TablePreviews, RunVersionedDataset):
             return found
         except (ValueError, KeyError, TypeError) as error:  # of a path that leads out, too
             raise UserError(f"{shown(folder / MARKER)} is damaged. {self.remedy()}") from error
-
-    def _describe(self) -> dict[str, Any]:
-        return {**super()._describe(), "table": self._table}
 
 
 def _note(path: Path, sha256: str) -> None:

@@ -5,16 +5,13 @@ from typing import Any
 
 from kedro.io import AbstractDataset
 
+from rlaifv_kedro.datasets.versioned import In
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import replacing_folder, write_atomically, writing
 
 
-class FileSetDataset(AbstractDataset[dict[str, bytes], Path]):
-    """A folder that is saved as {path in it: content}, whole or not at all, and loads as its path.
-
-    Without versions: it stands for files that others publish, which have one place. Saving again replaces all
-    of it.
-    """
+class _Folder(AbstractDataset[In, Path]):
+    """A folder without versions."""
 
     def __init__(self, filepath: str, metadata: dict[str, Any] | None = None) -> None:
         """Names the folder.
@@ -24,6 +21,16 @@ class FileSetDataset(AbstractDataset[dict[str, bytes], Path]):
             metadata: For plugins such as Kedro-Viz.
         """
         self._filepath, self.metadata = PurePosixPath(filepath), metadata
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}
+
+
+class FileSetDataset(_Folder[dict[str, bytes]]):
+    """A folder that is saved as {path in it: content}, whole or not at all, and loads as its path.
+
+    It stands for files that others publish, which have one place. Saving again replaces all of it.
+    """
 
     def save(self, data: dict[str, bytes]) -> None:
         """Writes the folder anew, or leaves the old one.
@@ -48,26 +55,14 @@ class FileSetDataset(AbstractDataset[dict[str, bytes], Path]):
     def _exists(self) -> bool:
         return Path(self._filepath).is_dir()
 
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}
 
-
-class SharedFolderDataset(AbstractDataset[None, Path]):
+class SharedFolderDataset(_Folder[None]):
     """A folder that all runs share and add to, such as a judge's replies; it loads as its path.
 
     What a run finds there is no part of what it reads: it may change at any time.
     """
 
     IS_FILE = False
-
-    def __init__(self, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        """Names the folder.
-
-        Args:
-            filepath: The folder.
-            metadata: For plugins such as Kedro-Viz.
-        """
-        self._filepath, self.metadata = PurePosixPath(filepath), metadata
 
     def load(self) -> Path:
         """The folder, which is made if it isn't there."""
@@ -82,6 +77,3 @@ class SharedFolderDataset(AbstractDataset[None, Path]):
 
     def _exists(self) -> bool:
         return True
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}

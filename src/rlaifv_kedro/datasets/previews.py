@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from rlaifv_kedro import schemas
+from rlaifv_kedro.datasets.versioned import In, Out, RunVersionedDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.images import thumbnail_url
-from rlaifv_kedro.schemas import IMAGE, table
 
 if TYPE_CHECKING:
+    from kedro.io.core import Version
     from kedro_datasets._typing import PlotlyPreview, TablePreview
 
 PREVIEW_TEXT = 200  # characters
@@ -27,10 +29,30 @@ ACROSS = 4  # pictures in a line
 _HOVER_WIDTH = 60  # characters
 
 
-class TablePreviews:
-    """Gives a table's dataset the ``preview`` that Kedro-Viz asks for."""
+class TablePreviews(RunVersionedDataset[In, Out]):
+    """The base of tables' datasets: which table it is, and the ``preview`` that Kedro-Viz asks for."""
 
-    _table: str
+    def __init__(
+        self,
+        filepath: str,
+        table: str,
+        version: Version | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        """Names the file or folder, and its table.
+
+        Args:
+            filepath: Parquet file, or folder of the chunks.
+            table: Name of the table in ``rlaifv_kedro.schemas.TABLES``.
+            version: Set by Kedro for entries with ``versioned: true``.
+            metadata: For plugins such as Kedro-Viz.
+
+        Raises:
+            UserError: There is no such table.
+        """
+        super().__init__(filepath, version, metadata)
+        schemas.table(table)
+        self._table = table
 
     def first_rows(self, count: int) -> pa.Table:
         """The first rows of the newest version."""
@@ -43,7 +65,7 @@ class TablePreviews:
     @property
     def preview(self) -> Callable[..., Any]:
         """:meth:`preview_pictures` of a table with pictures, else :meth:`preview_rows`."""
-        has_pictures = any(field.type == IMAGE for field in table(self._table).schema)
+        has_pictures = any(field.type == schemas.IMAGE for field in schemas.table(self._table).schema)
         return self.preview_pictures if has_pictures else self.preview_rows
 
     def preview_rows(self, nrows: int = 5) -> TablePreview:
@@ -80,6 +102,9 @@ class TablePreviews:
                 "hoverlabel": {"align": "left"},
             },
         }
+
+    def _describe(self) -> dict[str, Any]:
+        return {**super()._describe(), "table": self._table}
 
 
 def _cell(value: Any) -> Any:

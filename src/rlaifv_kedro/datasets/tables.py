@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -19,7 +18,6 @@ from rlaifv_kedro.datasets.parquet import open_parquet, reading
 from rlaifv_kedro.datasets.pictures import PictureColumn
 from rlaifv_kedro.datasets.previews import TablePreviews
 from rlaifv_kedro.datasets.row_groups import ROW_GROUP, pictures_of, place_of, write_rows
-from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import read_bytes, replacing_file, shown
 from rlaifv_kedro.schemas import (
@@ -31,9 +29,6 @@ from rlaifv_kedro.schemas import (
     table,
     to_frame,
 )
-
-if TYPE_CHECKING:
-    from kedro.io.core import Version
 
 
 def table_content(table_name: str, frame: pd.DataFrame, where: str) -> bytes:
@@ -123,31 +118,13 @@ def as_frame(rows: pa.Table) -> pd.DataFrame:
     return frame
 
 
-class TableDataset(TablePreviews, RunVersionedDataset[pd.DataFrame | Iterable[pd.DataFrame], pd.DataFrame]):
+class TableDataset(TablePreviews[pd.DataFrame | Iterable[pd.DataFrame], pd.DataFrame]):
     """A table of ``rlaifv_kedro.schemas`` in a parquet file, checked on the way in and out.
 
     A picture is read when it is asked for: :class:`rlaifv_kedro.datasets.pictures.StoredPicture`.
 
     ``frame.attrs["fingerprint"]`` (a dict) is kept in the file's metadata.
     """
-
-    def __init__(
-        self,
-        filepath: str,
-        table: str,
-        version: Version | None = None,
-        metadata: dict[str, Any] | None = None,
-    ) -> None:
-        """Names the file and its table.
-
-        Args:
-            filepath: Parquet file.
-            table: Name of the table in ``rlaifv_kedro.schemas.TABLES``.
-            version: Set by Kedro for entries with ``versioned: true``.
-            metadata: For plugins such as Kedro-Viz.
-        """
-        super().__init__(filepath, version, metadata)
-        self._table = known_table(table)
 
     def load(self) -> pd.DataFrame:
         """The table.
@@ -191,16 +168,3 @@ class TableDataset(TablePreviews, RunVersionedDataset[pd.DataFrame | Iterable[pd
             first = list(islice(file.iter_batches(count), 1))
             rows = pa.Table.from_batches(first, file.schema_arrow)
             return _checked(rows, path, self._table, self.remedy())
-
-    def _describe(self) -> dict[str, Any]:
-        return {**super()._describe(), "table": self._table}
-
-
-def known_table(name: str) -> str:
-    """The name itself.
-
-    Raises:
-        UserError: There is no such table.
-    """
-    table(name)
-    return name

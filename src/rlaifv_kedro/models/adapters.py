@@ -120,8 +120,7 @@ def _names(model: "PreTrainedModel", modules: list[str]) -> Mapping[str, str]:
         ways.append(PREFIXES)
     published = published_names(model, known - {""})
     ways.append({name: published[name] for name in sorted(published, key=len, reverse=True)})
-    best = max(ways, key=lambda way: sum(renamed(module, way) in known for module in modules))
-    return best
+    return max(ways, key=lambda way: sum(renamed(module, way) in known for module in modules))
 
 
 def _modules(

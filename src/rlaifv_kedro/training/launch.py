@@ -159,7 +159,8 @@ def _wait(command: list[str], folder: Path, on_step: Callable[[int], None]) -> i
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_on_kill,
+                # torchrun ends its workers when this process is killed, before a resumed run starts others.
+                preexec_fn=lambda: end_with_parent(signal.SIGTERM),
                 env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},
             )
         except OSError as error:
@@ -179,11 +180,6 @@ def _wait(command: list[str], folder: Path, on_step: Callable[[int], None]) -> i
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     return process.returncode
-
-
-def _end_on_kill() -> None:
-    """Have torchrun end its workers when this process is killed, before a resumed run starts others."""
-    end_with_parent(signal.SIGTERM)
 
 
 @contextmanager

@@ -40,28 +40,30 @@ _HOURS = 3600
 
 
 @dataclass(frozen=True)
+class Ran:
+    """How a training really ran.
+
+    Attributes:
+        world_size: Processes that took part.
+        engine: ``none`` (one process), ``ddp``, ``zero1`` to ``zero3``.
+    """
+
+    world_size: int
+    engine: str
+
+
+@dataclass(frozen=True)
 class TrainingResult:
     """What a training leaves.
 
     Attributes:
         checkpoints: In order: ``path`` (name of its folder), ``step``, ``epoch``.
         log: The ``training_log`` table.
-        world_size: Processes that took part.
-        engine: ``none`` (one process), ``ddp``, ``zero1`` to ``zero3``: what really ran.
     """
 
     checkpoints: list[dict[str, Any]]
     log: pd.DataFrame
-    world_size: int
-    engine: str
-
-
-@dataclass(frozen=True)
-class Ran:
-    """How a training really ran; the attributes are those of :class:`TrainingResult`."""
-
-    world_size: int
-    engine: str
+    ran: Ran
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def result_of(folder: Path, params: "TrainingParams", pairs: int, ran: Ran) -> T
         {"path": checkpoint_of(folder, step).name, "step": step, "epoch": step / params.steps_an_epoch(pairs)}
         for step in steps
     ]
-    return TrainingResult(checkpoints, _training_log(state.log_history), ran.world_size, ran.engine)
+    return TrainingResult(checkpoints, _training_log(state.log_history), ran)
 
 
 def _trainer(

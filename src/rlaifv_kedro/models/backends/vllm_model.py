@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.found_out import note
 from rlaifv_kedro.models.backends.room import no_room, without_room
-from rlaifv_kedro.models.backends.server_bodies import data_urls
+from rlaifv_kedro.models.backends.server_bodies import Body, data_urls
 from rlaifv_kedro.models.backends.server_replies import NoAnswer, or_error
 from rlaifv_kedro.models.backends.vllm_requests import (
-    Drawing,
     TokenChoice,
     TokenPrompt,
     TokenServers,
@@ -60,8 +59,12 @@ class _OnServers(Generic[Encoder]):
         suppressed: Collection[int] = (),
     ):
         self.encoder, self.requests, self._close = encoder, requests, close
-        self.drawing = Drawing(encoder.ends, suppressed)
+        self.suppressed = suppressed
         note(encoder.where, DEPENDS)
+
+    def drawing(self, decoding: Decoding, seed: int, prompt: TokenPrompt) -> Body:
+        """How the reply to a prompt is drawn."""
+        return sampling(decoding, seed, prompt.room, self.encoder.ends, self.suppressed)
 
     def close(self) -> None:
         """Log what was asked, and end the servers."""
@@ -82,7 +85,7 @@ class VLLMModel(_OnServers[ChatEncoder]):
         prompts = self.prompts([q.image for q in questions], [[q.text] for q in questions])
         asked = [(prompt, seed) for [prompt], row in zip(prompts, seeds) for seed in row]
         fits = [(prompt, seed) for prompt, seed in asked if prompt.room != 0]
-        settings = [sampling(decoding, seed, self.drawing, prompt.room) for prompt, seed in fits]
+        settings = [self.drawing(decoding, seed, prompt) for prompt, seed in fits]
         answers = iter(self.requests.generate([prompt for prompt, _ in fits], settings, self._answer))
         return [
             [or_error(next(answers)) if prompt.room != 0 else without_room(prompt.tokens) for _ in row]
@@ -188,7 +191,7 @@ class VLLMText(_OnServers["TextEncoder"]):
             )
             tell(i, answers[i])
 
-        settings = [sampling(decoding, seeds[i], self.drawing, prompts[i].room) for i in asked]
+        settings = [self.drawing(decoding, seeds[i], prompts[i]) for i in asked]
         self.requests.generate(
             [prompts[i] for i in asked], settings, lambda choice: choice.token_ids, on_outcome
         )

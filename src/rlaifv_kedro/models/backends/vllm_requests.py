@@ -65,15 +65,6 @@ class TokenReply(BaseModel):
     usage: Usage
     prompt_token_ids: list[int] | None = None
 
-    @classmethod
-    def read(cls, content: bytes) -> "TokenReply":
-        """Read a reply's bytes.
-
-        Raises:
-            ValueError: They are no JSON of use, or no such reply.
-        """
-        return cls.model_validate(json_value(content.decode(), names_once=True))
-
 
 @dataclass(frozen=True)
 class TokenPrompt:
@@ -118,9 +109,9 @@ class TokenServers(Requests[TokenReply]):
         """Read a reply in token ids.
 
         Raises:
-            ValueError: It is none.
+            ValueError: It is no JSON of use, or no such reply.
         """
-        return TokenReply.read(content)
+        return TokenReply.model_validate(json_value(content.decode(), names_once=True))
 
     def generate(
         self,
@@ -231,29 +222,20 @@ def _names_only(body: Body) -> bool:
     return any(part["url"] is None for part in body.get("content_parts", ()))
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """What a checkpoint says about the tokens of its replies.
-
-    Attributes:
-        ends: Those that end a reply.
-        suppressed: Those that are never drawn, which vLLM doesn't read from ``generation_config.json``.
-    """
-
-    ends: Collection[int]
-    suppressed: Collection[int] = ()
-
-
-def sampling(decoding: Decoding, seed: int, drawing: Drawing, room: int | None) -> Body:
+def sampling(
+    decoding: Decoding, seed: int, room: int | None, ends: Collection[int], suppressed: Collection[int]
+) -> Body:
     """How a reply is drawn.
 
     vLLM's repetition penalty counts the prompt's tokens too; all else is as in the transformers backend.
 
     Args:
         room: Most tokens that the model has positions for after the prompt; None for no limit.
+        ends: Tokens that end a reply.
+        suppressed: Tokens that are never drawn, which vLLM doesn't read from ``generation_config.json``.
     """
     longest = decoding.max_new_tokens if room is None else min(decoding.max_new_tokens, room)
-    never = {str(token): _NEVER for token in drawing.suppressed}
+    never = {str(token): _NEVER for token in suppressed}
     return {
         **({"logit_bias": never} if never else {}),
         "max_tokens": longest,
@@ -262,7 +244,7 @@ def sampling(decoding: Decoding, seed: int, drawing: Drawing, room: int | None) 
         "top_k": decoding.top_k or 0,  # 0 means all
         "repetition_penalty": decoding.repetition_penalty,
         "seed": seed % (2**63 - 1),  # it must fit into 64 bits with a sign, and -1 means none
-        "stop_token_ids": sorted(drawing.ends),
+        "stop_token_ids": sorted(ends),
     }
 
 

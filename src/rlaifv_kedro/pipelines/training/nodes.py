@@ -149,7 +149,6 @@ def train_policy(
         compute=compute,
     )
     result = run_training(spec, pairs, reference)
-    ran = {"processes": result.world_size, "engine": result.engine}
     origin = provenance(
         policy,
         reference.attrs["fingerprint"],
@@ -157,7 +156,8 @@ def train_policy(
         iteration,
         seed,
         params.model_dump(mode="json", exclude={"launch"}),
-        **ran,
+        processes=result.ran.world_size,
+        engine=result.ran.engine,
     )
     write_cards(folder, result.checkpoints, result.log, origin)
     return result.checkpoints, result.log
