@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from rlaifv_kedro.claims.claim import NO_CLAIM, Claim
+from rlaifv_kedro.claims import NO_CLAIM, Claim
 from rlaifv_kedro.formats import shortened
 from rlaifv_kedro.models.interface import Answer, Decoding, TextModel
 from rlaifv_kedro.placeholders import Cleaner
@@ -98,14 +98,9 @@ class LLMSplitter:
         prompts = {
             pair: self.divide_prompt.fill(question=_clean(pair[0]), answer=_clean(pair[1])) for pair in pairs
         }
-        found = self._ask(self.divider, "divide", {prompt: read_list for prompt in prompts.values()})
-
-        def outcome(claims: list[str] | str) -> list[str] | str:
-            if isinstance(claims, str):
-                return f"can't be divided into claims: {claims}"
-            return claims or NO_CLAIM
-
-        return {pair: outcome(found[prompt]) for pair, prompt in prompts.items()}
+        parsers = dict.fromkeys(prompts.values(), read_list)
+        found = self._ask(self.divider, "divide", parsers, "can't be divided into claims")
+        return {pair: found[prompt] or NO_CLAIM for pair, prompt in prompts.items()}
 
     def _to_questions(self, lists: list[list[str]]) -> dict[tuple[str, ...], dict[str, str] | str]:
         """For each list of claims the question of each claim, or why there are none.
@@ -118,19 +113,18 @@ class LLMSplitter:
             for key, claims in unique.items()
         }
         parsers = {prompts[key]: partial(read_questions, count=len(claims)) for key, claims in unique.items()}
-        found = self._ask(self.question_writer, "to questions", parsers)
-
-        def outcome(claims: list[str], questions: list[str] | str) -> dict[str, str] | str:
-            if isinstance(questions, str):
-                return f"its claims can't be turned into questions: {questions}"
-            return dict(zip(claims, questions))
-
-        return {key: outcome(claims, found[prompts[key]]) for key, claims in unique.items()}
+        trouble = "its claims can't be turned into questions"
+        found = self._ask(self.question_writer, "to questions", parsers, trouble)
+        asked = {key: found[prompt] for key, prompt in prompts.items()}
+        return {
+            key: questions if isinstance(questions, str) else dict(zip(unique[key], questions))
+            for key, questions in asked.items()
+        }
 
     def _ask(
-        self, model: TextModel, step: str, parsers: dict[str, Callable[[str], list[str]]]
+        self, model: TextModel, step: str, parsers: dict[str, Callable[[str], list[str]]], trouble: str
     ) -> dict[str, list[str] | str]:
-        """For each prompt the parsed reply, or why there is none.
+        """For each prompt the parsed reply, or why there is none, which begins with ``trouble``.
 
         The seed of a try depends on the prompt, so on what the prompt is about.
         """
@@ -144,7 +138,9 @@ class LLMSplitter:
                 seeds = [seed_for(self.seed, "splitter", step, r.prompt, r.tries) for r in group]
                 for request, reply in zip(group, model.complete(chats, seeds, decoding)):
                     self._take(request, reply)
-        return {r.prompt: r.result for r in requests}
+        return {
+            r.prompt: f"{trouble}: {r.result}" if isinstance(r.result, str) else r.result for r in requests
+        }
 
     def _take(self, request: _Request, reply: Answer) -> None:
         """Note the result of a request, or what to ask next."""
