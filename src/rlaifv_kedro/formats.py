@@ -1,7 +1,7 @@
 """Numbers, names and messages as people read them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 UNITS = {"mean_words": "", "score": ", 0 to 6"}
@@ -97,6 +97,12 @@ def first_line(error: BaseException) -> str:
     """
     first, *others = (str(error).strip() or type(error).__name__).splitlines()
     return f"{first} {others[0].strip()}" if others and first.endswith(":") else first
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def shortened(text: str, most: int) -> str:

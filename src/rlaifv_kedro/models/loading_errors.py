@@ -9,7 +9,7 @@ from typing import Any
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
-from rlaifv_kedro.formats import first_line
+from rlaifv_kedro.formats import first_line, first_of
 
 logger = logging.getLogger(__name__)
 
@@ -87,21 +87,16 @@ def refuse_wrong_names(loaded: Mapping[str, Any], where: str | Path) -> None:
     missing, left = sorted(loaded["missing_keys"]), sorted(loaded["unexpected_keys"])
     if missing:
         raise UserError(
-            f"{shown(where)}: can't load the checkpoint: the weights lack {some_of(missing)}. Fetch it "
+            f"{shown(where)}: can't load the checkpoint: the weights lack {first_of(missing, 3)}. Fetch it "
             "again, with the config.json that belongs to it."
         )
     of_layers = [name for name in left if re.search(r"\.\d+\.", name)]
     if of_layers:
         raise UserError(
-            f"{shown(where)}: can't load the checkpoint: the weights hold {some_of(of_layers)}, for which "
-            "config.json has no place. Fetch it again, with the config.json that belongs to it."
+            f"{shown(where)}: can't load the checkpoint: the weights hold {first_of(of_layers, 3)}, for "
+            "which config.json has no place. Fetch it again, with the config.json that belongs to it."
         )
     if left:
         logger.warning(
-            "%s: left out are weights that the model has no place for: %s", shown(where), some_of(left)
+            "%s: left out are weights that the model has no place for: %s", shown(where), first_of(left, 3)
         )
-
-
-def some_of(names: list[str]) -> str:
-    """The first three of some names, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

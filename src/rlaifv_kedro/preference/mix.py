@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from rlaifv_kedro.datasets.pair_sources import FramePairs, PairSource
 from rlaifv_kedro.datasets.pair_store import PairStore, with_keys
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import json_value
+from rlaifv_kedro.formats import first_of
 from rlaifv_kedro.images import embed_image, open_image
 from rlaifv_kedro.params import MixSource
 from rlaifv_kedro.schemas import table
@@ -117,11 +119,9 @@ def matching_rows(source: PairSource, where: Mapping[str, Any], name: str) -> np
             [origin is not None and key in origin and _written(origin[key]) in values for origin in origins]
         )
         if not keep[codes].any():
-            listed = sorted(set(there))
-            more = f" and {len(listed) - _MOST_NAMED} more" if len(listed) > _MOST_NAMED else ""
+            listed = first_of(sorted(set(there)), _MOST_NAMED)
             raise UserError(
-                f"{place} leaves no row. The values that there are: "
-                f"{', '.join(listed[:_MOST_NAMED])}{more}. Correct the filter."
+                f"{place} leaves no row. The values that there are: {listed}. Correct the filter."
             )
     if unreadable:
         logger.warning(
@@ -178,7 +178,7 @@ def gather(mix: Mix, positions: Sequence[int], fault: Fault) -> tuple[pd.DataFra
             name, source = mix.names[number], mix.sources[number]
             idx = [position for position in positions if mix.source[position] == number]
             rows = mix.row[idx].tolist()
-            checked = pool.map(_checker(source), rows, source.read(rows))
+            checked = pool.map(partial(_checked, source), rows, source.read(rows))
             for position, row, (pair, size) in zip(idx, rows, checked):
                 # Not in the threads: a tokenizer is for one at a time.
                 why = pair if isinstance(pair, str) else fault(pair, size)
@@ -190,20 +190,17 @@ def gather(mix: Mix, positions: Sequence[int], fault: Fault) -> tuple[pd.DataFra
     return table("rejects").frame(rejects), with_keys(pd.DataFrame(pairs, columns=columns))
 
 
-def _checker(source: PairSource) -> Callable[[int, PairRow | str], tuple[PairRow | str, tuple[int, int]]]:
-    def check(row: int, pair: PairRow | str) -> tuple[PairRow | str, tuple[int, int]]:
-        """The pair with its image's bytes, or why it can't be used; and the image's size."""
-        if isinstance(pair, str):
-            return pair, (0, 0)
-        where = source.where(row)
-        try:
-            image = embed_image(pair.image, source.folder, where)
-            size = open_image(image, where).size
-        except UserError as error:
-            return error.message.removeprefix(f"{where}: "), (0, 0)
-        return replace(pair, image=image), size
-
-    return check
+def _checked(source: PairSource, row: int, pair: PairRow | str) -> tuple[PairRow | str, tuple[int, int]]:
+    """The pair with its image's bytes, or why it can't be used; and the image's size."""
+    if isinstance(pair, str):
+        return pair, (0, 0)
+    where = source.where(row)
+    try:
+        image = embed_image(pair.image, source.folder, where)
+        size = open_image(image, where).size
+    except UserError as error:
+        return error.message.removeprefix(f"{where}: "), (0, 0)
+    return replace(pair, image=image), size
 
 
 def refuse_too_many(pairs: PairStore, rejects: pd.DataFrame, most: float) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.formats import first_of
 
 if TYPE_CHECKING:
     from rlaifv_kedro.params import TrainingParams
@@ -129,8 +130,7 @@ def _projector(name: str) -> str | None:
 def modules(names: Iterable[str]) -> str:
     """The modules of some weights with the number of weights in each, in short."""
     counts = Counter(_module(name) for name in names)
-    listed = [f"{module} ({count})" for module, count in list(counts.items())[:_SHOWN]]
-    return ", ".join(listed) + (f" and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else "")
+    return first_of([f"{module} ({count})" for module, count in counts.items()], _SHOWN)
 
 
 def _module(name: str) -> str:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.formats import first_of
 from rlaifv_kedro.models.folder import CheckpointFolder
 from rlaifv_kedro.models.llava.names import PREFIXES, TOWER, original_name
 from rlaifv_kedro.models.llava.original_config import llava_config, named_tower, refuse_other_designs
-from rlaifv_kedro.models.loading_errors import checkpoint_errors, some_of
+from rlaifv_kedro.models.loading_errors import checkpoint_errors
 from rlaifv_kedro.transformers_private import save_as_published
 
 if TYPE_CHECKING:
@@ -123,7 +124,8 @@ def _load_tower(
     wrong |= {name for name in loaded["unexpected_keys"] if name.startswith(("vision_model.", "encoder."))}
     if wrong:
         raise UserError(
-            f"{folder} has no vision tower, and {tower} doesn't fit: see {some_of(sorted(wrong))}. {advice}"
+            f"{folder} has no vision tower, and {tower} doesn't fit: see {first_of(sorted(wrong), 3)}. "
+            f"{advice}"
         )
     model.model.vision_tower.load_state_dict(clip.state_dict())
 
@@ -132,7 +134,7 @@ def _refuse(folder: Path, problem: str, names: Iterable[str]) -> None:
     """Stop if there are weights with a problem, and name some of them as their files do."""
     if names:
         raise UserError(
-            f"{folder}: the weights {problem} {some_of(sorted(map(original_name, names)))}. Fetch the "
+            f"{folder}: the weights {problem} {first_of(sorted(map(original_name, names)), 3)}. Fetch the "
             "checkpoint again."
         )
 
