@@ -7,9 +7,8 @@ from rlaifv_kedro.datasets.constants import IterationNumberDataset
 from rlaifv_kedro.datasets.documents import FigureDataset, JsonDataset, TextDataset
 from rlaifv_kedro.datasets.export import ExportFolderDataset
 from rlaifv_kedro.datasets.file_set import FileSetDataset, SharedFolderDataset
-from rlaifv_kedro.datasets.images import Images, ImagesDataset
+from rlaifv_kedro.datasets.images import ImagesDataset
 from rlaifv_kedro.datasets.pair_source_dataset import PairSourceDataset
-from rlaifv_kedro.datasets.pair_sources import PairSource
 from rlaifv_kedro.datasets.pair_store import PairStore, PairStoreDataset
 from rlaifv_kedro.datasets.remote import RemoteFileDataset
 from rlaifv_kedro.datasets.tables import TableDataset
@@ -25,11 +24,9 @@ __all__ = [
     "ExportFolderDataset",
     "FigureDataset",
     "FileSetDataset",
-    "Images",
     "ImagesDataset",
     "IterationNumberDataset",
     "JsonDataset",
-    "PairSource",
     "PairSourceDataset",
     "PairStore",
     "PairStoreDataset",
