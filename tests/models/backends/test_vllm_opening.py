@@ -98,8 +98,8 @@ def test_what_the_checkpoint_suppresses(start: Callable[..., Started], tiny: Pat
     start()
     model = open_model(VLLMParams(), copy, CPU, 8, "policy")
     assert (
-        model.drawing.suppressed == [4, 0]
-        and model.drawing.ends == load_model(copy, device="cpu").encoder.ends
+        model.suppressed == [4, 0]
+        and model.encoder.ends == load_model(copy, device="cpu").encoder.ends
     )
     close_model(model)
 
