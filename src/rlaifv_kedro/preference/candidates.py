@@ -12,7 +12,7 @@ from rlaifv_kedro.schemas import table
 
 log = logging.getLogger(__name__)
 
-CANDIDATE = ["prompt_id", "candidate"]
+KEY = ["prompt_id", "candidate"]
 """The columns that name a candidate."""
 
 _REMEDY = (
@@ -34,7 +34,7 @@ class CandidateRows:
     """
 
     def __init__(self, candidates: pd.DataFrame):
-        self._keys = pd.MultiIndex.from_frame(candidates[CANDIDATE])
+        self._keys = pd.MultiIndex.from_frame(candidates[KEY])
 
     def of(self, prompt_ids: pd.Series, numbers: pd.Series) -> np.ndarray:
         """The rows of these candidates, int64; -1 for one that isn't there."""
@@ -53,9 +53,7 @@ def cut_off_rejects(candidates: pd.DataFrame, params: DataGenerationParams) -> p
     would put the end-of-sequence token behind the middle of a sentence. So none is used by default;
     ``data_generation.cut_off=keep`` uses them, as the original release does. How many there are is logged.
     """
-    cut = candidates[CANDIDATE][
-        is_cut_off(candidates)
-    ]  # taking the texts' rows, Arrow would copy all of them
+    cut = candidates[KEY][is_cut_off(candidates)]  # taking the texts' rows, Arrow would copy all of them
     if len(cut):
         log.warning(
             "%d of %d candidates are cut off at the limit of tokens: data_generation.cut_off=%s %s",

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.preference.candidates import CANDIDATE, CandidateRows
+from rlaifv_kedro.preference.candidates import KEY, CandidateRows
 from rlaifv_kedro.seeds import generator_for
 
 # The thresholds that length balancing tries: 0, 0.02 .. 0.98.
@@ -39,7 +39,7 @@ def score_candidates(verdicts: pd.DataFrame, candidates: pd.DataFrame) -> pd.Dat
         no, none = (~read).fillna(False).to_numpy(bool), read.isna().to_numpy()
         for counts, counted in ((claims, there), (rejected, there & no), (missing, there & none)):
             np.add.at(counts, rows[counted], 1)
-    scores = candidates[CANDIDATE].assign(claim_count=claims, rejected_count=rejected, score=-rejected)
+    scores = candidates[KEY].assign(claim_count=claims, rejected_count=rejected, score=-rejected)
     return scores[missing == 0].reset_index(drop=True)
 
 

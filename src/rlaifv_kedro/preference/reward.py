@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.preference.candidates import CANDIDATE
+from rlaifv_kedro.preference.candidates import KEY
 
 if TYPE_CHECKING:
     from rlaifv_kedro.branching import Pack
@@ -61,7 +61,7 @@ def reward_scores(rewards: pd.DataFrame, ranking: Literal["normalised", "summed"
     freedom = len(values) - groups.ngroups
     squares = np.square(values - groups.transform("mean")).sum()
     deviation = float(np.sqrt(squares / freedom)) if freedom else 0.0
-    return rewards[CANDIDATE].assign(score=values / deviation if deviation else 0.0)
+    return rewards[KEY].assign(score=values / deviation if deviation else 0.0)
 
 
 class Reward:
@@ -109,7 +109,7 @@ class Reward:
                 self._refuse_other_tokens(group["prompt_id"].iloc[0], texts, ours, theirs)
                 known = {text: (p[0], r[0], p[1]) for text, p, r in zip(texts, pi, ref)}
                 rows += [(c.prompt_id, c.candidate, *known[c.answer]) for c in group.itertuples(index=False)]
-        columns = [*CANDIDATE, "policy_log_prob", "reference_log_prob", "token_count"]
+        columns = [*KEY, "policy_log_prob", "reference_log_prob", "token_count"]
         return with_rewards(pd.DataFrame(rows, columns=columns), self.beta)
 
     def _refuse_other_tokens(self, prompt_id: str, answers: list[str], ours: "Pack", theirs: "Pack") -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from rlaifv_kedro.formats import shortened
-from rlaifv_kedro.preference.candidates import CANDIDATE
+from rlaifv_kedro.preference.candidates import KEY
 
 if TYPE_CHECKING:
     from rlaifv_kedro.models import FirstToken
@@ -42,7 +42,7 @@ def verdicts_on(claims: pd.DataFrame, replies: "Mapping[str, FirstToken]", min_m
     own = [replies[question] for question in claims["question"]]
     p_yes, p_no = ([reply.probs[group] for reply in own] for group in (0, 1))
     read = accepted(p_yes, p_no, min_mass)
-    return claims[[*CANDIDATE, "claim"]].assign(
+    return claims[[*KEY, "claim"]].assign(
         p_yes=p_yes,
         p_no=p_no,
         accepted=read,

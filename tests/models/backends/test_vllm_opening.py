@@ -97,10 +97,7 @@ def test_what_the_checkpoint_suppresses(start: Callable[..., Started], tiny: Pat
     (copy / "generation_config.json").write_text(json.dumps({**settings, "suppress_tokens": [4, 0]}))
     start()
     model = open_model(VLLMParams(), copy, CPU, 8, "policy")
-    assert (
-        model.suppressed == [4, 0]
-        and model.encoder.ends == load_model(copy, device="cpu").encoder.ends
-    )
+    assert model.suppressed == [4, 0] and model.encoder.ends == load_model(copy, device="cpu").encoder.ends
     close_model(model)
 
 

@@ -20,7 +20,7 @@ from rlaifv_kedro.params import (
 )
 from rlaifv_kedro.pipelines.feedback.work import answer_scorer, divider, verifier
 from rlaifv_kedro.preference.by_prompt import ByPrompt
-from rlaifv_kedro.preference.candidates import CANDIDATE, cut_off_rejects, refuse_too_few
+from rlaifv_kedro.preference.candidates import KEY, cut_off_rejects, refuse_too_few
 from rlaifv_kedro.preference.pair_table import AnswerTexts, pair_statistics, pair_table
 from rlaifv_kedro.preference.pairs import (
     balance_lengths,
@@ -94,7 +94,7 @@ def verify_claims(
         UserError: More than ``max_reject_share`` of the answers asked for are missing or couldn't be split,
             or get no verdict, which is said as soon as there are so many.
     """
-    usable = len(claims[CANDIDATE].drop_duplicates())
+    usable = len(claims[KEY].drop_duplicates())
     refuse_too_few(prompts, candidates, usable, divide_rejects, params)
     by_prompt = ByPrompt(claims)
     asked_about = [row for row in prompts.itertuples(index=False) if row.prompt_id in by_prompt]
@@ -150,8 +150,8 @@ def score_whole_answers(
     Yields:
         Chunks of ``answer_scores``, by prompts.
     """
-    keys = pd.MultiIndex.from_frame(claims[CANDIDATE].drop_duplicates())
-    by_prompt = ByPrompt(candidates, pd.MultiIndex.from_frame(candidates[CANDIDATE]).isin(keys))
+    keys = pd.MultiIndex.from_frame(claims[KEY].drop_duplicates())
+    by_prompt = ByPrompt(candidates, pd.MultiIndex.from_frame(candidates[KEY]).isin(keys))
     answered = [row for row in prompts.itertuples(index=False) if row.prompt_id in by_prompt]
     yield from map_chunks(
         LazyItems(answered, lambda rows: [(row, by_prompt[row.prompt_id]) for row in rows]),
@@ -189,7 +189,7 @@ def score(
     refuse_too_few(prompts, candidates, len(scores), verdict_rejects, params, unread)
     if answer_scores is None:
         return scores
-    return scores.drop(columns="score").merge(answer_scores, on=CANDIDATE, validate="one_to_one")
+    return scores.drop(columns="score").merge(answer_scores, on=KEY, validate="one_to_one")
 
 
 def score_rewards(

@@ -13,7 +13,7 @@ from rlaifv_kedro.engine.chunks import Work
 from rlaifv_kedro.images import open_image
 from rlaifv_kedro.params import ComputeParams, FeedbackParams, ModelsParams
 from rlaifv_kedro.pipelines.feedback.models import open_labeler, open_splitter
-from rlaifv_kedro.preference.candidates import CANDIDATE
+from rlaifv_kedro.preference.candidates import KEY
 from rlaifv_kedro.preference.verdicts import verdicts_on
 from rlaifv_kedro.progress import batches
 from rlaifv_kedro.schemas import table
@@ -79,7 +79,7 @@ def verifier(
         unread = verdicts[verdicts["accepted"].isna()]
         rejects = [
             ("verdicts", json.dumps([row.prompt_id, int(row.candidate)]), row.why)
-            for row in unread.drop_duplicates(CANDIDATE).itertuples(index=False)
+            for row in unread.drop_duplicates(KEY).itertuples(index=False)
         ]
         return table("rejects").frame(rejects), verdicts[table("verdicts").schema.names]
 
