@@ -16,6 +16,7 @@ import pytest
 
 from rlaifv_kedro.benchmarks.judgement import Judgement, JudgeRequest
 from rlaifv_kedro.benchmarks.mmhal import TYPES, rate, read_rating, score_mmhal, type_of
+from rlaifv_kedro.params import BenchmarksParams
 
 RATINGS = [6, 3, 2, 0, None, 5, 1, 4]
 
@@ -152,7 +153,7 @@ def test_the_judge_sees_labels_question_and_both_answers_and_no_image(answers: p
     }
     items = answers.iloc[:2].assign(**known, answer=["Red", "A man"])
     judge = ScriptedJudge(lambda request: "Rating: 2" if "A man" in request.prompt else "?")
-    found = rate(items, judge)
+    found = rate(items, judge, BenchmarksParams())
     first, second = (request.prompt for request in judge.asked)
     for part in (
         "Fire hydrant, Car",

@@ -14,6 +14,7 @@ import pytest
 
 from rlaifv_kedro.benchmarks.judgement import Judgement, JudgeRequest, judgements_of
 from rlaifv_kedro.benchmarks.refomb import compare, read_verdict, score_refomb, step
+from rlaifv_kedro.params import BenchmarksParams
 
 VERDICTS = {("x", False): "BCA", ("x", True): "AAB", ("y", False): "BB?", ("y", True): "CCC"}
 
@@ -123,7 +124,7 @@ class LazyJudge:
 def test_asking(answers: pd.DataFrame):
     items = answers.assign(description="A long one.", question="What?", reference_answer="the GPT's")
     judge = LazyJudge()
-    found = compare(items, judge, runs=2)
+    found = compare(items, judge, BenchmarksParams(refomb_runs=2))
     overall = [r for r in judge.asked if r.step.startswith("overall")]
     second = [r for r in judge.asked if r.step.startswith("trust")]
     assert (

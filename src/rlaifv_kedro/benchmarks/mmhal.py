@@ -27,6 +27,7 @@ from rlaifv_kedro.benchmarks.judgement import Judge, Judgement, JudgeRequest, ve
 from rlaifv_kedro.benchmarks.measures import Measure, mean_of, mean_words, scored, share_of
 from rlaifv_kedro.benchmarks.records import Record, answers_alone, as_records
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.params import BenchmarksParams
 from rlaifv_kedro.prompts import PromptFile
 
 STEP = "rating"
@@ -133,14 +134,14 @@ def read_rating(reply: str) -> int | None:
     return ratings.pop() if len(ratings) == 1 else None
 
 
-def rate(answers: pd.DataFrame, judge: Judge, prompt: str | Path | None = None) -> list[Judgement]:
+def rate(answers: pd.DataFrame, judge: Judge, params: BenchmarksParams) -> list[Judgement]:
     """Ask for all ratings.
 
     Args:
         answers: See :func:`rating_requests`.
-        prompt: File of another wording; by default ours.
     """
-    return judge.ask(rating_requests(answers, PromptFile.read(prompt or PROMPT, PLACEHOLDERS)), read_rating)
+    prompt = PromptFile.read(params.mmhal_prompt or PROMPT, PLACEHOLDERS)
+    return judge.ask(rating_requests(answers, prompt), read_rating)
 
 
 def score_mmhal(answers: pd.DataFrame, judgements: Sequence[Judgement], how: str) -> Scored:
@@ -192,7 +193,7 @@ MMHAL = Benchmark(
     items=read_items,
     pictures="mmhal_images",
     judging=Judging(
-        ask=lambda answered, judge, params: rate(answered, judge, params.mmhal_prompt),
+        ask=rate,
         read=read_rating,
         step=STEP,
         prompts={"mmhal_prompt": PLACEHOLDERS},

@@ -120,16 +120,14 @@ def read_objects(reply: str) -> list[str] | None:
     return lists[0] if lists and all(found == lists[0] for found in lists) else None
 
 
-def extract_objects(answers: pd.DataFrame, judge: Judge, prompt: str | Path | None = None) -> list[Judgement]:
+def extract_objects(answers: pd.DataFrame, judge: Judge, params: BenchmarksParams) -> list[Judgement]:
     """Ask an LLM for the objects of every answer that may have some.
 
     Args:
         answers: item_id, question, answer.
-        prompt: File of another wording; by default ours.
     """
-    return judge.ask(
-        extraction_requests(answers, PromptFile.read(prompt or PROMPT, PLACEHOLDERS)), read_objects
-    )
+    prompt = PromptFile.read(params.object_halbench_prompt or PROMPT, PLACEHOLDERS)
+    return judge.ask(extraction_requests(answers, prompt), read_objects)
 
 
 def analyse(extracted: Sequence[str], pipeline: "Language", vocabulary: Vocabulary) -> list[str]:
@@ -262,7 +260,7 @@ OBJECT_HALBENCH = Benchmark(
     inputs={"questions": "object_halbench_questions"},
     items=read_items,
     judging=Judging(
-        ask=lambda answered, judge, params: extract_objects(answered, judge, params.object_halbench_prompt),
+        ask=extract_objects,
         read=read_objects,
         step=STEP,
         prompts={"object_halbench_prompt": PLACEHOLDERS},

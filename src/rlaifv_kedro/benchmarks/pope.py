@@ -29,12 +29,10 @@ def read_items(**splits: Sequence[Mapping[str, Any] | Record]) -> list[Item]:
         splits: Of each split its file: question_id, image (a file name of COCO), text, label.
 
     Raises:
-        UserError: A split is unknown, or a record is of another form; names it.
+        UserError: A record is of another form; names it.
     """
     items = []
     for split, questions in splits.items():
-        if split not in SPLITS:
-            raise UserError(f"POPE has no split {split!r}. Its splits: {', '.join(SPLITS)}.")
         for record in as_records(questions, f"POPE's {split} questions"):
             name, number = record.text("image"), record.identifier("question_id")
             image_id = image_number(name)

@@ -82,9 +82,7 @@ def step(aspect: str, run: int, swapped: bool) -> str:
     return f"{aspect}/run {run}{'/swapped' if swapped else ''}"
 
 
-def overall_requests(
-    answers: pd.DataFrame, prompt: PromptFile, runs: int = RUNS, swap: bool = True
-) -> list[JudgeRequest]:
+def overall_requests(answers: pd.DataFrame, prompt: PromptFile, runs: int, swap: bool) -> list[JudgeRequest]:
     """What to ask in the first call.
 
     Args:
@@ -133,24 +131,18 @@ def read_verdict(reply: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def compare(
-    answers: pd.DataFrame,
-    judge: Judge,
-    *,
-    runs: int = RUNS,
-    swap: bool = True,
-    overall_prompt: str | Path | None = None,
-    trustworthiness_prompt: str | Path | None = None,
-) -> list[Judgement]:
+def compare(answers: pd.DataFrame, judge: Judge, params: BenchmarksParams) -> list[Judgement]:
     """Ask both calls of all runs.
 
     Args:
-        answers, runs, swap: See :func:`overall_requests`.
-        overall_prompt, trustworthiness_prompt: Files of another wording; by default ours.
+        answers: See :func:`overall_requests`.
     """
-    first = PromptFile.read(overall_prompt or OVERALL_PROMPT, OVERALL_PLACES)
-    second = PromptFile.read(trustworthiness_prompt or TRUSTWORTHINESS_PROMPT, TRUSTWORTHINESS_PLACES)
-    overall = judge.ask(overall_requests(answers, first, runs, swap), read_verdict)
+    first = PromptFile.read(params.refomb_overall_prompt or OVERALL_PROMPT, OVERALL_PLACES)
+    second = PromptFile.read(
+        params.refomb_trustworthiness_prompt or TRUSTWORTHINESS_PROMPT, TRUSTWORTHINESS_PLACES
+    )
+    requests = overall_requests(answers, first, params.refomb_runs, params.refomb_swap)
+    overall = judge.ask(requests, read_verdict)
     return [*overall, *judge.ask(trustworthiness_requests(overall, second), read_verdict)]
 
 
@@ -221,17 +213,6 @@ def _of_items(
     return np.array(values, float), np.array(failed, bool)
 
 
-def _ask(answered: pd.DataFrame, judge: Judge, params: BenchmarksParams) -> list[Judgement]:
-    return compare(
-        answered,
-        judge,
-        runs=params.refomb_runs,
-        swap=params.refomb_swap,
-        overall_prompt=params.refomb_overall_prompt,
-        trustworthiness_prompt=params.refomb_trustworthiness_prompt,
-    )
-
-
 REFOMB = Benchmark(
     name="refomb",
     title="RefoMB",
@@ -239,7 +220,7 @@ REFOMB = Benchmark(
     items=read_items,
     pictures="refomb_images",
     judging=Judging(
-        ask=_ask,
+        ask=compare,
         read=read_verdict,
         step=step(OVERALL, 1, False),
         steps=_STEP.pattern,
