@@ -196,20 +196,13 @@ def _chosen(
     """The kind of a scene, its categories, and the random numbers that go on from there."""
     rng = generator_for(seed, "scene", split, index)
     kind = SCENES[rng.integers(len(SCENES))]
-    return kind, _choose_categories(kind, fifth_share, double_share, rng), rng
-
-
-def _choose_categories(
-    kind: str, fifth_share: float, double_share: float, rng: np.random.Generator
-) -> list[str]:
-    prior = PRIOR[kind]
-    weights = np.sqrt(list(prior.values()))
+    weights = np.sqrt(list(PRIOR[kind].values()))
     fifth = rng.random() < fifth_share
     double = fifth and rng.random() < double_share
     count = 5 if fifth and not double else 4
-    drawn = rng.choice(list(prior), count, replace=False, p=weights / weights.sum())
+    drawn = rng.choice(list(PRIOR[kind]), count, replace=False, p=weights / weights.sum())
     chosen = [str(c) for c in drawn]
-    return [*chosen, chosen[rng.integers(4)]] if double else chosen
+    return kind, [*chosen, chosen[rng.integers(4)]] if double else chosen, rng
 
 
 @cache

@@ -420,7 +420,7 @@ class TestOverHttp:
             assert len(stored) == len({entry["key"] for entry in stored}) == len(server.answered) == 446
             assert set(server.answered.values()) == {1}
             assert Counter(entry["returned_model"] for entry in stored) == {"judge-2": 416, "tiny": 30}
-            table = check("judgements", judgement_table("a policy", "mmhal", judge.judgements), "here")
+            table = check("judgements", judgement_table("a policy", "mmhal", judgements), "here")
             assert len(table) == 400 and table["error"].notna().sum() == len(refused | down | nonsense) == 46
 
             sent, calm = len(server.bodies), True
@@ -441,11 +441,12 @@ class TestOverHttp:
         with judge_server(lambda prompt: "rating: 2", model="judge-2024") as server:
             server.models = ("judge",)
             judge = server_judge(server, tmp_path)
-            assert [j.verdict for j in judge.ask(asking("a", "b"), rating)] == [2, 2]
+            found = judge.ask(asking("a", "b"), rating)
+            assert [j.verdict for j in found] == [2, 2]
             assert (
                 len(server.bodies) == 2 and caplog.text.count("the server says that judge-2024 answers") == 1
             )
-        table = judgement_table("a policy", "mmhal", judge.judgements)
+        table = judgement_table("a policy", "mmhal", found)
         assert table[["asked_model", "returned_model"]].drop_duplicates().values.tolist() == [
             ["judge", "judge-2024"]
         ]
@@ -529,7 +530,7 @@ class TestOpening:
         found = judge.ask(requests, str)
         judge.close()
         assert re.fullmatch(rf"{tiny}@[0-9a-f]{{12}}", judge.store.asked_model)
-        stored = [j.stored for j in judge.judgements]
+        stored = [j.stored for j in found]
         assert all(s.reply_tokens >= 1 and s.prompt_tokens > 3 and s.returned_model is None for s in stored)
         assert (
             StoredJudge(
@@ -675,9 +676,8 @@ def test_the_table_of_judgements(tmp_path: Path) -> None:
     judge = judge_of(
         Scripted({"a": ["a"], "b": ["b"], "c": ["c"], "d": ["?", "?", "?"], "e": [broken]}), tmp_path
     )
-    judge.ask(asking("a", "b"), verdicts.get)
-    judge.ask(asking("c", "d", "e"), verdicts.get)
-    table = judgement_table("a policy", "refomb", judge.judgements)
+    found = judge.ask(asking("a", "b"), verdicts.get) + judge.ask(asking("c", "d", "e"), verdicts.get)
+    table = judgement_table("a policy", "refomb", found)
     (tmp_path / "judgements.parquet").write_bytes(table_content("judgements", table, "here"))
     checked = check("judgements", pd.read_parquet(tmp_path / "judgements.parquet"), "here")
     assert checked["verdict"].fillna("-").tolist() == ["[[A]]", "3", '["cat", "dog"]', "-", "-"]
@@ -695,11 +695,11 @@ def test_the_table_of_judgements(tmp_path: Path) -> None:
 
 def test_an_item_is_judged_once_a_step(tmp_path: Path) -> None:
     judge = judge_of(Scripted({"a": ["x"]}), tmp_path)
-    judge.ask(asking("a", "a"), str)
+    found = judge.ask(asking("a", "a"), str)
     with pytest.raises(
         UserError, match="the key policy=a policy, benchmark=mmhal, item_id=a, step=rating comes twice"
     ):
-        check("judgements", judgement_table("a policy", "mmhal", judge.judgements), "here")
+        check("judgements", judgement_table("a policy", "mmhal", found), "here")
 
 
 def test_no_judgements_are_a_table_too() -> None:

@@ -60,9 +60,6 @@ class StoredJudge:
         store: Of this judge.
         pause: Seconds before replies without a verdict are asked for anew; twice as long each time, up to a
             minute.
-
-    Attributes:
-        judgements: All that were made, in their order.
     """
 
     def __init__(
@@ -73,11 +70,10 @@ class StoredJudge:
         pause: float = 1.0,
     ):
         self.store, self.params, self.pause = store, params, pause
-        self.judgements: list[StoredJudgement] = []
         self._open_model = open_model
         self._model: TextModel | None = None
 
-    def ask(self, requests: Sequence[JudgeRequest], read: Read) -> list[Judgement]:
+    def ask(self, requests: Sequence[JudgeRequest], read: Read) -> list[StoredJudgement]:
         """Judgements in the order of the requests; requests with the same prompt and seed are asked once.
 
         Raises:
@@ -107,9 +103,8 @@ class StoredJudge:
         judgements = [
             self._judgement(request, found[request.prompt, request.seed], lost) for request in requests
         ]
-        self.judgements += judgements
         self._report(judgements, len(self.store) - before)
-        return list(judgements)
+        return judgements
 
     def close(self) -> None:
         """Let the model go, if it was needed."""
