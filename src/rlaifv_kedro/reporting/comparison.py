@@ -48,7 +48,7 @@ class Flip:
         what, policy_a, policy_b: See :class:`Rate`: the same item may flip for several policies.
         metric: The verdict, such as ``chair_s``: 1 for an answer with a hallucinated object.
         better: Whether B's is the better one.
-        notes_a, notes_b: What the scorer has found, such as the objects that are not there.
+        note_a, note_b: What the scorer has found, such as the objects that are not there.
     """
 
     what: str

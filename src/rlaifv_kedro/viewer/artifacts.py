@@ -1,7 +1,7 @@
 """What a run has made and read, as far as it is complete, by the names of the catalog's entries."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,10 @@ class Artifacts:
         """The iterations of which something is there."""
         numbers = (_ITERATION.match(name) for name in self._entries)
         return sorted({int(match[1]) for match in numbers if match})
+
+    def by_iteration(self, find: Callable[["Artifacts", int], Any]) -> dict[int, Any]:
+        """What a function finds of each iteration; those of which it finds nothing are left out."""
+        return {k: found for k in self.iterations() if (found := find(self, k))}
 
     def path(self, name: str) -> Path | None:
         """Where a complete entry lies."""

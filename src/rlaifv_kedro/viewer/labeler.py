@@ -45,7 +45,7 @@ def labeler(artifacts: Artifacts, people: Path | None) -> dict[str, Any] | None:
     Raises:
         UserError: The table can't be read, or fits no claim; or an artifact is damaged.
     """
-    found = {"lengths": {k: own for k in artifacts.iterations() if (own := _lengths(artifacts, k))}}
+    found = {"lengths": artifacts.by_iteration(_lengths)}
     truth = _of_the_miniature(artifacts)
     if people is not None:
         found |= _against_truth(_by_people(artifacts, people), f"people's labels, {shown(people)}")

@@ -39,14 +39,10 @@ def overview(artifacts: Artifacts, counts: dict[int, dict[str, int]]) -> dict[st
         "seconds": {name: record.seconds for name, record in run.nodes.items()},
         "counts": counts,
         "rates": _rates(artifacts),
-        "selection": {k: found for k in artifacts.iterations() if (found := _selection(artifacts, k))},
-        "training": {k: found for k in artifacts.iterations() if (found := _training(artifacts, k))},
-        "pairs": {
-            k: found
-            for k in artifacts.iterations()
-            if (found := artifacts.document(f"iteration_{k}.pair_statistics"))
-        },
-        "unread": _unread(artifacts),
+        "selection": artifacts.by_iteration(_selection),
+        "training": artifacts.by_iteration(_training),
+        "pairs": artifacts.by_iteration(lambda own, k: own.document(f"iteration_{k}.pair_statistics")),
+        "unread": artifacts.by_iteration(_unread),
     }
 
 
@@ -154,7 +150,7 @@ def _training(artifacts: Artifacts, iteration: int) -> dict[str, list[Any]] | No
     return None if log is None else {name: rounded(log[name].tolist(), 7) for name in log.columns}
 
 
-def _unread(artifacts: Artifacts) -> dict[int, str]:
-    """How many of the labeler's replies are no verdict, by iteration."""
-    tables = ((k, artifacts.table(f"iteration_{k}.verdicts")) for k in artifacts.iterations())
-    return {k: line for k, table in tables if table is not None and (line := unread_line(table))}
+def _unread(artifacts: Artifacts, iteration: int) -> str | None:
+    """How many of the labeler's replies are no verdict."""
+    verdicts = artifacts.table(f"iteration_{iteration}.verdicts")
+    return None if verdicts is None else unread_line(verdicts)

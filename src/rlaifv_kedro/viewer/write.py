@@ -62,8 +62,7 @@ def write_viewer(
     ):
         data.mkdir()
         artifacts = Artifacts(project, run)
-        written = {k: write_prompts(artifacts, k, data, pictures) for k in artifacts.iterations()}
-        counts = {k: found for k, found in written.items() if found is not None}
+        counts = artifacts.by_iteration(lambda own, k: write_prompts(own, k, data, pictures))
         answers = write_answers(artifacts, data, pictures)
         about_labeler = labeler(artifacts, people)
         write_data(data, "wrong", about_labeler.pop("wrong", {}) if about_labeler else {})

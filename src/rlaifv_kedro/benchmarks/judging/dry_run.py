@@ -20,10 +20,6 @@ class DryJudge:
     A scorer that is handed this judge instead of the real one makes the very same requests, so the count is
     that of the benchmark. Not counted are replies asked for anew, and requests made of replies that aren't
     there yet.
-
-    Attributes:
-        stored: Different requests whose judgement is known already.
-        to_ask: What is to be asked, each once.
     """
 
     def __init__(self, store: ReplyStore, params: JudgeParams):
