@@ -164,7 +164,7 @@ def test_offloading_changes_nothing(training: Trainer, tmp_path: Path, stage: st
     """
     alone = training(tmp_path / "alone", epochs=1)
     found = training(tmp_path / stage, epochs=1, launch=TWO, deepspeed=ZERO[stage])
-    assert found.engine == stage.removesuffix("_offload")
+    assert found.ran.engine == stage.removesuffix("_offload")
     np.testing.assert_allclose(found.log[WATCHED], alone.log[WATCHED], rtol=2e-3, atol=2e-5)
 
 
