@@ -27,7 +27,7 @@ def begin(project: Path, run_id: str = "r", **changes: Any) -> Manifest:
 
 
 def rewrite(project: Path, run_id: str, content: str) -> None:
-    """Writes a manifest as an earlier version did: without checksum and copy."""
+    """Spoils a manifest that has no copy."""
     path = manifest.path_of(project, run_id)
     path.write_text(content)
     path.with_name(manifest.COPY).unlink()
