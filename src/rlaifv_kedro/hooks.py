@@ -27,7 +27,7 @@ from rlaifv_kedro.runs.manifest import Manifest
 from rlaifv_kedro.runs.messages import user_message
 from rlaifv_kedro.runs.recording import Recorder
 from rlaifv_kedro.runs.resume_command import resume_command
-from rlaifv_kedro.runs.resuming import Start, begin
+from rlaifv_kedro.runs.resuming import begin, made_here
 from rlaifv_kedro.runs.running_nodes import RunningNode
 from rlaifv_kedro.runs.status import Progress, show, take_away
 from rlaifv_kedro.runs.tidying import forget_tidying
@@ -97,8 +97,10 @@ class RunHooks:
 
         pinned = versions.pin(self._project, pipeline, catalog, run_params, before_fetching=look)
         look()
-        start = Start(
+        fresh = Manifest(
+            **made_here(self._project),
             run_id=run_id,
+            started=manifests.now(),
             command=resume_command(run_params, run_id),
             env=run_params["env"],
             pipelines=sorted(run_params["pipeline_names"] or ["__default__"]),
@@ -107,7 +109,7 @@ class RunHooks:
             read=pinned.read,
             lineage=pinned.lineage,
         )
-        self._manifest = begin(self._project, start, pipeline, catalog)
+        self._manifest = begin(self._project, fresh, pipeline, catalog)
         hashes.keep(self._project)
         self._recorder = Recorder(self._project, catalog, self._manifest)
         self._recorder.remove_outdated(pipeline)

@@ -12,7 +12,7 @@ from rlaifv_kedro.runs.manifest import Manifest
 
 
 def begin(project: Path, run_id: str = "r", **changes: Any) -> Manifest:
-    """Begin a run, or go on with it; ``changes`` are fields of :class:`resuming.Start`."""
+    """Begin a run, or go on with it; ``changes`` are fields of :class:`Manifest`."""
     usual = {
         "command": "kedro run",
         "env": None,
@@ -22,8 +22,9 @@ def begin(project: Path, run_id: str = "r", **changes: Any) -> Manifest:
         "read": {},
         "lineage": Lineage(recipe="base"),
     }
-    start = resuming.Start(run_id=run_id, **{**usual, **changes})
-    return resuming.begin(project, start, Pipeline([]), DataCatalog())
+    made = {**resuming.made_here(project), "started": manifest.now()}
+    fresh = Manifest(run_id=run_id, **{**made, **usual, **changes})
+    return resuming.begin(project, fresh, Pipeline([]), DataCatalog())
 
 
 def rewrite(project: Path, run_id: str, content: str) -> None:

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
-from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.preflight.feedback_rules import unreadable_prompt
-from rlaifv_kedro.preflight.finding import Finding
+from rlaifv_kedro.preflight.finding import Finding, refusal
 from rlaifv_kedro.preflight.setup import RunSetup
 from rlaifv_kedro.tags import Task
 
@@ -17,12 +16,9 @@ def benchmarks_can_be_scored(setup: RunSetup) -> Iterator[Finding]:
     scored = setup.benchmarks_with(Task.BENCHMARK_SCORING)
     if not judged and not scored:
         return
-    try:
-        refuse_unready(judged, scored, setup.parameters.benchmarks, setup.parameters.models)
-    except UserError as error:
-        yield Finding(False, "a benchmark can't be scored", "benchmarks", error.message)
-    else:
-        yield Finding(True, f"what scores {', '.join(scored)} is there", "benchmarks")
+    asked = judged, scored, setup.parameters.benchmarks, setup.parameters.models
+    ready = Finding(True, f"what scores {', '.join(scored)} is there", "benchmarks")
+    yield from refusal("a benchmark can't be scored", "benchmarks", refuse_unready, *asked) or [ready]
 
 
 def judge_prices_can_be_read(setup: RunSetup) -> Iterator[Finding]:
@@ -30,12 +26,9 @@ def judge_prices_can_be_read(setup: RunSetup) -> Iterator[Finding]:
     from rlaifv_kedro.benchmarks.judging.prices import price_of
 
     judge = setup.parameters.models.judge
-    if judge is None or not setup.does(Task.BENCHMARK_JUDGING):
-        return
-    try:
-        price_of(judge, setup.parameters.judge.prices)
-    except UserError as error:
-        yield Finding(False, "the judge's prices can't be read", "judge.prices", error.message)
+    if judge is not None and setup.does(Task.BENCHMARK_JUDGING):
+        what, prices = "the judge's prices can't be read", setup.parameters.judge.prices
+        yield from refusal(what, "judge.prices", price_of, judge, prices)
 
 
 def judge_prompts_can_be_read(setup: RunSetup) -> Iterator[Finding]:

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
-from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import WeightsParams
-from rlaifv_kedro.preflight.finding import Finding
+from rlaifv_kedro.preflight.finding import Finding, refusal
 from rlaifv_kedro.preflight.setup import RunSetup
 from rlaifv_kedro.prompts import PromptFile
 from rlaifv_kedro.tags import Role, Task
@@ -43,18 +42,14 @@ def splitter_prompts_can_be_read(setup: RunSetup) -> Iterator[Finding]:
         yield from unreadable_prompt("the splitter's prompt can't be used", f"feedback.{name}", path, places)
 
 
-def unreadable_prompt(what: str, where: str, path: str | None, places: list[str]) -> Iterator[Finding]:
+def unreadable_prompt(what: str, where: str, path: str | None, places: list[str]) -> list[Finding]:
     """A finding if a file with another wording of a prompt can't be used.
 
     Args:
         where: The parameter that names the file.
         places: Placeholders that it must have.
     """
-    try:
-        if path is not None:
-            PromptFile.read(path, places)
-    except UserError as error:
-        yield Finding(False, what, where, error.message)
+    return [] if path is None else refusal(what, where, PromptFile.read, path, places)
 
 
 RULES = (answers_can_be_scored, splitter_is_named, splitter_prompts_can_be_read)

@@ -1,6 +1,10 @@
 """What a rule says of a run."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from rlaifv_kedro.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -23,3 +27,17 @@ class Finding:
         """The finding as one text: what, where, remedy."""
         where = "" if self.where in self.what else f" ({self.where})"
         return f"{self.what}{where}. {self.remedy}".replace(".. ", ". ").strip()
+
+
+def refusal(what: str, where: str, attempt: Callable[..., object], *arguments: Any) -> list[Finding]:
+    """The finding that an attempt is refused, with what the refusal says; none if it succeeds.
+
+    Args:
+        what, where: Of the finding.
+        arguments: Of the attempt.
+    """
+    try:
+        attempt(*arguments)
+    except UserError as error:
+        return [Finding(False, what, where, error.message)]
+    return []

@@ -13,7 +13,7 @@ from rlaifv_kedro.benchmarks.scoring import answered_items
 from rlaifv_kedro.datasets import ChunkedTableDataset, TableDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import Parameters, validate_parameters
-from rlaifv_kedro.runs.manifest import Manifest, load
+from rlaifv_kedro.runs.manifest import Manifest, existing
 from rlaifv_kedro.runs.resume_command import resume_command
 from rlaifv_kedro.runs.session import checked_run_id, load_context
 
@@ -48,9 +48,7 @@ def judge_cost(project: Path, run_id: str, params: dict[str, Any]) -> list[Cost]
     Raises:
         UserError: There is no such run, it has no answers that an LLM judges, or no judge is named.
     """
-    run = load(project, checked_run_id("--run", run_id))
-    if run is None:
-        raise UserError(f"There is no run {run_id}. All runs: rlaifv runs")
+    run = existing(project, checked_run_id("--run", run_id))
     merged = OmegaConf.to_container(OmegaConf.merge(run.parameters, params))
     parameters = validate_parameters(merged)
     answered = {

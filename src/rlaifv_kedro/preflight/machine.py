@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.formats import first_line, gigabytes
 from rlaifv_kedro.models.folder import CheckpointFolder
 from rlaifv_kedro.models.hub import folder_of
 from rlaifv_kedro.params import OpenAIParams
-from rlaifv_kedro.preflight.finding import Finding
+from rlaifv_kedro.preflight.finding import Finding, refusal
 
 if TYPE_CHECKING:
     from rlaifv_kedro.models.backends.server_chats import ChatServers
@@ -175,10 +174,8 @@ def server(params: OpenAIParams) -> "ChatServers":
 def check_server(role: str, params: OpenAIParams) -> list[Finding]:
     """Whether the server answers, takes the key and serves the model."""
     where = " and ".join(params.urls)
-    try:
-        server(params).check()
-    except UserError as error:
-        return [Finding(False, f"{role}: its server can't be used", where, error.message)]
+    if refused := refusal(f"{role}: its server can't be used", where, lambda: server(params).check()):
+        return refused
     parts, note = [urlsplit(url) for url in params.urls], ""
     if not os.environ.get(params.api_key_variable):
         note = f"{params.api_key_variable} is not set; the server seems to want no key."

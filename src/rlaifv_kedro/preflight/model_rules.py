@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 
-from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.models.hub import folder_of
 from rlaifv_kedro.params import OpenAIParams, TransformersParams, WeightsParams
 from rlaifv_kedro.preflight import machine
-from rlaifv_kedro.preflight.finding import Finding
+from rlaifv_kedro.preflight.finding import Finding, refusal
 from rlaifv_kedro.preflight.setup import RunSetup
 
 FLASH_ATTENTION = (
@@ -18,11 +17,8 @@ def hub_models_are_fetched(setup: RunSetup) -> Iterator[Finding]:
     """Models that are named as on the model hub are fetched now; a wrong name would stop the run late."""
     for model in setup.models:
         for source in (model.source, getattr(model.params, "adapter", None)):
-            try:
-                if source is not None:
-                    folder_of(source)
-            except UserError as error:
-                yield Finding(False, f"{model.role}: it can't be fetched", model.where, error.message)
+            if source is not None:
+                yield from refusal(f"{model.role}: it can't be fetched", model.where, folder_of, source)
 
 
 def models_are_whole(setup: RunSetup) -> Iterator[Finding]:
@@ -70,10 +66,8 @@ def servers_are_named(setup: RunSetup) -> Iterator[Finding]:
     """Every server has an address, a model and a possible key; nothing is asked of it."""
     for name, params in setup.asked().items():
         if isinstance(params, OpenAIParams):
-            try:
-                machine.server(params)
-            except UserError as error:
-                yield Finding(False, f"{name}: its server can't be used", f"models.{name}", error.message)
+            what = f"{name}: its server can't be used"
+            yield from refusal(what, f"models.{name}", machine.server, params)
 
 
 def servers_answer(setup: RunSetup) -> Iterator[Finding]:

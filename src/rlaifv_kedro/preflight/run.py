@@ -4,20 +4,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kedro.framework.context import KedroContext
-from kedro.framework.project import pipelines
 from kedro.io.core import generate_timestamp
-from kedro.pipeline import Pipeline
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import RUN_NAMES
 from rlaifv_kedro.params.current import current
-from rlaifv_kedro.preflight.finding import Finding
+from rlaifv_kedro.preflight.finding import Finding, refusal
 from rlaifv_kedro.preflight.resources import disk_suffices
 from rlaifv_kedro.preflight.rules import CHECKED, findings_of
 from rlaifv_kedro.preflight.setup import RunSetup
 from rlaifv_kedro.runs import hashes
-from rlaifv_kedro.runs.asked import refuse_unknown_pipelines
+from rlaifv_kedro.runs.asked import pipeline_of
 from rlaifv_kedro.runs.changes import changes_since, made_nodes, refuse
 from rlaifv_kedro.runs.manifest import RUNS, load
 from rlaifv_kedro.runs.messages import refusing
@@ -63,12 +60,10 @@ def _goes_on(project: Path, env: str | None, params: Mapping[str, Any], setup: R
     made = made_nodes(setup.pipeline, setup.catalog, old)
     now = setup.parameters.model_dump(mode="json", exclude=set(RUN_NAMES))
     changes = changes_since(old, env, now, made)
-    what, where = f"run {old.run_id} goes on", str(RUNS / old.run_id)
-    try:
-        refuse(old.run_id, changes, made, setup.pipeline)
-        yield Finding(True, what, where, "; ".join(change.line() for change in changes))
-    except UserError as error:
-        yield Finding(False, f"run {old.run_id} can't go on like this", where, error.message)
+    where, asked = str(RUNS / old.run_id), (old.run_id, changes, made, setup.pipeline)
+    accepted = "; ".join(change.line() for change in changes)
+    goes_on = Finding(True, f"run {old.run_id} goes on", where, accepted)
+    yield from refusal(f"run {old.run_id} can't go on like this", where, refuse, *asked) or [goes_on]
 
 
 def configured(
@@ -91,37 +86,16 @@ def configured(
     """
     with refusing():
         context = load_context(project, env, params)
-        return _setup(project, context, params, names, load_versions)
-
-
-def _setup(
-    project: Path,
-    context: KedroContext,
-    params: dict[str, Any],
-    names: list[str],
-    load_versions: Mapping[str, str] | None,
-) -> RunSetup:
-    catalog = context.catalog  # Kedro makes a new one each time it is asked
-    pipeline = _chosen(names)
-    # As the run would choose, so that what only another recipe's runs have made is said here too.
-    run_id = params.get("run_id") or generate_timestamp()
-    would_be = {
-        "run_id": run_id,
-        "env": context.env,
-        "runtime_params": params,
-        "load_versions": load_versions,
-    }
-    hashes.recall(project)
-    missing = problems_of_inputs(project, pipeline, catalog, would_be)
-    hashes.keep(project)
-    return RunSetup(current().parameters, pipeline, catalog, missing)
-
-
-def _chosen(names: list[str]) -> Pipeline:
-    """The pipelines together.
-
-    Raises:
-        UserError: There is no such pipeline.
-    """
-    refuse_unknown_pipelines(names)
-    return sum((pipelines[name] for name in names), Pipeline([]))
+        catalog = context.catalog  # Kedro makes a new one each time it is asked
+        pipeline = pipeline_of(names)
+        # As the run would choose, so that what only another recipe's runs have made is said here too.
+        would_be = {
+            "run_id": params.get("run_id") or generate_timestamp(),
+            "env": context.env,
+            "runtime_params": params,
+            "load_versions": load_versions,
+        }
+        hashes.recall(project)
+        missing = problems_of_inputs(project, pipeline, catalog, would_be)
+        hashes.keep(project)
+        return RunSetup(current().parameters, pipeline, catalog, missing)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kedro.io import DataCatalog
 from kedro.io.core import DatasetError, is_parameter
@@ -11,6 +11,7 @@ from kedro.pipeline import Pipeline
 
 from rlaifv_kedro.benchmarks.registry import BENCHMARKS
 from rlaifv_kedro.datasets.checkpoint import CheckpointDataset
+from rlaifv_kedro.datasets.tables import TableDataset
 from rlaifv_kedro.params import BackendParams, Parameters, WeightsParams
 from rlaifv_kedro.preflight.checkpoints import Look, UsedModel, look_at
 from rlaifv_kedro.preflight.inputs import Inputs, look_at_inputs, own_tables
@@ -19,6 +20,9 @@ from rlaifv_kedro.runs.entries import notes_of
 from rlaifv_kedro.runs.kedro_private import dataset
 from rlaifv_kedro.runs.missing import Missing
 from rlaifv_kedro.tags import Role, Task
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,10 +106,6 @@ class RunSetup:
         """What a recipe says of an entry: how to get it (``fetch``), what its model needs (``packages``)."""
         return notes_of(dataset(self.catalog, name)) if name in self.catalog else {}
 
-    def fetch(self, name: str) -> str:
-        """The command that fetches an entry; empty if the catalog doesn't say."""
-        return self.metadata(name).get("fetch", "")
-
     @cached_property
     def models(self) -> list[UsedModel]:
         """The models that the run loads itself, of those that can be looked at before."""
@@ -113,10 +113,7 @@ class RunSetup:
 
     def _policies(self) -> Iterable[UsedModel]:
         params = self.parameters.models.policy
-        for entry in self.checkpoint_entries(Role.POLICY):
-            folder = self.folder(entry)
-            if folder is not None:
-                yield UsedModel("policy", folder, f"the catalog's {entry}", params, self.fetch(entry))
+        yield from self._in_catalog(Role.POLICY, "policy", params)
         if self.does(Task.BENCHMARK_ANSWERS):
             for named in self.parameters.evaluation.policies():
                 yield UsedModel("policy", named, "evaluation.policy", params)
@@ -128,10 +125,14 @@ class RunSetup:
             if params.path is not None:
                 yield UsedModel(name, params.path, f"models.{name}.path", params, vision=name == "labeler")
             elif name == "labeler":
-                for entry in self.checkpoint_entries(Role.LABELER):
-                    folder = self.folder(entry)
-                    if folder is not None:
-                        yield UsedModel(name, folder, f"the catalog's {entry}", params, self.fetch(entry))
+                yield from self._in_catalog(Role.LABELER, name, params)
+
+    def _in_catalog(self, role: Role, name: str, params: WeightsParams) -> Iterable[UsedModel]:
+        for entry in self.checkpoint_entries(role):
+            folder = self.folder(entry)
+            if folder is not None:
+                fetch = self.metadata(entry).get("fetch", "")
+                yield UsedModel(name, folder, f"the catalog's {entry}", params, fetch)
 
     def folder(self, entry: str) -> str | None:
         """Where a checkpoint of the catalog lies; None if it isn't there."""
@@ -140,6 +141,11 @@ class RunSetup:
             return str(found.load_path()) if found.exists() else None
         except DatasetError:
             return None
+
+    def footer(self, entry: str) -> "pq.FileMetaData | None":
+        """What a table's file says of its rows and columns; None where the entry isn't there, or no table."""
+        found = dataset(self.catalog, entry) if entry in self.catalog else None
+        return found.footer() if isinstance(found, TableDataset) else None
 
     @cached_property
     def inspected(self) -> list[tuple[UsedModel, Look]]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from kedro.io import DataCatalog
 from kedro.io.core import DatasetError
 
-from rlaifv_kedro.datasets.tables import TableDataset
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.formats import billions
 from rlaifv_kedro.params import OpenAIParams
@@ -101,9 +100,8 @@ def tables_of(setup: RunSetup, assumed: Assumptions) -> Tables:
         return Tables(
             drawn.pool_scenes, drawn.selection_scenes, drawn.test_scenes, probes, assumed.image_bytes
         )
-    pool, selection, test, probes = (
-        _footer(setup.catalog, name) for name in (POOL, "selection_prompts", "test_prompts", "test_probes")
-    )
+    names = (POOL, "selection_prompts", "test_prompts", "test_probes")
+    pool, selection, test, probes = map(setup.footer, names)
     tested = test.num_rows if test else assumed.test_prompts
     return Tables(
         pool.num_rows if pool else None,
@@ -112,11 +110,6 @@ def tables_of(setup: RunSetup, assumed: Assumptions) -> Tables:
         probes.num_rows if probes else round(tested * assumed.probes_per_prompt),
         _image_bytes(pool) if pool else assumed.image_bytes,
     )
-
-
-def _footer(catalog: DataCatalog, name: str) -> "pq.FileMetaData | None":
-    found = dataset(catalog, name) if name in catalog else None
-    return found.footer() if isinstance(found, TableDataset) else None
 
 
 def _image_bytes(pool: "pq.FileMetaData") -> float:

@@ -46,8 +46,7 @@ def pool_rows(setup: RunSetup) -> int | None:
     """Prompts in the pool that the run reads or draws; None if it isn't there or can't be read."""
     if pool_is_drawn(setup):
         return setup.parameters.miniature.pool_scenes
-    pool = dataset(setup.catalog, POOL) if POOL in setup.catalog else None
-    footer = pool.footer() if isinstance(pool, TableDataset) else None
+    footer = setup.footer(POOL)
     return None if footer is None else footer.num_rows
 
 

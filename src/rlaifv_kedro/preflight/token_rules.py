@@ -8,7 +8,7 @@ from rlaifv_kedro.files import shown
 from rlaifv_kedro.models.loading_errors import checkpoint_errors
 from rlaifv_kedro.models.trial import PICTURE
 from rlaifv_kedro.preflight.checkpoints import UsedModel
-from rlaifv_kedro.preflight.finding import Finding
+from rlaifv_kedro.preflight.finding import Finding, refusal
 from rlaifv_kedro.preflight.setup import RunSetup
 from rlaifv_kedro.runs.kedro_private import dataset, filepath
 from rlaifv_kedro.tags import Role, Task
@@ -66,11 +66,8 @@ def text_templates_can_be_used(setup: RunSetup) -> Iterator[Finding]:
     from rlaifv_kedro.models.backends.text_encoding import TextEncoder
 
     for model, processor in _whole(setup, {"splitter", "question_writer", "judge"}):
-        try:
-            TextEncoder(processor, model.source)
-        except UserError as error:
-            what = f"{model.role}: its chat template can't be used"
-            yield Finding(False, what, model.where, error.message)
+        what = f"{model.role}: its chat template can't be used"
+        yield from refusal(what, model.where, TextEncoder, processor, model.source)
 
 
 def rewards_can_be_compared(setup: RunSetup) -> Iterator[Finding]:

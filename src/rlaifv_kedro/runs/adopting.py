@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from kedro.framework.context import KedroContext
-from kedro.framework.project import pipelines
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from pydantic_core import to_jsonable_python
@@ -14,7 +13,7 @@ from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.params import complete_parameters
 from rlaifv_kedro.runs import alive, versions
-from rlaifv_kedro.runs.asked import refuse_unknown_pipelines
+from rlaifv_kedro.runs.asked import pipeline_of
 from rlaifv_kedro.runs.entries import recorded
 from rlaifv_kedro.runs.kedro_private import dataset, saved_version
 from rlaifv_kedro.runs.lineage import ROOTS
@@ -49,8 +48,7 @@ def adopt(
     checked_run_id("run_id", run_id)
     runtime = {**params, "run_id": run_id}
     context = load_context(project, env, runtime)
-    refuse_unknown_pipelines(names)
-    pipeline = sum((pipelines[name] for name in names), Pipeline([]))
+    pipeline = pipeline_of(names)
     asked = {
         "run_id": run_id,
         "env": context.env,

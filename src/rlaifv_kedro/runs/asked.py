@@ -32,6 +32,16 @@ def refuse_unknown_pipelines(names: Sequence[str]) -> None:
         )
 
 
+def pipeline_of(names: Sequence[str]) -> Pipeline:
+    """Some pipelines together.
+
+    Raises:
+        UserError: There is no such pipeline.
+    """
+    refuse_unknown_pipelines(names)
+    return sum((pipelines[name] for name in names), Pipeline([]))
+
+
 def refuse_unread(asked: Mapping[str, str], pipeline: Pipeline, catalog: DataCatalog) -> None:
     """Refuses versions of entries that the run doesn't read: Kedro would pass over them in silence.
 

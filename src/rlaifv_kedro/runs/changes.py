@@ -5,7 +5,7 @@ computed without asking for a parameter can't depend on it.
 """
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,12 +106,19 @@ def changes_since(
     """
     before, now = ({"--env": e, **flatten(p)} for e, p in ((old.env, old.parameters), (env, parameters)))
     found = []
-    for name in {**before, **now}:
-        was, is_ = before.get(name, _NOT_SET), now.get(name, _NOT_SET)
-        if name not in RUN_NAMES and was != is_:
+    for name, was, is_ in differing(before, now):
+        if name not in RUN_NAMES:
             effect = effect_of(name)
             found.append(Change(name, was, is_, effect, tuple(_against(name, effect, made))))
     return found
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Names with their values before and now, where these differ; what isn't there is written ``not set``."""
+    for name in {**before, **now}:
+        was, is_ = before.get(name, _NOT_SET), now.get(name, _NOT_SET)
+        if was != is_:
+            yield name, was, is_
 
 
 def _against(name: str, effect: Effect, made: Iterable[Made]) -> list[Made]:
