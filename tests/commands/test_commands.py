@@ -14,7 +14,7 @@ from kedro.framework.cli.project import run as kedro_run
 
 from rlaifv_kedro.__main__ import main
 from rlaifv_kedro.commands import SECTIONS, cli
-from rlaifv_kedro.commands.options import ParamsOption
+from rlaifv_kedro.commands.options import params_option
 from rlaifv_kedro.commands.terminal import Command
 
 ROOT = Path(__file__).parents[2]
@@ -200,7 +200,7 @@ def test_a_file_of_options_of_no_use_is_named(tmp_path: Path, written: str, mess
 
 def test_params_that_cannot_be_read_end_in_one_message() -> None:
     @click.command()
-    @click.option("--params", cls=ParamsOption)
+    @params_option
     def show(params: dict) -> None:
         click.echo(json.dumps(params))
 

@@ -133,7 +133,7 @@ def test_steps_and_checkpoints(pairs: int, params: dict, steps: int, checkpoints
         feedback={"pairs_per_prompt": 1},
         training={"micro_batch_size": 1, **params},
     )
-    counts = Counts(parameters, Assumptions(), Tables(None, 1, 1, 1, 0), {}, ())
+    counts = Counts(parameters, Assumptions(), Tables(1, 1, 1, 0), {}, ())
     assert (counts.steps, counts.checkpoints) == (steps, checkpoints)
 
 

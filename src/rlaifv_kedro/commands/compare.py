@@ -60,10 +60,7 @@ def show(found: "Comparison") -> None:
     console = wide_console(80)
     names = f"A = run {found.a.run_id}, B = run {found.b.run_id}"
     console.print(names, markup=False, highlight=False)
-    table = plain_table()
-    table.add_column("parameters that differ")
-    table.add_column("A")
-    table.add_column("B")
+    table = plain_table("parameters that differ", "A", "B")
     for name, *values in found.parameters:
         table.add_row(name, *(Text(as_text(value)) for value in values))
     console.print()
@@ -92,14 +89,7 @@ def _rates(rates: "list[Rate]") -> Any:
     from rlaifv_kedro.benchmarks.registry import title_of
     from rlaifv_kedro.reporting.comparison import is_published, policies
 
-    table = plain_table()
-    for title, side in (
-        ("value ± standard error", "left"),
-        ("A", "right"),
-        ("B", "right"),
-        ("B - A [95 %]", "right"),
-    ):
-        table.add_column(title, justify=side, no_wrap=True)
+    table = plain_table("value ± standard error", numbers=("A", "B", "B - A [95 %]"))
     group = None
     for rate in rates:
         if not is_published(rate.benchmark, rate.metric):
@@ -127,9 +117,7 @@ def _by_verdict(flips: "list[Flip]") -> "dict[str, list[Flip]]":
 def _flips(flips: "list[Flip]") -> Any:
     from rich.text import Text
 
-    table = plain_table()
-    for title in ("item", "", "A: what the scorer found", "B"):
-        table.add_column(title)
+    table = plain_table("item", "", "A: what the scorer found", "B")
     for flip in flips:
         notes = (shortened(note or "nothing", 60) for note in (flip.note_a, flip.note_b))
         table.add_row(*map(Text, (flip.item_id, "better" if flip.better else "worse", *notes)))

@@ -46,9 +46,8 @@ def command(env: str | None, build: Path | None) -> None:
         click.echo(f"{build} is written. To look at it: python -m http.server --directory {build}")
         return
     viz = _viz()
-    with socket.socket() as taken:
-        if taken.connect_ex((HOST, PORT)) == 0:
-            raise UserError(f"Port {PORT} is in use: another graph may be open. End it, then try again.")
+    if _answers():
+        raise UserError(f"Port {PORT} is in use: another graph may be open. End it, then try again.")
     address = f"http://{HOST}:{PORT}/?{BOXES}"
     click.echo(f"The graph opens at {address}; Ctrl-C ends it.")
     threading.Thread(target=_open, args=(address,), daemon=True).start()
@@ -101,9 +100,12 @@ def _viz() -> ModuleType:
 
 def _open(address: str) -> None:
     """Opens the address in the browser once the server answers."""
-    while True:
-        with socket.socket() as answering:
-            if answering.connect_ex((HOST, PORT)) == 0:
-                break
+    while not _answers():
         time.sleep(0.2)
     webbrowser.open(address)
+
+
+def _answers() -> bool:
+    """Whether something answers where the graph's server does."""
+    with socket.socket() as asking:
+        return asking.connect_ex((HOST, PORT)) == 0

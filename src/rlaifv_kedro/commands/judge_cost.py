@@ -42,17 +42,8 @@ def show(costs: "list[Cost]") -> None:
     """Prints a table, a row a benchmark, and what is not counted."""
     from rlaifv_kedro.benchmarks.registry import BENCHMARKS
 
-    table = plain_table()
-    table.add_column("benchmark", no_wrap=True)
-    for title in (
-        "calls to make",
-        "stored already",
-        "tokens of prompts, about",
-        "of full replies",
-        "cost, a reply each",
-        "with all tries",
-    ):
-        table.add_column(title, justify="right", no_wrap=True)
+    numbers = ("calls to make", "stored already", "tokens of prompts, about", "of full replies")
+    table = plain_table("benchmark", numbers=(*numbers, "cost, a reply each", "with all tries"))
     for c in costs:
         counts = (f"{n:,}" for n in (c.calls, c.stored, c.prompt_tokens, c.reply_tokens))
         money = (

@@ -12,55 +12,23 @@ from rlaifv_kedro.errors import UserError
 FOLDER = re.compile(r"(?!\.\.?$)[^/\\:]+")
 """A version: the name of a folder."""
 
-PARAMS_HELP = (
-    "Parameters other than those in conf/. Text is what you type (run_id=0123), a list stands in brackets "
-    "(evaluation.benchmarks=[chair,pope]), text with commas in quotes. May be given several times."
-)
 
-
-class ParamsOption(click.Option):
-    """``--params NAME=VALUE,...``, as often as one likes: the command gets the parameters as nested dicts.
-
-    The file of ``kedro run --config`` may hold them as a text, or as the mapping itself.
-    """
-
-    def __init__(self, *args: Any, **attributes: Any) -> None:
-        defaults = {
-            "multiple": True,
-            "metavar": "NAME=VALUE,...",
-            "help": PARAMS_HELP,
-            "callback": _parameters,
-        }
-        super().__init__(*args, **defaults | attributes)
+class MappingOption(click.Option):
+    """An option for which the file of ``kedro run --config`` may hold the mapping itself, or one text."""
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
-        """Passes a mapping through, and takes a single text for a list of one."""
+        """Passes a mapping through, and takes a single text for a list of one where several are allowed."""
         if isinstance(value, Mapping):
             return value
-        return super().type_cast_value(ctx, [value] if isinstance(value, str) else value)
-
-
-class LoadVersionsOption(click.Option):
-    """``--load-versions NAME:RUN,...``: the command gets the runs by the names of catalog entries."""
-
-    def __init__(self, *args: Any, **attributes: Any) -> None:
-        defaults = {
-            "metavar": "NAME:RUN,...",
-            "help": "Catalog entries to be read as these runs made them, such as iteration_1.candidates:RUN.",
-            "callback": _versions,
-        }
-        super().__init__(*args, **defaults | attributes)
-
-    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
-        """Passes a mapping through, which the file of ``kedro run --config`` may hold."""
-        return value if isinstance(value, Mapping) else super().type_cast_value(ctx, value)
+        single = self.multiple and isinstance(value, str)
+        return super().type_cast_value(ctx, [value] if single else value)
 
 
 def _versions(context: click.Context, option: click.Parameter, value: Any) -> dict[str, str]:
     if isinstance(value, Mapping):
         return {str(name): str(run) for name, run in value.items()}
     versions: dict[str, str] = {}
-    for item in _names(context, option, value or ""):
+    for item in _names(value or ""):
         name, _, run = (part.strip() for part in item.partition(":"))
         if not name or not FOLDER.fullmatch(run):
             raise UserError(
@@ -83,20 +51,34 @@ def _parameters(context: click.Context, option: click.Parameter, value: Any) -> 
     return read(value)
 
 
-def _names(context: click.Context, option: click.Parameter, value: str) -> list[str]:
+def _names(value: str) -> list[str]:
     return [name.strip() for name in value.split(",") if name.strip()]
 
 
 def _pipelines(context: click.Context, option: click.Parameter, value: str) -> list[str]:
-    names = _names(context, option, value)
+    names = _names(value)
     if not names:
         raise UserError("--pipelines: there is no name. Leave the option out, or name a pipeline.")
     return names
 
 
 env_option = click.option("--env", metavar="NAME", help="Environment: a folder of conf/, such as llava15_7b.")
-load_versions_option = click.option("--load-versions", cls=LoadVersionsOption)
-params_option = click.option("--params", cls=ParamsOption)
+LOAD_VERSIONS = {
+    "metavar": "NAME:RUN,...",
+    "help": "Catalog entries to be read as these runs made them, such as iteration_1.candidates:RUN.",
+    "callback": _versions,
+}
+"""``--load-versions``: the command gets the runs by the names of catalog entries."""
+PARAMS = {
+    "multiple": True,
+    "metavar": "NAME=VALUE,...",
+    "help": "Parameters other than those in conf/. Text is what you type (run_id=0123), a list stands in "
+    "brackets (evaluation.benchmarks=[chair,pope]), text with commas in quotes. May be given several times.",
+    "callback": _parameters,
+}
+"""``--params``, as often as one likes: the command gets the parameters as nested dicts."""
+load_versions_option = click.option("--load-versions", cls=MappingOption, **LOAD_VERSIONS)
+params_option = click.option("--params", cls=MappingOption, **PARAMS)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 

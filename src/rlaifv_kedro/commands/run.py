@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from rlaifv_kedro.commands.options import LoadVersionsOption, ParamsOption
+from rlaifv_kedro.commands.options import LOAD_VERSIONS, PARAMS, MappingOption
 from rlaifv_kedro.commands.project import configure
 from rlaifv_kedro.doors import MOST_OF_SETTINGS, reason_of, regular_bytes
 from rlaifv_kedro.errors import UserError
@@ -48,8 +48,8 @@ def kedro_run() -> click.Command:
     from rlaifv_kedro.runs.messages import refusing
 
     ours: dict[str | None, click.Parameter] = {
-        "params": ParamsOption(["--params"]),
-        "load_versions": LoadVersionsOption(["--load-versions", "-lv"]),
+        "params": MappingOption(["--params"], **PARAMS),
+        "load_versions": MappingOption(["--load-versions", "-lv"], **LOAD_VERSIONS),
     }
     command = copy.copy(run)
     command.params = [ours.get(parameter.name) or _checked(parameter) for parameter in run.params]

@@ -1,5 +1,6 @@
 """How commands meet the terminal: what they refuse, and what they write beside their result."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,8 +42,15 @@ def wide_console(least: int = 100) -> "Console":
     return Console(width=max(Console().width, least))
 
 
-def plain_table() -> "Table":
-    """Makes a table without lines."""
-    from rich.table import Table
+def plain_table(*titles: str, numbers: Collection[str] = ()) -> "Table":
+    """Makes a table without lines.
 
-    return Table(box=None, padding=(0, 2, 0, 0))
+    Args:
+        titles: Of its columns.
+        numbers: Titles of further columns, whose cells stand at the right. With them no cell is broken.
+    """
+    from rich.table import Column, Table
+
+    left = (Column(title, no_wrap=bool(numbers)) for title in titles)
+    right = (Column(title, justify="right", no_wrap=True) for title in numbers)
+    return Table(*left, *right, box=None, padding=(0, 2, 0, 0))

@@ -4,7 +4,7 @@ Defaults are the method's (shared by every recipe); ``conf/base`` sets what the 
 Unknown keys and impossible values are refused before anything runs.
 """
 
-from rlaifv_kedro.params.base import Count, Params, Share
+from rlaifv_kedro.params.base import Count, Params
 from rlaifv_kedro.params.benchmarks import BenchmarkDataParams, BenchmarksParams, JudgeParams
 from rlaifv_kedro.params.compute import ComputeParams, RayParams
 from rlaifv_kedro.params.method import (
@@ -37,7 +37,7 @@ from rlaifv_kedro.params.run import (
     validate_parameters,
 )
 from rlaifv_kedro.params.serving import ServingParams
-from rlaifv_kedro.params.training import JsonScalar, LaunchParams, LoraParams, MixSource, TrainingParams
+from rlaifv_kedro.params.training import LaunchParams, LoraParams, MixSource, TrainingParams
 
 __all__ = [
     "AskedParams",
@@ -53,7 +53,6 @@ __all__ = [
     "EvaluationParams",
     "ExportParams",
     "FeedbackParams",
-    "JsonScalar",
     "JudgeParams",
     "LaunchParams",
     "LoopParams",
@@ -69,7 +68,6 @@ __all__ = [
     "ReportingParams",
     "RewardParams",
     "ServingParams",
-    "Share",
     "TrainingParams",
     "TransformersParams",
     "VLLMParams",

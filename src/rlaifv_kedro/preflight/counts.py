@@ -17,7 +17,6 @@ from rlaifv_kedro.prompts import PromptFile
 class Tables:
     """Rows of the tables that a run reads; the mean bytes of an image in the pool, 0 where it names files."""
 
-    pool: int | None
     selection: int
     test: int
     probes: int

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from kedro.io import AbstractDataset, DataCatalog
 from kedro.io.core import DatasetError
-from kedro.pipeline import Pipeline
 
 from rlaifv_kedro.datasets.documents import JsonDataset
 from rlaifv_kedro.datasets.images import ImagesDataset
@@ -24,8 +23,8 @@ from rlaifv_kedro.files import shown
 from rlaifv_kedro.images import image_fault
 from rlaifv_kedro.preflight.finding import Finding
 from rlaifv_kedro.runs.entries import notes_of
-from rlaifv_kedro.runs.kedro_private import dataset, filepath, is_versioned, overwrites
-from rlaifv_kedro.runs.missing import OVERWRITTEN, Missing
+from rlaifv_kedro.runs.kedro_private import dataset, filepath, is_versioned
+from rlaifv_kedro.runs.missing import Missing
 from rlaifv_kedro.schemas import IMAGE, cast_arrow, conform, table
 
 FIRST_IMAGES = 8
@@ -78,22 +77,6 @@ def look_at_inputs(names: Iterable[str], catalog: DataCatalog, missing: Mapping[
         if getattr(found, "IS_FILE", True):
             _check_entry(name, found, inputs, missing.get(name))
     return inputs
-
-
-def overwritten(pipeline: Pipeline, catalog: DataCatalog) -> list[Finding]:
-    """The entries that have no versions and would be overwritten."""
-    return [
-        _unversioned(name) for name in sorted(pipeline.all_outputs()) if overwrites(dataset(catalog, name))
-    ]
-
-
-def _unversioned(name: str) -> Finding:
-    return Finding(
-        False,
-        f"{name}: the run would overwrite it, for the entry has no versions",
-        f"the catalog's {name}",
-        OVERWRITTEN,
-    )
 
 
 def _check_entry(name: str, found: AbstractDataset, inputs: Inputs, missing: Missing | None) -> None:

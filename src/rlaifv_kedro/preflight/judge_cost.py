@@ -68,7 +68,7 @@ def judge_cost(project: Path, run_id: str, params: dict[str, Any]) -> list[Cost]
             f"judging: {resume_command(answering, run_id=None)}"
         )
     judge = named_judge(parameters.models)
-    store = _store(project, run.env)
+    store = load_context(project, run.env, {}).catalog.load("judge_store")
     price, currency = price_and_currency(judge, parameters.judge.prices)
     return [
         _cost(
@@ -87,11 +87,6 @@ def judge_cost(project: Path, run_id: str, params: dict[str, Any]) -> list[Cost]
 def _complete(run: Manifest, benchmark: str) -> str | None:
     entry = run.written.get(f"benchmark.{benchmark}.answers")
     return entry.path if entry and entry.sha256 else None
-
-
-def _store(project: Path, env: str | None) -> Path:
-    """The folder of all stored replies."""
-    return load_context(project, env, {}).catalog.load("judge_store")
 
 
 def _cost(

@@ -97,14 +97,11 @@ def tables_of(setup: RunSetup, assumed: Assumptions) -> Tables:
     if pool_is_drawn(setup):
         drawn = setup.parameters.miniature
         probes = round(drawn.test_scenes * assumed.probes_per_prompt)
-        return Tables(
-            drawn.pool_scenes, drawn.selection_scenes, drawn.test_scenes, probes, assumed.image_bytes
-        )
+        return Tables(drawn.selection_scenes, drawn.test_scenes, probes, assumed.image_bytes)
     names = (POOL, "selection_prompts", "test_prompts", "test_probes")
     pool, selection, test, probes = map(setup.footer, names)
     tested = test.num_rows if test else assumed.test_prompts
     return Tables(
-        pool.num_rows if pool else None,
         selection.num_rows if selection else assumed.selection_prompts,
         tested,
         probes.num_rows if probes else round(tested * assumed.probes_per_prompt),

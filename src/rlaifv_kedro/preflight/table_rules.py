@@ -6,9 +6,10 @@ from rlaifv_kedro.datasets.tables import TableDataset
 from rlaifv_kedro.files import shown
 from rlaifv_kedro.params import missing_prompts
 from rlaifv_kedro.preflight.finding import Finding
-from rlaifv_kedro.preflight.inputs import SPLITS, check_truth, overwritten
+from rlaifv_kedro.preflight.inputs import SPLITS, check_truth
 from rlaifv_kedro.preflight.setup import RunSetup
-from rlaifv_kedro.runs.kedro_private import dataset, filepath, is_versioned
+from rlaifv_kedro.runs.kedro_private import dataset, filepath, is_versioned, overwrites
+from rlaifv_kedro.runs.missing import OVERWRITTEN
 
 POOL = "prompt_pool"
 
@@ -20,7 +21,10 @@ def inputs_can_be_used(setup: RunSetup) -> Iterator[Finding]:
 
 def nothing_is_overwritten(setup: RunSetup) -> Iterator[Finding]:
     """What the run makes has versions."""
-    yield from overwritten(setup.pipeline, setup.catalog)
+    for name in sorted(setup.pipeline.all_outputs()):
+        if overwrites(dataset(setup.catalog, name)):
+            what = f"{name}: the run would overwrite it, for the entry has no versions"
+            yield Finding(False, what, f"the catalog's {name}", OVERWRITTEN)
 
 
 def truth_is_about_the_prompts(setup: RunSetup) -> Iterator[Finding]:
