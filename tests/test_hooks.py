@@ -54,7 +54,7 @@ def test_a_node_knows_its_finished_chunks_and_where_each_output_lies(tmp_path):
             "iteration_1.kept": MemoryDataset(),
         }
     )
-    outputs = _outputs_of(node(lambda: None, None, list(catalog.keys()), name="n"), catalog)
+    outputs = _outputs_of(node(lambda: None, None, list(catalog.keys()), name="n"), catalog, ())
     assert outputs.finished == {"0"}
     assert outputs.paths == {
         "a": tmp_path / "a/run/a",

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,8 @@ class RunHooks:
 
     def __init__(
         self,
-        on_finished: Callable[[Manifest, Pipeline, DataCatalog], None] | None = None,
-        before_first_node: Callable[[Pipeline, DataCatalog], None] | None = None,
+        on_finished: Callable[[Manifest, Pipeline, DataCatalog], object] = lambda *_: None,
+        before_first_node: Callable[[Pipeline, DataCatalog], object] = lambda *_: None,
         complete_parameters: Callable[[dict[str, Any]], dict[str, Any]] = dict,
         on_stage: Callable[[str, Manifest, DataCatalog], Sequence[str]] = lambda *_: (),
     ) -> None:
@@ -90,11 +91,7 @@ class RunHooks:
         hashes.recall(self._project)
         set_run_folder(self._project / manifests.RUNS / run_id)
         end_leftovers(self._project / manifests.RUNS)  # they hold GPUs
-
-        def look() -> None:
-            if self._before_first_node is not None:
-                self._before_first_node(pipeline, catalog)
-
+        look = partial(self._before_first_node, pipeline, catalog)
         pinned = versions.pin(self._project, pipeline, catalog, run_params, before_fetching=look)
         look()
         fresh = Manifest(
@@ -184,8 +181,7 @@ class RunHooks:
         take_away()
         self._recorder.check_outdated(pipeline)
         self._close("finished")
-        if self._on_finished is not None:
-            self._on_finished(self._manifest, pipeline, catalog)
+        self._on_finished(self._manifest, pipeline, catalog)
 
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:
@@ -223,7 +219,7 @@ class RunHooks:
         hashes.keep(self._project)
 
 
-def _outputs_of(node: Node, catalog: DataCatalog, changed: Sequence[str] = ()) -> Outputs:
+def _outputs_of(node: Node, catalog: DataCatalog, changed: Sequence[str]) -> Outputs:
     """The node's finished chunks, and where its outputs lie, by their names without namespace."""
     found = {name.rpartition(".")[2]: dataset(catalog, name) for name in node.outputs}
     chunked = [made.finished_chunks() for made in found.values() if isinstance(made, ChunkedTableDataset)]

@@ -91,8 +91,7 @@ class MlflowHooks:
         tags += [RunTag(f"now.{name}", value) for name, value in changed.items()]
         self._client.log_batch(self._run_id, tags=tags)
         params = [Param(name, value) for name, value in values.items() if name not in known]
-        for start in range(0, len(params), _MOST):
-            self._client.log_batch(self._run_id, params=params[start : start + _MOST])
+        self._log_in_parts("params", params)
 
     def _log_metrics(self, table: Any, iteration: int) -> None:
         from mlflow.entities import Metric
@@ -104,8 +103,11 @@ class MlflowHooks:
             for key, value in ((name, row.value), (f"{name}.standard_error", row.standard_error)):
                 if value == value:
                     rows.append(Metric(key, float(value), now, iteration))
-        for start in range(0, len(rows), _MOST):
-            self._client.log_batch(self._run_id, metrics=rows[start : start + _MOST])
+        self._log_in_parts("metrics", rows)
+
+    def _log_in_parts(self, kind: str, values: list[Any]) -> None:
+        for start in range(0, len(values), _MOST):
+            self._client.log_batch(self._run_id, **{kind: values[start : start + _MOST]})
 
     def _end(self, status: str) -> None:
         if self._client is None:

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,25 +38,22 @@ def command(run_id: str | None, as_json: bool) -> None:
     from rlaifv_kedro.runs.resume_command import whole_command
 
     project = runs_path()
-    run = newest_run(project, note) if run_id is None else existing(project, run_id)
+    run = newest_run(project) if run_id is None else existing(project, run_id)
     entry = _whole_summary(project, run)
     if entry is None:
         raise UserError(
             f"run {run.run_id} has no summary. To go on with it: {whole_command(run.command, run.pipelines)}"
         )
     records = _records(project / entry.path, entry.sha256, run)
-    _tell_changes(run, note)
+    _tell_changes(run)
     if as_json:
         click.echo(json.dumps(records, indent=2))
     else:
         show(project, run, records)
 
 
-def newest_run(project: Path, on_note: Callable[[str], object]) -> "Manifest":
-    """Finds the newest run with a ``loop_summary``.
-
-    Args:
-        on_note: Is told why it is not a newer run.
+def newest_run(project: Path) -> "Manifest":
+    """Finds the newest run with a ``loop_summary``, and says why it is not a newer one.
 
     Raises:
         UserError: No run has made one yet.
@@ -66,11 +62,11 @@ def newest_run(project: Path, on_note: Callable[[str], object]) -> "Manifest":
     from rlaifv_kedro.runs.manifest import all_runs
 
     without = None
-    for run in reversed(all_runs(project, on_note)):
+    for run in reversed(all_runs(project, note)):
         if _whole_summary(project, run):
             ended = ENDED.get(state(project, without)) if without else None
             if ended:
-                on_note(
+                note(
                     f"This is run {run.run_id}. Run {without.run_id} is newer, but {ended} before it had a "
                     f"summary; to go on: {without.command}"
                 )
@@ -91,20 +87,20 @@ def show(project: Path, run: "Manifest", records: list[dict[str, Any]]) -> None:
 
 
 def _whole_summary(project: Path, run: "Manifest") -> "Entry | None":
-    entry = run.written.get("loop_summary")
-    return entry if entry and entry.path and entry.sha256 and (project / entry.path).is_file() else None
+    entry = run.finished("loop_summary")
+    return entry if entry and (project / entry.path).is_file() else None
 
 
-def _tell_changes(run: "Manifest", on_note: Callable[[str], object]) -> None:
+def _tell_changes(run: "Manifest") -> None:
     """Tells which parameters were changed between the run's starts, and what was made again since."""
     from rlaifv_kedro.runs.outdated import all_outdated
     from rlaifv_kedro.runs.resume_command import whole_command
 
     for change, line in zip(run.changes, run.changed(), strict=True):
-        on_note(f"Run {run.run_id} went on with another parameter ({change['at'][:16]}): {line}")
+        note(f"Run {run.run_id} went on with another parameter ({change['at'][:16]}): {line}")
     late = all_outdated(run).get("loop_summary")
     if late:
-        on_note(
+        note(
             f"Run {run.run_id} has made `{late}` again since, which came out otherwise. To make this "
             f"summary again, too: {whole_command(run.command, run.pipelines)}"
         )

@@ -13,7 +13,7 @@ from rlaifv_kedro.benchmarks.scoring import answered_items
 from rlaifv_kedro.datasets import ChunkedTableDataset, TableDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import Parameters, validate_parameters
-from rlaifv_kedro.runs.manifest import Manifest, existing
+from rlaifv_kedro.runs.manifest import existing
 from rlaifv_kedro.runs.resume_command import resume_command
 from rlaifv_kedro.runs.session import checked_run_id, load_context
 
@@ -52,9 +52,9 @@ def judge_cost(project: Path, run_id: str, params: dict[str, Any]) -> list[Cost]
     merged = OmegaConf.to_container(OmegaConf.merge(run.parameters, params))
     parameters = validate_parameters(merged)
     answered = {
-        name: path
+        name: entry.path
         for name, benchmark in BENCHMARKS.items()
-        if (path := _complete(run, name)) and benchmark.is_judged(parameters.benchmarks)
+        if (entry := run.finished(f"benchmark.{name}.answers")) and benchmark.is_judged(parameters.benchmarks)
     }
     if not answered:
         answering = {
@@ -82,11 +82,6 @@ def judge_cost(project: Path, run_id: str, params: dict[str, Any]) -> list[Cost]
         )
         for name, path in answered.items()
     ]
-
-
-def _complete(run: Manifest, benchmark: str) -> str | None:
-    entry = run.written.get(f"benchmark.{benchmark}.answers")
-    return entry.path if entry and entry.sha256 else None
 
 
 def _cost(

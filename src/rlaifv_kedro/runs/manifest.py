@@ -123,6 +123,11 @@ class Manifest(BaseModel):
         """The parameters that were changed between its starts, for people."""
         return [f"{c['parameter']}: {c['from']!r}, then {c['to']!r}" for c in self.changes]
 
+    def finished(self, name: str) -> Entry | None:
+        """The record of an artifact that the run has finished, as a local file; None where it hasn't."""
+        entry = self.written.get(name)
+        return entry if entry and entry.path and entry.sha256 else None
+
     def grown_from(self) -> Lineage:
         """The run's lineage; of a run that is just being adopted its recipe alone."""
         return self.lineage or Lineage(recipe=recipe_of(self.env))

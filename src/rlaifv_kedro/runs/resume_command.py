@@ -75,7 +75,4 @@ def resume_command(run_params: dict[str, Any], run_id: str | None) -> str:
 def adopt_command(run_params: dict[str, Any], run_id: str) -> str:
     """The command that rebuilds the manifest of a run which was started with these options."""
     chosen = {name: value for name, value in run_params.items() if name not in SELECTIONS}
-    given = {**(run_params.get("runtime_params") or {})}
-    given.pop("run_id", None)
-    options = resume_command({**chosen, "runtime_params": given}, run_id=None).removeprefix("kedro run")
-    return f"rlaifv runs adopt {run_id}{options}"
+    return f"rlaifv runs adopt {run_id}{resume_command(chosen, run_id=None).removeprefix('kedro run')}"
