@@ -1,6 +1,7 @@
 """Whether a model's folder is whole and its processor loads; of the weights only headers are read."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -119,6 +120,14 @@ class _Check:
         what = what.removeprefix(f"{shown(where)}: ")  # as errors begin
         self.findings.append(Finding(False, f"{self.model.role}: {what}", shown(where), remedy))
 
+    @contextmanager
+    def _saying(self, where: Path, remedy: str = "") -> Iterator[None]:
+        """Makes a finding of what is refused inside."""
+        try:
+            yield
+        except UserError as error:
+            self._wrong(error.message, where, remedy)
+
     def _located(self, source: str) -> CheckpointFolder | None:
         """The folder; None, with a finding, if it is not on this machine."""
         here = folder_here(source)
@@ -188,13 +197,10 @@ class _Check:
             self._located(tower)
         if not self._check_tokenizer(whole) or self.findings:  # what is missing can't be looked at
             return
-        try:
+        with self._saying(whole.path / CONFIG):
             config = llava_config(whole.config, whole.path, None, tower)
             config.text_config.vocab_size += 2  # rows that loading adds, for <image> and <pad>
-        except UserError as error:
-            self._wrong(error.message, whole.path / CONFIG)
-            return
-        self._check_processor(whole, config)
+            self._check_processor(whole, config)
 
     def _known_config(self, whole: CheckpointFolder) -> "PreTrainedConfig | None":
         """The config, if the architecture is one that the run can load."""
@@ -224,12 +230,9 @@ class _Check:
                 f"models.{self.model.role}.trust_remote_code.",
             )
             return None
-        try:
-            with checkpoint_errors(config_file, "can't be used"):
-                return AutoConfig.from_pretrained(whole.path, trust_remote_code=remote)
-        except UserError as error:
-            self._wrong(error.message, config_file)
-            return None
+        with self._saying(config_file), checkpoint_errors(config_file, "can't be used"):
+            return AutoConfig.from_pretrained(whole.path, trust_remote_code=remote)
+        return None
 
     def _check_class(self, whole: CheckpointFolder, config: "PreTrainedConfig") -> None:
         """A model that is shown images reads them as tokens of its prompt."""
@@ -240,10 +243,8 @@ class _Check:
         kind = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None) if self.model.vision else None
         if not isinstance(kind, type):
             return
-        try:
+        with self._saying(whole.path / CONFIG, "Choose another model."):
             refuse_unsupported(kind, config)
-        except UserError as error:
-            self._wrong(error.message, whole.path / CONFIG, "Choose another model.")
 
     def _check_tokenizer(self, whole: CheckpointFolder) -> bool:
         found = whole.has_any(TOKENIZERS)
@@ -264,7 +265,7 @@ class _Check:
         if multimodal and not made and not whole.has_any(PROCESSORS):
             self._wrong(f"the image processor is missing ({' or '.join(PROCESSORS)})", folder / PROCESSORS[0])
             return
-        try:
+        with self._saying(folder):
             loaded = self._processor(whole, config) if multimodal or own else self._tokenizer(whole)
             if not processor_template(loaded) and self.model.params.chat_template is None:
                 self._wrong(
@@ -275,8 +276,6 @@ class _Check:
             elif self.model.vision and processor_template(loaded):
                 refuse_misfits(ChatEncoder(loaded, str(folder)), config)
             self.processor = loaded
-        except UserError as error:
-            self._wrong(error.message, folder)
 
     def _processor(self, whole: CheckpointFolder, config: "PreTrainedConfig") -> Any:
         params = self.model.params

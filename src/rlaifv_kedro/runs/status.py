@@ -128,7 +128,7 @@ class Progress:
 
 def where(node: Node, iterations: int) -> list[str]:
     """Iteration, stage and name of a node, in words."""
-    parts = (node.namespace or "").split(".") if node.namespace else []
+    parts = node.namespace.split(".") if node.namespace else []
     if found := _ITERATION.match(f"{node.namespace}."):
         parts[0] = f"iteration {found[1]}/{iterations}"
     return [in_words(part) for part in (*parts, node.short_name)]
