@@ -208,21 +208,18 @@ def _with_names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def json_lines(text: str, names_once: bool = False) -> list[tuple[int, Any]]:
+def json_lines(text: str) -> list[tuple[int, Any]]:
     """The documents of JSON lines with their lines, counted from 1; blank lines are passed over.
 
     Only a line feed ends a line: a text in JSON may hold other separators, such as U+2028, as they are.
 
-    Args:
-        names_once: See :func:`json_value`.
-
     Raises:
-        ValueError: A line is not JSON; names it.
+        ValueError: A line is not JSON, or has an object with the same name twice; names the line.
     """
     documents = []
     for number, line in enumerate(text.split("\n"), start=1):
         try:
-            documents += [(number, json_value(line, names_once))] if line.strip() else []
+            documents += [(number, json_value(line, names_once=True))] if line.strip() else []
         except ValueError as error:
             reason = (
                 f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error

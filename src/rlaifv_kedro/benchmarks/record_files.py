@@ -80,7 +80,7 @@ def _json(text: str, name: str) -> Iterator[tuple[dict[str, Any], str]]:
 
 def _lines(text: str, name: str) -> Iterator[tuple[Any, str]]:
     try:
-        documents = json_lines(text, names_once=True)
+        documents = json_lines(text)
     except ValueError as error:
         _refuse_one_object(text, name)
         raise UserError(f"{name}, {error}. Each line should be one JSON object.") from error

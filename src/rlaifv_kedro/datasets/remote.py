@@ -174,4 +174,4 @@ def documents_of(text: str, lines: bool = False) -> Any:
         # A second document begins where the first one ends: one a line, or the only one is damaged.
         if not error.msg.startswith("Extra data"):
             raise ValueError(f"line {error.lineno}: not JSON ({error.msg})") from error
-    return [document for _, document in json_lines(text, names_once=True)]
+    return [document for _, document in json_lines(text)]

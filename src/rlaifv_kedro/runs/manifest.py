@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -224,10 +225,6 @@ def _run_ids(project: Path) -> list[str]:
     return sorted({path.parent.name for name in (FILE, COPY) for path in (project / RUNS).glob(f"*/{name}")})
 
 
-_NUMBERS: dict[tuple[str, int, int], int] = {}
-"""What :func:`_as_it_is` says of a manifest -> its run's number."""
-
-
 def numbers_of_runs(project: Path) -> dict[str, int]:
     """The number of each run with a readable manifest, by its id.
 
@@ -235,28 +232,25 @@ def numbers_of_runs(project: Path) -> dict[str, int]:
     """
     numbers = {}
     for run_id in _run_ids(project):
-        number = _NUMBERS.get(_as_it_is(path_of(project, run_id)))
-        if number is None:
-            try:
-                manifest = load(project, run_id)
-            except UserError as error:
-                logger.debug("A run is left out: %s", error.message)
-                continue
-            if manifest is None:  # removed meanwhile
-                continue
-            number = manifest.number
-            _NUMBERS[_as_it_is(path_of(project, run_id))] = number
-        numbers[run_id] = number
+        try:
+            numbers[run_id] = _number_of(project, run_id, *_as_it_is(path_of(project, run_id)))
+        except UserError as error:  # damaged, or removed meanwhile
+            logger.debug("A run is left out: %s", error.message)
     return numbers
 
 
-def _as_it_is(path: Path) -> tuple[str, int, int]:
-    """What changes with a file's content: path, size, time of modification; of no file zeros."""
+@cache
+def _number_of(project: Path, run_id: str, size: int, mtime_ns: int) -> int:
+    return existing(project, run_id).number
+
+
+def _as_it_is(path: Path) -> tuple[int, int]:
+    """What changes with a file's content: size, and time of modification; of no file zeros."""
     try:
         stat = path.stat()
     except OSError:
-        return str(path), 0, 0
-    return str(path), stat.st_size, stat.st_mtime_ns
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
 
 
 def relative(project: Path, path: Path) -> str:
