@@ -59,15 +59,13 @@ def command(
 
 def show(findings: "list[Finding]") -> None:
     """Prints a table, a row a finding."""
-    from rich.text import Text
-
     table = plain_table()
     table.add_column("", no_wrap=True)
     table.add_column("what", ratio=2)
     table.add_column("where, and what to do", ratio=3, overflow="fold")
     for finding in findings:
         where = "\n".join(filter(None, (finding.where, finding.remedy)))
-        table.add_row(state(finding), Text(finding.what), Text(where))
+        table.add_row(state(finding), finding.what, where)
     wide_console().print(table)
 
 

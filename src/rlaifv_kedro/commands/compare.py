@@ -55,27 +55,22 @@ def as_document(found: "Comparison") -> dict[str, Any]:
 
 def show(found: "Comparison") -> None:
     """Prints parameters, rates and flips as tables of 80 columns, where names allow."""
-    from rich.text import Text
-
     console = wide_console(80)
-    names = f"A = run {found.a.run_id}, B = run {found.b.run_id}"
-    console.print(names, markup=False, highlight=False)
+    console.print(f"A = run {found.a.run_id}, B = run {found.b.run_id}")
     table = plain_table("parameters that differ", "A", "B")
     for name, *values in found.parameters:
-        table.add_row(name, *(Text(as_text(value)) for value in values))
+        table.add_row(name, *map(as_text, values))
     console.print()
     console.print(table if found.parameters else "No parameter differs.")
     for note in found.notes:
-        console.print(note, markup=False, highlight=False)
+        console.print(note)
     if found.rates:
         console.print()
         console.print(_rates(found.rates))
     for metric, flips in _by_verdict(found.flips).items():
         better = sum(flip.better for flip in flips)
         console.print(
-            f"\n{metric}: {len(flips)} verdicts flipped, {better} better, {len(flips) - better} worse with B",
-            markup=False,
-            highlight=False,
+            f"\n{metric}: {len(flips)} verdicts flipped, {better} better, {len(flips) - better} worse with B"
         )
         console.print(_flips(flips[:LISTED]))
         if len(flips) > LISTED:
@@ -115,10 +110,8 @@ def _by_verdict(flips: "list[Flip]") -> "dict[str, list[Flip]]":
 
 
 def _flips(flips: "list[Flip]") -> Any:
-    from rich.text import Text
-
     table = plain_table("item", "", "A: what the scorer found", "B")
     for flip in flips:
         notes = (shortened(note or "nothing", 60) for note in (flip.note_a, flip.note_b))
-        table.add_row(*map(Text, (flip.item_id, "better" if flip.better else "worse", *notes)))
+        table.add_row(flip.item_id, "better" if flip.better else "worse", *notes)
     return table

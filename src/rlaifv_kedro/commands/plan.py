@@ -7,14 +7,13 @@ import click
 
 from rlaifv_kedro.commands.options import examples, json_option, run_options
 from rlaifv_kedro.commands.project import project_path
-from rlaifv_kedro.commands.terminal import Command, wide_console
+from rlaifv_kedro.commands.terminal import Command, plain_table, wide_console
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.formats import gigabytes
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from rich.console import Console
     from rich.table import Table
 
     from rlaifv_kedro.preflight.plan import Plan, Row
@@ -73,34 +72,29 @@ def command(
         show(planned)
 
 
-def show(plan: "Plan", console: "Console | None" = None) -> None:
+def show(plan: "Plan") -> None:
     """Prints the table, what it rests on, and notes."""
-    from rich.table import Table
-    from rich.text import Text
-
-    console = console or wide_console(WIDTH)
+    console = wide_console(WIDTH)
     times = f"{plan.iterations} iteration{'s' * (plan.iterations > 1)} x {plan.prompts:,} prompts"
     console.print(
-        Text(
-            f"{', '.join(plan.pipelines)} with conf/{plan.env}: {times}, on {plan.gpu.title}. Estimates, "
-            "not measured."
-        )
+        f"{', '.join(plan.pipelines)} with conf/{plan.env}: {times}, on {plan.gpu.title}. Estimates, not "
+        "measured."
     )
     console.print(table(plan))
-    console.print(Text(times_line(plan)))
+    console.print(times_line(plan))
     stays, peak = gigabytes(plan.total("loop_disk")), gigabytes(plan.peak_disk)
     most = "" if peak == stays else f", {peak} at most while it runs"
-    console.print(Text(f"Disk: {stays} stay{most}.\n"))
+    console.print(f"Disk: {stays} stay{most}.\n")
     for model in plan.models:
-        console.print(Text(str(model)), soft_wrap=True)
+        console.print(str(model), soft_wrap=True)
     console.print()
-    assumptions = Table("assumed", "value", "", box=None, padding=(0, 2, 0, 0))
+    assumptions = plain_table("assumed", "value", "")
     for name, value, what in plan.assumptions.described():
         assumptions.add_row(name, "-" if value is None else f"{value:,g}", what)
     console.print(assumptions)
-    console.print(Text("Replace any of them: --assume answer_tokens=150,mfu_train=0.4"))
+    console.print("Replace any of them: --assume answer_tokens=150,mfu_train=0.4")
     for note in plan.notes:
-        console.print(Text(f"Note: {note}"))
+        console.print(f"Note: {note}")
 
 
 def times_line(plan: "Plan") -> str:

@@ -126,13 +126,13 @@ def show(found: "list[Overview]", console: "Console") -> None:
     widths = [max(map(len, column)) for column in zip(header, *rows)]
     console.print(_line(header, widths), style="bold", soft_wrap=True)
     for run, row in zip(found, rows):
-        console.print(_line(row, widths), soft_wrap=True, markup=False, highlight=False)
+        console.print(_line(row, widths), soft_wrap=True)
         values = [f"{name}={as_text(value)}" for name, value in run.parameters.items()]
         told = " · ".join([f"recipe {run.recipe}", run.ran, *values])
         told = fill(
             told, console.width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
         )
-        console.print(told, style="dim", soft_wrap=True, markup=False, highlight=False)
+        console.print(told, style="dim", soft_wrap=True)
 
 
 def _line(cells: list[str], widths: list[int]) -> str:

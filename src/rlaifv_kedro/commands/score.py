@@ -113,4 +113,4 @@ def show(benchmark: str, scored: "Scored") -> None:
     console = wide_console(110)
     console.print(table)
     for protocol in scored.metrics["protocol"].unique():
-        console.print(protocol, markup=False, highlight=False)
+        console.print(protocol)

@@ -82,7 +82,7 @@ def show(project: Path, run: "Manifest", records: list[dict[str, Any]]) -> None:
     from rlaifv_kedro.reporting.terminal import metrics_table
 
     console = wide_console(80)
-    console.print(f"run {run.run_id}", highlight=False)
+    console.print(f"run {run.run_id}")
     console.print(metrics_table(written_table(project, run, "loop_metrics", "loop_metrics")))
 
 

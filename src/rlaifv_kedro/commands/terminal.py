@@ -36,10 +36,13 @@ def note(line: str) -> None:
 
 
 def wide_console(least: int = 100) -> "Console":
-    """Makes a console of at least so many columns: where the terminal has fewer, it wraps whole lines."""
+    """Makes a console of at least so many columns: where the terminal has fewer, it wraps whole lines.
+
+    It prints text as it is: none of rich's markup, emoji or colours for numbers.
+    """
     from rich.console import Console
 
-    return Console(width=max(Console().width, least))
+    return Console(width=max(Console().width, least), markup=False, emoji=False, highlight=False)
 
 
 def plain_table(*titles: str, numbers: Collection[str] = ()) -> "Table":
