@@ -200,16 +200,20 @@ def reward_pairs() -> None:
     """A loop of seed 0 that learns from the reward of seed 0's last policy and asks no labeler; the test
     split.
     """
-    base = manifest("seed0")["read"]["base_policy"]["version"]
+    base, run_id = manifest("seed0")["read"]["base_policy"]["version"], "reward_pairs-seed0"
     versions = f"reward_policy:seed0,reward_reference:{base}"
-    run("reward_pairs-seed0", "seed=0,feedback.scoring=reward", "--load-versions", versions)
+    try:
+        run(run_id, "seed=0,feedback.scoring=reward", "--load-versions", versions)
+    except subprocess.CalledProcessError:
+        print("Stopped; the iterations before:")
     print("| policy | " + " | ".join(SHOWN.values()) + " |\n|" + " --- |" * (len(SHOWN) + 1))
-    for k, row in test_metrics("reward_pairs-seed0").iterrows():
-        print(
-            f"| {'base' if k == 0 else f'iteration {k}'} | "
-            + " | ".join(shown(name, row[name]) for name in SHOWN)
-            + " |"
-        )
+    rows = {"base": test_metrics("seed0").loc[0]}
+    for path in sorted((PROJECT / "data/08_reporting").glob(f"iteration_*/metrics.parquet/{run_id}/*")):
+        table = pd.read_parquet(path)
+        chair = table[table["benchmark"] == "chair"].set_index("metric")["value"]
+        rows[table["policy"].iloc[0].replace("_", " ")] = chair
+    for name, row in rows.items():
+        print(f"| {name} | " + " | ".join(shown(metric, row[metric]) for metric in SHOWN) + " |")
 
 
 def manifest(run_id: str) -> dict[str, Any] | None:
