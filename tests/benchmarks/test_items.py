@@ -270,7 +270,6 @@ def changed(records: list[dict[str, Any]], row: int, **values: Any) -> list[dict
             lambda: pope(random=changed(POPE, 0, image="picture.jpg")),
             "record 1 .*'image' should be a file name of COCO",
         ),
-        (lambda: pope(easy=POPE), "no split 'easy'"),
     ],
 )
 def test_files_that_are_something_else(make: Any, message: str) -> None:
