@@ -67,7 +67,8 @@ def measure(workers: int, chunks: int, seconds: float, prompts: int, picture: in
         if isinstance(output, Chunk):
             seen.update(output.frame["seed"])
             table.save(output)
-            all_work = all_work or len(times) * (len(seen) == workers)
+            if len(seen) == workers and not all_work:
+                all_work = len(times)
     driver = (time.process_time() - used) / (chunks * workers)
     window = times[all_work : len(times) - workers]
     if not all_work or len(window) < 2 * workers:

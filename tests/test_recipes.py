@@ -2,6 +2,7 @@
 of the miniature shines through.
 """
 
+import json
 import math
 import re
 from dataclasses import replace
@@ -299,7 +300,7 @@ def test_the_table_of_engines_is_what_the_estimates_say(gpus: int) -> None:
     assert row in (ROOT / "docs/training.md").read_text().splitlines(), row
 
 
-def test_memory_worked_by_hand() -> None:
+def test_memory_worked_by_hand(tmp_path: Path) -> None:
     """A policy of 1,000 parameters: 100 frozen (``tower``), 900 learn. bfloat16, 1 pair at a time, image 36 +
     question 64 = 100 tokens.
 
@@ -348,6 +349,13 @@ def test_memory_worked_by_hand() -> None:
     zero2 = full.model_copy(update=four | {"deepspeed": str(ROOT / "conf/deepspeed/zero2.json")})
     assert sizes.training_memory(wide, zero2, 50, "bfloat16") - sizes.RESERVE == 5_150 + 900 * (4 + 2) // 4
     assert sizes.training_memory(wide, full, 50, "bfloat16") - sizes.RESERVE == 16_200 + 200
+    written = json.loads((ROOT / "conf/deepspeed/zero3.json").read_text())
+    for given, copied in (({}, 225), ({"sub_group_size": "auto"}, 225), ({"sub_group_size": 1e2}, 100)):
+        stage3 = written["zero_optimization"] | given | {"offload_optimizer": {"device": "none"}}
+        own = tmp_path / "zero3.json"
+        own.write_text(json.dumps(written | {"zero_optimization": stage3}))
+        zero3 = full.model_copy(update=four | {"deepspeed": str(own)})
+        assert sizes.training_memory(wide, zero3, 50, "bfloat16") - sizes.RESERVE == 3_650 + copied * 6
     generation = Parameters.model_validate(
         {"data_generation": {"batch_size": 2, "candidates": 3, "max_new_tokens": 50}}
     ).data_generation

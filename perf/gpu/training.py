@@ -117,9 +117,10 @@ def _full(setting: Setting, params: TrainingParams, name: str) -> Iterator[Row]:
 def _against_release(
     setting: Setting, params: TrainingParams, name: str, learning: Learning
 ) -> Iterator[Row]:
-    """
+    """Steps by both ways, from the same weights.
+
     Raises:
-        Different: The losses of one of the steps are too far apart; said after the row.
+        Different: The losses of a pair are too far apart; said after the row.
     """
     with tempfile.TemporaryDirectory() as folder:
         store = _pairs(setting, Path(folder))

@@ -14,7 +14,8 @@ class Process(BaseModel):
     """A process, so that neither another with its pid nor one of another machine is taken for it.
 
     ``boot`` is the kernel's id of this start of the machine, ``namespace`` that of the container's own pids,
-    ``started`` the start in the kernel's clock; None where there is no ``/proc``.
+    ``started`` the start in the kernel's clock; None where there is no ``/proc``, and ``boot`` and
+    ``namespace`` for runs of earlier versions.
     """
 
     host: str

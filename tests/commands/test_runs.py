@@ -19,8 +19,8 @@ def test_runs_command(tmp_path, monkeypatch):
     assert "No runs yet" in CliRunner().invoke(cli, ["runs"]).output
     begin(tmp_path)
     (listed,) = json.loads(CliRunner().invoke(cli, ["runs", "--json"]).stdout)
-    assert (listed["run_id"], listed["status"], listed["seconds"]) == ("r", "killed", 0.0)
-    assert "killed" in CliRunner().invoke(cli, ["runs"]).output
+    assert (listed["run_id"], listed["status"], listed["seconds"]) == ("r", "running", 0.0)
+    assert "running" in CliRunner().invoke(cli, ["runs"]).output
     begin(tmp_path, "damaged")
     rewrite(tmp_path, "damaged", "")
     done = CliRunner().invoke(cli, ["runs", "--json"])

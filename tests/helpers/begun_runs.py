@@ -28,7 +28,7 @@ def begin(project: Path, run_id: str = "r", **changes: Any) -> Manifest:
 
 
 def rewrite(project: Path, run_id: str, content: str) -> None:
-    """Spoils a manifest that has no copy."""
+    """Writes a manifest as an earlier version did: without checksum and copy."""
     path = manifest.path_of(project, run_id)
     path.write_text(content)
     path.with_name(manifest.COPY).unlink()

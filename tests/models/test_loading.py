@@ -50,7 +50,12 @@ def inputs_of(
 
 
 def pixels(name: str, module: torch.nn.Module) -> torch.Tensor:
-    model = load_model(PARITY / name)
+    model = load_model(
+        PARITY / name,
+        vision_config=json.loads((PARITY / name / "config.json").read_text()).get(
+            "_vision_config_of_this_fixture"
+        ),
+    )
     return model.processor.image_processor(
         Image.open(PARITY / name / "image.png").convert("RGB"), return_tensors="pt"
     )["pixel_values"]
@@ -61,7 +66,12 @@ def test_the_original_codes_logits(name: str, pictures: list[Image.Image]) -> No
     """The folders have no tokenizer, so the models can be looked at and not asked."""
     config = json.loads((PARITY / name / "config.json").read_text())
     expected = load_file(PARITY / name / "expected.safetensors")
-    model = load_model(PARITY / name, dtype="float32", device="cpu")
+    model = load_model(
+        PARITY / name,
+        dtype="float32",
+        device="cpu",
+        vision_config=config.get("_vision_config_of_this_fixture"),
+    )
     with torch.no_grad():
         logits = model.module(**inputs_of(name, config, expected, model.module)).logits
     assert_close(logits[..., : expected["logits"].shape[-1]], expected["logits"], atol=1e-5, rtol=0)

@@ -322,7 +322,7 @@ def test_vision_config_from_the_default_the_file_and_the_call(tmp_path: Path) ->
     called = AutoConfig.from_pretrained(tmp_path, vision_config={"num_hidden_layers": 3}).vision_config
     assert (called.num_hidden_layers, called.hidden_size) == (3, 1152)
     (tmp_path / "config.json").write_text(
-        json.dumps({**config, "vision_config": {**vision, "num_hidden_layers": 5}})
+        json.dumps({**config, "_vision_config_of_this_fixture": {**vision, "num_hidden_layers": 5}})
     )
     assert AutoConfig.from_pretrained(tmp_path).vision_config.num_hidden_layers == 5
 

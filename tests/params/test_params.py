@@ -195,7 +195,7 @@ def test_a_model_has_what_its_backend_has(role: str, given: dict[str, Any], line
 
 
 def test_a_backend_goes_without_what_other_backends_have() -> None:
-    """Null unsets a recipe's path, and a default says nothing."""
+    """A run of an earlier version recorded all fields of all backends, and null unsets a recipe's path."""
     models = validate_parameters({"models": {"labeler": {**SERVED, "path": None}}}).models
     assert models.labeler == OpenAIParams(url="http://127.0.0.1:8000/v1", model="m")
     old = {"backend": "transformers", "path": "llm", "url": None, "concurrency": 16, "price_input": 0.0}

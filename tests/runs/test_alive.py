@@ -249,7 +249,7 @@ def test_an_empty_owners_file_is_of_a_process_that_was_killed_while_it_was_made(
 
 def test_states(tmp_path, gone, fast):
     run = begin(tmp_path)
-    assert alive.state(tmp_path, run) == "killed"
+    assert alive.state(tmp_path, run) == "running"  # by its pid, as for runs of earlier versions
     folder = owned(tmp_path, gone)
     assert alive.state(tmp_path, run) == "killed"
     assert alive.state(tmp_path, run.model_copy(update={"status": "finished"})) == "finished"
@@ -276,6 +276,19 @@ def test_a_process_is_known_by_its_start_and_a_zombie_is_none(gone):
             time.sleep(0.01)
         started = stat.read_text().rpartition(")")[2].split()[19]
         assert zombie.model_copy(update={"started": started}).is_gone() is True
+
+
+def test_a_run_of_an_earlier_version_goes_by_pid_and_host(tmp_path, gone):
+    run = begin(tmp_path)
+    with pytest.raises(UserError, match=f"process {os.getpid()} on .* is there"):
+        claimed(tmp_path)
+    run.model_copy(update={"host": "elsewhere"}).save(tmp_path)
+    with pytest.raises(UserError, match="rlaifv runs resume r --takeover"):
+        claimed(tmp_path)
+    assert "is taken from process" in alive.take_over(tmp_path, "r")
+    assert claimed(tmp_path) == 2
+    run.model_copy(update={"pid": gone.pid}).save(tmp_path)
+    assert alive.state(tmp_path, run.model_copy(update={"pid": gone.pid})) == "killed"
 
 
 def test_the_folder_of_a_run_that_never_began_is_removed(tmp_path):

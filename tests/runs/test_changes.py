@@ -118,7 +118,7 @@ def test_a_node_is_made_where_its_outputs_are_there(tmp_path: Path, stages: Stag
     manifest = begin(tmp_path)
     assert stages.made(manifest) == {}
     stages.sample()
-    assert stages.made(manifest)["sample"].reads == {EVERYTHING}  # nobody knows: its record is lost
+    assert stages.made(manifest)["sample"].reads == {EVERYTHING}  # nobody knows: a run of an earlier version
     manifest.nodes["sample"] = NodeRecord(inputs=["a"], reads=["data_generation.top_k"])
     assert stages.made(manifest)["sample"].reads == {"data_generation.top_k"}
     assert not stages.made(manifest)["sample"].finished

@@ -1,5 +1,6 @@
 """Which runs may feed which: recipes and seeds apart, the same base policy and pool; and the order of runs."""
 
+import json
 import shutil
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from begun_runs import rewrite
 from rlaifv_kedro.runs import manifest as manifests
 from rlaifv_kedro.runs.lineage import Lineage, recipe_of
-from rlaifv_kedro.runs.manifest import Manifest
+from rlaifv_kedro.runs.manifest import Entry, Manifest
 from toy_project import ToyProject
 
 OWN = Lineage(recipe="base", seed=0, base_policy="b", prompt_pool="p")
@@ -52,6 +53,16 @@ def run(run_id: str, **fields) -> Manifest:
         "python": "3.11",
     }
     return Manifest(run_id=run_id, **{**usual, **fields})
+
+
+def test_a_run_of_an_earlier_version_tells_what_its_manifest_holds():
+    old = run(
+        "old",
+        env="qwen",
+        read={"base_policy": Entry(path="data/b", version=None, sha256="b")},
+        written={"prompt_pool": Entry(path="data/p", version="old", sha256="p")},
+    )
+    assert old.grown_from() == Lineage(recipe="qwen", seed=3, base_policy="b", prompt_pool="p")
 
 
 def test_runs_are_ordered_by_number_and_not_by_the_clock(tmp_path):
@@ -113,6 +124,19 @@ def test_only_runs_of_another_lineage_are_named_with_the_way_to_take_one(toy):
     taken = toy.run("run_id=x,seed=1", "--pipelines", "feedback", "--load-versions", "candidates:large")
     assert taken.returncode == 0, taken.stderr
     assert read(toy, "x") == "large"
+
+
+def test_a_manifest_without_number_and_lineage_stays_readable(toy):
+    """As earlier versions wrote it: the environment and the parameters tell the lineage."""
+    for run_id in ("large", "small"):
+        path = toy.path / f"data/runs/{run_id}/manifest.json"
+        old = json.loads(path.read_text())
+        del old["number"], old["lineage"], old["checksum"]
+        rewrite(toy.path, run_id, json.dumps(old))
+    shutil.rmtree(toy.path / "data/runs/.numbers")
+    assert toy.run("run_id=scored", "--pipelines", "feedback").returncode == 0
+    assert read(toy, "scored") == "large"
+    assert toy.manifest("scored")["number"] == 1
 
 
 @pytest.fixture

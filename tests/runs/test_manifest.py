@@ -1,11 +1,12 @@
 """Manifests: their copies, what may be resumed, and content hashes."""
 
+import json
 import os
 import shutil
 
 import pytest
 
-from begun_runs import begin
+from begun_runs import begin, rewrite
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import content_sha256
 from rlaifv_kedro.runs import manifest as manifests
@@ -22,6 +23,20 @@ def test_resumed_run_keeps_its_start_and_adds_up(tmp_path):
     assert manifests.load(tmp_path, "r") == second
     assert second.written["x"].sha256 == "1"
     assert second.packages["kedro"].startswith("1.")
+
+
+def test_a_run_from_before_a_parameter_was_renamed_goes_on(tmp_path):
+    path = manifests.path_of(tmp_path, "r")
+    run = begin(tmp_path, parameters={"training": {"warmup_ratio": 0.05}})
+    run.nodes["train_policy"] = NodeRecord.model_validate({"seconds": 3.0})  # as earlier versions wrote it
+    run.save(tmp_path)
+    old = json.loads(path.read_text().replace("warmup_ratio", "warmup_share"))
+    del old["checksum"]
+    rewrite(tmp_path, "r", json.dumps(old))
+    assert manifests.load(tmp_path, "r").parameters == {"training": {"warmup_ratio": 0.05}}
+    assert begin(tmp_path, parameters={"training": {"warmup_ratio": 0.05}}).resumed == 1
+    with pytest.raises(UserError, match=r"training.warmup_ratio: 0.05 in the run, 0.1 now"):
+        begin(tmp_path, parameters={"training": {"warmup_ratio": 0.1}})
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from begun_runs import begin
 from rlaifv_kedro.errors import UserError
-from rlaifv_kedro.runs import alive, footprint
+from rlaifv_kedro.runs import footprint
 from rlaifv_kedro.runs.manifest import Entry, all_runs, load, path_of
 from rlaifv_kedro.runs.removing import removals, remove
 
@@ -129,7 +129,7 @@ def test_files_with_links_elsewhere_free_nothing(tmp_path):
 
 def test_a_running_run_and_a_damaged_one_are_refused(tmp_path):
     begin(tmp_path, "running")
-    with alive.owning(tmp_path, "running"), pytest.raises(UserError, match="`running` is running"):
+    with pytest.raises(UserError, match="`running` is running"):
         removals(tmp_path, ["running"])
     make(tmp_path, "first", "a")
     for name in ("manifest.json", ".manifest.json"):

@@ -9,8 +9,9 @@ import click
 
 from rlaifv_kedro.commands.options import examples, json_option
 from rlaifv_kedro.commands.project import runs_path
-from rlaifv_kedro.commands.terminal import Command, note, wide_console
+from rlaifv_kedro.commands.terminal import Command, note, plain_table, wide_console
 from rlaifv_kedro.errors import UserError
+from rlaifv_kedro.formats import in_words
 
 if TYPE_CHECKING:
     from rlaifv_kedro.runs.manifest import Entry, Manifest
@@ -83,7 +84,15 @@ def show(project: Path, run: "Manifest", records: list[dict[str, Any]]) -> None:
 
     console = wide_console(80)
     console.print(f"run {run.run_id}")
-    console.print(metrics_table(written_table(project, run, "loop_metrics", "loop_metrics")))
+    if "loop_metrics" in run.written:
+        console.print(metrics_table(written_table(project, run, "loop_metrics", "loop_metrics")))
+        return
+    table = plain_table(*map(in_words, records[0]))  # of a run of an earlier version
+    for record in records:
+        table.add_row(
+            *(f"{value:.3f}" if isinstance(value, float) else str(value) for value in record.values())
+        )
+    console.print(table)
 
 
 def _whole_summary(project: Path, run: "Manifest") -> "Entry | None":

@@ -160,7 +160,9 @@ class CheckpointSetDataset(RunVersionedDataset[list, list]):
         }
         files = [file for file in files_of(path) if file.partition("/")[0] not in {*removed, REMOVED}]
         left = [file for file in files if not file.endswith(f"/{CARD}")]
-        proven = [file.removesuffix(SAVED) for file in files if file.endswith(f"/{SAVED}")]
+        marks = [file for file in files if file.endswith(f"/{SAVED}")]
+        # Earlier versions proved nothing, and sealed no card.
+        proven = [file.removesuffix(SAVED) for file in marks if b"training" in (path / file).read_bytes()]
         damaged = [folder for folder in proven if not has_whole_card(path / folder)]
         cards = {f"{folder}{CARD} (damaged or lost)": "" for folder in damaged}
         return {**hashes, **file_hashes(path, left), **cards}
@@ -218,7 +220,7 @@ def removed_checkpoints(folder: Path) -> dict[str, Any]:
         return {}
     record = read_json(path, all_again(folder))
     try:
-        whole = all(entry[SEAL] == _seal(name, entry) for name, entry in record.items())
+        whole = all(entry.get(SEAL) in (None, _seal(name, entry)) for name, entry in record.items())
     except (AttributeError, KeyError, TypeError):
         whole = False
     if not whole:
@@ -236,7 +238,7 @@ def all_again(folder: Path) -> str:
 
 
 def _seal(name: str, entry: dict[str, Any]) -> str:
-    """The sha256 of what is recorded of a removed checkpoint."""
+    """The sha256 of what is recorded of a removed checkpoint; earlier versions wrote none."""
     content = json.dumps([name, entry["why"], entry["files"]], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 

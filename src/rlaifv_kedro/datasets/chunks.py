@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from rlaifv_kedro.datasets.mapped import mapped
-from rlaifv_kedro.datasets.previews import TablePreviews
+from rlaifv_kedro.datasets.previews import BaseTableDataset
 from rlaifv_kedro.datasets.tables import as_frame, read_table, table_content
 from rlaifv_kedro.doors import path_inside
 from rlaifv_kedro.errors import UserError
@@ -55,7 +55,7 @@ class Complete:
     chunk_ids: list[str]
 
 
-class ChunkedTableDataset(TablePreviews):
+class ChunkedTableDataset(BaseTableDataset):
     """A table with a file a chunk, and a marker once it is complete.
 
     A generator node saves it as :class:`Chunk`, :class:`Chunk`, ..., :class:`Complete`; it loads as

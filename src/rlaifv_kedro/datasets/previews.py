@@ -29,7 +29,7 @@ ACROSS = 4  # pictures in a line
 _HOVER_WIDTH = 60  # characters
 
 
-class TablePreviews(RunVersionedDataset[In, Out]):
+class BaseTableDataset(RunVersionedDataset[In, Out]):
     """The base of tables' datasets: which table it is, and the ``preview`` that Kedro-Viz asks for."""
 
     def __init__(

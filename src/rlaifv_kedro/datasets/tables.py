@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from rlaifv_kedro.datasets.mapped import mapped
 from rlaifv_kedro.datasets.parquet import open_parquet, reading
 from rlaifv_kedro.datasets.pictures import PictureColumn
-from rlaifv_kedro.datasets.previews import TablePreviews
+from rlaifv_kedro.datasets.previews import BaseTableDataset
 from rlaifv_kedro.datasets.row_groups import ROW_GROUP, pictures_of, place_of, write_rows
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import read_bytes, replacing_file, shown
@@ -118,7 +118,7 @@ def as_frame(rows: pa.Table) -> pd.DataFrame:
     return frame
 
 
-class TableDataset(TablePreviews[pd.DataFrame | Iterable[pd.DataFrame], pd.DataFrame]):
+class TableDataset(BaseTableDataset[pd.DataFrame | Iterable[pd.DataFrame], pd.DataFrame]):
     """A table of ``rlaifv_kedro.schemas`` in a parquet file, checked on the way in and out.
 
     A picture is read when it is asked for: :class:`rlaifv_kedro.datasets.pictures.StoredPicture`.

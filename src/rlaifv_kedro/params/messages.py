@@ -1,14 +1,27 @@
-"""Pydantic's errors as people read them."""
+"""Pydantic's errors as people read them, and what parameters were called earlier."""
 
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from difflib import get_close_matches
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from rlaifv_kedro.params.models import BACKENDS, BackendParams, backends_with
+from rlaifv_kedro.params.models import (
+    BACKENDS,
+    BackendParams,
+    backend_of,
+    backends_with,
+    without_defaults_of_others,
+)
 from rlaifv_kedro.redaction import MASK, redacted
+
+# Earlier names of parameters. They are refused with the new name; manifests of earlier runs are read with it.
+RENAMED = {
+    "training.warmup_share": "training.warmup_ratio",
+    "training.loader_workers": "training.dataloader_num_workers",
+}
 
 
 def explain(problem: dict[str, Any], root: type[BaseModel]) -> str:
@@ -19,6 +32,8 @@ def explain(problem: dict[str, Any], root: type[BaseModel]) -> str:
     """
     path, holder = _place(problem["loc"], root)
     name = ".".join(path)
+    if name in RENAMED:
+        return f"{name}: is called {RENAMED[name]} now"
     if problem["type"] == "extra_forbidden":
         return f"{name}: {_why_not_here(path, holder)}"
     if problem["type"] == "union_tag_invalid":
@@ -33,6 +48,25 @@ def explain(problem: dict[str, Any], root: type[BaseModel]) -> str:
     if path and path[-1] == "url":  # a user and password without http:// before them
         given = re.sub(r"[^'/\s]*@", f"{MASK}@", given)
     return f"{name}={given}: {said[0].lower()}{said[1:]}" + (f" (allowed: {allowed})" if allowed else "")
+
+
+def with_new_names(parameters: dict[str, Any]) -> dict[str, Any]:
+    """A copy of nested parameters of an earlier version, as this one would record them.
+
+    Renamed parameters have their new names, and models only what their backend has.
+    """
+    renamed = deepcopy(parameters)
+    for old, new in RENAMED.items():
+        *groups, name = old.split(".")
+        group: Any = renamed
+        for part in groups:
+            group = group.get(part) if isinstance(group, dict) else None
+        if isinstance(group, dict) and name in group:
+            group[new.rpartition(".")[2]] = group.pop(name)
+    for role, given in (renamed.get("models") or {}).items():
+        if isinstance(given, dict) and backend_of(given) in BACKENDS:
+            renamed["models"][role] = without_defaults_of_others(given, BACKENDS[backend_of(given)])
+    return renamed
 
 
 def _why_not_here(path: Sequence[str], holder: type[BaseModel] | None) -> str:

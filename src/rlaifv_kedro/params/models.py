@@ -18,15 +18,9 @@ class BackendParams(Params):
     def _without_defaults_of_others(cls, value: Any) -> Any:
         """Leave out fields of another backend that are empty, or have its default: they say nothing.
 
-        So null unsets a recipe's path.
+        A run of an earlier version recorded them all, and a recipe's path is unset by null.
         """
-        if not isinstance(value, dict):
-            return value
-        return {
-            name: given
-            for name, given in value.items()
-            if name in cls.model_fields or not _says_nothing(name, given)
-        }
+        return without_defaults_of_others(value, cls) if isinstance(value, dict) else value
 
 
 class WeightsParams(BackendParams):
@@ -177,6 +171,19 @@ def backend_of(value: Any) -> str:
 def backends_with(field: str) -> list[str]:
     """Names of the backends that have a parameter."""
     return [name for name, params in BACKENDS.items() if field in params.model_fields]
+
+
+def without_defaults_of_others(given: dict[str, Any], own: type[BackendParams]) -> dict[str, Any]:
+    """Parameters of a model without those that only other backends have and that are empty or a default.
+
+    Args:
+        own: The backend's.
+    """
+    return {
+        name: value
+        for name, value in given.items()
+        if name in own.model_fields or not _says_nothing(name, value)
+    }
 
 
 def _says_nothing(name: str, given: Any) -> bool:

@@ -62,7 +62,7 @@ class Assumptions(Params):
         0.35,
         gt=0,
         le=1,
-        description="share of the GPU's peak with many tokens at once. H200: 0.38 and 0.30",
+        description="share of the GPU's peak with many tokens at once. H200: 0.30 to 0.38",
     )
     mfu_train: float = Field(
         0.3,

@@ -19,7 +19,7 @@ from rlaifv_kedro.preflight.shapes import Shape
 from rlaifv_kedro.preflight.sources import Model, models_of, tables_of
 from rlaifv_kedro.preflight.stages import NOT_COUNTED, Stage, answering, stages_of_iteration
 from rlaifv_kedro.preflight.table_rules import prompts_suffice
-from rlaifv_kedro.preflight.work import Work, computing, seconds, starting
+from rlaifv_kedro.preflight.work import Work, seconds, seconds_computing, seconds_starting
 from rlaifv_kedro.tags import Task
 
 
@@ -207,16 +207,17 @@ class _Clock:
     def waits(self, stages: Sequence[Stage]) -> Iterator[str]:
         """Says where a GPU waits for the CPU to start its kernels, and there is a remedy."""
         training = self.parameters.training
+        most = training.batch_size // training.launch.total()  # pairs of a step in each process
         for stage in stages:
             for work in stage.works:
                 shape = self.shapes.get(work.role)
-                if not work.passes or shape is None or training.micro_batch_size >= training.batch_size:
+                if not work.passes or shape is None or training.micro_batch_size >= most:
                     continue
-                start = starting(work, shape, training, self.assumed)
-                if start > computing(work, shape, training, self.gpu, self.assumed):
+                start = seconds_starting(work, shape, training, self.assumed)
+                if start > seconds_computing(work, shape, training, self.gpu, self.assumed):
                     yield (
-                        f"{stage.name}: starting the kernels of so small forward passes takes longer than "
-                        "their numbers. Raise training.micro_batch_size."
+                        f"{stage.name}: to start the kernels of such small forward passes takes longer than "
+                        f"to compute them. Raise training.micro_batch_size, to {most} at most."
                     )
 
     def prefill(self, work: Work) -> float:

@@ -6,6 +6,7 @@ All is worked out from the parameters and the sizes of the models, not measured.
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from rlaifv_kedro.params import DataGenerationParams, Parameters, ServingParams, TrainingParams
 from rlaifv_kedro.training.distributed import deepspeed_config
@@ -177,10 +178,10 @@ def _states(policy: ModelSize, params: TrainingParams, dtype: str) -> int:
         return learning * (4 + 4 + 8 + copies + (4 if processes > 1 else 0)) + others * width
     zero = config["zero_optimization"]
     stage = zero["stage"]
-    adam = 0 if "offload_optimizer" in zero else 12 * learning / processes
+    adam = 0 if _lies_elsewhere(zero, "offload_optimizer") else 12 * learning / processes
     gradients = width * learning / (processes if stage >= 2 else 1)
     weights = width * (learning + others) / (processes if stage == 3 else 1)
-    return round(adam + gradients + (0 if "offload_param" in zero else weights))
+    return round(adam + gradients + (0 if _lies_elsewhere(zero, "offload_param") else weights))
 
 
 def _step(policy: ModelSize, params: TrainingParams, dtype: str) -> int:
@@ -192,13 +193,18 @@ def _step(policy: ModelSize, params: TrainingParams, dtype: str) -> int:
     holds nothing beside.
     """
     config = deepspeed_config(params)
-    if config is None or "offload_optimizer" in config["zero_optimization"]:
+    if config is None or _lies_elsewhere(zero := config["zero_optimization"], "offload_optimizer"):
         return 0
-    zero = config["zero_optimization"]
     share = policy.learning(params) / params.launch.total()
     if zero["stage"] == 3:
-        share = min(share, zero.get("sub_group_size", SUB_GROUP))
+        at_once = zero.get("sub_group_size", "auto")
+        share = min(share, SUB_GROUP if at_once == "auto" else float(at_once))
     return round((4 + BYTES[dtype]) * share)
+
+
+def _lies_elsewhere(zero: Mapping[str, Any], what: str) -> bool:
+    """Whether DeepSpeed keeps it outside of the GPU; a ``device`` of ``none``, the default, is the GPU."""
+    return (zero.get(what) or {}).get("device", "none") != "none"
 
 
 def checkpoint_disk(policy: ModelSize, params: TrainingParams, dtype: str) -> tuple[int, int]:

@@ -141,14 +141,16 @@ def operations(work: Work, shape: Shape, training: TrainingParams) -> float:
     return backward(training) * language + vision * (1 if frozen else backward(training))
 
 
-def computing(work: Work, shape: Shape, training: TrainingParams, gpu: GPU, assumed: Assumptions) -> float:
+def seconds_computing(
+    work: Work, shape: Shape, training: TrainingParams, gpu: GPU, assumed: Assumptions
+) -> float:
     """Seconds that the operations take one GPU, decoding left out."""
     share = assumed.mfu_train if work.passes else assumed.mfu_prefill
     return operations(work, shape, training) / (gpu.flops * share)
 
 
-def starting(work: Work, shape: Shape, training: TrainingParams, assumed: Assumptions) -> float:
-    """Seconds in which a CPU starts the kernels of training's passes: they take no less."""
+def seconds_starting(work: Work, shape: Shape, training: TrainingParams, assumed: Assumptions) -> float:
+    """Seconds that a CPU takes to start the kernels of training's passes: the passes take no less."""
     a_layer = assumed.lora_layer_ms if training.lora else assumed.train_layer_ms
     return work.passes * shape.size.layers * a_layer / 1000
 
@@ -158,7 +160,8 @@ def seconds(
 ) -> float:
     """Seconds that the work takes one GPU."""
     total = max(
-        computing(work, shape, training, gpu, assumed), starting(work, shape, training, assumed)
+        seconds_computing(work, shape, training, gpu, assumed),
+        seconds_starting(work, shape, training, assumed),
     ) + work.moved / (1e9 * assumed.disk_gb_s)
     if work.steps:
         read = (

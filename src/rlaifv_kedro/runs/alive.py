@@ -18,8 +18,8 @@ from pathlib import Path
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import shown, write_atomically
-from rlaifv_kedro.processes import this_process
-from rlaifv_kedro.runs.manifest import RUNS, Manifest, path_of
+from rlaifv_kedro.processes import Process, this_process
+from rlaifv_kedro.runs.manifest import RUNS, Manifest, load, path_of
 from rlaifv_kedro.runs.owners import Owner, Seen, generations, look, make, name_of, silent_for
 from rlaifv_kedro.runs.stopping import stop_main_thread
 
@@ -90,17 +90,18 @@ def take_over(project: Path, run_id: str) -> str:
     """
     folder = project / RUNS / run_id
     seen = look(folder)
-    if seen is None or (seen.owner and seen.owner.released):
+    process = _process(project, run_id, seen)
+    if process is None:
         return f"Run `{run_id}` has no owner."
-    if seen.is_gone() is False:
-        process = seen.owner.process
+    if process.is_gone() is False:
         raise UserError(f"Run `{run_id}` is running: {process} is there. To end it: kill {process.pid}")
-    make(folder, seen.generation + 1, Owner(process=this_process(), released=True))
-    gone = "has ended" if seen.is_gone() else "can't be seen from here"
-    return (
-        f"Run `{run_id}` is taken from {seen.who()}: it {gone}, its last sign of life was "
-        f"{silent_for(folder, seen.beat):,.0f} s ago."
+    generation = seen.generation if seen else 0
+    make(folder, generation + 1, Owner(process=this_process(), released=True))
+    last = (
+        f"its last sign of life was {silent_for(folder, seen.beat):,.0f} s ago" if seen else "it gives none"
     )
+    gone = "has ended" if process.is_gone() else "can't be seen from here"
+    return f"Run `{run_id}` is taken from {process}: it {gone}, {last}."
 
 
 def state(project: Path, manifest: Manifest) -> str:
@@ -113,10 +114,23 @@ def state(project: Path, manifest: Manifest) -> str:
         return manifest.status
     folder = project / RUNS / manifest.run_id
     seen = look(folder)
-    gone = True if seen is None else seen.is_gone()
-    if gone is None:
+    process = _process(project, manifest.run_id, seen)
+    gone = True if process is None else process.is_gone()
+    if gone is None and seen is not None:
         gone = silent_for(folder, seen.beat) > SILENCE
     return "killed" if gone else "running"
+
+
+def _process(project: Path, run_id: str, seen: Seen | None) -> Process | None:
+    """The process that a run belongs to, by its file, or by the manifest of an earlier version; or None."""
+    if seen is not None and seen.owner is not None:
+        return None if seen.owner.released else seen.owner.process
+    manifest = None
+    with suppress(UserError):  # a damaged manifest tells of no process
+        manifest = load(project, run_id)
+    if manifest is None or manifest.status != "running":
+        return None
+    return Process(host=manifest.host, pid=manifest.pid, started=manifest.pid_started)
 
 
 def _claim(project: Path, run_id: str) -> int:
@@ -140,14 +154,22 @@ def _is_free(project: Path, run_id: str, seen: Seen | None) -> bool:
     Raises:
         UserError: The owner lives, or can't be told from one that does.
     """
-    gone = True if seen is None else seen.is_gone()
-    if gone:
+    if seen is not None and seen.is_empty:
         return True
-    if gone is False:
-        process = seen.owner.process
+    process = _process(project, run_id, seen)
+    unreadable = seen is not None and seen.owner is None
+    if not unreadable:
+        if process is None or process.is_gone():
+            return True
+        if process.is_gone() is False:
+            raise UserError(
+                f"Run `{run_id}` is still running: {process} is there. Wait for it, or stop it first (kill "
+                f"{process.pid}), or choose another run_id."
+            )
+    if seen is None:
         raise UserError(
-            f"Run `{run_id}` is still running: {process} is there. Wait for it, or stop it first (kill "
-            f"{process.pid}), or choose another run_id."
+            f"Run `{run_id}` may still be running: {process} can't be seen from here, and runs of earlier "
+            f"versions give no signs of life. If it is dead: rlaifv runs resume {run_id} --takeover"
         )
     later = _watched(project / RUNS / run_id, run_id, seen)
     if later is None or later.generation != seen.generation or (later.owner and later.owner.released):

@@ -104,7 +104,8 @@ def same_place(
 ) -> Entry | None:
     """The record of what is at the dataset's path, maybe under another name.
 
-    Two entries may stand for one place: ``reward_policy`` is the last iteration's ``trained_policy``.
+    Two entries may stand for one place (``reward_policy`` is the last iteration's ``trained_policy``), and
+    runs of earlier versions called a stage's ``iteration_1.candidates`` ``candidates``.
     """
     if path_of(found, None) is None:
         return entries.get(name)

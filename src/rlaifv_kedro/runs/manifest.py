@@ -15,11 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, field_validator
 
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import read_json, shown, write_atomically, writing
-from rlaifv_kedro.runs.lineage import Lineage, recipe_of
+from rlaifv_kedro.params.messages import with_new_names
+from rlaifv_kedro.runs.lineage import ROOTS, Lineage, recipe_of
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ class NodeRecord(BaseModel):
         seconds: How long it took.
         inputs: The entries that it read, without parameters.
         reads: Full names of the parameters that it has read, or of whole groups: all that it may read while
-            nothing is saved. The empty name stands for all parameters.
+            nothing is saved. The empty name stands for all parameters: runs of earlier versions didn't note
+            them.
     """
 
     seconds: float = 0.0
@@ -95,6 +97,12 @@ class Manifest(BaseModel):
     git_commit: str | None = None
     git_dirty: bool | None = None
 
+    @field_validator("parameters")
+    @classmethod
+    def _new_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Runs of earlier versions called some parameters otherwise."""
+        return with_new_names(value)
+
     def save(self, project: Path) -> None:
         """Writes the manifest atomically, then its copy.
 
@@ -130,8 +138,16 @@ class Manifest(BaseModel):
         return entry if entry and entry.path and entry.sha256 else None
 
     def grown_from(self) -> Lineage:
-        """The run's lineage; of a run that is just being adopted its recipe alone."""
-        return self.lineage or Lineage(recipe=recipe_of(self.env))
+        """The run's lineage; of a run that was made before runs recorded it, as far as its manifest tells."""
+        if self.lineage is not None:
+            return self.lineage
+        known = {**self.read, **self.written}
+        seed = self.parameters.get("seed")
+        return Lineage(
+            recipe=recipe_of(self.env),
+            seed=seed if isinstance(seed, int) else None,
+            **{name: known[name].sha256 for name in ROOTS if name in known},
+        )
 
 
 def path_of(project: Path, run_id: str) -> Path:
@@ -196,7 +212,9 @@ def _read(path: Path) -> Manifest:
         UserError: It is damaged or not there.
     """
     document = read_json(path, "")
-    if not isinstance(document, dict) or document.get("checksum") != _checksum(document):
+    # Earlier versions wrote neither checksum nor copy.
+    known = isinstance(document, dict) and ("checksum" in document or not path.with_name(COPY).exists())
+    if not known or document.get("checksum", _checksum(document)) != _checksum(document):
         raise UserError(f"{shown(path)} is damaged (its checksum is not that of its content).")
     try:
         return Manifest.model_validate(document)

@@ -21,7 +21,7 @@ def next_number(project: Path, run_id: str) -> int:
     folder = project / RUNS / FOLDER
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        # The hidden folder may have been left behind where manifests were copied.
+        # Runs of earlier versions have a number in the manifest alone.
         number = max([*numbers_of_runs(project).values(), *_taken(folder)], default=0)
         while True:
             number += 1

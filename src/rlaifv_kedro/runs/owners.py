@@ -37,12 +37,6 @@ class Seen(NamedTuple):
     beat: int
     is_empty: bool = False
 
-    def is_gone(self) -> bool | None:
-        """Whether the owner has ended or has let the run go; None where that can't be told from here."""
-        if self.owner is None:
-            return True if self.is_empty else None
-        return self.owner.released or self.owner.process.is_gone()
-
     def who(self) -> str:
         """The owner, for a message."""
         return str(self.owner.process) if self.owner else "an unknown process"

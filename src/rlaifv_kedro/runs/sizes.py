@@ -8,7 +8,7 @@ from pathlib import Path
 from kedro.io import DataCatalog
 from kedro.io.core import DatasetError
 
-from rlaifv_kedro.datasets.previews import TablePreviews
+from rlaifv_kedro.datasets.previews import BaseTableDataset
 from rlaifv_kedro.datasets.versioned import RunVersionedDataset
 from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.files import files_of, write_atomically
@@ -43,7 +43,7 @@ def sizes_of(entry: RunVersionedDataset) -> dict[str, int]:
     path = entry.load_path()
     files = [path] if path.is_file() else [path / name for name in files_of(path)]
     size = {"file_size": sum(file.stat().st_size for file in files)}
-    if not isinstance(entry, TablePreviews):
+    if not isinstance(entry, BaseTableDataset):
         return size
     rows, columns = entry.shape()
     return {"rows": rows, "columns": columns, **size}

@@ -1,6 +1,7 @@
 """The judge: what is asked, stored and never asked again, through troubles, kills and other processes."""
 
 import hashlib
+import json
 import logging
 import re
 import resource
@@ -338,6 +339,35 @@ class TestStore:
         store = ReplyStore(tmp_path, "judge")
         assert len(store) in (counted, counted + 1)  # one may be stored and not yet counted
         assert all(store.get(Attempt(str(number), 0.0, 1024, 0)) for number in range(counted))
+
+    def test_the_file_of_an_earlier_version_is_taken_over_once(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """JSON lines, of which one is damaged and the last one torn. The file is kept."""
+        caplog.set_level(logging.INFO)
+        store = ReplyStore(tmp_path / "elsewhere", "judge")
+        for prompt in "abc":
+            store.add(Attempt(prompt, 0.0, 1024, 0), **ANSWER | {"reply": f"rating: {ord(prompt)}\u2028"})
+        written = []
+        for row in rows(store):
+            del row["checksum"]
+            written.append(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        old = tmp_path / store.path.with_suffix(".jsonl").name
+        content = written[0] + b"\x00" * 20 + b"\n" + written[1] + written[2][:-9]
+        old.write_bytes(content)
+        new = ReplyStore(tmp_path, "judge")
+        assert rows(new) == rows(store)[:2]
+        assert "took over 2 replies of an earlier version (damaged lines: 2)" in caplog.text
+        assert not old.exists() and old.with_suffix(".jsonl.taken-over").read_bytes() == content
+        assert len(ReplyStore(tmp_path, "judge")) == 2 and caplog.text.count("took over") == 1
+
+    def test_a_reply_of_today_wins_over_one_that_is_taken_over(self, tmp_path: Path) -> None:
+        """As after a kill between the copy and the new name of the old file."""
+        store, attempt = ReplyStore(tmp_path, "judge"), Attempt("a", 0.0, 1024, 0)
+        store.add(attempt, **ANSWER)
+        row = {name: value for name, value in rows(store)[0].items() if name != "checksum"}
+        store.path.with_suffix(".jsonl").write_text(json.dumps(row | {"reply": "older"}) + "\n")
+        assert ReplyStore(tmp_path, "judge").get(attempt).reply == ANSWER["reply"]
 
     def test_names_of_models_make_names_of_files(self, tmp_path: Path) -> None:
         names = ["Qwen/Qwen2.5-7B", "Qwen_Qwen2.5-7B", "../../etc/x", "ж" * 500, "gpt-4o"]

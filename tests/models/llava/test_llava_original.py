@@ -28,7 +28,7 @@ from rlaifv_kedro.models.llava.original import load_llava_original
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "parity" / "llava_original"
 CONFIG = json.loads((FIXTURE / "config.json").read_text())
-EYES = CONFIG["vision_config"]
+EYES = CONFIG["_vision_config_of_this_fixture"]
 TOWER = "model.vision_tower.vision_tower."
 IMAGE = -200  # in the original
 
@@ -110,7 +110,7 @@ def split_off_tower(folder: Path, clip: Path, *, with_text: bool = False) -> Non
     tower = CLIPVisionModel(CLIPVisionConfig(**EYES))
     tower.load_state_dict({short: weights.pop(name).float() for short, name in names.items()})
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    configure(folder, vision_config=None)
+    configure(folder, _vision_config_of_this_fixture=None)
     if with_text:
         small = {
             "hidden_size": 8,
@@ -151,13 +151,13 @@ def test_a_checkpoint_without_tower_takes_the_one_it_names(
     clip = folder / "clip" if named == "beside" else tmp_path / "clip"
     split_off_tower(folder, clip, with_text=with_text)
     name = "clip" if named == "beside" else str(clip)
-    configure(folder, mm_vision_tower=name, vision_config=None)
+    configure(folder, mm_vision_tower=name, _vision_config_of_this_fixture=None)
     assert torch.equal(logits_of(load(folder), inputs), original_logits)
 
 
 def test_a_tower_that_cannot_be_had_is_named(folder: Path, tmp_path: Path) -> None:
     split_off_tower(folder, tmp_path / "clip")
-    configure(folder, mm_vision_tower="no/such/clip", vision_config=None)
+    configure(folder, mm_vision_tower="no/such/clip", _vision_config_of_this_fixture=None)
     with pytest.raises(UserError, match=r"no/such/clip.*Set mm_vision_tower in"):
         load(folder)
     configure(folder, mm_vision_tower=str(tmp_path / "clip"))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import re
 import sqlite3
 import weakref
@@ -68,7 +69,8 @@ class StoredReply(BaseModel):
 
 _FIELDS = tuple(StoredReply.model_fields)
 _CREATE = f"CREATE TABLE IF NOT EXISTS replies ({', '.join(_FIELDS)}, checksum, PRIMARY KEY (key))"
-_ADD = f"REPLACE INTO replies VALUES ({', '.join('?' * (len(_FIELDS) + 1))})"
+_VALUES = f"INTO replies VALUES ({', '.join('?' * (len(_FIELDS) + 1))})"
+_ADD, _ADD_NEW = f"REPLACE {_VALUES}", f"INSERT OR IGNORE {_VALUES}"
 _SELECT = f"SELECT {', '.join(_FIELDS)}, checksum FROM replies WHERE key = ?"
 
 
@@ -106,6 +108,8 @@ class ReplyStore:
             (state,) = self._database.execute("PRAGMA integrity_check(1)").fetchone()
         if state != "ok":
             raise self._damaged(state)
+        if self._old_path.exists():
+            self._take_over()
 
     def __len__(self) -> int:
         with self._user_errors():
@@ -187,7 +191,41 @@ class ReplyStore:
             **answer,
         )
         with self._user_errors():
-            self._database.execute(_ADD, (*reply.model_dump().values(), reply.checksum()))
+            self._database.execute(_ADD, _row(reply))
+
+    def _take_over(self) -> None:
+        """Copies the replies of an earlier version into the database.
+
+        Its store was a file of JSON lines. That file stays, under another name.
+        """
+        old = self._old_path
+        with self.locked(), self._user_errors(), writing(old):
+            if not old.exists():  # another process was quicker
+                return
+            replies, damaged = {}, 0
+            for line in old.read_bytes().splitlines():
+                try:
+                    reply = StoredReply.model_validate_json(line)
+                except ValidationError:
+                    damaged += 1
+                else:
+                    replies[reply.key] = reply
+            self._database.execute("BEGIN")
+            with self._database:  # commits, or rolls back
+                self._database.executemany(_ADD_NEW, map(_row, replies.values()))
+            kept = old.with_name(f"{old.name}.taken-over")
+            os.replace(old, kept)
+        log.info(
+            "%s: took over %d replies of an earlier version (damaged lines: %d); its file is now %s",
+            shown(self.path),
+            len(replies),
+            damaged,
+            shown(kept),
+        )
+
+    @property
+    def _old_path(self) -> Path:
+        return self.path.with_suffix(".jsonl")
 
     @contextmanager
     def _user_errors(self) -> Iterator[None]:
@@ -210,6 +248,11 @@ class ReplyStore:
             f"`sqlite3 {self.path.name} .recover | sqlite3 new.sqlite` gets back, or move it away, and all "
             "is asked again."
         )
+
+
+def _row(reply: StoredReply) -> tuple[object, ...]:
+    """The reply's values, and their checksum, in the order of the table's columns."""
+    return (*reply.model_dump().values(), reply.checksum())
 
 
 def _sha256(text: str) -> str:

@@ -111,7 +111,7 @@ def _vision_config(values: dict[str, Any], folder: Path, given: Mapping[str, Any
     """
     from transformers import CLIPVisionConfig
 
-    inline = given or values.get("vision_config")
+    inline = given or values.get("_vision_config_of_this_fixture")
     if inline:
         return CLIPVisionConfig(**inline)
     if not Path(tower).is_dir() and tower.rstrip("/").endswith("clip-vit-large-patch14-336"):

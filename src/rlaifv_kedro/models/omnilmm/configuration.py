@@ -15,6 +15,8 @@ class OmniLMMVisionConfig(PreTrainedConfig):
     here.
 
     ``num_hidden_layers`` counts the blocks in the checkpoint: the release drops the last of 64.
+    ``depth_in_checkpoint`` is taken for it as well, and ``mlp_ratio`` for ``intermediate_size /
+    hidden_size``, as timm writes it.
     """
 
     model_type = "omnilmm_vision"
@@ -28,6 +30,13 @@ class OmniLMMVisionConfig(PreTrainedConfig):
     pretrain_image_size: int = 224
     layer_norm_eps: float = 1e-6
     initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.num_hidden_layers = kwargs.pop("depth_in_checkpoint", self.num_hidden_layers)
+        ratio = kwargs.pop("mlp_ratio", None)
+        if ratio is not None:
+            self.intermediate_size = int(self.hidden_size * ratio)
+        super().__post_init__(**kwargs)
 
 
 class OmniLMMConfig(MistralConfig):
@@ -56,3 +65,10 @@ class OmniLMMConfig(MistralConfig):
     num_query: int = 64
     mm_use_im_start_end: bool = True
     image_token_id: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        # How the parity fixtures name the dimensions that the release's config leaves out.
+        tower = kwargs.pop("_vision_config_of_this_fixture", None)
+        if self.vision_config is None:
+            self.vision_config = tower
+        super().__post_init__(**kwargs)
