@@ -172,7 +172,7 @@ def loss_of(scored: BranchLogProbs, pairs: Pairs) -> torch.Tensor:
     """The DPO loss of the pairs, from the log-probs of the chosen and then the rejected answers."""
     chosen, rejected = scored.sums.split(len(pairs.chosen))
     references = pairs.reference_chosen, pairs.reference_rejected
-    return preference_loss(chosen, rejected, *references, Objective(beta=BETA)).losses.mean()
+    return preference_loss(chosen, rejected, *references, Objective(beta=BETA)).loss
 
 
 def trl(trainer: Any, bench: Bench, pairs: Pairs) -> Callable[[], torch.Tensor]:

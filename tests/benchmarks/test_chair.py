@@ -133,3 +133,9 @@ def test_one_answer_has_no_spread(answers: pd.DataFrame, vocabulary: Vocabulary)
 def test_bad_answers_are_named(answers: pd.DataFrame, vocabulary: Vocabulary) -> None:
     with pytest.raises(UserError, match=r"'c': image 2\b"):
         chair_items(answers, {1: TRUTH[1], 3: TRUTH[3]}, vocabulary)
+    with pytest.raises(UserError, match="'d'.*not text"):
+        chair_items(
+            answers.assign(answer=answers["answer"].where(answers["item_id"] != "d")), TRUTH, vocabulary
+        )
+    with pytest.raises(UserError, match="no column image_id, answer"):
+        chair_items(answers[["item_id"]], TRUTH, vocabulary)

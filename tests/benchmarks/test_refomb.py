@@ -14,6 +14,7 @@ import pytest
 
 from rlaifv_kedro.benchmarks.judgement import Judgement, JudgeRequest, judgements_of
 from rlaifv_kedro.benchmarks.refomb import compare, read_verdict, score_refomb, step
+from rlaifv_kedro.errors import UserError
 from rlaifv_kedro.params import BenchmarksParams
 
 VERDICTS = {("x", False): "BCA", ("x", True): "AAB", ("y", False): "BB?", ("y", True): "CCC"}
@@ -100,6 +101,11 @@ def test_a_missing_second_call_is_a_failure(answers: pd.DataFrame, judgements: l
     )
     assert "overall_position_bias" not in found.index
     assert found["protocol"].str.contains("mean of 1 run \\(the protocol: at least 3\\)").all()
+
+
+def test_a_strange_step_is_refused(answers: pd.DataFrame):
+    with pytest.raises(UserError, match="Item x: 'overall' is no step of RefoMB"):
+        score_refomb(answers, [judgement("x", "overall", "A")], "")
 
 
 class LazyJudge:

@@ -178,7 +178,7 @@ def items_of(values: list[float], weights: list[float] | None = None, names: str
 def test_bootstrap_of_a_constant_difference_has_no_width():
     """Each item is 0.25 better: so is every resample, however much the items differ."""
     a, b = [0.25, 1.25, 5.25], [0.0, 1.0, 5.0]
-    found = paired_bootstrap(items_of(a), items_of(b))
+    found = paired_bootstrap(items_of(a), items_of(b), "m")
     assert (found.difference, found.low, found.high, found.n) == (
         0.25,
         pytest.approx(0.25),
@@ -189,33 +189,33 @@ def test_bootstrap_of_a_constant_difference_has_no_width():
 
 def test_bootstrap_is_paired():
     """Item ids pair the values, not their order."""
-    found = paired_bootstrap(items_of([0.0, 1.0], names="ab"), items_of([1.0, 0.0], names="ba"))
+    found = paired_bootstrap(items_of([0.0, 1.0], names="ab"), items_of([1.0, 0.0], names="ba"), "m")
     assert (found.difference, found.low, found.high) == (0, 0, 0)
 
 
 def test_bootstrap_of_two_items():
     """Differences 1 and 0: a resample has mean 0, 1/2 or 1 with 1/4, 1/2, 1/4, so the 95 % interval is 0
-    to 1. With one difference of 1 in four it is 0 to 3/4: P(0) = 0.32, P(3/4 or more) = 0.051, P(1) = 0.004.
+    to 1 and the 40 % one 1/2 to 1/2.
     """
-    found = paired_bootstrap(items_of([1.0, 1.0]), items_of([0.0, 1.0]))
-    assert (found.difference, found.low, found.high) == (0.5, 0.0, 1.0)
-    found = paired_bootstrap(items_of([1.0] * 4), items_of([0.0, 1.0, 1.0, 1.0]))
-    assert (found.difference, found.low, found.high) == (0.25, 0.0, 0.75)
+    a, b = items_of([1.0, 1.0]), items_of([0.0, 1.0])
+    wide, narrow = paired_bootstrap(a, b, "m"), paired_bootstrap(a, b, "m", confidence=0.4)
+    assert (wide.difference, wide.low, wide.high) == (0.5, 0.0, 1.0)
+    assert (narrow.low, narrow.high) == (0.5, 0.5)
 
 
 def test_bootstrap_has_the_width_of_the_standard_error():
-    """200 differences with s = 1 / 2, nearly: 1.96 * s / sqrt(200) each side; the same again
-    by the same seed.
+    """200 differences with s = 1 / 2, nearly: 1.96 * s / sqrt(200) each side; the same again by the same
+    seed.
     """
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 2, 200).astype(float), np.zeros(200)
-    found = paired_bootstrap(items_of(list(a)), items_of(list(b)))
+    found = paired_bootstrap(items_of(list(a)), items_of(list(b)), "m", seed=3)
     half = 1.96 * a.std(ddof=1) / math.sqrt(200)
     assert (found.low, found.high) == (
         pytest.approx(a.mean() - half, abs=0.01),
         pytest.approx(a.mean() + half, abs=0.01),
     )
-    assert found == paired_bootstrap(items_of(list(a)), items_of(list(b)))
+    assert found == paired_bootstrap(items_of(list(a)), items_of(list(b)), "m", seed=3)
 
 
 def test_bootstrap_draws_images():
@@ -225,21 +225,21 @@ def test_bootstrap_draws_images():
     a, b = items_of([1.0, 0.0] * 10), items_of([0.0] * 20)
     width = {}
     for name, images in {"alone": range(20), "pairs": [n // 4 * 2 + n % 2 for n in range(20)]}.items():
-        found = paired_bootstrap(a.assign(image_id=[str(n) for n in images]), b)
+        found = paired_bootstrap(a.assign(image_id=[str(n) for n in images]), b, "m")
         assert (found.difference, found.n) == (0.5, 20)
         width[name] = found.high - found.low
     assert width["alone"] == pytest.approx(2 * 1.96 * math.sqrt(1 / 80), abs=0.06)
     assert width["pairs"] == pytest.approx(2 * 1.96 * math.sqrt(1 / 40), abs=0.06)
-    alone = paired_bootstrap(a, b)
-    assert alone == paired_bootstrap(a.assign(image_id=[str(n) for n in range(20)]), b)
-    one = paired_bootstrap(a.assign(image_id="x"), b)
+    alone = paired_bootstrap(a, b, "m")
+    assert alone == paired_bootstrap(a.assign(image_id=[str(n) for n in range(20)]), b, "m")
+    one = paired_bootstrap(a.assign(image_id="x"), b, "m")
     assert (one.low, one.high) == (0.5, 0.5)
 
 
 def test_bootstrap_of_ratios_weighs_items():
     """Rates (1/1 + 0/3) = 1/4 and (0/1 + 0/1) = 0: differences of resamples are 1/1, 1/4 and 0/3."""
     a, b = items_of([1.0, 0.0], [1.0, 3.0]), items_of([0.0, 0.0], [1.0, 1.0])
-    found = paired_bootstrap(a, b)
+    found = paired_bootstrap(a, b, "m")
     assert (found.difference, found.low, found.high) == (0.25, 0.0, 1.0)
 
 
@@ -248,12 +248,16 @@ def test_failed_items_leave_resamples_without_a_value():
     known, but the difference is.
     """
     nan = math.nan
-    found = paired_bootstrap(items_of([1.0, nan, nan]), items_of([0.5, 0.5, 0.5]))
+    found = paired_bootstrap(items_of([1.0, nan, nan]), items_of([0.5, 0.5, 0.5]), "m")
     assert found.difference == 0.5 and math.isnan(found.low) and math.isnan(found.high)
-    assert math.isnan(paired_bootstrap(items_of([nan]), items_of([1.0])).difference)
+    assert math.isnan(paired_bootstrap(items_of([nan]), items_of([1.0]), "m").difference)
 
 
-def test_bootstrap_wants_the_same_items():
+def test_bootstrap_wants_the_same_items_and_a_metric():
     for others in ("ac", "a"):
         with pytest.raises(UserError, match="not scored on the same items, e.g. 'b'"):
-            paired_bootstrap(items_of([1.0, 0.0], names="ab"), items_of([1.0] * len(others), names=others))
+            paired_bootstrap(
+                items_of([1.0, 0.0], names="ab"), items_of([1.0] * len(others), names=others), "m"
+            )
+    with pytest.raises(UserError, match="no such metric. There are m"):
+        paired_bootstrap(items_of([1.0]), items_of([1.0]), "recall")

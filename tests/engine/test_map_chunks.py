@@ -59,6 +59,8 @@ def test_several_tables_and_none_left_to_do():
 
 
 def test_wrong_use():
+    with pytest.raises(ValueError, match="at least one item"):
+        next(map_chunks("a", 0, nullcontext, (frame,), "x"))
     with pytest.raises(ValueError, match="expected rows for 2 tables, got 1"):
         next(map_chunks("a", 1, nullcontext, (frame,), "x", tables=2))
 

@@ -23,9 +23,9 @@ def test_by_hand() -> None:
     losses  = -log sigmoid = (log(1 + e^-1.5), log(1 + e^1)) = (0.201413, 1.313262), mean 0.757338
     """
     result = preference_loss(CHOSEN, REJECTED, REFERENCE_CHOSEN, REFERENCE_REJECTED, Objective(beta=0.5))
-    assert_close(result.losses.mean().item(), 0.757338, atol=1e-6, rtol=0)
-    assert_close(result.losses.mean().item(), (softplus(-1.5) + softplus(1)) / 2, atol=1e-6, rtol=0)
-    assert_close(result.dpo, result.losses.mean())
+    assert_close(result.loss.item(), 0.757338, atol=1e-6, rtol=0)
+    assert_close(result.loss.item(), (softplus(-1.5) + softplus(1)) / 2, atol=1e-6, rtol=0)
+    assert_close(result.dpo, result.loss)
     watched = (
         result.reward_margin,
         result.reward_accuracy,
@@ -39,7 +39,7 @@ def test_by_hand() -> None:
 def test_a_policy_that_is_its_own_reference_starts_at_ln_2(beta: float) -> None:
     """And no pair counts as won: the margin is 0, not positive."""
     result = preference_loss(CHOSEN, REJECTED, CHOSEN, REJECTED, Objective(beta=beta))
-    assert_close(result.losses.mean().item(), math.log(2), atol=1e-7, rtol=0)
+    assert_close(result.loss.item(), math.log(2), atol=1e-7, rtol=0)
     assert (result.reward_margin.item(), result.reward_accuracy.item()) == (0, 0)
 
 
@@ -48,7 +48,7 @@ def test_gradient_raises_the_chosen_and_lowers_the_rejected() -> None:
     +0.025 for the rejected.
     """
     chosen, rejected = CHOSEN.clone().requires_grad_(), REJECTED.clone().requires_grad_()
-    preference_loss(chosen, rejected, CHOSEN, REJECTED, Objective(beta=0.1)).losses.mean().backward()
+    preference_loss(chosen, rejected, CHOSEN, REJECTED, Objective(beta=0.1)).loss.backward()
     assert_close(chosen.grad, torch.full((2,), -0.025))
     assert_close(rejected.grad, torch.full((2,), 0.025))
 
@@ -59,7 +59,7 @@ def test_sft_term_is_the_loss_a_token() -> None:
     result = preference_loss(
         CHOSEN, REJECTED, CHOSEN, REJECTED, Objective(beta=0.1, sft_weight=0.4), chosen_mean=CHOSEN / tokens
     )
-    assert_close(result.losses.mean().item(), math.log(2) + 0.4 * 1.25, atol=1e-6, rtol=0)
+    assert_close(result.loss.item(), math.log(2) + 0.4 * 1.25, atol=1e-6, rtol=0)
     assert_close(result.dpo.item(), math.log(2), atol=1e-6, rtol=0)
 
 
@@ -73,10 +73,10 @@ def test_label_smoothing_by_hand() -> None:
         CHOSEN, REJECTED, REFERENCE_CHOSEN, REFERENCE_REJECTED, Objective(beta=0.5, label_smoothing=0.1)
     )
     assert_close(result.losses, torch.tensor([0.351413, 1.213262]), atol=1e-6, rtol=0)
-    assert_close(result.losses.mean().item(), 0.782338, atol=1e-6, rtol=0)
-    assert_close(result.dpo, result.losses.mean())
+    assert_close(result.loss.item(), 0.782338, atol=1e-6, rtol=0)
+    assert_close(result.dpo, result.loss)
     start = preference_loss(CHOSEN, REJECTED, CHOSEN, REJECTED, Objective(beta=0.5, label_smoothing=0.1))
-    assert_close(start.losses.mean().item(), math.log(2), atol=1e-7, rtol=0)
+    assert_close(start.loss.item(), math.log(2), atol=1e-7, rtol=0)
 
 
 def test_label_smoothing_stops_at_its_margin() -> None:
@@ -87,9 +87,7 @@ def test_label_smoothing_stops_at_its_margin() -> None:
     def gradient(margin: float) -> float:
         chosen = torch.tensor([margin / 0.5], dtype=torch.float64, requires_grad=True)
         zero = torch.zeros(1, dtype=torch.float64)
-        preference_loss(
-            chosen, zero, zero, zero, Objective(beta=0.5, label_smoothing=0.1)
-        ).losses.mean().backward()
+        preference_loss(chosen, zero, zero, zero, Objective(beta=0.5, label_smoothing=0.1)).loss.backward()
         return chosen.grad.item()
 
     assert gradient(0) == pytest.approx(-0.2)
@@ -109,6 +107,7 @@ def test_each_pair_has_its_loss() -> None:
         chosen_mean=CHOSEN / tokens,
     )
     assert_close(result.losses, torch.tensor([softplus(-1.5) + 0.8, softplus(1) + 0.2]))
+    assert_close(result.loss, result.losses.mean())
 
 
 def test_without_dpo_only_the_chosen_answers_teach() -> None:
@@ -125,8 +124,8 @@ def test_without_dpo_only_the_chosen_answers_teach() -> None:
         Objective(beta=0.1, dpo_weight=0, sft_weight=1),
         chosen_mean=chosen / torch.tensor([5, 8]),
     )
-    result.losses.mean().backward()
-    assert_close(result.losses.mean().item(), 1.25)
+    result.loss.backward()
+    assert_close(result.loss.item(), 1.25)
     assert_close(result.dpo.item(), 0.676247, atol=1e-6, rtol=0)
     assert_close(chosen.grad, torch.tensor([-1 / 10, -1 / 16]))
     assert rejected.grad.abs().max() == 0
@@ -137,4 +136,4 @@ def test_large_margins_stay_finite() -> None:
     far = preference_loss(
         torch.tensor([-1000.0]), torch.tensor([0.0]), torch.zeros(1), torch.zeros(1), Objective(beta=1.0)
     )
-    assert far.losses.mean().item() == 1000
+    assert far.loss.item() == 1000

@@ -135,6 +135,8 @@ def test_gradients_by_hand(reduction: Reduction) -> None:
 
 def test_a_sum_has_no_weights() -> None:
     assert weights_of_pairs(two_pairs_of_one_prompt(), SUM) is None
+    with pytest.raises(ValueError, match="no weights"):
+        SUM.shares(FIRST, SECOND)
 
 
 def test_a_reference_is_named_by_what_it_depends_on() -> None:
@@ -156,7 +158,7 @@ def test_mean_log_probs_in_the_loss_by_hand() -> None:
     """
     values = (torch.tensor([v]) for v in (-1.6, -2.0, -2.1, -1.8))
     result = preference_loss(*values, Objective(beta=4), lengths=(torch.tensor([5]), torch.tensor([4])))
-    assert_close(result.losses.mean().item(), 0.059033, atol=1e-6, rtol=0)
+    assert_close(result.loss.item(), 0.059033, atol=1e-6, rtol=0)
     watched = (
         result.reward_margin,
         result.log_ratio_chosen,
@@ -177,7 +179,7 @@ def test_weighted_log_probs_in_the_loss_by_hand() -> None:
     reference = both_sides(pair, [-2.0] * 9, WEIGHTED)
     result = preference_loss(*map(torch.tensor, [*policy, *reference]), Objective(beta=0.5))
     assert_close(result.reward_margin.item(), 0.423077, atol=1e-6, rtol=0)
-    assert_close(result.losses.mean().item(), 0.503818, atol=1e-6, rtol=0)
+    assert_close(result.loss.item(), 0.503818, atol=1e-6, rtol=0)
 
 
 CASES = [

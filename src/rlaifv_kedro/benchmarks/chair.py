@@ -6,7 +6,7 @@ rates are those of RLHF-V's and RLAIF-V's Object HalBench. The loop measures its
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from rlaifv_kedro.seeds import seed_for
 
 NAME = "chair"
 
+ANSWER_COLUMNS = ("item_id", "image_id", "answer")
 OBJECT_COLUMNS = (
     "item_id",
     "image_id",
@@ -53,12 +54,16 @@ def chair_items(
     Raises:
         UserError: As for :func:`object_items`.
     """
-    mentioned = ([category for _, category in vocabulary.mentions(answer)] for answer in answers["answer"])
-    return object_items(answers, truth, mentioned)
+    _check(answers, truth)
+    return object_items(
+        answers,
+        truth,
+        [[category for _, category in vocabulary.mentions(answer)] for answer in answers["answer"]],
+    )
 
 
 def object_items(
-    answers: pd.DataFrame, truth: Mapping[int, frozenset[str]], mentioned: Iterable[list[str] | None]
+    answers: pd.DataFrame, truth: Mapping[int, frozenset[str]], mentioned: Sequence[list[str] | None]
 ) -> pd.DataFrame:
     """Judge each answer by the objects that were found in it.
 
@@ -73,18 +78,35 @@ def object_items(
         twice). Where finding the objects failed, NaN and empty lists, but for word_count.
 
     Raises:
-        UserError: An image has no truth; names the item.
+        UserError: If a column is missing, an answer is no text, or an image has no truth; names the item.
     """
-    rows = []
-    columns = (answers["item_id"], answers["image_id"], answers["answer"])
-    for item_id, image_id, answer, found in zip(*columns, mentioned, strict=True):
+    _check(answers, truth)
+    rows = [
+        (item_id, image_id, *_judge(answer, found, truth[image_id]))
+        for (item_id, image_id, answer), found in zip(
+            zip(*(answers[column] for column in ANSWER_COLUMNS)), mentioned, strict=True
+        )
+    ]
+    return pd.DataFrame(rows, columns=list(OBJECT_COLUMNS))
+
+
+def _check(answers: pd.DataFrame, truth: Mapping[int, frozenset[str]]) -> None:
+    missing = [column for column in ANSWER_COLUMNS if column not in answers.columns]
+    if missing:
+        raise UserError(
+            f"The answers have no column {', '.join(missing)}. Needed are {', '.join(ANSWER_COLUMNS)}."
+        )
+    for item_id, image_id, answer in zip(*(answers[column] for column in ANSWER_COLUMNS), strict=True):
         if image_id not in truth:
             raise UserError(
                 f"Item {item_id!r}: image {image_id!r} has no annotations. Give the annotation files that "
                 "the image is from."
             )
-        rows.append((item_id, image_id, *_judge(answer, found, truth[image_id])))
-    return pd.DataFrame(rows, columns=list(OBJECT_COLUMNS))
+        if not isinstance(answer, str):
+            raise UserError(
+                f"Item {item_id!r}: its answer is {answer!r}, not text. Generate it again, or leave the "
+                "item out."
+            )
 
 
 def _judge(answer: str, mentioned: list[str] | None, truth: frozenset[str]) -> tuple[Any, ...]:

@@ -166,6 +166,9 @@ def score_refomb(answers: pd.DataFrame, judgements: Sequence[Judgement], how: st
         and mean_words of the answers. Runs of an item are averaged first, and the standard error is over
         items. ``failed`` items lack a verdict in a run; they are averaged over the others, and left out if
         there is none.
+
+    Raises:
+        UserError: A step isn't one of this benchmark.
     """
     scores, runs, swapped = _scores(judgements)
     measures: list[Measure] = []
@@ -188,7 +191,14 @@ def _scores(judgements: Sequence[Judgement]) -> tuple[dict[tuple[str, str], floa
     """(item_id, step) -> 1 for a win of the model, 1/2 for a tie, 0 for a loss; number of runs; whether
     any is swapped.
     """
-    steps = {j.request.step: _STEP.fullmatch(j.request.step) for j in judgements}
+    steps = {}
+    for j in judgements:
+        steps[j.request.step] = _STEP.fullmatch(j.request.step)
+        if steps[j.request.step] is None:
+            raise UserError(
+                f"Item {j.request.item_id}: {j.request.step!r} is no step of RefoMB. Steps are called "
+                f"{step(OVERALL, 1, True)!r}, say."
+            )
     scores = {}
     for (item_id, name), verdict in verdicts(judgements).items():
         model = "A" if steps[name][3] else "B"

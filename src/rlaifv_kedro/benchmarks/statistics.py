@@ -105,9 +105,6 @@ def image_numbers(image_ids: Sequence[Any]) -> np.ndarray:
 
 
 SUMS = ["part", "whole"]
-SAMPLES = 10_000
-TAIL = 100 * (1 - 0.95) / 2
-"""Percent of the resamples at either side of an interval of 95 %."""
 
 
 @dataclass(frozen=True)
@@ -127,27 +124,36 @@ class Difference:
     n: int
 
 
-def paired_bootstrap(items_a: pd.DataFrame, items_b: pd.DataFrame) -> Difference:
-    """The 95 % interval of the difference of two policies on the same items, by resampling images.
+def paired_bootstrap(
+    items_a: pd.DataFrame,
+    items_b: pd.DataFrame,
+    metric: str,
+    *,
+    confidence: float = 0.95,
+    samples: int = 10_000,
+    seed: int = 0,
+) -> Difference:
+    """The interval of the difference of two policies on the same items, by resampling images (percentiles).
 
-    Its ends are percentiles. An image is drawn with all of its items and both policies' values, so how hard
-    it is cancels out: two policies can be told apart whose own standard errors overlap. Source: Efron &
-    Tibshirani 1993, "An Introduction to the Bootstrap", chapters 10 and 13; of clusters: Davison & Hinkley
-    1997, "Bootstrap Methods and their Application", section 3.8.
+    An image is drawn with all of its items and both policies' values, so how hard it is cancels out: two
+    policies can be told apart whose own standard errors overlap. Source: Efron & Tibshirani 1993, "An
+    Introduction to the Bootstrap", chapters 10 and 13; of clusters: Davison & Hinkley 1997, "Bootstrap
+    Methods and their Application", section 3.8.
 
     Args:
-        items_a, items_b: Rows of ``Scored.items`` of one metric. Those of an image count as one, whose image
-            isn't known is alone.
+        items_a, items_b: ``Scored.items`` of the two. Those of an image count as one, whose image isn't known
+            is alone.
+        metric: A metric that both have values of.
 
     Raises:
-        UserError: The policies have not answered the same items.
+        UserError: The metric isn't there, or the policies have not answered the same items.
     """
-    a, b = (_parts_and_wholes(items) for items in (items_a, items_b))
+    a, b = (_parts_and_wholes(items, metric) for items in (items_a, items_b))
     if len(a.index) != len(b.index) or set(a.index) != set(b.index):
         odd = sorted(set(a.index) ^ set(b.index))
         raise UserError(
-            f"{items_a['metric'].iloc[0]}: the policies are not scored on the same items, e.g. {odd[0]!r}. "
-            "Score both on the same questions."
+            f"{metric}: the policies are not scored on the same items, e.g. {odd[0]!r}. Score both on the "
+            "same questions."
         )
     values = np.hstack([a[SUMS].to_numpy(), b.loc[a.index, SUMS].to_numpy()])  # (items, 4)
     rows = _by_image(values, image_numbers(a["image_id"]))  # (images, 4): sums to make a ratio of
@@ -155,20 +161,21 @@ def paired_bootstrap(items_a: pd.DataFrame, items_b: pd.DataFrame) -> Difference
     # distinct rows.
     distinct, counts = np.unique(rows, axis=0, return_counts=True)
     n = len(rows)
-    drawn = np.random.default_rng(0).multinomial(n, counts / n, size=SAMPLES) @ distinct  # (samples, 4)
+    drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=samples) @ distinct  # (samples, 4)
     with np.errstate(invalid="ignore", divide="ignore"):
         difference = _difference(rows.sum(axis=0))
+        tail = 100 * (1 - confidence) / 2
         resampled = _difference(drawn)
     undefined = np.isnan(resampled)
     # A resample may miss every item that has a denominator. Where that is rare, the others tell; where it
     # isn't, nothing can be said.
-    too_many = math.isnan(difference) or undefined.mean() > TAIL / 100
-    low, high = (math.nan, math.nan) if too_many else np.percentile(resampled[~undefined], [TAIL, 100 - TAIL])
+    too_many = math.isnan(difference) or undefined.mean() > tail / 100
+    low, high = (math.nan, math.nan) if too_many else np.percentile(resampled[~undefined], [tail, 100 - tail])
     return Difference(float(difference), float(low), float(high), len(values))
 
 
-def by_metric(items: pd.DataFrame, known: Collection[str]) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The rows of ``item_scores`` behind each metric, by its full name.
+def by_metric(items: pd.DataFrame, known: Collection[str]) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """The rows of ``item_scores`` behind each metric: its full name, its name in the rows, the rows.
 
     Args:
         known: Full names of the metrics there are. Where one is only of each type of items, as with POPE's
@@ -176,10 +183,10 @@ def by_metric(items: pd.DataFrame, known: Collection[str]) -> Iterator[tuple[str
     """
     for name, own in items.groupby("metric", sort=False):
         if name in known:
-            yield name, own
+            yield name, name, own
         else:
             for kind, part in own.groupby("kind", sort=False):
-                yield f"{name}_{suffix_of(kind)}", part
+                yield f"{name}_{suffix_of(kind)}", name, part
 
 
 def suffix_of(group: str) -> str:
@@ -187,9 +194,14 @@ def suffix_of(group: str) -> str:
     return re.sub(r"\W+", "_", group.strip().lower())
 
 
-def _parts_and_wholes(items: pd.DataFrame) -> pd.DataFrame:
+def _parts_and_wholes(items: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Numerator and denominator of each item, and its image, by item_id; both 0 where there is no value."""
-    rows = items.set_index("item_id")
+    rows = items[items["metric"] == metric].set_index("item_id")
+    if rows.empty:
+        raise UserError(
+            f"{metric}: the scores have no such metric. There are "
+            f"{', '.join(sorted(items['metric'].unique())) or 'none'}."
+        )
     return pd.DataFrame(
         {
             "part": (rows["value"] * rows["weight"]).fillna(0.0),

@@ -64,8 +64,10 @@ def map_chunks(
             its own work; they may then come in another order. None: in this process.
 
     Raises:
-        ValueError: The work returned another number of frames than ``tables``.
+        ValueError: ``size`` is below 1, or the work returned another number of frames than ``tables``.
     """
+    if size < 1:
+        raise ValueError(f"a chunk needs at least one item, not {size}")
     finished = finished_chunks()
     starts = {f"{start // size:05d}": start for start in range(0, len(items), size)}
     missing = {chunk_id: start for chunk_id, start in starts.items() if chunk_id not in finished}

@@ -38,10 +38,11 @@ class Objective:
 class PreferenceLoss:
     """Loss of a batch of pairs, and what is worth watching.
 
-    All but ``losses`` are detached; all but ``losses`` and ``log_ratios`` are means over the batch.
+    All but ``losses`` and ``loss`` are detached; all but ``losses`` and ``log_ratios`` are means over the
+    batch.
 
     Attributes:
-        losses: The loss of each pair, float (pairs,).
+        losses: The loss of each pair, float (pairs,); ``loss`` is their mean.
         dpo: The DPO part, unweighted; ln 2 where the policy is its own reference, whatever beta, reduction
             and label smoothing.
         log_ratios: Of each pair's chosen and rejected answer, in nats an answer: float (2, pairs); 0 where
@@ -54,6 +55,7 @@ class PreferenceLoss:
     """
 
     losses: torch.Tensor
+    loss: torch.Tensor
     dpo: torch.Tensor
     log_ratios: torch.Tensor
     reward_margin: torch.Tensor
@@ -102,4 +104,4 @@ def preference_loss(
     ratios = torch.stack([ratio_chosen, ratio_rejected]).detach()
     watched = (margin, (margin > 0).float(), *ratios)
     means = (t.detach().mean() for t in watched)
-    return PreferenceLoss(losses, dpo.detach().mean(), ratios, *means)
+    return PreferenceLoss(losses, losses.mean(), dpo.detach().mean(), ratios, *means)

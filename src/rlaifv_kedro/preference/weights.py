@@ -43,8 +43,11 @@ class Reduction:
     def shares(self, chosen: list[int], rejected: list[int]) -> list[np.ndarray]:
         """Each token's weight in the chosen and in the rejected answer: float64 (tokens,), adding up to 1.
 
-        Sums have none.
+        Raises:
+            ValueError: Sums have no weights.
         """
+        if self.kind == "sum":
+            raise ValueError("the tokens of a sum have no weights")
         if self.kind == "weighted":
             changed = changed_tokens(chosen, rejected)
         else:

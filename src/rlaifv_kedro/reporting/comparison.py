@@ -183,7 +183,8 @@ def _rates(a: Measured, b: Measured, policy_a: str, policy_b: str, same: bool) -
     metrics = [_of(own.metrics, policy).set_index("metric") for own, policy in ((a, policy_a), (b, policy_b))]
     common = [name for name in metrics[0].index if name in metrics[1].index]
     parts = [
-        dict(by_metric(_of(own.scores, policy), common)) for own, policy in ((a, policy_a), (b, policy_b))
+        {name: (metric, rows) for name, metric, rows in by_metric(_of(own.scores, policy), common)}
+        for own, policy in ((a, policy_a), (b, policy_b))
     ]
     for name in common:
         values = [
@@ -192,7 +193,8 @@ def _rates(a: Measured, b: Measured, policy_a: str, policy_b: str, same: bool) -
         ]
         between = {}
         if same and all(name in each for each in parts):
-            found = paired_bootstrap(parts[1][name], parts[0][name])
+            (metric, rows_a), (_, rows_b) = (each[name] for each in parts)
+            found = paired_bootstrap(rows_b, rows_a, metric)
             between = {end: _known(getattr(found, end)) for end in ("difference", "low", "high")}
         yield Rate(a.what, metrics[0].at[name, "benchmark"], name, policy_a, policy_b, *values, **between)
 

@@ -101,10 +101,10 @@ def compare_policies(metrics: pd.DataFrame, **scores: pd.DataFrame) -> pd.DataFr
     for values in scores.values():
         benchmark = values["benchmark"].iloc[0]
         known = set(metrics.loc[metrics["benchmark"] == benchmark, "metric"])
-        for name, part in by_metric(values, known):
+        for name, metric, part in by_metric(values, known):
             items = dict(iter(part.groupby("policy", sort=False)))
             for a, b in combinations(items, 2):
-                found = paired_bootstrap(items[a], items[b])
+                found = paired_bootstrap(items[a], items[b], metric)
                 rows.append((benchmark, name, a, b, found.difference, found.low, found.high, found.n))
     return table("policy_comparisons").frame(rows)
 
